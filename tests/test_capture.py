@@ -1,0 +1,263 @@
+"""Attention rows against transformers' own eager attention, on tiny models of the real classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    StaticCache,
+)
+from vlm_adapters.capture import RowPlan, capture_rows
+from vlm_adapters.errors import CaptureError
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "head_dim": 8,
+    "initializer_range": 0.5,
+    "pad_token_id": 0,
+}
+
+
+def grouped(kernel: str = "sdpa") -> PreTrainedModel:
+    return _build(LlamaForCausalLM, LlamaConfig(**SIZES, num_key_value_heads=2), kernel)
+
+
+def multi_head(kernel: str = "sdpa") -> PreTrainedModel:
+    return _build(LlamaForCausalLM, LlamaConfig(**SIZES, num_key_value_heads=4), kernel)
+
+
+def sliding(kernel: str = "sdpa") -> PreTrainedModel:
+    return _build(MistralForCausalLM, MistralConfig(**SIZES, num_key_value_heads=1, sliding_window=5), kernel)
+
+
+def soft_capped(kernel: str = "eager") -> PreTrainedModel:
+    config = Gemma2Config(
+        **SIZES, num_key_value_heads=2, sliding_window=6, attn_logit_softcapping=3.0, query_pre_attn_scalar=4
+    )
+    return _build(Gemma2ForCausalLM, config, kernel)
+
+
+def with_sinks(kernel: str = "eager") -> PreTrainedModel:
+    config = GptOssConfig(**SIZES, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1, sliding_window=4)
+    model = _build(GptOssForCausalLM, config, kernel)
+    for layer in model.model.layers:
+        layer.self_attn.sinks.data.uniform_(-2, 2)
+    return model
+
+
+MODELS = [grouped, multi_head, sliding, soft_capped, with_sinks]
+
+
+def _build(kind: type[PreTrainedModel], config: Any, kernel: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return kind._from_config(config, attn_implementation=kernel).eval()
+
+
+def tokens(lengths: list[int], side: str = "right") -> tuple[Tensor, Tensor]:
+    longest = max(lengths)
+    ids = torch.zeros(len(lengths), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    generator = torch.Generator().manual_seed(1)
+    for row, length in enumerate(lengths):
+        place = slice(longest - length, None) if side == "left" else slice(0, length)
+        ids[row, place] = torch.randint(1, 50, (length,), generator=generator)
+        mask[row, place] = 1
+    return ids, mask
+
+
+def eager_attention(model: PreTrainedModel, ids: Tensor, mask: Tensor | None) -> list[Tensor]:
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        return list(model(ids, attention_mask=mask, output_attentions=True).attentions)
+
+
+def plan(rows: list[int], columns: list[int], groups: list[int] | None = None) -> RowPlan:
+    return RowPlan(torch.tensor(rows), torch.tensor(groups or [0] * len(rows)), torch.tensor(columns))
+
+
+@pytest.mark.parametrize("build", MODELS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_equal_eager_attention_in_padded_batches(build: Any, side: str) -> None:
+    ids, mask = tokens([12, 9], side)
+    starts = [0, 3 if side == "left" else 0]
+    rows, columns = [3, 7, 8], [0, 1, 4, 5]
+    plans = [plan([s + r for r in rows], [s + c for c in columns], [0, 1, 2]) for s in starts]
+    model = build()
+    with torch.no_grad(), capture_rows(model, plans, range(3)) as recorder:
+        model(ids, attention_mask=mask)
+    truth = eager_attention(build(), ids, mask)
+    for layer in range(3):
+        for b in range(2):
+            expected = truth[layer][b][:, plans[b].rows][:, :, plans[b].columns].transpose(0, 1)
+            torch.testing.assert_close(recorder.maps[layer][b], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_logits_are_bit_identical_with_capture_on_and_off(build: Any) -> None:
+    ids, mask = tokens([12, 9], "left")
+    model = build()
+    with torch.no_grad():
+        off = model(ids, attention_mask=mask).logits
+        with capture_rows(model, [plan([8], [4]), plan([8], [4])], range(3)):
+            on = model(ids, attention_mask=mask).logits
+        after = model(ids, attention_mask=mask).logits
+    assert torch.equal(on, off)
+    assert torch.equal(after, off)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_cached_steps_give_the_rows_of_one_teacher_forced_pass(build: Any) -> None:
+    ids, mask = tokens([12, 9], "left")
+    plans = [plan([3, 7, 8, 11], [0, 1, 4, 9], [0, 0, 1, 1]), plan([5, 7, 9, 10], [3, 4, 6, 8], [0, 0, 1, 1])]
+    model = build()
+    with torch.no_grad():
+        with capture_rows(model, plans, range(3)) as whole:
+            model(ids, attention_mask=mask)
+        with capture_rows(model, plans, range(3)) as stepwise:
+            cache = DynamicCache(config=model.config)
+            model(ids[:, :6], attention_mask=mask[:, :6], past_key_values=cache)
+            for end in range(7, 13):
+                model(ids[:, end - 1 : end], attention_mask=mask[:, :end], past_key_values=cache)
+    for layer in range(3):
+        for b in range(2):
+            torch.testing.assert_close(stepwise.maps[layer][b], whole.maps[layer][b], atol=1e-5, rtol=0)
+
+
+def test_generation_gives_the_rows_of_one_teacher_forced_pass() -> None:
+    ids, mask = tokens([8])
+    model = grouped()
+    plans = [plan([8, 9, 10], [0, 2, 4], [0, 1, 2])]
+    with capture_rows(model, plans, range(3)) as generating:
+        full = model.generate(ids, attention_mask=mask, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    with torch.no_grad(), capture_rows(model, plans, range(3)) as forced:
+        model(full)
+    for layer in range(3):
+        torch.testing.assert_close(generating.maps[layer][0], forced.maps[layer][0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("reduce", "oracle"), [("mean", lambda rows: rows.mean(0)), ("max", lambda rows: rows.amax(0))]
+)
+def test_rows_of_a_group_are_reduced_as_asked(reduce: Any, oracle: Any) -> None:
+    ids, mask = tokens([10])
+    model = grouped()
+    with torch.no_grad(), capture_rows(model, [plan([4, 6, 9, 5], [0, 3], [0, 0, 0, 1])], [1], reduce) as recorder:
+        model(ids)
+    rows = eager_attention(grouped(), ids, mask)[1][0].transpose(0, 1)
+    torch.testing.assert_close(recorder.maps[1][0][0], oracle(rows[[4, 6, 9]])[:, [0, 3]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(recorder.maps[1][0][1], rows[5][:, [0, 3]], atol=1e-5, rtol=0)
+
+
+def test_reduction_none_keeps_every_row_in_the_order_asked() -> None:
+    ids, mask = tokens([10])
+    model = grouped()
+    with torch.no_grad(), capture_rows(model, [plan([9, 4], [0, 3])], [2], "none") as recorder:
+        model(ids)
+    rows = eager_attention(grouped(), ids, mask)[2][0].transpose(0, 1)
+    torch.testing.assert_close(recorder.maps[2][0], rows[[9, 4]][..., [0, 3]], atol=1e-5, rtol=0)
+
+
+def test_only_the_layers_asked_for_are_recorded() -> None:
+    ids, _ = tokens([10])
+    model = grouped()
+    with torch.no_grad(), capture_rows(model, [plan([4], [0])], [2]) as recorder:
+        model(ids)
+    assert list(recorder.maps) == [2]
+
+
+def test_a_model_loaded_in_eager_mode_is_captured_too() -> None:
+    ids, mask = tokens([10])
+    model = grouped("eager")
+    with torch.no_grad(), capture_rows(model, [plan([7], [0, 3])], [0]) as recorder:
+        model(ids, attention_mask=mask)
+    expected = eager_attention(grouped(), ids, mask)[0][0][:, 7, [0, 3]]
+    torch.testing.assert_close(recorder.maps[0][0][0], expected, atol=1e-5, rtol=0)
+
+
+def test_an_unknown_score_bias_is_an_error_and_never_a_wrong_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, _ = tokens([6])
+    model = grouped()
+    attention = model.model.layers[0].self_attn
+    forward = type(attention).forward
+
+    def biased(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return forward(self, *args, **kwargs, position_bias=torch.zeros(1, 4, 6, 6))
+
+    monkeypatch.setattr(type(attention), "forward", biased)
+    with (
+        pytest.raises(CaptureError, match="passes position_bias to its attention"),
+        torch.no_grad(),
+        capture_rows(model, [plan([4], [0])], [0]),
+    ):
+        model(ids)
+
+
+def test_a_static_cache_is_an_error_that_says_what_to_do() -> None:
+    ids, _ = tokens([6])
+    model = grouped()
+    cache = StaticCache(config=model.config, max_cache_len=20)
+    with (
+        pytest.raises(CaptureError, match="Begin capturing with an empty dynamic cache"),
+        torch.no_grad(),
+        capture_rows(model, [plan([4], [0])], [0]),
+    ):
+        model(ids, past_key_values=cache)
+
+
+def test_rows_that_never_came_are_an_error() -> None:
+    ids, _ = tokens([6])
+    model = grouped()
+    with (
+        pytest.raises(CaptureError, match="Layer 0 recorded 1 of 2 rows"),
+        torch.no_grad(),
+        capture_rows(model, [plan([4, 6], [0])], [0]),
+    ):
+        model(ids)
+
+
+def test_an_expanded_batch_is_an_error() -> None:
+    ids, _ = tokens([6, 6])
+    model = grouped()
+    with (
+        pytest.raises(CaptureError, match="planned for 1 sequences, the model ran 2"),
+        torch.no_grad(),
+        capture_rows(model, [plan([4], [0])], [0]),
+    ):
+        model(ids)
+
+
+def test_no_tensor_of_capture_grows_with_the_square_of_the_length() -> None:
+    length, rows = 700, 2
+    ids, _ = tokens([length])
+    model = multi_head()
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple) else (out,):
+                if isinstance(tensor, Tensor):
+                    largest = max(largest, tensor.numel())
+            return out
+
+    with torch.no_grad(), Watch(), capture_rows(model, [plan([600, 650], [1, 2, 3])], range(3)):
+        model.base_model(ids, use_cache=False)
+    assert 0 < largest <= max(4 * rows * length, length * SIZES["intermediate_size"])

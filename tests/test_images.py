@@ -1,0 +1,571 @@
+"""The only door for pictures: every source becomes an upright RGB picture or an `ImageError` that tells what to do."""
+
+import io
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from vlm_adapters.errors import AdapterError, ImageError
+from vlm_adapters.images import FORMATS, ImageLimits, ImageSource, load_image
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+SMALL = ImageLimits(max_pixels=100_000, max_aspect=200)
+
+
+def corner_picture() -> Image.Image:
+    """3 wide, 2 high: red, green, blue / white, black, red. No turn or flip leaves it as it is."""
+    return Image.fromarray(np.array([[RED, GREEN, BLUE], [WHITE, BLACK, RED]], np.uint8))
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_orientation(value: float) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def rows(picture: Image.Image) -> list[list[tuple[int, ...]]]:
+    return [[tuple(pixel) for pixel in row] for row in np.asarray(picture).tolist()]
+
+
+def noise(width: int = 60, height: int = 40) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+# Sources
+
+
+def test_a_path_as_string_or_object_and_bytes_and_pil_and_array_give_the_same_picture(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    picture = corner_picture()
+    picture.save(path)
+    expected = [[RED, GREEN, BLUE], [WHITE, BLACK, RED]]
+    for source in (str(path), path, path.read_bytes(), picture, np.asarray(picture)):
+        loaded = load_image(source)
+        assert (loaded.mode, loaded.size, rows(loaded)) == ("RGB", (3, 2), expected)
+
+
+def test_a_path_like_object_of_any_class_is_a_path(tmp_path: Path) -> None:
+    corner_picture().save(tmp_path / "picture.png")
+
+    class Place(os.PathLike[str]):
+        def __fspath__(self) -> str:
+            return str(tmp_path / "picture.png")
+
+    assert load_image(Place()).size == (3, 2)
+
+
+def test_a_file_that_pil_opened_but_did_not_read_yet_is_taken(tmp_path: Path) -> None:
+    corner_picture().save(tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert rows(load_image(picture)) == [[RED, GREEN, BLUE], [WHITE, BLACK, RED]]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_of_the_list_is_read(kind: str) -> None:
+    assert load_image(encoded(noise(), kind)).size == (60, 40)
+
+
+def test_many_threads_read_the_same_bytes_alike() -> None:
+    data = encoded(noise(), "JPEG")
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: load_image(data).tobytes(), range(16)))
+    assert len(set(results)) == 1
+
+
+# Orientation
+
+TURNED = {
+    1: [[RED, GREEN, BLUE], [WHITE, BLACK, RED]],
+    2: [[BLUE, GREEN, RED], [RED, BLACK, WHITE]],
+    3: [[RED, BLACK, WHITE], [BLUE, GREEN, RED]],
+    4: [[WHITE, BLACK, RED], [RED, GREEN, BLUE]],
+    5: [[RED, WHITE], [GREEN, BLACK], [BLUE, RED]],
+    6: [[WHITE, RED], [BLACK, GREEN], [RED, BLUE]],
+    7: [[RED, BLUE], [BLACK, GREEN], [WHITE, RED]],
+    8: [[BLUE, RED], [GREEN, BLACK], [RED, WHITE]],
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", TURNED)
+def test_a_file_is_turned_upright_once(orientation: int, kind: str) -> None:
+    data = encoded(corner_picture(), kind, exif=with_orientation(orientation))
+    assert rows(load_image(data)) == TURNED[orientation]
+
+
+def test_a_compressed_tiff_is_turned_upright_once() -> None:
+    data = encoded(corner_picture(), "TIFF", compression="tiff_lzw", exif=with_orientation(6))
+    assert rows(load_image(data)) == TURNED[6]
+
+
+def test_a_jpeg_on_its_side_is_turned_upright() -> None:
+    data = encoded(Image.new("RGB", (120, 60)), "JPEG", exif=with_orientation(6))
+    assert load_image(data).size == (60, 120)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_pil_picture_opened_by_the_user_is_turned_like_its_file(kind: str) -> None:
+    with Image.open(io.BytesIO(encoded(corner_picture(), kind, exif=with_orientation(6)))) as picture:
+        assert rows(load_image(picture)) == TURNED[6]
+
+
+def test_a_pil_picture_that_kept_its_exif_through_a_conversion_is_turned() -> None:
+    with Image.open(io.BytesIO(encoded(corner_picture(), exif=with_orientation(8)))) as picture:
+        assert rows(load_image(picture.convert("RGBA"))) == TURNED[8]
+
+
+def test_an_orientation_set_in_memory_is_applied() -> None:
+    picture = corner_picture()
+    picture.getexif()[0x0112] = 3
+    assert rows(load_image(picture)) == TURNED[3]
+
+
+def test_an_orientation_in_xmp_is_applied() -> None:
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    assert load_image(encoded(Image.new("RGB", (120, 60)), "JPEG", xmp=xmp)).size == (60, 120)
+
+
+@pytest.mark.parametrize("value", [0, 9, 77])
+def test_an_orientation_that_does_not_exist_leaves_the_picture_as_it_is(value: float) -> None:
+    assert rows(load_image(encoded(corner_picture(), exif=with_orientation(value)))) == TURNED[1]
+
+
+def test_damaged_exif_does_not_cost_the_picture() -> None:
+    picture = corner_picture()
+    picture.info["exif"] = b"Exif\0\0II*\0garbage"
+    assert rows(load_image(picture)) == TURNED[1]
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_loading_a_loaded_picture_changes_nothing(orientation: int) -> None:
+    once = load_image(encoded(corner_picture(), exif=with_orientation(orientation)))
+    assert rows(load_image(once)) == rows(once)
+
+
+def test_a_loaded_picture_carries_no_metadata() -> None:
+    loaded = load_image(encoded(corner_picture(), exif=with_orientation(6), icc_profile=b"profile"))
+    assert loaded.info == {}
+    assert 0x0112 not in loaded.getexif()
+
+
+# Modes
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("1", 1, WHITE),
+        ("L", 7, (7, 7, 7)),
+        ("RGB", (1, 2, 3), (1, 2, 3)),
+        ("RGBX", (1, 2, 3, 0), (1, 2, 3)),
+        ("CMYK", (0, 255, 255, 0), RED),
+        ("YCbCr", (255, 128, 128), WHITE),
+        ("HSV", (85, 255, 255), GREEN),
+        ("LAB", (255, 128, 128), WHITE),
+    ],
+)
+def test_a_mode_without_transparency_is_converted(
+    mode: str, colour: float | tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    assert load_image(Image.new(mode, (2, 2), colour)).getpixel((1, 1)) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGBA", (255, 0, 0, 0), WHITE),
+        ("RGBA", (255, 0, 0, 255), RED),
+        ("RGBA", (0, 0, 0, 51), (204, 204, 204)),
+        ("LA", (0, 51), (204, 204, 204)),
+        ("La", (0, 51), (204, 204, 204)),
+        ("RGBa", (0, 0, 0, 51), (204, 204, 204)),
+    ],
+)
+def test_an_alpha_channel_is_laid_on_white(
+    mode: str, colour: float | tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    assert load_image(Image.new(mode, (2, 2), colour)).getpixel((0, 0)) == expected
+
+
+def test_a_palette_with_alpha_is_laid_on_white() -> None:
+    picture = Image.new("PA", (2, 1))
+    picture.putpalette([*RED, *GREEN])
+    picture.putpixel((0, 0), (1, 255))
+    picture.putpixel((1, 0), (1, 0))
+    assert rows(load_image(picture)) == [[GREEN, WHITE]]
+
+
+def palette_picture() -> Image.Image:
+    picture = Image.new("P", (3, 1))
+    picture.putpalette([*RED, *GREEN, *BLUE])
+    picture.putdata([0, 1, 2])
+    return picture
+
+
+def test_a_palette_becomes_its_colours() -> None:
+    assert rows(load_image(encoded(palette_picture()))) == [[RED, GREEN, BLUE]]
+
+
+@pytest.mark.parametrize("transparency", [1, b"\xff\x00\xff"])
+def test_a_transparent_palette_entry_becomes_white(transparency: int | bytes) -> None:
+    assert rows(load_image(encoded(palette_picture(), transparency=transparency))) == [[RED, WHITE, BLUE]]
+
+
+def test_a_transparent_colour_of_an_rgb_png_becomes_white() -> None:
+    data = encoded(corner_picture(), transparency=BLACK)
+    assert rows(load_image(data)) == [[RED, GREEN, BLUE], [WHITE, WHITE, RED]]
+
+
+def test_a_transparent_grey_of_an_8_bit_png_becomes_white() -> None:
+    picture = Image.fromarray(np.array([[0, 9]], np.uint8))
+    assert rows(load_image(encoded(picture, transparency=0))) == [[WHITE, (9, 9, 9)]]
+
+
+def test_a_transparent_grey_of_a_16_bit_png_becomes_white() -> None:
+    picture = Image.fromarray(np.array([[0, 257 * 9]], np.uint16))
+    assert rows(load_image(encoded(picture, transparency=0))) == [[WHITE, (9, 9, 9)]]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I"])
+def test_deep_grey_is_scaled_from_65535_to_255(mode: str) -> None:
+    picture = Image.new(mode, (3, 1))
+    for x, value in enumerate((0, 257 * 100, 65535)):
+        picture.putpixel((x, 0), value)
+    assert rows(load_image(picture)) == [[BLACK, (100, 100, 100), WHITE]]
+
+
+def test_a_16_bit_png_is_scaled_and_not_saturated() -> None:
+    data = encoded(Image.fromarray(np.array([[257 * 10, 257 * 200]], np.uint16)))
+    assert rows(load_image(data)) == [[(10, 10, 10), (200, 200, 200)]]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_8_bit_values_in_a_wider_mode_keep_their_grey(mode: str) -> None:
+    picture = Image.fromarray(np.array([[0, 100, 254]], np.uint8)).convert(mode)
+    assert rows(load_image(picture)) == [[BLACK, (100, 100, 100), (254, 254, 254)]]
+
+
+def test_a_float_picture_of_values_up_to_1_has_white_at_1() -> None:
+    picture = Image.fromarray(np.array([[0, 0.2, 1]], np.float32))
+    assert rows(load_image(picture)) == [[BLACK, (51, 51, 51), WHITE]]
+
+
+@pytest.mark.parametrize("values", [[-1.0, 100.0], [0.0, 256.0], [0.0, 1.01]])
+def test_a_float_picture_of_unclear_range_is_refused(values: list[float]) -> None:
+    with pytest.raises(ImageError, match=r"has values from .* clip or scale them"):
+        load_image(Image.fromarray(np.array([values], np.float32)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_float_picture_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(ImageError, match="not finite"):
+        load_image(Image.fromarray(np.array([[0.5, value]], np.float32)))
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_integers_beyond_16_bits_are_refused(value: float) -> None:
+    with pytest.raises(ImageError, match=r"not in \[0, 65535\]. Scale them"):
+        load_image(Image.new("I", (2, 2), value))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    first, second = Image.new("RGB", (4, 4), RED), Image.new("RGB", (4, 4), BLUE)
+    data = encoded(first, kind, save_all=True, append_images=[second], **options)
+    assert load_image(data).getpixel((0, 0)) == RED
+
+
+# Arrays
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.array([[0, 7]], np.uint8), [[BLACK, (7, 7, 7)]]),
+        (np.array([[[0], [7]]], np.uint8), [[BLACK, (7, 7, 7)]]),
+        (np.array([[[1, 2, 3]]], np.uint8), [[(1, 2, 3)]]),
+        (np.array([[[0, 0, 0, 51]]], np.uint8), [[(204, 204, 204)]]),
+        (np.array([[False, True]]), [[BLACK, WHITE]]),
+        (np.array([[0, 257 * 5, 65535]], np.uint16), [[BLACK, (5, 5, 5), WHITE]]),
+        (np.array([[0, 257 * 5, 65535]], ">u2"), [[BLACK, (5, 5, 5), WHITE]]),
+        (np.array([[0, 200]], np.uint16), [[BLACK, (200, 200, 200)]]),
+        (np.array([[0.0, 0.2, 1.0]], np.float64), [[BLACK, (51, 51, 51), WHITE]]),
+        (np.array([[0.0, 1.0]], np.float16), [[BLACK, WHITE]]),
+        (np.array([[0.001, 0.999]], np.float32), [[BLACK, WHITE]]),
+    ],
+)
+def test_an_array_becomes_a_picture(array: np.ndarray[Any, Any], expected: list[list[tuple[int, ...]]]) -> None:
+    assert rows(load_image(array)) == expected
+
+
+def test_an_array_that_is_not_contiguous_keeps_its_pixels() -> None:
+    array = np.asarray(corner_picture())[:, ::-1]
+    assert rows(load_image(array)) == TURNED[2]
+
+
+@pytest.mark.parametrize("values", [[0.0, 255.0], [-0.1, 1.0], [0.0, 1.001]])
+def test_an_array_of_floats_outside_0_to_1_is_refused(values: list[float]) -> None:
+    with pytest.raises(ImageError, match=r"floats must lie in \[0, 1\]. Divide by the value of white"):
+        load_image(np.array([values]))
+
+
+def test_an_array_with_nan_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"not finite .* numpy.nan_to_num"):
+        load_image(np.array([[0.5, np.nan]]))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint32", "complex64", "object"])
+def test_an_array_of_a_type_without_a_rule_is_refused(dtype: str) -> None:
+    with pytest.raises(ImageError, match="Give bool, uint8, uint16 or floats"):
+        load_image(np.zeros((2, 2), dtype))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 2), (3, 8, 8), (1, 2, 2, 3), ()])
+def test_an_array_of_a_wrong_shape_is_refused_and_told_about_channels_first(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match=rf"shape {re.escape(str(shape))}.*array.transpose\(1, 2, 0\)"):
+        load_image(np.zeros(shape, np.uint8))
+
+
+# Inputs are left alone
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_a_pil_picture_is_left_as_it_was(mode: str) -> None:
+    picture = corner_picture().convert(mode)
+    picture.info["exif"] = with_orientation(6).tobytes()
+    before = (picture.tobytes(), picture.mode, picture.size, dict(picture.info))
+    load_image(picture).putpixel((0, 0), BLUE)
+    assert (picture.tobytes(), picture.mode, picture.size, dict(picture.info)) == before
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 3), (2, 3, 4)])
+def test_an_array_shares_no_memory_with_its_picture(shape: tuple[int, ...]) -> None:
+    array = np.zeros(shape, np.uint8)
+    load_image(array).putpixel((0, 0), RED)
+    assert not array.any()
+
+
+# Errors
+
+
+def test_an_image_error_is_an_adapter_error() -> None:
+    assert issubclass(ImageError, AdapterError)
+
+
+def test_empty_bytes_are_refused() -> None:
+    with pytest.raises(ImageError, match=r"of 0 bytes is empty. Check how it was written"):
+        load_image(b"")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ImageError, match=r"empty.png' is empty"):
+        load_image(tmp_path / "empty.png")
+
+
+def test_bytes_that_are_no_picture_are_refused_with_the_formats_that_are_read() -> None:
+    with pytest.raises(ImageError, match=r"not a picture in a format .* JPEG, PNG, WEBP"):
+        load_image(b"hello" * 100)
+
+
+def test_a_postscript_file_is_not_handed_to_another_program() -> None:
+    with pytest.raises(ImageError, match="not a picture in a format"):
+        load_image(encoded(corner_picture(), "EPS"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"])
+def test_a_truncated_file_is_refused(kind: str) -> None:
+    data = encoded(noise(200, 150), kind)
+    with pytest.raises(ImageError, match=r"(truncated or damaged|damaged header).* Download or export it again"):
+        load_image(data[: len(data) // 3])
+
+
+def test_a_missing_file_is_refused_with_the_folder_it_was_looked_for() -> None:
+    with pytest.raises(
+        ImageError, match=r"'no/such/picture.png' does not exist \(seen from the folder .*\). Check the path"
+    ):
+        load_image("no/such/picture.png")
+
+
+@pytest.mark.parametrize("name", ["", "a\0b.png", "x" * 5000, "\ud800.png"])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ImageError, match=r"does not exist|cannot be read"):
+        load_image(name)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"is a folder. Give the path of a picture file"):
+        load_image(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="is not a regular file"):
+        load_image(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:9/cat.png",
+        "HTTPS://example.org/cat.png",
+        "ftp://example.org/cat.png",
+        "file:///secret.png",
+        "file:/secret.png",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "s3://bucket/cat.png",
+        " http://example.org/cat.png",
+    ],
+)
+def test_an_address_is_refused_with_the_reason(address: str) -> None:
+    with pytest.raises(
+        ImageError, match=r"opens no address and does no network access .* download it first and pass a path"
+    ):
+        load_image(address)
+
+
+def test_a_path_object_made_of_an_address_is_refused_as_one(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="opens no address"):
+        load_image(type(tmp_path)("http://example.org/cat.png"))
+
+
+def test_a_long_data_address_is_shortened_in_the_error() -> None:
+    with pytest.raises(ImageError) as caught:
+        load_image("data:image/png;base64," + "A" * 100_000)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_file_name_with_a_colon_is_a_path(tmp_path: Path) -> None:
+    corner_picture().save(tmp_path / "time 12:30.png")
+    assert load_image(tmp_path / "time 12:30.png").size == (3, 2)
+
+
+@pytest.mark.parametrize("source", [None, 3, [1, 2], io.BytesIO(b"")])
+def test_another_type_is_refused_with_those_that_are_taken(source: ImageSource) -> None:
+    with pytest.raises(
+        ImageError, match=r"is not a picture. Give a path, the bytes of a file, a PIL picture or a numpy array"
+    ):
+        load_image(source)
+
+
+@pytest.mark.parametrize("source", [np.zeros((0, 10, 3), np.uint8), np.zeros((10, 0)), Image.new("RGB", (0, 5))])
+def test_a_zero_sized_picture_is_refused(source: ImageSource) -> None:
+    with pytest.raises(ImageError, match=r"so it shows nothing. Give one of at least 1 x 1"):
+        load_image(source)
+
+
+def test_a_closed_pil_picture_is_refused(tmp_path: Path) -> None:
+    corner_picture().save(tmp_path / "picture.png")
+    picture = Image.open(tmp_path / "picture.png")
+    picture.close()
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        load_image(picture)
+
+
+# Limits
+
+
+def bmp_header(width: int, height: int) -> bytes:
+    """The first 54 bytes of a 24-bit BMP without its pixels."""
+    return (
+        encoded(Image.new("RGB", (1, 1)), "BMP")[:18]
+        + np.array([width, height], "<i4").tobytes()
+        + bytes.fromhex("0100180000000000000000000000000000000000000000000000000000")
+    )
+
+
+@pytest.mark.parametrize(
+    "source", [Image.new("1", (20_000, 20_000)), bmp_header(20_000, 20_000), bmp_header(90_000, 90_000)]
+)
+def test_a_bomb_is_refused_before_it_is_decoded(source: ImageSource) -> None:
+    with pytest.raises(ImageError, match=r"at most 100000000 are allowed. Shrink it"):
+        load_image(source)
+
+
+def test_the_limit_given_decides_and_not_that_of_pil(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(noise())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert load_image(data).size == (60, 40)
+
+
+def test_a_picture_at_the_limits_is_taken_and_one_beyond_is_not() -> None:
+    assert load_image(np.zeros((10, 20), np.uint8), ImageLimits(max_pixels=200, max_aspect=2)).size == (20, 10)
+    with pytest.raises(ImageError, match="20 x 10 = 200 pixels; at most 199"):
+        load_image(np.zeros((10, 20), np.uint8), ImageLimits(max_pixels=199))
+    with pytest.raises(ImageError, match=r"21 x 10 pixels, an aspect of 2.1:1; at most 2:1"):
+        load_image(np.zeros((10, 21), np.uint8), ImageLimits(max_aspect=2))
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (1, 201)])
+def test_a_picture_that_is_too_long_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=r"at most 200:1 is allowed. Crop it"):
+        load_image(Image.new("RGB", size))
+
+
+@pytest.mark.parametrize("limits", [{"max_pixels": 0}, {"max_aspect": 0.5}, {"max_aspect": float("nan")}])
+def test_limits_that_allow_no_picture_are_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(ImageError, match="allows no picture"):
+        ImageLimits(**limits)
+
+
+# Properties
+
+
+def is_picture_or_image_error(data: bytes) -> bool:
+    try:
+        loaded = load_image(data, SMALL)
+    except ImageError:
+        return True
+    return loaded.mode == "RGB" and min(loaded.size) >= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_picture_or_an_image_error(data: bytes) -> None:
+    assert is_picture_or_image_error(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(FORMATS), st.data())
+def test_any_file_with_some_bytes_changed_is_a_picture_or_an_image_error(kind: str, data: st.DataObject) -> None:
+    content = bytearray(
+        encoded(noise(12, 8), kind, exif=with_orientation(6)) if kind == "TIFF" else encoded(noise(12, 8), kind)
+    )
+    for _ in range(data.draw(st.integers(1, 8))):
+        place = data.draw(st.integers(0, min(len(content), 600) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    assert is_picture_or_image_error(bytes(content[: data.draw(st.integers(1, len(content)))]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.tuples(st.integers(1, 12), st.integers(1, 12), st.sampled_from([(), (1,), (3,), (4,)])).flatmap(
+        lambda s: st.sampled_from([np.bool_, np.uint8, np.uint16, np.float16, np.float32, np.float64]).flatmap(
+            lambda dtype: arrays.arrays(
+                dtype,
+                (s[0], s[1], *s[2]),
+                elements={"min_value": 0, "max_value": 1} if dtype(0).dtype.kind == "f" else None,
+            )
+        )
+    )
+)
+def test_any_array_of_an_allowed_type_and_shape_is_an_rgb_picture_of_its_size(array: np.ndarray[Any, Any]) -> None:
+    loaded = load_image(array)
+    assert (loaded.mode, loaded.size) == ("RGB", (array.shape[1], array.shape[0]))

@@ -1,0 +1,155 @@
+"""From a name to an adapter: embedded checkpoints, directories, hub ids, and every way in which there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from huggingface_hub import constants, errors
+
+from vlm_adapters import loading
+from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.errors import CheckpointError, UnknownAdapterError
+from vlm_adapters.loading import Checkpoint, find_checkpoint, load_adapter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Site
+
+ADAPTER = """
+class ToyAdapter:
+    @classmethod
+    def from_pretrained(cls, checkpoint, **options):
+        return checkpoint, options
+"""
+
+
+@pytest.fixture
+def toy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of the toy model, with its plugin installed and embedded under the alias `tiny-toy`."""
+    site.add_plugin("acme-toy")
+    site.add_module("toy_adapter", ADAPTER)
+    directory = checkpoint_in(tmp_path / "tiny-toy")
+    monkeypatch.setattr(loading, "embedded_checkpoints", lambda: {"tiny-toy": directory})
+    return directory
+
+
+def checkpoint_in(directory: Path, config: str = '{"model_type": "toy"}') -> Path:
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(config, encoding="utf-8")
+    return directory
+
+
+def test_a_directory_is_loaded_with_everything_passed_on(toy: Path) -> None:
+    given = {"device": "cpu", "dtype": "float32", "revision": "v1", "trust_remote_code": True, "min_pixels": 3}
+    assert load_adapter(toy, **given) == (str(toy), given)  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_an_embedded_name_is_its_directory(toy: Path) -> None:
+    asked = {"device": "auto", "dtype": "auto", "revision": None, "trust_remote_code": False}
+    assert load_adapter("tiny-toy") == (str(toy), asked)  # type: ignore[comparison-overlap]
+
+
+def test_the_embedded_checkpoints_are_directories_with_a_config() -> None:
+    for name, directory in embedded_checkpoints().items():
+        assert directory.name == name
+        assert json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"]
+
+
+def test_a_checkpoint_without_an_adapter_says_so(toy: Path, tmp_path: Path) -> None:
+    assert toy
+    other = checkpoint_in(tmp_path / "other", '{"model_type": "toyota"}')
+    with pytest.raises(UnknownAdapterError, match=r"model type 'toyota'\. Did you mean toy\?"):
+        load_adapter(other)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{", "config.json cannot be read as JSON: .* Download the checkpoint again"),
+        (b"\xff\xfe\x00", "cannot be read as JSON"),
+        (b"[]", "names no model_type, by which the adapter is chosen"),
+        (b"{}", "names no model_type"),
+        (b'{"model_type": 3}', "names no model_type"),
+        (b'{"model_type": ""}', "names no model_type"),
+        (None, "No config.json in .* Give the directory of a checkpoint"),
+    ],
+)
+def test_a_wrong_config_says_what_is_wrong(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=reason):
+        find_checkpoint(tmp_path)
+
+
+def test_the_name_of_an_adapter_is_not_a_checkpoint(toy: Path) -> None:
+    assert toy
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint("toy")
+    assert str(caught.value) == (
+        "'toy' is the name of an adapter, and a checkpoint is needed. It is meant for: acme/toy-1b. Embedded: tiny-toy."
+    )
+
+
+@pytest.mark.parametrize("name", ["", "nowhere", "./acme/toy", "/no/such/place", "a b/c", "x" * 5000, "a\0b"])
+def test_what_cannot_be_a_checkpoint_says_what_can(toy: Path, name: str) -> None:
+    assert toy
+    with pytest.raises(CheckpointError, match=r"no directory here and no hub id \(owner/name.*Embedded: tiny-toy\."):
+        find_checkpoint(name)
+
+
+def test_a_hub_id_on_disk_needs_no_network(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert toy
+    repository = tmp_path / "hub" / "models--acme--toy"
+    checkpoint_in(repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert find_checkpoint("acme/toy") == Checkpoint("acme/toy", "toy")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (errors.LocalEntryNotFoundError, "not in the local cache, and the hub cannot be reached"),
+        (errors.GatedRepoError, "the repository is gated; accept its terms"),
+        (errors.RepositoryNotFoundError, "there is no such repository, or it is private"),
+        (errors.RevisionNotFoundError, "the repository has no revision 'v1'"),
+        (errors.RemoteEntryNotFoundError, "the repository has no config.json"),
+        (errors.HFValidationError, "HFValidationError:"),
+        (RuntimeError, "RuntimeError:"),
+    ],
+)
+def test_the_hub_says_no_in_one_way(monkeypatch: pytest.MonkeyPatch, kind: type[Exception], reason: str) -> None:
+    def no(*_: object, **__: object) -> str:
+        raise kind.__new__(kind)  # the hub's errors want a response, which says nothing here
+
+    monkeypatch.setattr(loading, "hf_hub_download", no)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint("acme/toy", revision="v1")
+    message = str(caught.value)
+    assert message.startswith("'acme/toy' is no directory here, and its config.json cannot be had from the hub: ")
+    assert reason in message
+    assert "Run `hf download acme/toy --revision v1` where the hub can be reached" in message
+
+
+def test_offline_mode_is_honoured_and_named(tmp_path: Path) -> None:
+    script = """
+import sys
+from vlm_adapters import CheckpointError, load_adapter
+try:
+    load_adapter("acme/toy")
+except CheckpointError as error:
+    print(error, "torch" in sys.modules)
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert "HF_HUB_OFFLINE is set, so the hub was not asked. Run `hf download acme/toy` where" in done.stdout
+    assert done.stdout.endswith("False\n")
+    assert done.stderr == ""

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from dataclasses import replace
+
+import pytest
+
+from vlm_adapters.testing import ALL_CHECKS, AdapterCase, CheckSkipped, run_checks
+from vlm_adapters.testing.breaking import break_result
+from vlm_adapters.testing.fakes import FAKE_CASE, FakeReference
+
+CHECKS = {check.__name__: check for check in ALL_CHECKS}
+
+
+def test_every_check_of_the_modules_runs() -> None:
+    modules = [module for name, module in sys.modules.items() if name.startswith("vlm_adapters.testing.checks_")]
+    assert len(modules) == 7
+    defined = {name for module in modules for name in vars(module) if name.startswith("check_")}
+    assert defined == set(CHECKS) | {"check_text_moves_no_picture"}
+    assert len(ALL_CHECKS) == len(CHECKS)
+
+
+def test_results_tell_what_failed_was_skipped_and_crashed() -> None:
+    def crashes(case: AdapterCase) -> None:
+        """It crashes."""
+        raise ValueError(case.name)
+
+    names = ("check_grid_shapes", "check_capture_changes_no_logits", "check_no_prompt_is_an_error")
+    transposed = break_result(
+        FAKE_CASE,
+        "locate_image_tokens",
+        lambda found, _: [[replace(grid, tokens=grid.tokens.T) for grid in grids] for grids in found],
+    )
+    results = run_checks(transposed, [*(CHECKS[name] for name in names), crashes])
+    assert [result.check for result in results] == [*names, "crashes"]
+    assert [result.state for result in results] == ["failed", "skipped", "passed", "failed"]
+    assert [result.reason for result in results] == [
+        "grid shapes (h, w) of a (84, 252) picture: expected [(3, 8)], found [(8, 3)]",
+        "BrokenFakeAdapter has no transformers model `model`",
+        "",
+        "raised ValueError: fake",
+    ]
+    assert results[3].title == "It crashes."
+    assert all(result.title and result.seconds >= 0 for result in results)
+
+
+def test_family_of_one_picture_skips() -> None:
+    case = replace(FAKE_CASE, several_pictures=False)
+    for name in ("check_several_pictures", "check_several_pictures_are_not_mixed"):
+        with pytest.raises(CheckSkipped, match="fake takes one picture per prompt"):
+            CHECKS[name](case)
+
+
+def test_case_without_oblong_pictures_shows_no_orientation() -> None:
+    with pytest.raises(AssertionError, match="has no picture that is not square"):
+        CHECKS["check_orientation"](replace(FAKE_CASE, sizes=((64, 64),)))
+
+
+def test_padding_side_without_effect_is_noticed() -> None:
+    class Deaf(FakeReference):
+        def set_padding_side(self, *_: object) -> None: ...
+
+    with pytest.raises(AssertionError, match="set_padding_side has no effect"):
+        CHECKS["check_right_padded_batch_equals_samples"](replace(FAKE_CASE, reference=Deaf()))
+
+
+def test_a_case_can_be_pickled() -> None:
+    assert pickle.loads(pickle.dumps(FAKE_CASE)).load is FAKE_CASE.load  # noqa: S301 (our own bytes)

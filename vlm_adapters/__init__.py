@@ -1,0 +1,108 @@
+"""One protocol for frozen vision-language backbones: exact attention and hidden-state grids, and masks from them.
+
+Every name is imported when it is first used, so that the command line starts without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlm_adapters.backbone import (
+        BackboneAdapter,
+        BackboneInfo,
+        BackboneInputs,
+        GridRequest,
+        Grids,
+        ImageGrid,
+        place_map,
+    )
+    from vlm_adapters.decoder.grounder import GroundedVLM, Grounding
+    from vlm_adapters.errors import (
+        AdapterError,
+        CaptureError,
+        CheckpointError,
+        DataError,
+        DecoderError,
+        ImageError,
+        OptionError,
+        PhraseError,
+        PluginError,
+        PromptError,
+        RequestError,
+        UnknownAdapterError,
+    )
+    from vlm_adapters.hookspecs import hookimpl
+    from vlm_adapters.images import load_image
+    from vlm_adapters.loading import load_adapter
+    from vlm_adapters.prompt import Message, Phrase, Prompt
+    from vlm_adapters.registry import AdapterEntry, list_adapters
+    from vlm_adapters.spec import AdapterSpec
+    from vlm_adapters.transformers_backbone import TransformersBackbone
+
+    __version__: str
+
+__all__ = [
+    "AdapterEntry",
+    "AdapterError",
+    "AdapterSpec",
+    "BackboneAdapter",
+    "BackboneInfo",
+    "BackboneInputs",
+    "CaptureError",
+    "CheckpointError",
+    "DataError",
+    "DecoderError",
+    "GridRequest",
+    "Grids",
+    "GroundedVLM",
+    "Grounding",
+    "ImageError",
+    "ImageGrid",
+    "Message",
+    "OptionError",
+    "Phrase",
+    "PhraseError",
+    "PluginError",
+    "Prompt",
+    "PromptError",
+    "RequestError",
+    "TransformersBackbone",
+    "UnknownAdapterError",
+    "__version__",
+    "hookimpl",
+    "list_adapters",
+    "load_adapter",
+    "load_image",
+    "place_map",
+]
+
+_NAMES_BY_MODULE = {
+    "backbone": "BackboneAdapter BackboneInfo BackboneInputs GridRequest Grids ImageGrid place_map",
+    "decoder.grounder": "GroundedVLM Grounding",
+    "errors": "AdapterError CaptureError CheckpointError DataError DecoderError ImageError OptionError PhraseError "
+    "PluginError PromptError RequestError UnknownAdapterError",
+    "hookspecs": "hookimpl",
+    "images": "load_image",
+    "loading": "load_adapter",
+    "prompt": "Message Phrase Prompt",
+    "registry": "AdapterEntry list_adapters",
+    "spec": "AdapterSpec",
+    "transformers_backbone": "TransformersBackbone",
+}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - reading metadata takes longer than everything else here
+
+        return version("vlm-adapters")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

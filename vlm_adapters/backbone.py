@@ -1,0 +1,283 @@
+"""The protocol that every backbone speaks, and the data that cross it.
+
+Words: `B` prompts of a batch, `S` positions of a sequence, `L` layers, `n` heads, `P` phrases, `D` width of the
+language model; `h, w` cells of a grid, `H, W` pixels of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlm_adapters.errors import RequestError
+from vlm_adapters.prompt import Prompt
+
+LayerChoice = int | Sequence[int] | None
+"""Which layers: none = all, an int = the last n, a list = these, negatives counted from the end."""
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What a consumer must know of a backbone to size itself.
+
+    Attributes:
+        model_type: Hugging Face `model_type`; the adapter's name.
+        checkpoint: Hub name or directory that it was loaded from.
+        revision: Commit of the checkpoint, where known.
+        num_layers: Layers of the language model.
+        attention_layers: Indices of the layers that have attention (hybrid models lack it in some).
+        num_heads: Query heads of every such layer.
+        hidden_size: Width `D` of the language model.
+        cell: Pixels `(height, width)` of the resized picture that one image token covers.
+        grids_per_picture: Grids that every picture has.
+    """
+
+    model_type: str
+    checkpoint: str
+    revision: str | None
+    num_layers: int
+    attention_layers: tuple[int, ...]
+    num_heads: int
+    hidden_size: int
+    cell: tuple[int, int]
+    grids_per_picture: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Attention maps of one phrase: layers x heads x grids. Channel = layer * n + head."""
+        return len(self.attention_layers) * self.num_heads * self.grids_per_picture
+
+
+@dataclass(frozen=True)
+class BackboneInputs:
+    """A batch of prompts as the model takes it.
+
+    Attributes:
+        prompts: The prompts, in the order of the batch.
+        tensors: Keyword arguments of the model's forward, on the model's device.
+        phrase_tokens: For prompt `b` and phrase `p`, the positions in the (padded) sequence of the tokens that spell
+            the phrase: LongTensor, ascending, never empty.
+    """
+
+    prompts: tuple[Prompt, ...]
+    tensors: Mapping[str, Tensor]
+    phrase_tokens: tuple[tuple[Tensor, ...], ...]
+
+    def __post_init__(self) -> None:
+        asked = [len(prompt.phrases) for prompt in self.prompts]
+        found = [len(tokens) for tokens in self.phrase_tokens]
+        if asked != found:
+            raise ValueError(f"phrases per prompt are {asked}, phrase_tokens has {found}")
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """Image tokens as a grid, and the region of the picture they cover.
+
+    Attributes:
+        tokens: `(h, w)` LongTensor: position in the sequence of the token of every cell; row 0 is the top.
+        box: `(left, top, right, bottom)` in pixels of the upright picture. It reaches beyond the picture where the
+            preprocessor padded, and covers less where it cropped.
+        picture: Which of the prompt's pictures it shows.
+    """
+
+    tokens: Tensor
+    box: tuple[float, float, float, float]
+    picture: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2 or self.tokens.dtype != torch.long:
+            raise ValueError(f"tokens must be a (h, w) LongTensor, got {self.tokens.dtype} {tuple(self.tokens.shape)}")
+        left, top, right, bottom = self.box
+        if not (left < right and top < bottom):
+            raise ValueError(f"box must be (left, top, right, bottom) with an area, got {self.box}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(h, w)` cells."""
+        return self.tokens.shape[0], self.tokens.shape[1]
+
+    def cell_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Region `(left, top, right, bottom)` of one cell, in pixels of the picture."""
+        left, top, right, bottom = self.box
+        height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]
+        return (
+            left + column * width,
+            top + row * height,
+            left + (column + 1) * width,
+            top + (row + 1) * height,
+        )
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """What to extract. Known before the forward pass starts.
+
+    Attributes:
+        layers: Layers whose attention is wanted.
+        heads: Heads wanted of each of them; none = all.
+        align: `"token"` takes the row of the phrase's token itself, `"predictor"` the row before, which predicts it.
+        reduce: How the rows of a phrase's tokens become one map: `"mean"`, `"max"`, or `"none"` (all rows are kept).
+        hidden_layers: Layers whose hidden states are wanted as grids. Layer i means the output of layer i; the last
+            one is after the final norm.
+        phrase_hidden_layers: Layers whose hidden states are wanted at the phrase's own tokens.
+    """
+
+    layers: LayerChoice = None
+    heads: Sequence[int] | None = None
+    align: Literal["token", "predictor"] = "token"
+    reduce: Literal["mean", "max", "none"] = "mean"
+    hidden_layers: LayerChoice = ()
+    phrase_hidden_layers: LayerChoice = ()
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("align", ("token", "predictor")), ("reduce", ("mean", "max", "none"))):
+            if getattr(self, name) not in allowed:
+                raise RequestError(f"{name}={getattr(self, name)!r} is unknown. Use one of {', '.join(allowed)}.")
+
+
+@dataclass(frozen=True)
+class Grids:
+    """What one `ImageGrid` shows of the phrases of its prompt.
+
+    Attributes:
+        grid: Where the cells stand in the picture.
+        attention: `(P, L, n, h, w)` float32 in [0, 1]: share of the whole row's attention that falls on each cell (a
+            map does not sum to 1: text gets its share). With `reduce="none"` one entry per row instead of per phrase.
+        layers: True layer index of every entry of axis `L`.
+        heads: Head index of every entry of axis `n`.
+        row_phrases: Phrase of every entry of the first axis: `0..P-1`, or one entry per row with `reduce="none"`.
+        hidden: `(K, D, h, w)`: hidden states of the image tokens, for the K layers of `hidden_layers`.
+        hidden_layers: True layer index of every entry of `hidden`.
+        phrase_hidden: For every phrase `(K, T, D)`: hidden states of its T tokens.
+        phrase_hidden_layers: True layer index of every entry of `phrase_hidden`.
+    """
+
+    grid: ImageGrid
+    attention: Tensor
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    row_phrases: tuple[int, ...]
+    hidden: Tensor
+    hidden_layers: tuple[int, ...] = ()
+    phrase_hidden: tuple[Tensor, ...] = field(default=())
+    phrase_hidden_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = (len(self.row_phrases), len(self.layers), len(self.heads), *self.grid.shape)
+        if tuple(self.attention.shape) != expected:
+            raise ValueError(f"attention must be {expected} (P, L, n, h, w), got {tuple(self.attention.shape)}")
+        if self.hidden.shape[:1] != (len(self.hidden_layers),) or tuple(self.hidden.shape[2:]) != self.grid.shape:
+            raise ValueError(f"hidden must be (K, D, h, w) of {self.grid.shape}, got {tuple(self.hidden.shape)}")
+
+    @property
+    def channels(self) -> Tensor:
+        """`(P, L * n, h, w)`: the maps as channels of an image, channel = layer * n + head."""
+        return self.attention.flatten(1, 2)
+
+
+@runtime_checkable
+class BackboneAdapter(Protocol):
+    """A frozen vision-language model that tells where its words look."""
+
+    name: str
+    info: BackboneInfo
+
+    def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
+        """Turn prompts into what the model takes. Uses no network.
+
+        Raises:
+            PromptError: A prompt cannot be encoded.
+        """
+        ...
+
+    def locate_image_tokens(self, inputs: BackboneInputs) -> Sequence[Sequence[ImageGrid]]:
+        """Find the grids of every prompt's pictures: one list per prompt."""
+        ...
+
+    def extract(self, inputs: BackboneInputs, request: GridRequest) -> Sequence[Sequence[Grids]]:
+        """Run the model once and return, per prompt, one `Grids` per `ImageGrid`.
+
+        Raises:
+            RequestError: The request names layers or heads that do not exist.
+            CaptureError: Rows cannot be computed exactly.
+        """
+        ...
+
+
+def resolve_layers(choice: LayerChoice, available: Sequence[int]) -> tuple[int, ...]:
+    """Apply the one rule for choosing layers.
+
+    Args:
+        choice: None = all, an int = the last n, a list = these; negatives count from the end of `available`.
+        available: True indices of the layers there are, ascending.
+
+    Raises:
+        RequestError: More layers than there are, or an index that is not available.
+    """
+    if choice is None:
+        return tuple(available)
+    if isinstance(choice, int):
+        if not 0 <= choice <= len(available):
+            raise RequestError(
+                f"The last {choice} layers were asked for; there are {len(available)}: {_listed(available)}."
+            )
+        return tuple(available[len(available) - choice :])
+    for index in choice:
+        if (index >= 0 and index not in available) or index < -len(available):
+            raise RequestError(
+                f"Layer {index} is not available. There are {_listed(available)}; negatives count from the end."
+            )
+    return tuple(index if index >= 0 else available[index] for index in choice)
+
+
+def resolve_heads(choice: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """Head indices for a choice: none = all, negatives count from the end.
+
+    Raises:
+        RequestError: An index is out of range.
+    """
+    if choice is None:
+        return tuple(range(count))
+    for index in choice:
+        if not -count <= index < count:
+            raise RequestError(f"Head {index} is out of range: the backbone has heads 0 to {count - 1}.")
+    return tuple(index % count for index in choice)
+
+
+def place_map(
+    maps: Tensor, box: tuple[float, float, float, float], size: tuple[int, int], *, outside: float = 0.0
+) -> Tensor:
+    """Place maps over a grid into picture coordinates, bilinearly.
+
+    A value of the map belongs to the centre of its cell, a pixel to its own centre. Beyond the outermost cell centres
+    the border value continues; pixels outside the box get `outside`, since the grid says nothing of them.
+
+    Args:
+        maps: `(..., h, w)` float.
+        box: `(left, top, right, bottom)` that the map covers, in pixels of the picture.
+        size: `(H, W)` of the picture.
+        outside: Value of the pixels outside the box.
+
+    Returns:
+        `(..., H, W)` float32.
+    """
+    left, top, right, bottom = box
+    y = (torch.arange(size[0], device=maps.device, dtype=torch.float32) + 0.5 - top) / (bottom - top)
+    x = (torch.arange(size[1], device=maps.device, dtype=torch.float32) + 0.5 - left) / (right - left)
+    points = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], dim=-1)
+    flat = maps.float().reshape(1, -1, *maps.shape[-2:])
+    placed = functional.grid_sample(flat, points[None], mode="bilinear", padding_mode="border", align_corners=False)
+    inside = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))[None, :]
+    return placed.masked_fill(~inside, outside).reshape(*maps.shape[:-2], *size)
+
+
+def _listed(layers: Sequence[int]) -> str:
+    if list(layers) == list(range(len(layers))):
+        return f"layers 0 to {len(layers) - 1}"
+    return f"layers {', '.join(map(str, layers))}"

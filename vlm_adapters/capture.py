@@ -1,0 +1,313 @@
+"""Exact attention rows beside an untouched attention kernel.
+
+A function registered as `vlm_adapters_<base>` in transformers' attention and mask interfaces calls the base kernel with
+the very arguments it got, so the model's outputs are bit-identical. Beside it, while a recorder is active, it computes
+in float32 the softmax rows of the queries asked for, `(n, R, S)` at a time, and keeps the columns asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from vlm_adapters.errors import CaptureError
+
+PREFIX = "vlm_adapters_"
+
+Kernel = Callable[..., tuple[Tensor, Tensor | None]]
+
+# Keyword arguments of attention functions that change no score, or that `_ScoreOptions` accounts for.
+_NEUTRAL = frozenset(
+    {
+        "dropout",
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "return_dict",
+        "logits_to_keep",
+        "num_items_in_batch",
+        "is_causal",
+        "scaling",
+        "sliding_window",
+        "softcap",
+        "s_aux",
+    }
+)
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """Which attention rows of one sequence are wanted.
+
+    Attributes:
+        rows: `(R,)` LongTensor: positions of the queries, padding counted.
+        groups: `(R,)` LongTensor: group of every row; rows of a group are reduced to one map. Groups are `0..G-1`.
+        columns: `(C,)` LongTensor: positions of the keys to keep.
+    """
+
+    rows: Tensor
+    groups: Tensor
+    columns: Tensor
+
+
+class RowRecorder:
+    """Collects the rows that the plans ask for, layer by layer, over one or many forward passes of one sequence batch.
+
+    Attributes:
+        maps: Layer index -> for every sequence `(G, n, C)` float32 (`(R, n, C)` with `reduce="none"`).
+    """
+
+    def __init__(
+        self, plans: Sequence[RowPlan], layers: Collection[int], reduce: Literal["mean", "max", "none"] = "mean"
+    ) -> None:
+        self.maps: dict[int, list[Tensor]] = {}
+        self._plans = tuple(plans)
+        self._layers = frozenset(layers)
+        self._reduce = reduce
+        self._seen: dict[int, int] = {}
+        self._recorded: dict[int, int] = {}
+
+    def record(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, options: _ScoreOptions) -> None:
+        """Compute and keep the rows of this call's queries.
+
+        Args:
+            layer: Index of the layer.
+            query: `(B, n, Sq, d)` after rotation.
+            key: `(B, n_kv, Sk, d)` after rotation, cached keys first.
+            mask: None, `(B, 1, Sq, Sk)` bool or additive float, or `(B, Sk)` padding mask.
+            options: What else changes a score.
+        """
+        if layer not in self._layers:
+            return
+        if query.shape[0] != len(self._plans):
+            raise CaptureError(
+                f"Rows were planned for {len(self._plans)} sequences, the model ran {query.shape[0]}. "
+                "Do not expand the batch (beams, several returned sequences) while capturing."
+            )
+        start = self._seen.get(layer, 0)
+        end = self._seen[layer] = start + query.shape[2]
+        first_key = end - key.shape[2]
+        if first_key < 0:
+            raise CaptureError(
+                f"Layer {layer} sees {key.shape[2]} keys after {end} tokens. "
+                "Begin capturing with an empty dynamic cache."
+            )
+        for index, plan in enumerate(self._plans):
+            rows = plan.rows.to(query.device)
+            here = (rows >= start) & (rows < end)
+            if not here.any():
+                continue
+            # Advanced indexing copies only the rows asked for.
+            scores = _row_scores(
+                query[index][:, rows[here] - start], key[index], _mask_of(mask, index, rows[here] - start), options
+            )
+            positions = torch.arange(first_key, end, device=query.device)
+            if mask is None or mask.ndim == 2:
+                scores = scores.masked_fill(~_visible(rows[here], positions, options), float("-inf"))
+            weights = _softmax(scores, options.sinks)
+            self._keep(layer, index, here, _columns(weights, plan.columns.to(query.device) - first_key))
+
+    def _keep(self, layer: int, index: int, here: Tensor, weights: Tensor) -> None:
+        """Reduce `weights (n, R', C)` of the rows marked in `here (R,)` into the maps."""
+        groups = self._plans[index].groups.to(weights.device)
+        if layer not in self.maps:
+            self.maps[layer] = [self._empty(plan, weights) for plan in self._plans]
+        target = self.maps[layer][index]
+        by_row = weights.transpose(0, 1)
+        if self._reduce == "none":
+            target[here] = by_row
+        elif self._reduce == "max":
+            for row, group in zip(by_row, groups[here].tolist(), strict=True):
+                torch.maximum(target[group], row, out=target[group])
+        else:
+            share = 1.0 / groups.bincount()[groups[here]]
+            # index_add_ would add in an undefined order on a GPU.
+            for row, group, part in zip(by_row, groups[here].tolist(), share, strict=True):
+                target[group] += row * part
+        self._recorded[layer] = self._recorded.get(layer, 0) + int(here.sum())
+
+    def _empty(self, plan: RowPlan, weights: Tensor) -> Tensor:
+        count = len(plan.rows) if self._reduce == "none" else int(plan.groups.max()) + 1 if len(plan.groups) else 0
+        return weights.new_zeros(count, weights.shape[0], len(plan.columns))
+
+    def check_complete(self) -> None:
+        """Make sure that every row of every layer was recorded.
+
+        Raises:
+            CaptureError: Some layer recorded fewer rows than planned.
+        """
+        planned = sum(len(plan.rows) for plan in self._plans)
+        for layer in sorted(self._layers):
+            if planned and self._recorded.get(layer, 0) != planned:
+                raise CaptureError(
+                    f"Layer {layer} recorded {self._recorded.get(layer, 0)} of {planned} rows. Its attention does not "
+                    "go through transformers' AttentionInterface, or its implementation was changed meanwhile."
+                )
+
+
+@dataclass(frozen=True)
+class _ScoreOptions:
+    """Everything beside q, k and mask that changes a row."""
+
+    scaling: float
+    causal: bool
+    sliding_window: int | None
+    softcap: float | None
+    sinks: Tensor | None
+
+
+_active: ContextVar[RowRecorder | None] = ContextVar("vlm_adapters_recorder", default=None)
+
+
+@contextmanager
+def capture_rows(
+    model: PreTrainedModel,
+    plans: Sequence[RowPlan],
+    layers: Collection[int],
+    reduce: Literal["mean", "max", "none"] = "mean",
+) -> Iterator[RowRecorder]:
+    """Record attention rows of the language model in the forward passes run inside the block.
+
+    Plans count positions from the first token that passes inside the block, so begin with an empty cache. Prefill and
+    cached decoding steps together give the same rows as one pass over the whole sequence.
+
+    Args:
+        model: A transformers model; its language model's attention goes through the attention interface.
+        plans: One per sequence of the batch.
+        layers: Indices of the layers to record.
+        reduce: How the rows of a group become one map.
+
+    Yields:
+        The recorder; its `maps` are complete when the block ends.
+
+    Raises:
+        CaptureError: Rows cannot be computed exactly: unknown score bias, unknown kernel, static cache.
+    """
+    install(model)
+    recorder = RowRecorder(plans, layers, reduce)
+    token = _active.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _active.reset(token)
+    recorder.check_complete()
+
+
+def install(model: PreTrainedModel) -> None:
+    """Route the language model's attention through the capturing function. Outputs stay bit-identical.
+
+    The setting stays, so that threads that run the same model do not change it under each other.
+    """
+    config = model.config.get_text_config(decoder=True)
+    base = config._attn_implementation  # noqa: SLF001 (transformers has no public reader)
+    if base.startswith(PREFIX):
+        return
+    name = PREFIX + base
+    if base not in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys():
+        raise CaptureError(
+            f"The attention kernel {base!r} has no known mask. Load the model with sdpa, eager or a flash kernel."
+        )
+    AttentionInterface.register(name, partial(_attend, base))
+    # Without its mask function transformers would drop the mask silently.
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    keys = [key for key in model.config.sub_configs if getattr(model.config, key) is config]
+    model.set_attn_implementation({keys[0]: name} if keys else name)
+
+
+def _attend(
+    base: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    output = _kernel(base, module)(module, query, key, value, attention_mask, **kwargs)
+    if (recorder := _active.get()) is not None:
+        options = _score_options(module, query, kwargs)
+        with torch.no_grad():
+            recorder.record(cast("int", module.layer_idx), query, key, attention_mask, options)
+    return output
+
+
+def _kernel(base: str, module: nn.Module) -> Kernel:
+    if base == "eager":
+        # The eager function is no registry entry: every modelling file has its own.
+        return cast("Kernel", vars(sys.modules[type(module).__module__])["eager_attention_forward"])
+    return cast("Kernel", ALL_ATTENTION_FUNCTIONS[base])
+
+
+def _score_options(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> _ScoreOptions:
+    unknown = sorted(
+        name
+        for name, value in kwargs.items()
+        if value is not None and name not in _NEUTRAL and not name.startswith("output_")
+    )
+    if unknown:
+        raise CaptureError(
+            f"{type(module).__name__} passes {', '.join(unknown)} to its attention, which capture does not know. "
+            "A map that leaves it out would be wrong, so none is given."
+        )
+    scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
+    return _ScoreOptions(
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        causal=bool(getattr(module, "is_causal", True) if causal is None else causal),
+        sliding_window=kwargs.get("sliding_window"),
+        softcap=kwargs.get("softcap"),
+        sinks=kwargs.get("s_aux"),
+    )
+
+
+def _row_scores(query: Tensor, key: Tensor, mask: Tensor | None, options: _ScoreOptions) -> Tensor:
+    """Masked scores `(n, R, Sk)` of `query (n, R, d)` against `key (n_kv, Sk, d)`, in float32."""
+    heads, rows, width = query.shape
+    grouped = query.float().reshape(key.shape[0], -1, width)  # heads of one key head are neighbours
+    scores = (grouped @ key.float().transpose(1, 2)).reshape(heads, rows, -1) * options.scaling
+    if options.softcap is not None:
+        scores = torch.tanh(scores / options.softcap) * options.softcap
+    if mask is None:
+        return scores
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, float("-inf"))
+    return scores + mask.float()
+
+
+def _mask_of(mask: Tensor | None, index: int, rows: Tensor) -> Tensor | None:
+    """Mask of one sequence's rows, broadcastable to `(n, R, Sk)`."""
+    if mask is None:
+        return None
+    one = mask[index if mask.shape[0] > 1 else 0]
+    return one.bool() if mask.ndim == 2 else one[:, rows]
+
+
+def _visible(rows: Tensor, keys: Tensor, options: _ScoreOptions) -> Tensor:
+    """`(R, Sk)` bool: what a kernel that gets no 4-D mask lets every row see."""
+    distance = rows[:, None] - keys[None, :]
+    seen = distance >= 0 if options.causal else torch.ones_like(distance, dtype=torch.bool)
+    return seen if options.sliding_window is None else seen & (distance.abs() < options.sliding_window)
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax over keys, with one learned extra logit per head where the model has attention sinks."""
+    if sinks is None:
+        return scores.softmax(-1)
+    extra = sinks.float().reshape(-1, 1, 1).expand(*scores.shape[:2], 1)
+    return torch.cat([scores, extra], dim=-1).softmax(-1)[..., :-1]
+
+
+def _columns(weights: Tensor, columns: Tensor) -> Tensor:
+    """Gather `weights (n, R, Sk)` at key indices; keys not (or no longer) in the cache get no attention."""
+    there = (columns >= 0) & (columns < weights.shape[-1])
+    return weights[..., columns.clamp(0, weights.shape[-1] - 1)] * there

@@ -1,0 +1,203 @@
+"""From a prompt to a token sequence, knowing where every phrase stands in it.
+
+The chat template decides what stands where; the user's text never does. Text that looks like a control token
+(`<|image_pad|>`, `<|im_end|>`) is encoded as ordinary text, so it can neither move the image span nor end a turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+from transformers import PreTrainedTokenizerBase
+
+from vlm_adapters.errors import PhraseError, PromptError
+from vlm_adapters.prompt import Message, Phrase, Prompt
+
+Span = tuple[int, int]
+
+
+@dataclass
+class TokenSequence:
+    """One encoded prompt.
+
+    Attributes:
+        ids: Token ids.
+        types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`.
+        offsets: Per token the characters `[start, end)` of the rendered template; (-1, -1) for image tokens.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    types: list[int] = field(default_factory=list)
+    offsets: list[Span] = field(default_factory=list)
+
+    def append(self, ids: Sequence[int], types: Sequence[int], offsets: Sequence[Span]) -> None:
+        """Append tokens."""
+        self.ids += ids
+        self.types += types
+        self.offsets += offsets
+
+
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """A prompt rendered by its chat template.
+
+    Attributes:
+        text: The rendered template, every picture still one placeholder.
+        user_spans: Characters of `text` that came from the prompt's own texts, one span per text, in order.
+        slots: Characters of `text` of the pictures' placeholders, in order.
+    """
+
+    text: str
+    user_spans: tuple[Span, ...]
+    slots: tuple[Span, ...]
+
+
+def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
+    """Render a prompt with the processor's chat template.
+
+    A prompt that ends with the user's turn is rendered with the opening of the assistant's turn.
+
+    Args:
+        processor: A transformers processor with a chat template and an `image_token`.
+        prompt: What to render.
+
+    Raises:
+        PromptError: The template refuses the conversation, or drops a text or a picture of it.
+    """
+    texts = [part for message in prompt.messages for part in message.content if isinstance(part, str)]
+    begin, end = _unused_characters("".join(texts))
+    conversation = [_as_dict(message, begin, end) for message in prompt.messages]
+    try:
+        marked: str = processor.apply_chat_template(
+            conversation, add_generation_prompt=prompt.messages[-1].role == "user", tokenize=False
+        )
+    except Exception as error:  # templates raise whatever they like
+        raise PromptError(
+            f"The chat template of {type(processor).__name__} does not take these messages "
+            f"({', '.join(message.role for message in prompt.messages)}): {error}"
+        ) from error
+    pieces = re.split(f"{begin}(.*?){end}", marked, flags=re.DOTALL)
+    if pieces[1::2] != texts:
+        raise PromptError(
+            f"The chat template of {type(processor).__name__} changes the order or wording of the messages' texts "
+            f"({len(pieces) // 2} of {len(texts)} found). Give each message the order of pictures and texts that the "
+            "template knows, usually pictures first."
+        )
+    user_spans = []
+    position = 0
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            user_spans.append((position, position + len(piece)))
+        position += len(piece)
+    text = "".join(pieces)
+    token: str = processor.image_token
+    slots = [m.span() for m in re.finditer(re.escape(token), text) if not _touches(m.span(), user_spans)]
+    if len(slots) != len(prompt.pictures):
+        raise PromptError(
+            f"The chat template of {type(processor).__name__} gives {len(slots)} places {token!r} for "
+            f"{len(prompt.pictures)} pictures. Use the chat template that belongs to the checkpoint."
+        )
+    return RenderedPrompt(text, tuple(user_spans), tuple(slots))
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    rendered: RenderedPrompt,
+    pictures: Sequence[tuple[Sequence[int], Sequence[int]]],
+) -> TokenSequence:
+    """Encode a rendered prompt, each placeholder replaced by its picture's tokens.
+
+    Args:
+        tokenizer: A fast tokenizer (it must know offsets).
+        rendered: From `render`.
+        pictures: Per slot, the token ids that the processor expands the picture to, and their types.
+
+    Raises:
+        PromptError: The text cannot be encoded, or the tokenizer makes an image token of it.
+    """
+    image_ids = {id_ for ids, types in pictures for id_, type_ in zip(ids, types, strict=True) if type_}
+    control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    control_tokens += tokenizer.convert_ids_to_tokens(sorted(image_ids))
+    sequence = TokenSequence()
+    start = 0
+    for (begin, end), picture in zip([*rendered.slots, (len(rendered.text),) * 2], [*pictures, ((), ())], strict=True):
+        for piece in _pieces(rendered.text, (start, begin), rendered.user_spans, control_tokens):
+            ids, offsets = _encode(tokenizer, rendered.text[slice(*piece)], opening=piece[0] == 0)
+            if image_ids.intersection(ids):
+                raise PromptError(
+                    f"The tokenizer makes an image token of ordinary text in {rendered.text[slice(*piece)][:80]!r}. "
+                    "Remove what looks like one from the text."
+                )
+            sequence.append(ids, [0] * len(ids), [(piece[0] + a, piece[0] + b) for a, b in offsets])
+        sequence.append(*picture, [(-1, -1)] * len(picture[0]))
+        start = end
+    return sequence
+
+
+def phrase_positions(sequence: TokenSequence, rendered: RenderedPrompt, prompt: Prompt, phrase: Phrase) -> list[int]:
+    """Positions of the tokens that spell a phrase: every token that shares a character with it.
+
+    Raises:
+        PhraseError: The tokenizer drops all its characters.
+    """
+    parts = [part for part in prompt.messages[-1].content if isinstance(part, str)]
+    spans = rendered.user_spans[len(rendered.user_spans) - len(parts) :]
+    wanted: list[Span] = []
+    offset = 0
+    for part, (begin, _) in zip(parts, spans, strict=True):
+        start, end = max(phrase.start - offset, 0), min(phrase.end - offset, len(part))
+        if start < end:
+            wanted.append((begin + start, begin + end))
+        offset += len(part)
+    positions = [index for index, span in enumerate(sequence.offsets) if _touches(span, wanted)]
+    if not positions:
+        raise PhraseError(
+            f"The tokenizer drops the phrase {phrase.text!r}, so it cannot be grounded. Choose other words."
+        )
+    return positions
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, opening: bool) -> tuple[list[int], list[Span]]:
+    """Encode a piece of text; the one that opens the sequence gets the tokenizer's own start token."""
+    add_start = opening and not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
+    try:
+        encoded = tokenizer(text, add_special_tokens=add_start, return_offsets_mapping=True)
+    except (TypeError, ValueError) as error:  # lone surrogates, for one
+        raise PromptError(f"The text cannot be encoded: {text[:80]!r} ({error}).") from error
+    return encoded["input_ids"], encoded["offset_mapping"]
+
+
+def _pieces(text: str, span: Span, user_spans: Sequence[Span], control_tokens: Sequence[str]) -> Iterator[Span]:
+    """Cut a run of text within every control token that the user wrote, so that none is recognised as one."""
+    pattern = re.compile(
+        "|".join(re.escape(token) for token in sorted(control_tokens, key=len, reverse=True)) or "(?!)"
+    )
+    start = span[0]
+    for match in pattern.finditer(text, *span):
+        if _touches(match.span(), user_spans):
+            yield start, match.start() + 1
+            start = match.start() + 1
+    if start < span[1]:
+        yield start, span[1]
+
+
+def _as_dict(message: Message, begin: str, end: str) -> dict[str, Any]:
+    content = [
+        {"type": "image"} if isinstance(part, Image.Image) else {"type": "text", "text": f"{begin}{part}{end}"}
+        for part in message.content
+    ]
+    return {"role": message.role, "content": content}
+
+
+def _unused_characters(text: str) -> tuple[str, str]:
+    """Two private-use characters that the text does not hold, to mark where it stands in the rendered template."""
+    unused = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in text)
+    return next(unused), next(unused)
+
+
+def _touches(span: Span, spans: Sequence[Span]) -> bool:
+    return any(span[0] < end and start < span[1] for start, end in spans)

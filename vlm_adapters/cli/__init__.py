@@ -1,0 +1,76 @@
+"""The command line: `adapters COMMAND`. One file per command.
+
+The command `NAME` is the function `command` in `NAME_command.py`, imported when it is asked for; its docstring is its
+help. What it needs beyond typer and rich it imports inside the function, since `adapters --help` imports every command.
+Exit codes: 0 done, 1 an error that the user can mend (one line on stderr), 2 a misspelt command or option.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from typer.core import TyperGroup
+
+from vlm_adapters.errors import AdapterError
+
+if TYPE_CHECKING:
+    from typer.core import TyperCommand
+
+COMMANDS = ("list", "info", "ground", "attend", "probe", "demo", "bench")
+"""All commands, in the order of the help."""
+
+
+class _CommandGroup(TyperGroup):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, _: object) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _: object, cmd_name: str) -> TyperCommand | None:
+        if cmd_name not in COMMANDS:
+            return None
+        single = typer.Typer(add_completion=False)
+        single.command(cmd_name)(import_module(f"{__name__}.{cmd_name}_command").command)
+        return cast("TyperCommand", typer.main.get_command(single))
+
+
+# typer gives its own --help no default and then imports pydantic to check that None is a bool: 60 ms at every start
+_HELP_DEFAULT = {"help": False}
+
+app = typer.Typer(
+    cls=_CommandGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"default_map": {**_HELP_DEFAULT, **dict.fromkeys(COMMANDS, _HELP_DEFAULT)}},
+)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend becomes one line."""
+    try:
+        app()
+    except AdapterError as error:
+        typer.secho(f"error: {' '.join(str(error).split())}", fg="red", err=True)
+        sys.exit(1)
+
+
+def _print_version(*, asked: bool) -> None:
+    if asked:
+        from vlm_adapters import __version__  # noqa: PLC0415 - it reads the metadata of the distribution
+
+        typer.echo(f"vlm-adapters {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Grids and masks from frozen vision-language models."""

@@ -1,0 +1,44 @@
+"""Arguments that several commands share, each defined once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm_adapters.errors import PhraseError
+
+Picture = Annotated[str, typer.Argument(help="A picture on disk.", show_default=False)]
+Text = Annotated[str, typer.Argument(help="The sentence to ground.", show_default=False)]
+PhraseOption = Annotated[
+    list[str] | None, typer.Option("--phrase", help="Words that occur once in the text. Repeat for more.")
+]
+SpanOption = Annotated[
+    list[str] | None, typer.Option("--span", help="START:END characters of the text, for words that occur twice.")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+DEFAULT_MODEL = "tiny-qwen2_5_vl"
+
+
+def phrases_of(text: str, words: Sequence[str] | None, spans: Sequence[str] | None) -> list[str | tuple[int, int]]:
+    """The phrases a user named; the whole text where none was.
+
+    Raises:
+        PhraseError: A span is not of the form START:END.
+    """
+    if not words and not spans:
+        return [(0, len(text))]
+    return [*(words or []), *(_span(span) for span in spans or [])]
+
+
+def _span(span: str) -> tuple[int, int]:
+    start, colon, end = span.partition(":")
+    if not (colon and start.isdigit() and end.isdigit()):
+        raise PhraseError(f"The span {span!r} is not of the form START:END. Give two numbers, such as 0:12.")
+    return int(start), int(end)

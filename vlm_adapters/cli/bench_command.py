@@ -1,0 +1,52 @@
+"""`adapters bench`: what attention rows cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vlm_adapters.cli.arguments import JsonOption
+
+_MEANING = {
+    "plain": "forward pass, sdpa",
+    "rows": "the same, with exact rows",
+    "eager": "output_attentions=True",
+}
+
+
+def command(
+    *,
+    layers: Annotated[int, typer.Option(help="Layers of the language model.", min=1)] = 4,
+    heads: Annotated[int, typer.Option(help="Query heads.", min=1)] = 28,
+    length: Annotated[int, typer.Option(help="Tokens in the sequence.", min=64)] = 2048,
+    rows: Annotated[int, typer.Option(help="Attention rows asked for.", min=1)] = 16,
+    repeats: Annotated[int, typer.Option(help="Timed passes of each.", min=1)] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the price of attention rows on the CPU, on a language model with random weights.
+
+    Time is the median of the ratios to a plain pass in the same turn; memory is the peak of a process, less that of
+    the plain one's.
+    """
+    from vlm_adapters.bench import BenchSettings, run_bench
+
+    settings = BenchSettings(
+        layers=layers, heads=heads, length=length, rows=min(rows, length), columns=length // 2, repeats=repeats
+    )
+    found = run_bench(settings)
+    if as_json:
+        typer.echo(json.dumps({"settings": asdict(settings), "rows": [asdict(row) for row in found]}))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("pass")
+    for heading in ("seconds", "time / plain", "peak memory over plain"):
+        table.add_column(heading, justify="right")
+    for row in found:
+        memory = f"{row.peak_bytes / 2**20:+.0f} MiB" if row.variant != "plain" else "-"
+        table.add_row(_MEANING[row.variant], f"{row.seconds:.2f}", f"{row.time_ratio:.2f}", memory)
+    Console().print(table)

@@ -1,0 +1,89 @@
+"""`adapters ground`: masks for the phrases of a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vlm_adapters.cli.arguments import (
+    DEFAULT_MODEL,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    OutOption,
+    PhraseOption,
+    Picture,
+    SpanOption,
+    Text,
+    phrases_of,
+)
+
+if TYPE_CHECKING:
+    from vlm_adapters.decoder.grounder import Grounding
+
+
+def command(
+    picture: Picture,
+    text: Text,
+    *,
+    phrase: PhraseOption = None,
+    span: SpanOption = None,
+    model: Annotated[str, typer.Option(help="A decoder's folder, or an embedded model.")] = DEFAULT_MODEL,
+    out: OutOption = Path("grounding"),
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Ground the phrases of TEXT in PICTURE and write masks.
+
+    Writes overlay.png, figure.png, one PNG per mask and grounding.json (COCO RLE, box, score) to --out. Without
+    --phrase the whole text is one phrase.
+    """
+    from vlm_adapters.coco import grounding_to_dict
+    from vlm_adapters.decoder.grounder import GroundedVLM
+    from vlm_adapters.images import load_image
+
+    image, phrases = load_image(picture), phrases_of(text, phrase, span)  # before the model: a mistake shows at once
+    grounding = GroundedVLM.from_pretrained(model, device=device, dtype=dtype).ground(image, text, phrases)
+    files = write_grounding(grounding, out)
+    if as_json:
+        typer.echo(json.dumps({"files": [str(file) for file in files], **grounding_to_dict(grounding)}))
+    else:
+        print_grounding(grounding, files)
+
+
+def write_grounding(grounding: Grounding, out: Path) -> list[Path]:
+    """Write overlay, figure, masks and JSON; give their paths."""
+    from PIL import Image
+
+    from vlm_adapters.coco import grounding_to_dict
+    from vlm_adapters.files import write_json
+    from vlm_adapters.render import grounding_figure, grounding_overlay, write_png
+
+    pictures = {"overlay.png": grounding_overlay(grounding), "figure.png": grounding_figure(grounding)}
+    for index, grounded in enumerate(grounding.phrases):
+        pictures[f"mask_{index:02d}.png"] = Image.fromarray(grounded.mask)
+    for name, picture in pictures.items():
+        write_png(picture, out / name)
+    write_json(out / "grounding.json", grounding_to_dict(grounding))
+    return [out / name for name in (*pictures, "grounding.json")]
+
+
+def print_grounding(grounding: Grounding, files: list[Path], ious: list[float] | None = None) -> None:
+    """Print a row per phrase, then where the files are."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("phrase", "score", "box", *(["IoU"] if ious else [])):
+        table.add_column(heading, overflow="fold")
+    for index, grounded in enumerate(grounding.phrases):
+        box = " ".join(map(str, grounded.box)) if grounded.box else "nothing found"
+        row = [grounded.phrase.text, f"{grounded.score:.2f}", box]
+        table.add_row(*row, *([f"{ious[index]:.2f}"] if ious else []))
+    console = Console()
+    console.print(table)
+    for file in files:
+        console.print(str(file), style="dim", highlight=False, soft_wrap=True)

@@ -1,0 +1,70 @@
+"""`adapters list`: which adapters there are, and which of them work here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vlm_adapters.registry import list_adapters
+
+if TYPE_CHECKING:
+    from vlm_adapters.registry import AdapterEntry
+
+_COLOURS = {"ready": "green", "needs": "yellow", "broken": "red"}
+
+
+def command(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False
+) -> None:
+    """List the adapters of all installed plugins and their state.
+
+    --json prints a list of objects with these keys:
+    name (null where a broken plugin did not say), plugin,
+    distribution and version (null where there is none),
+    state ("ready", "needs WHAT" or "broken: WHY"), checkpoints (hub ids).
+    """
+    with redirect_stdout(sys.stderr):  # a plugin that prints on import must not spoil the JSON
+        entries = list_adapters()
+    if as_json:
+        typer.echo(json.dumps([_as_json(entry) for entry in entries], indent=2))
+    else:
+        _print_table(entries)
+
+
+def _as_json(entry: AdapterEntry) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "plugin": entry.plugin,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "state": entry.state,
+        "checkpoints": list(entry.checkpoints),
+    }
+
+
+def _print_table(entries: list[AdapterEntry]) -> None:
+    """One row per entry, narrow enough for 80 columns; why one is broken stands below, where a sentence has room."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in ("name", "plugin", "distribution", "state", "checkpoints"):
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        word = entry.state.split(":")[0]
+        table.add_row(
+            Text(entry.name or "?"),
+            Text(entry.plugin),
+            Text(f"{entry.distribution or '?'}\n{entry.version or ''}"),
+            Text(word.replace(" ", "\n", 1), style=_COLOURS[word.split()[0]]),
+            Text("\n".join(entry.checkpoints)),
+        )
+    console = Console()
+    console.print(table if entries else "No plugins are installed or allowed to load.")
+    for entry in entries:
+        if entry.broken:
+            console.print(Text(f"\nbroken: {entry.origin}: {entry.broken}", style="red"), soft_wrap=True)

@@ -1,0 +1,107 @@
+"""`adapters probe`: what an adapter really does to pictures and text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from vlm_adapters.cli.arguments import DeviceOption, DtypeOption, JsonOption
+from vlm_adapters.cli.tables import print_facts, print_rows, shape, size
+
+if TYPE_CHECKING:
+    from vlm_adapters.probe.configs import TowerReport
+    from vlm_adapters.probe.interface import InterfaceReport, LayerReport, PictureReport
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Embedded model, checkpoint folder or hub id.", show_default=False)],
+    *,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Run MODEL on blank pictures and report its interface.
+
+    Classes, kernels, special tokens, what becomes of pictures of several sizes,
+    the tensors of the forward pass, attention and hidden states of every layer,
+    the vision tower. Sizes are height x width.
+    """
+    from vlm_adapters.loading import load_adapter
+    from vlm_adapters.probe.interface import probe
+
+    with redirect_stdout(sys.stderr):  # what a plugin prints must not spoil the JSON
+        report = probe(load_adapter(model, device=device, dtype=dtype, revision=revision))
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _print(report, Console())
+
+
+def _print(report: InterfaceReport, console: Console) -> None:
+    console.print(Text(f"{report.adapter} from {report.checkpoint}", style="bold"), soft_wrap=True)
+    revision = [("revision", report.revision)] if report.revision else []
+    print_facts(console, "Classes", [*asdict(report.classes).items(), *revision])
+    kernels = [(tower.name.removesuffix("_config"), tower.kernel) for tower in report.vision]
+    weights = ("weights", f"{report.dtype} on {report.device}" if report.dtype else None)
+    print_facts(console, "Attention kernels", [("text", report.text.kernel), *kernels, weights])
+    print_rows(
+        console,
+        "Special tokens",
+        ("role", "id", "token", "said by"),
+        [(token.role, str(token.id), token.token, token.said_by) for token in report.special_tokens],
+        numbers=("id",),
+    )
+    print_rows(
+        console,
+        f"Pictures (height x width in pixels; a cell of the grid: {size(report.cell)} resized pixels)",
+        ("picture", "resized", "patches", "tokens", "grid"),
+        [_picture_row(picture) for picture in report.pictures],
+        numbers=("picture", "resized", "patches", "tokens", "grid"),
+    )
+    for picture in report.pictures:
+        if picture.problem:
+            console.print(Text(f"{size(picture.picture)}: {picture.problem}", style="red"), soft_wrap=True)
+    print_rows(
+        console,
+        f"Tensors of one prompt: {report.trial_text!r} and a blank {size(report.trial_picture)} picture",
+        ("name", "dtype", "shape"),
+        [(tensor.name, tensor.dtype, shape(tensor.shape)) for tensor in report.tensors],
+    )
+    text = {name.replace("_", " "): value for name, value in asdict(report.text).items() if name != "kernel"}
+    print_facts(console, "Language model", text.items())
+    print_rows(
+        console,
+        "Layers in its forward pass (attention: heads x grid; hidden: width x grid)",
+        ("layer", "kind", "heads", "width", "grid", "on picture"),
+        [_layer_row(layer) for layer in report.layers],
+        numbers=("layer", "heads", "width", "grid", "on picture"),
+    )
+    for tower in report.vision:
+        _print_tower(tower, console)
+
+
+def _picture_row(picture: PictureReport) -> tuple[object, ...]:
+    if picture.problem:
+        return size(picture.picture), "refused", None, None, None
+    resized = size(picture.resized) if picture.tiles == 1 else f"{picture.tiles} of {size(picture.resized)}"
+    return size(picture.picture), resized, picture.patches, picture.tokens, " + ".join(map(size, picture.grids))
+
+
+def _layer_row(layer: LayerReport) -> tuple[object, ...]:
+    heads, width = (shapes[0][0] if shapes else None for shapes in (layer.attention, layer.hidden))
+    grids = " + ".join(size((h, w)) for _, h, w in layer.hidden)
+    share = None if layer.on_picture is None else f"{layer.on_picture:.0%}"
+    return str(layer.index), layer.kind, heads, width, grids, share
+
+
+def _print_tower(tower: TowerReport, console: Console) -> None:
+    facts = [("type", tower.model_type), *tower.sizes.items(), *tower.more.items()]
+    print_facts(console, f"Vision ({tower.name})", facts)

@@ -1,0 +1,1 @@
+"""Data sets: pictures, sentences, and phrases with masks."""

@@ -1,0 +1,248 @@
+"""An adapter and a decoder: from a picture and a sentence to a mask for every phrase."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vlm_adapters.backbone import BackboneAdapter, GridRequest, Grids, place_map
+from vlm_adapters.decoder.unet import UNet, UNetConfig
+from vlm_adapters.embedded import alias_of, embedded_checkpoints
+from vlm_adapters.errors import CheckpointError, DecoderError
+from vlm_adapters.files import whole_file, write_json
+from vlm_adapters.images import ImageSource
+from vlm_adapters.loading import load_adapter
+from vlm_adapters.prompt import Phrase, PhraseLike, Prompt
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+EMBEDDED_FOLDER = "decoder"
+"""Where an embedded backbone keeps the decoder that was trained on it."""
+
+
+@dataclass(frozen=True)
+class GroundedPhrase:
+    """Where one phrase is in the picture.
+
+    Attributes:
+        phrase: Its words and their place in the text.
+        mask: `(H, W)` bool at the picture's size; all false where nothing was found.
+        box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
+        score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty.
+        map: `(H, W)` float32 in [0, 1], 1 at its peak: mean over layers and heads of the phrase's attention maps, each
+            divided by its sum.
+    """
+
+    phrase: Phrase
+    mask: NDArray[np.bool_]
+    box: tuple[int, int, int, int] | None
+    score: float
+    map: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """A sentence grounded in a picture.
+
+    Attributes:
+        image: The upright RGB picture.
+        text: The sentence.
+        phrases: Its phrases, each with mask, box, score and map, in the order asked.
+    """
+
+    image: Image.Image
+    text: str
+    phrases: tuple[GroundedPhrase, ...]
+
+
+class GroundedVLM:
+    """A frozen backbone and the decoder that reads its attention.
+
+    Attributes:
+        adapter: Gives the grids.
+        decoder: U-Net over the channels of `request`.
+        request: Layers and heads that the decoder reads.
+    """
+
+    def __init__(self, adapter: BackboneAdapter, decoder: UNet, request: GridRequest | None = None) -> None:
+        self.adapter = adapter
+        self.decoder = decoder
+        self.request = request or GridRequest()
+        if self.request.reduce == "none":
+            raise DecoderError('A decoder reads one map per phrase, and reduce="none" gives one per token. Use "mean".')
+
+    @classmethod
+    def untrained(cls, adapter: BackboneAdapter, *, base_width: int = 64) -> Self:
+        """Give an adapter a decoder of its size, with random weights, to be trained.
+
+        Args:
+            adapter: Its `info` says how many channels the decoder reads.
+            base_width: Channels of the decoder's first stage; 64 is the paper's.
+        """
+        return cls(adapter, UNet(UNetConfig(channels=adapter.info.channels, base_width=base_width)))
+
+    def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike]) -> Grounding:
+        """Find the phrases of a sentence in a picture.
+
+        Args:
+            image: Any form of picture that `load_image` takes.
+            text: The sentence.
+            phrases: Strings that occur once in it, or spans `(start, end)` of its characters.
+
+        Raises:
+            ImageError: The picture cannot be used.
+            PromptError: The text or a phrase cannot be used.
+            DecoderError: The decoder does not fit the backbone.
+        """
+        return self.ground_all([Prompt.describe(image, text, phrases)])[0]
+
+    def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
+        """Ground a batch of prompts, each in its first picture."""
+        inputs = self.adapter.preprocess(prompts)
+        extracted = self.adapter.extract(inputs, self.request)
+        with torch.no_grad():
+            return [self._grounding(prompt, grids) for prompt, grids in zip(prompts, extracted, strict=True)]
+
+    def _grounding(self, prompt: Prompt, extracted: Sequence[Grids]) -> Grounding:
+        picture = prompt.pictures[0]
+        size = picture.height, picture.width
+        maps, box = stack_channels([grids for grids in extracted if grids.grid.picture == 0])
+        logits = self.decoder(maps.to(next(self.decoder.parameters()).device))
+        probabilities = place_map(logits, box, size, outside=float("-inf")).sigmoid().cpu().numpy()
+        shares = maps.float() / maps.float().sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+        heat = place_map(shares.mean(dim=1), box, size).cpu().numpy()
+        return Grounding(
+            picture,
+            prompt.text,
+            tuple(
+                _grounded(phrase, probability, attention)
+                for phrase, probability, attention in zip(prompt.phrases, probabilities, heat, strict=True)
+            ),
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the decoder (`model.safetensors`) and `config.json`, which names the backbone and its revision."""
+        info = self.adapter.info
+        with whole_file(Path(folder, WEIGHTS_FILE)) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in self.decoder.state_dict().items()}, temporary)
+        request = asdict(self.request)
+        write_json(
+            Path(folder, CONFIG_FILE),
+            {
+                "backbone": {
+                    "checkpoint": alias_of(info.checkpoint) or info.checkpoint,
+                    "model_type": info.model_type,
+                    "revision": info.revision,
+                },
+                "decoder": asdict(self.decoder.config),
+                "request": {name: request[name] for name in ("layers", "heads", "align", "reduce")},
+            },
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, adapter: BackboneAdapter | None = None, **options: Any
+    ) -> Self:
+        """Load a decoder and, unless it is given, the backbone that it was trained on.
+
+        Args:
+            name_or_path: A folder written by `save_pretrained`, or an embedded backbone that has a decoder.
+            adapter: A backbone that is loaded already.
+            options: For `load_adapter`: device, dtype, the family's own.
+
+        Raises:
+            CheckpointError: The folder holds no decoder.
+            DecoderError: The decoder does not fit the backbone.
+        """
+        embedded = embedded_checkpoints().get(os.fspath(name_or_path))
+        folder = Path(name_or_path) if embedded is None else embedded / EMBEDDED_FOLDER
+        config, weights = _read(folder)
+        try:
+            sizes, request = UNetConfig(**config["decoder"]), GridRequest(**config["request"])
+            checkpoint, model_type, revision = (
+                config["backbone"][key] for key in ("checkpoint", "model_type", "revision")
+            )
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{folder / CONFIG_FILE} is no decoder's config: {error}. Write it with GroundedVLM.save_pretrained."
+            ) from error
+        if adapter is None:
+            adapter = load_adapter(checkpoint, **{"revision": revision, **options})
+        if adapter.info.model_type != model_type:
+            raise DecoderError(
+                f"The decoder in {folder} was trained on {model_type} ({checkpoint}), and "
+                f"the backbone given is {adapter.info.model_type} ({adapter.info.checkpoint}). Give its own."
+            )
+        decoder = UNet(sizes)
+        try:
+            decoder.load_state_dict(weights)
+        except RuntimeError as error:
+            raise DecoderError(f"The weights in {folder} do not fit its config: {error}") from error
+        place = getattr(getattr(adapter, "model", None), "device", "cpu")
+        return cls(adapter, decoder.to(place).eval(), request)
+
+
+def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, float, float, float]]:
+    """Stack the maps of all grids of one picture as channels over its finest grid.
+
+    The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the picture.
+
+    Args:
+        extracted: Of one picture, in the adapter's order.
+
+    Returns:
+        `(P, C, h, w)` and the box that the finest grid covers.
+
+    Raises:
+        DecoderError: The prompt's picture has no grid.
+    """
+    if not extracted:
+        raise DecoderError("There are no grids for the picture. Extract them with an adapter that locates its tokens.")
+    finest = max(extracted, key=lambda grids: grids.grid.tokens.numel()).grid
+    left, top, _, _ = finest.box
+    _, _, right, bottom = finest.cell_box(0, 0)
+    width, height = right - left, bottom - top
+    channels = []
+    for grids in extracted:
+        x0, y0, x1, y1 = grids.grid.box
+        in_cells = ((x0 - left) / width, (y0 - top) / height, (x1 - left) / width, (y1 - top) / height)
+        same = grids.grid.box == finest.box and grids.grid.shape == finest.shape
+        channels.append(grids.channels if same else place_map(grids.channels, in_cells, finest.shape))
+    return torch.cat(channels, dim=1), finest.box
+
+
+def _grounded(phrase: Phrase, probability: NDArray[np.float32], attention: NDArray[np.float32]) -> GroundedPhrase:
+    mask = probability > 0.5
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    found = bool(mask.any())
+    return GroundedPhrase(
+        phrase=phrase,
+        mask=mask,
+        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if found else None,
+        score=float(probability[mask].mean()) if found else 0.0,
+        map=attention / max(float(attention.max()), 1e-12),
+    )
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"No decoder can be read from {folder}: {error}. Give a folder written by GroundedVLM.save_pretrained "
+            f"({CONFIG_FILE} and {WEIGHTS_FILE}), or train one for this backbone."
+        ) from error
+    return config, weights

@@ -1,0 +1,65 @@
+"""What a decoder is trained on and judged by while it trains: losses and agreement of mask logits with masks.
+
+Every function takes logits of `K` masks, `(K, H, W)` or `(K, N)`, any real numbers, and targets of the same shape, bool
+or in [0, 1] (soft edges). It computes in float32, gives a scalar tensor, and raises `DecoderError` where the shapes
+differ or nothing is there. Source: F-LMM (arXiv 2406.05821).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from vlm_adapters.errors import DecoderError
+
+
+def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross entropy, the mean over all pixels of all masks; in nats, at least 0."""
+    logits, targets = _flat(logits, targets)
+    return functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss, the mean over the masks; in [0, 1].
+
+    Of one mask with probabilities p and target g: `1 - (2 * sum(p * g) + 1) / (sum(p) + sum(g) + 1)`. The ones keep an
+    empty mask finite.
+    """
+    logits, targets = _flat(logits, targets)
+    p = logits.sigmoid()
+    overlap = 2 * (p * targets).sum(dim=1) + 1
+    return (1 - overlap / (p.sum(dim=1) + targets.sum(dim=1) + 1)).mean()
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Share of pixels on the right side, both cut at 0.5; in [0, 1]."""
+    found, wanted = _cut(logits, targets)
+    return (found == wanted).float().mean()
+
+
+def mean_iou(logits: Tensor, targets: Tensor) -> Tensor:
+    """Intersection over union, both cut at 0.5, the mean over the masks; in [0, 1]. Both empty counts as 1."""
+    found, wanted = _cut(logits, targets)
+    intersection = (found & wanted).sum(dim=1).float()
+    union = (found | wanted).sum(dim=1).float()
+    return intersection.div(union).where(union > 0, 1.0).mean()
+
+
+def _cut(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as bool (K, N): a logit above 0 is a probability above 0.5."""
+    logits, targets = _flat(logits, targets)
+    return logits > 0, targets > 0.5
+
+
+def _flat(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as float32 (K, N)."""
+    if logits.shape != targets.shape:
+        raise DecoderError(
+            f"The logits have shape {tuple(logits.shape)} and the targets {tuple(targets.shape)}. Give one target "
+            "of the same size per mask."
+        )
+    if logits.ndim < 2 or not logits.numel():
+        raise DecoderError(
+            f"The logits have shape {tuple(logits.shape)}. Give (K, H, W) or (K, N) with at least one mask and pixel."
+        )
+    return logits.flatten(1).float(), targets.flatten(1).float()

@@ -1,0 +1,174 @@
+"""The coarse mask head: a U-Net that turns a phrase's attention maps into mask logits.
+
+Architecture and sizes are those of F-LMM (arXiv 2406.05821): its published weights can be carried over by renaming.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlm_adapters.errors import DecoderError
+
+_SMALLEST_SUM = 1e-12
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The sizes of a U-Net.
+
+    Attributes:
+        channels: Attention maps per phrase, layers times heads; channel = layer * heads + head.
+        base_width: Channels of the first stage; every further stage doubles them.
+        depth: Stages of the encoder. The picture is halved between them.
+        canvas: Maps whose long side is shorter are enlarged to this long side, in cells.
+    """
+
+    channels: int
+    base_width: int = 64
+    depth: int = 4
+    canvas: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "base_width", "depth", "canvas"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise DecoderError(f"UNetConfig.{name} is {value!r}. Give an integer of at least 1.")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of every stage, from fine to coarse."""
+        return tuple(self.base_width * 2**stage for stage in range(self.depth))
+
+    def output_size(self, h: int, w: int) -> tuple[int, int]:
+        """Size of the logits for maps of `h` x `w` cells: long side at least `canvas`, rounded, never smaller."""
+        longest = max(h, w)
+        if longest >= self.canvas:
+            return h, w
+        return (2 * h * self.canvas + longest) // (2 * longest), (2 * w * self.canvas + longest) // (2 * longest)
+
+
+class UNet(nn.Module):
+    """Attention maps to mask logits.
+
+    `encoder[i]` and `decoder[i]` work at the same resolution, index 0 the finest; the decoder runs from the last index
+    to the first.
+
+    Args:
+        config: The sizes. At `base_width` 64 and `depth` 4 there are 7,182,785 + 576 * channels parameters.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.encoder = nn.ModuleList(ConvBlock(before, after) for before, after in pairwise((config.channels, *widths)))
+        self.decoder = nn.ModuleList(UpBlock(coarse, fine) for fine, coarse in pairwise(widths))
+        self.head = nn.Conv2d(config.base_width, 1, kernel_size=1)
+        self.apply(_initialise)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Compute mask logits.
+
+        Args:
+            maps: Attention (B, C, h, w) in grid cells, of any float type, not negative; the scale of a map does not
+                matter, since each is divided by its sum. B is the number of phrases and may be 0.
+
+        Returns:
+            Logits (B, h', w') in the type of the weights, with `(h', w') = config.output_size(h, w)`; they cover the
+            same region as the maps. A mask is `logits > 0`.
+
+        Raises:
+            DecoderError: The maps have another number of dimensions or of channels, or no cells.
+        """
+        self._check(maps)
+        size = self.config.output_size(maps.shape[2], maps.shape[3])
+        features = _resize(normalise(maps), size).to(self.head.weight.dtype)
+        features = _padded(features, 2 ** (self.config.depth - 1))
+        skips: list[Tensor] = []
+        for stage in self.encoder:
+            features = stage(functional.max_pool2d(features, 2) if skips else features)
+            skips.append(features)
+        for index in reversed(range(len(self.decoder))):
+            features = self.decoder[index](features, skips[index])
+        logits: Tensor = self.head(features[:, :, : size[0], : size[1]])
+        return logits[:, 0]
+
+    def _check(self, maps: Tensor) -> None:
+        if maps.ndim != 4 or min(maps.shape[2:]) < 1:
+            raise DecoderError(f"The attention maps have shape {tuple(maps.shape)}. Give (phrases, channels, h, w).")
+        if maps.shape[1] != self.config.channels:
+            raise DecoderError(
+                f"The attention maps have {maps.shape[1]} channels, and this U-Net was built for "
+                f"{self.config.channels} (layers x heads). Request the layers and heads it was trained on, or "
+                "build one for this backbone."
+            )
+
+
+class ConvNormReLU(nn.Sequential):
+    """A convolution without bias, one normalisation group over all channels, and a ReLU; the size stays."""
+
+    def __init__(self, before: int, after: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.GroupNorm(1, after)
+        self.relu = nn.ReLU()
+
+
+class ConvBlock(nn.Sequential):
+    """Two 3 x 3 convolutions, `(B, before, h, w)` to `(B, after, h, w)`."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(ConvNormReLU(before, after, 3), ConvNormReLU(after, after, 3))
+
+
+class UpBlock(nn.Module):
+    """Twice the size, half the channels, joined with the encoder's features of that size."""
+
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__()
+        self.narrow = ConvNormReLU(coarse, fine, 1)
+        self.block = ConvBlock(2 * fine, fine)
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        """Join features (B, coarse, h, w) and a skip (B, fine, 2h, 2w) to (B, fine, 2h, 2w)."""
+        larger = _resize(features.float(), (skip.shape[2], skip.shape[3])).to(features.dtype)
+        joined: Tensor = self.block(torch.cat([skip, self.narrow(larger)], dim=1))
+        return joined
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Divide every map by its sum.
+
+    Args:
+        maps: Attention (B, C, h, w), not negative, of any float type.
+
+    Returns:
+        float32 (B, C, h, w), every map with sum 1; a map of zeros stays zero.
+    """
+    maps = maps.float()
+    return maps / maps.sum(dim=(2, 3), keepdim=True).clamp(min=_SMALLEST_SUM)
+
+
+def _resize(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize bilinearly such that both cover the same region."""
+    if tuple(features.shape[2:]) == size:
+        return features
+    return functional.interpolate(features, size=size, mode="bilinear", align_corners=False)
+
+
+def _padded(features: Tensor, multiple: int) -> Tensor:
+    """Add zeros at the bottom and right up to a multiple."""
+    h, w = features.shape[2:]
+    return functional.pad(features, (0, -w % multiple, 0, -h % multiple))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,52 @@
+"""Every error that a user can cause: what happened, what was found, what to do.
+
+All derive from `AdapterError`. The command line prints the text of one as a single line and exits with code 1.
+"""
+
+
+class AdapterError(Exception):
+    """Base of all errors that a user of the library can cause and mend."""
+
+
+class PluginError(AdapterError):
+    """A plugin cannot be used: broken, malformed, clashing, or its extra is not installed."""
+
+
+class UnknownAdapterError(AdapterError):
+    """No installed plugin offers an adapter of this name or for this checkpoint."""
+
+
+class CheckpointError(AdapterError):
+    """A checkpoint is not on disk, not complete, or not what it is asked to be."""
+
+
+class ImageError(AdapterError):
+    """A picture cannot be used: unreadable, empty, remote, or beyond the limits of size and aspect."""
+
+
+class PromptError(AdapterError):
+    """A prompt cannot be used: no picture, no text, unknown role, or text that no tokenizer can encode."""
+
+
+class PhraseError(PromptError):
+    """A phrase is missing from the text, ambiguous in it, blank, or its span lies outside it."""
+
+
+class OptionError(AdapterError):
+    """An option of an adapter is unknown, or its value cannot be used."""
+
+
+class RequestError(AdapterError):
+    """A request asks for layers, heads or an alignment that the backbone does not have."""
+
+
+class CaptureError(AdapterError):
+    """Attention rows cannot be computed exactly in this setting, so none are given."""
+
+
+class DecoderError(AdapterError):
+    """A decoder does not fit the backbone or the grids it is given."""
+
+
+class DataError(AdapterError):
+    """A data set or a sample of it is malformed."""

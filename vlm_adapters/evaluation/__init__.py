@@ -1,0 +1,1 @@
+"""How well masks agree with the truth."""

@@ -1,0 +1,96 @@
+"""From recorded rows and hidden states to `Grids`: what every adapter over a transformers model does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from vlm_adapters.backbone import BackboneInfo, GridRequest, Grids, ImageGrid, resolve_heads, resolve_layers
+from vlm_adapters.capture import RowPlan, RowRecorder
+from vlm_adapters.errors import RequestError
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """Hidden states of one sequence of the batch."""
+
+    states: Sequence[Tensor] | None
+    sequence: int
+    width: int
+
+    def at(self, layers: Sequence[int], positions: Tensor) -> Tensor:
+        """`(K, T, D)` after the given layers, at the given positions."""
+        if not layers or self.states is None:
+            return torch.zeros(0, len(positions), self.width)
+        return torch.stack([self.states[layer + 1][self.sequence, positions] for layer in layers])
+
+
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """A request with its layers and heads resolved to true indices."""
+
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    hidden_layers: tuple[int, ...]
+    phrase_hidden_layers: tuple[int, ...]
+    keep_rows: bool
+
+    @classmethod
+    def of(cls, request: GridRequest, info: BackboneInfo) -> Self:
+        """Resolve a request against what the backbone has.
+
+        Raises:
+            RequestError: It names layers or heads that do not exist.
+        """
+        every = range(info.num_layers)
+        return cls(
+            layers=resolve_layers(request.layers, info.attention_layers),
+            heads=resolve_heads(request.heads, info.num_heads),
+            hidden_layers=resolve_layers(request.hidden_layers, every),
+            phrase_hidden_layers=resolve_layers(request.phrase_hidden_layers, every),
+            keep_rows=request.reduce == "none",
+        )
+
+    def attention(self, recorder: RowRecorder, plan: RowPlan, sequence: int, device: torch.device) -> Tensor:
+        """`(P or R, L, n, C)` of one sequence, on one device."""
+        if not self.layers or not len(plan.rows):
+            count = len(self.rows(plan))
+            return torch.zeros(count, len(self.layers), len(self.heads), len(plan.columns), device=device)
+        maps = [recorder.maps[layer][sequence][:, list(self.heads)].to(device) for layer in self.layers]
+        return torch.stack(maps, dim=1)
+
+    def rows(self, plan: RowPlan) -> tuple[int, ...]:
+        """Phrase of every entry of the first axis."""
+        phrases = plan.groups.tolist()
+        return tuple(phrases if self.keep_rows else sorted(set(phrases)))
+
+    def grids(
+        self, grid: ImageGrid, attention: Tensor, hidden: HiddenStates, plan: RowPlan, phrase_tokens: Sequence[Tensor]
+    ) -> Grids:
+        """Put together what one grid shows; `attention (P or R, L, n, h * w)`."""
+        return Grids(
+            grid=grid,
+            attention=attention.unflatten(-1, grid.shape),
+            layers=self.layers,
+            heads=self.heads,
+            row_phrases=self.rows(plan),
+            hidden=hidden.at(self.hidden_layers, grid.tokens.flatten()).transpose(1, 2).unflatten(-1, grid.shape),
+            hidden_layers=self.hidden_layers,
+            phrase_hidden=tuple(hidden.at(self.phrase_hidden_layers, tokens) for tokens in phrase_tokens),
+            phrase_hidden_layers=self.phrase_hidden_layers,
+        )
+
+
+def plan_rows(phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], *, earlier: bool) -> RowPlan:
+    """Rows of all phrases against the columns of all grids; `earlier` takes the row before each token."""
+    nothing = torch.empty(0, dtype=torch.long)
+    rows = torch.cat([nothing, *phrase_tokens]) - int(earlier)
+    if earlier and bool((rows < 0).any()):
+        raise RequestError('align="predictor" has no row for the first token of a sequence. Ground a later phrase.')
+    groups = [torch.full_like(tokens, phrase) for phrase, tokens in enumerate(phrase_tokens)]
+    columns = [grid.tokens.flatten().cpu() for grid in grids]
+    return RowPlan(rows=rows, groups=torch.cat([nothing, *groups]), columns=torch.cat([nothing, *columns]))

@@ -1,0 +1,279 @@
+"""The only door for pictures: whatever a person has becomes an upright RGB picture, or a clear `ImageError`.
+
+How `load_image` decides (nothing else in the library converts a picture):
+
+* **Upright**: turned by its EXIF (or XMP) orientation once. The result carries no orientation and no other metadata.
+* **Transparency** (alpha channel, transparent palette entry or colour): laid on white.
+* **Palette, grey, 1-bit, CMYK, YCbCr, LAB, HSV**: converted by PIL. Colour profiles are ignored.
+* **16-bit and 32-bit integers** (PIL modes `I;16*` and `I`, `uint16` arrays): white is 255 if no value is above it
+  (8-bit values in a wide type, as PIL's own `convert` writes them), else 65535. Values outside [0, 65535] are an error.
+* **Floats in a PIL picture** (mode `F`): white is 1 if no value is above it, else 255 (PIL's own convention). Negative
+  values, values above 255 and non-finite ones are an error; so is a largest value between 1 and 2, which may be either.
+* **Floats in an array**: white is 1; every value must be finite and lie in [0, 1].
+* **Booleans**: False is black, True is white.
+* **Animations**: the first frame of a file; a PIL picture is taken at the frame at which it stands.
+* **Limits** of pixels and aspect hold for every source and are checked from the header, before anything is decoded.
+* **Formats**: those of `FORMATS`. Others are refused, among them EPS, which PIL would hand to another program.
+* **Addresses** are refused: a prompt must not make the library read from a network.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+
+from vlm_adapters.errors import ImageError
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
+"""What a person may give: a path, the bytes of a file, a PIL picture, or an array (H, W) or (H, W, 1 | 3 | 4)."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""The formats of files that are read, by PIL's names."""
+
+_ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+://|(?:https?|ftps?|file|data):)", re.IGNORECASE)
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_WITH_ALPHA = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa")
+_CHANNELS = (1, 3, 4)
+_BYTE, _WORD = 255, 65535
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """How large and how long a picture may be.
+
+    Attributes:
+        max_pixels: Largest width times height.
+        max_aspect: Largest ratio of the long side to the short side.
+    """
+
+    max_pixels: int = 100_000_000
+    max_aspect: float = 200.0
+
+    def __post_init__(self) -> None:
+        if not (self.max_pixels >= 1 and self.max_aspect >= 1):
+            raise ImageError(f"{self} allows no picture. Give max_pixels and max_aspect of at least 1.")
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Open a picture: upright, RGB, by the rules at the top of this module.
+
+    Args:
+        source: A path, the bytes of a file, a PIL picture, or an array of `bool`, `uint8`, `uint16` or floats of shape
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). It is left as it is (an unread PIL file is read).
+        limits: How large and how long it may be.
+
+    Returns:
+        A new picture of mode `RGB` without metadata. Given to `load_image` again, it comes back with the same pixels.
+
+    Raises:
+        ImageError: It is missing, an address, empty, not a picture, damaged, beyond the limits, or of a type or range
+            for which there is no rule.
+    """
+    if isinstance(source, Image.Image):
+        return _finished(source, f"The PIL picture of mode {source.mode}", limits)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, limits)
+    if isinstance(source, bytes):
+        return _decoded(io.BytesIO(source), f"The picture of {len(source)} bytes", limits)
+    if isinstance(source, str | os.PathLike):
+        return _from_file(os.fsdecode(source), limits)
+    raise ImageError(
+        f"A {type(source).__name__} is not a picture. Give a path, the bytes of a file, a PIL picture or a numpy array."
+    )
+
+
+def _from_file(name: str, limits: ImageLimits) -> Image.Image:
+    what = f"The picture {_shown(name)}"
+    if _ADDRESS.match(name):
+        raise ImageError(
+            f"{what} is an address. The library opens no address and does no network access on behalf of a prompt: "
+            "download it first and pass a path or its bytes."
+        )
+    path = Path(name)
+    try:
+        if not name or not path.exists():
+            raise ImageError(f"{what} does not exist (seen from the folder {_shown(str(Path.cwd()))}). Check the path.")
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise ImageError(f"{what} is {kind}. Give the path of a picture file.")
+        with path.open("rb") as file:
+            return _decoded(file, what, limits)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{what} cannot be read: {error}. Check the path and its permissions.") from error
+
+
+def _from_array(array: npt.NDArray[Any], limits: ImageLimits) -> Image.Image:
+    what = f"The array of shape {array.shape} and type {array.dtype}"
+    if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in _CHANNELS):
+        raise ImageError(
+            f"{what} is not a picture. Give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); one with its channels first "
+            "needs array.transpose(1, 2, 0)."
+        )
+    _check_size((array.shape[1], array.shape[0]), what, limits)
+    pixels = _bytes_of_array(np.asarray(array), what)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    return _finished(Image.fromarray(np.ascontiguousarray(pixels)), what, limits)
+
+
+def _bytes_of_array(values: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return _scaled(values, 1)
+    if values.dtype.kind == "u" and values.dtype.itemsize == np.dtype(np.uint16).itemsize:
+        return _scaled(values, _integer_white(values, what))
+    if values.dtype.kind != "f":
+        raise ImageError(f"{what} has no rule for its type. Give bool, uint8, uint16 or floats in [0, 1].")
+    low, high = _finite_range(values, what)
+    if low < 0 or high > 1:
+        raise ImageError(
+            f"{what} has values from {low:g} to {high:g}, and floats must lie in [0, 1]. Divide by the value of white, "
+            "or give uint8."
+        )
+    return _scaled(values, 1)
+
+
+def _decoded(file: IO[bytes], what: str, limits: ImageLimits) -> Image.Image:
+    with _opened(file, what) as picture:
+        return _finished(picture, what, limits)
+
+
+def _opened(file: IO[bytes], what: str) -> ImageFile.ImageFile:
+    """Read the header, not by `Image.open`: that warns or fails at PIL's process-wide limit; here `limits` decides."""
+    Image.init()
+    prefix = file.read(16)
+    if not prefix:
+        raise ImageError(f"{what} is empty. Check how it was written or downloaded.")
+    try:
+        for name in FORMATS:
+            factory, accept = Image.OPEN.get(name, (None, None))
+            if factory and accept and accept(prefix) is True:
+                file.seek(0)
+                return factory(file, "")
+    except Exception as error:  # PIL's readers raise errors of every kind on damaged files
+        raise ImageError(f"{what} has a damaged header: {error}. Download or export it again.") from error
+    raise ImageError(f"{what} is not a picture in a format that is read here. Give one of {', '.join(FORMATS)}.")
+
+
+def _finished(picture: Image.Image, what: str, limits: ImageLimits) -> Image.Image:
+    """Check the size, decode, make RGB, turn upright."""
+    _check_size(picture.size, what, limits)
+    try:
+        picture.load()
+    except Exception as error:  # PIL's decoders raise errors of every kind on damaged files
+        raise ImageError(f"{what} is truncated or damaged: {error}. Download or export it again.") from error
+    try:
+        rgb = _rgb(picture, what)
+    except ImageError:
+        raise
+    except Exception as error:  # an unknown mode, or a palette that its own file contradicts
+        raise ImageError(f"{what} cannot be converted to RGB: {error}. Export it as a PNG.") from error
+    turn = _TURNS.get(_orientation(picture))
+    upright = rgb if turn is None else rgb.transpose(turn)
+    upright.info = {}
+    return upright
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation, 1 where there is none. Read after decoding: then PIL has turned a TIFF and dropped its tag."""
+    try:
+        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001  damaged metadata must not cost a picture that can be decoded
+        return 1
+
+
+def _rgb(picture: Image.Image, what: str) -> Image.Image:
+    """A new picture of mode RGB."""
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _from_deep(picture, what).convert("RGB")
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    if picture.mode in _WITH_ALPHA and picture.has_transparency_data:
+        colours = picture.convert("RGBA")
+        white = Image.new("RGB", picture.size, "white")
+        white.paste(colours, mask=colours.getchannel("A"))
+        return white
+    return picture.convert("RGB")
+
+
+def _from_deep(picture: Image.Image, what: str) -> Image.Image:
+    """Grey with more than 8 bits, to 8 bits."""
+    values = np.asarray(picture)
+    white = _float_white(values, what) if picture.mode == "F" else _integer_white(values, what)
+    pixels = _scaled(values, white)
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        pixels[values == transparent] = _BYTE
+    return Image.fromarray(pixels)
+
+
+def _scaled(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
+    """Values in [0, white] to [0, 255], rounded to the nearest."""
+    scaled: npt.NDArray[np.float32] = values.astype(np.float32) * np.float32(_BYTE / white)
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _integer_white(values: npt.NDArray[Any], what: str) -> int:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _WORD:
+        raise ImageError(f"{what} has values from {low} to {high}, not in [0, {_WORD}]. Scale them to 8 or 16 bits.")
+    return _BYTE if high <= _BYTE else _WORD
+
+
+def _float_white(values: npt.NDArray[Any], what: str) -> int:
+    low, high = _finite_range(values, what)
+    if low < 0 or high > _BYTE or 1 < high < 2:
+        raise ImageError(
+            f"{what} has values from {low:g} to {high:g}. Floats must lie in [0, 1], or in [0, 255] with one of 2 or "
+            "more: clip or scale them."
+        )
+    return 1 if high <= 1 else _BYTE
+
+
+def _finite_range(values: npt.NDArray[Any], what: str) -> tuple[float, float]:
+    if not np.isfinite(values).all():
+        raise ImageError(
+            f"{what} has values that are not finite (NaN or infinity). Replace them, as with numpy.nan_to_num."
+        )
+    return float(values.min()), float(values.max())
+
+
+def _check_size(size: tuple[int, int], what: str, limits: ImageLimits) -> None:
+    width, height = size
+    if min(size) < 1:
+        raise ImageError(f"{what} is {width} x {height} pixels, so it shows nothing. Give one of at least 1 x 1.")
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{what} is {width} x {height} = {width * height} pixels; at most {limits.max_pixels} are allowed. "
+            "Shrink it, or pass ImageLimits(max_pixels=...) to load_image."
+        )
+    if max(size) > limits.max_aspect * min(size):
+        raise ImageError(
+            f"{what} is {width} x {height} pixels, an aspect of {max(size) / min(size):.4g}:1; at most "
+            f"{limits.max_aspect:g}:1 is allowed. Crop it, or pass ImageLimits(max_aspect=...) to load_image."
+        )
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 200 else name[:200] + "...")

@@ -1,0 +1,197 @@
+"""What a backbone is asked: chat messages with pictures and text, and the phrases to ground in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from PIL import Image
+
+from vlm_adapters.errors import PhraseError, PromptError
+from vlm_adapters.images import ImageSource, load_image
+
+DESCRIBE_QUESTION = "Please give me a description of the image."
+"""The question before a caption (F-LMM, arXiv 2406.05821: the same for every data set)."""
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A span of text to ground.
+
+    Attributes:
+        text: The words, without white space around them.
+        start: Index of the first character in the prompt's text.
+        end: Index after the last character.
+    """
+
+    text: str
+    start: int
+    end: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First character and the one after the last."""
+        return self.start, self.end
+
+    @classmethod
+    def find(cls, text: str, phrase: str) -> Self:
+        """Find the one place where `phrase` stands in `text`.
+
+        Raises:
+            PhraseError: It is blank, missing, or stands there more than once.
+        """
+        if not (wanted := phrase.strip()):
+            raise PhraseError(f"A phrase is blank: {phrase!r}. Name words of the text: {_shown(text)}.")
+        start = text.find(wanted)
+        if start < 0:
+            raise PhraseError(
+                f"The phrase {wanted!r} is not in the text {_shown(text)}. Copy it from there, letter by letter."
+            )
+        if (again := text.find(wanted, start + 1)) >= 0:
+            raise PhraseError(
+                f"The phrase {wanted!r} stands more than once in the text {_shown(text)} (at characters {start} and "
+                f"{again}). Give a span (start, end) or a longer phrase."
+            )
+        return cls(wanted, start, start + len(wanted))
+
+    @classmethod
+    def at(cls, text: str, start: int, end: int) -> Self:
+        """Take the characters `[start, end)` of `text`, less the white space around them.
+
+        Raises:
+            PhraseError: The span is outside the text, empty or blank.
+        """
+        if not 0 <= start < end <= len(text):
+            raise PhraseError(
+                f"The span ({start}, {end}) does not lie in the text of {len(text)} characters: {_shown(text)}. "
+                "Give 0 <= start < end <= length."
+            )
+        words = text[start:end]
+        if not (stripped := words.strip()):
+            raise PhraseError(f"The span ({start}, {end}) holds only white space in the text {_shown(text)}.")
+        start += len(words) - len(words.lstrip())
+        return cls(stripped, start, start + len(stripped))
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat.
+
+    Attributes:
+        role: `"system"`, `"user"` or `"assistant"`.
+        content: Pictures and texts in their order. A picture goes through `load_image`, and is upright and RGB after.
+    """
+
+    role: str
+    content: tuple[Image.Image | str, ...]
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise PromptError(f"Unknown role {self.role!r}. Use one of {', '.join(ROLES)}.")
+        if not self.content:
+            raise PromptError(f"The message of the {self.role} is empty. Give it a text or a picture.")
+        if isinstance(self.content, str):
+            raise PromptError(f"The content of a message is the string {_shown(self.content)}. Give a tuple: (text,).")
+        for part in self.content:
+            if not isinstance(part, str | Image.Image):
+                raise PromptError(
+                    f"A message holds a {type(part).__name__}. Give strings and pictures (open others with load_image)."
+                )
+        opened = tuple(part if isinstance(part, str) else load_image(part) for part in self.content)
+        object.__setattr__(self, "content", opened)
+
+    @property
+    def text(self) -> str:
+        """Its texts, joined without a separator."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """Its pictures, in order."""
+        return tuple(part for part in self.content if isinstance(part, Image.Image))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Chat messages, and the phrases to ground in the text of the last one.
+
+    Attributes:
+        messages: The turns. A backbone reads all; the phrases stand in the last.
+        phrases: What to ground, as spans of `text`.
+    """
+
+    messages: tuple[Message, ...]
+    phrases: tuple[Phrase, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise PromptError("The prompt has no message. Give at least one, with a picture.")
+        if not self.pictures:
+            raise PromptError("The prompt has no picture. Put one in a message's content.")
+        for phrase in self.phrases:
+            if self.text[phrase.start : phrase.end] != phrase.text or not phrase.text.strip():
+                raise PhraseError(
+                    f"{phrase} does not stand there in the text {_shown(self.text)}. Use Phrase.find or Phrase.at."
+                )
+
+    @property
+    def text(self) -> str:
+        """The text of the last message, in which the phrases stand."""
+        return self.messages[-1].text
+
+    @property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """The pictures of all messages, in order, upright RGB."""
+        return tuple(picture for message in self.messages for picture in message.pictures)
+
+    @classmethod
+    def chat(cls, messages: Sequence[Message], phrases: Sequence[PhraseLike] = ()) -> Self:
+        """Build a prompt from messages, finding the phrases in the text of the last one.
+
+        Raises:
+            PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
+        """
+        text = messages[-1].text if messages else ""
+        return cls(tuple(messages), tuple(_phrase(text, phrase) for phrase in phrases))
+
+    @classmethod
+    def describe(cls, image: ImageSource, text: str, phrases: Sequence[PhraseLike] = ()) -> Self:
+        """The caption case: the standard question about `image`, with `text` as the answer.
+
+        Args:
+            image: A picture in any form that `load_image` takes.
+            text: The caption; the phrases stand in it.
+            phrases: Strings that occur once in `text`, or spans `(start, end)` of characters.
+
+        Raises:
+            ImageError: The picture cannot be used.
+            PromptError: The text is blank.
+            PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
+        """
+        if not text.strip():
+            raise PromptError(f"The text is blank: {text!r}. Give the sentence whose phrases are to be grounded.")
+        question = Message("user", (load_image(image), DESCRIBE_QUESTION))
+        return cls.chat([question, Message("assistant", (text,))], phrases)
+
+
+PhraseLike = str | tuple[int, int] | Phrase
+"""A phrase as people give it: its words, its span of characters, or a `Phrase`."""
+
+
+def _phrase(text: str, phrase: PhraseLike) -> Phrase:
+    if isinstance(phrase, Phrase):
+        return phrase
+    if isinstance(phrase, str):
+        return Phrase.find(text, phrase)
+    if not (isinstance(phrase, Sequence) and len(phrase) == 2 and all(isinstance(place, int) for place in phrase)):
+        raise PhraseError(
+            f"A phrase is {phrase!r}. Give its words, or its span (start, end) in characters of the text."
+        )
+    return Phrase.at(text, *phrase)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 300 else text[:300] + "...")

@@ -1,0 +1,270 @@
+"""Pictures for people: heat maps, mask overlays, and one figure that shows a grounding at a glance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from vlm_adapters.decoder.grounder import Grounding
+from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.files import whole_file
+
+Colour = tuple[int, int, int]
+
+# Okabe and Ito's palette, told apart by colour-blind readers, without its yellow, which is lost on white; then three of
+# Paul Tol's for sentences with more phrases.
+PALETTE: tuple[Colour, ...] = (
+    (213, 94, 0),
+    (0, 114, 178),
+    (0, 158, 115),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (51, 34, 136),
+    (136, 34, 85),
+    (130, 130, 20),
+)
+# Dark violet over red to light yellow; brightness rises with the value, as in matplotlib's inferno.
+_HEAT = np.array([(12, 7, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float32)
+
+INK: Colour = (30, 30, 30)
+FAINT: Colour = (110, 110, 110)
+PAPER: Colour = (255, 255, 255)
+GAP = 12
+PANEL = 260
+LINE = 24
+COLUMNS = 7
+"""Panels beside each other; more go below."""
+FIGURE_COLUMNS = 5
+
+
+def colour_of(index: int) -> Colour:
+    """Colour of the phrase with this index."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def heat_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+    """Lay a heat map over a picture.
+
+    Args:
+        image: RGB picture of `H x W` pixels.
+        heat: `(H, W)` in [0, 1].
+    """
+    position = np.clip(heat, 0, 1) * (len(_HEAT) - 1)
+    below = np.minimum(position.astype(int), len(_HEAT) - 2)
+    share = (position - below)[..., None]
+    colours = _HEAT[below] * (1 - share) + _HEAT[below + 1] * share
+    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None]
+    return Image.fromarray((0.3 * grey + 0.7 * colours).astype(np.uint8))
+
+
+def mask_overlay(
+    image: Image.Image,
+    masks: Sequence[NDArray[np.bool_]],
+    colours: Sequence[Colour],
+    truth: Sequence[NDArray[np.bool_]] = (),
+) -> Image.Image:
+    """Lay masks over a picture in pale grey, so that the only colours are theirs.
+
+    Args:
+        image: RGB picture of `H x W` pixels.
+        masks: `(H, W)` bool each.
+        colours: One per mask; it fills the mask and lines its edge.
+        truth: True masks `(H, W)`, where known: their edges are drawn in black on white.
+    """
+    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
+    pixels = 0.6 * grey + 0.4 * 255
+    line = max(1, min(image.size) // 120)
+    for mask, colour in zip(masks, colours, strict=True):
+        pixels[mask] = 0.45 * grey[mask] + 0.55 * np.array(colour, dtype=np.float32)
+        pixels[_outline(mask, line)] = colour
+    for mask in truth:
+        pixels[_outline(mask, 2 * line)] = PAPER
+        pixels[_outline(mask, line)] = INK
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def grounding_overlay(grounding: Grounding) -> Image.Image:
+    """The sentence with its phrases in colours, below it the picture with their masks in the same colours."""
+    masks = [grounded.mask for grounded in grounding.phrases]
+    picture = mask_overlay(grounding.image, masks, [colour_of(index) for index in range(len(masks))])
+    scale = max(1.0, 2 * PANEL / max(picture.size))
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
+    return _framed(_stack([_sentence(grounding, max(picture.width, PANEL)), picture]))
+
+
+def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | None = None) -> Image.Image:
+    """One figure: the sentence in colours, the picture, and per phrase its heat map and mask.
+
+    Args:
+        grounding: What to show.
+        truth: The true masks `(H, W)` of the phrases, where known; their outline is drawn over each mask, and the IoU
+            with them is written above it.
+    """
+    masks = [grounded.mask for grounded in grounding.phrases]
+    colours = [colour_of(index) for index in range(len(masks))]
+    columns = [
+        _stack(
+            [
+                _line("the picture", INK),
+                _panel(grounding.image),
+                _line("all masks", INK),
+                _panel(mask_overlay(grounding.image, masks, colours)),
+            ]
+        )
+    ]
+    columns += [
+        _phrase_column(grounding, index, None if truth is None else truth[index]) for index in range(len(masks))
+    ]
+    body = _stack(
+        [_beside(columns[start : start + FIGURE_COLUMNS]) for start in range(0, len(columns), FIGURE_COLUMNS)]
+    )
+    legend = "Above: where the model looks as it reads the phrase (bright = much). Below: the mask decoded from it"
+    legend += "; score: the mean probability inside it"
+    legend += "." if truth is None else "; black line: the true outline."
+    width = max(body.width, 2 * PANEL + GAP)
+    return _framed(_stack([_sentence(grounding, width), body, *_paragraph(legend, width)]))
+
+
+def heat_sheet(
+    image: Image.Image, rows: Sequence[tuple[str, Sequence[tuple[str, NDArray[np.float32]]]]]
+) -> Image.Image:
+    """A sheet of heat maps: one row per title, each map with a caption.
+
+    Args:
+        image: RGB picture of `H x W` pixels, shown at the start of every row.
+        rows: `(title, [(caption, map (H, W) in [0, 1]), ...])`.
+    """
+    lines = []
+    for index, (title, maps) in enumerate(rows):
+        panels = [_stack([_line("picture", INK), _panel(image)])]
+        panels += [_stack([_line(caption, INK), _panel(heat_overlay(image, heat))]) for caption, heat in maps]
+        lines.append(_line(title, colour_of(index), COLUMNS * (PANEL + GAP)))
+        lines += [_beside(panels[start : start + COLUMNS]) for start in range(0, len(panels), COLUMNS)]
+    return _framed(_stack(lines))
+
+
+def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture as a whole PNG file, creating its folder."""
+    with whole_file(path) as temporary:
+        image.save(temporary, "PNG")
+
+
+def _outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    inner = mask.copy()
+    for _ in range(width):
+        padded = np.pad(inner, 1)
+        inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inner
+    outline: NDArray[np.bool_] = mask & ~inner
+    return outline
+
+
+def _phrase_column(grounding: Grounding, index: int, truth: NDArray[np.bool_] | None) -> Image.Image:
+    grounded, colour = grounding.phrases[index], colour_of(index)
+    found = f"score {grounded.score:.2f}" if grounded.box else "nothing found"
+    if truth is not None:
+        found += f" · IoU {mask_iou(grounded.mask, truth):.2f}"
+    return _stack(
+        [
+            _line(grounded.phrase.text, colour),
+            _panel(heat_overlay(grounding.image, grounded.map)),
+            _line(found, colour),
+            _panel(mask_overlay(grounding.image, [grounded.mask], [colour], [] if truth is None else [truth])),
+        ]
+    )
+
+
+def _font(size: int = 17) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _printable(text: str) -> str:
+    """The text with white space and control characters as single spaces, so that it stands on a line; same length."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _panel(image: Image.Image) -> Image.Image:
+    scale = PANEL / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+def _line(text: str, colour: Colour, width: int = PANEL, size: int = 17) -> Image.Image:
+    """One line of text, cut with an ellipsis where it does not fit."""
+    font = _font(size)
+    whole = shown = _printable(text)
+    while shown and font.getlength(shown if shown == whole else shown + "…") > width:
+        shown = shown[:-1]
+    canvas = Image.new("RGB", (width, LINE), PAPER)
+    ImageDraw.Draw(canvas).text((0, 1), shown if shown == whole else shown + "…", colour, font)
+    return canvas
+
+
+def _paragraph(text: str, width: int) -> list[Image.Image]:
+    """Faint lines of text, wrapped."""
+    font = _font(15)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_line(line, FAINT, width, 15) for line in lines]
+
+
+def _sentence(grounding: Grounding, width: int) -> Image.Image:
+    """The sentence, wrapped between words (and within one that is longer than a line), phrases coloured, underlined."""
+    text = _printable(grounding.text)
+    owner = [-1] * len(text)
+    for index, grounded in enumerate(grounding.phrases):
+        owner[slice(*grounded.phrase.span)] = [index] * (grounded.phrase.end - grounded.phrase.start)
+    font = _font(20)
+    placed: list[tuple[float, int, int]] = []
+    x, row = 0.0, 0
+    for position, letter in enumerate(text):
+        step = font.getlength(letter)
+        word_begins = position == 0 or text[position - 1] == " "
+        ahead = font.getlength(text[position:].split(" ")[0]) if word_begins else step
+        if x and letter != " " and x + (ahead if ahead <= width else step) > width:
+            x, row = 0.0, row + 1
+        placed.append((x, row, position))
+        x += step
+    canvas = Image.new("RGB", (width, (row + 1) * 28), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for left, line, position in placed:
+        index = owner[position]
+        colour = INK if index < 0 else colour_of(index)
+        draw.text((left, line * 28), text[position], colour, font)
+        if index >= 0:
+            draw.line((left, line * 28 + 25, left + font.getlength(text[position]), line * 28 + 25), colour, 2)
+    return canvas
+
+
+def _stack(images: Sequence[Image.Image]) -> Image.Image:
+    canvas = Image.new(
+        "RGB", (max(image.width for image in images), sum(image.height + GAP // 2 for image in images)), PAPER
+    )
+    top = 0
+    for image in images:
+        canvas.paste(image, (0, top))
+        top += image.height + GAP // 2
+    return canvas
+
+
+def _framed(image: Image.Image) -> Image.Image:
+    return ImageOps.expand(image, GAP, PAPER)
+
+
+def _beside(images: Sequence[Image.Image]) -> Image.Image:
+    canvas = Image.new(
+        "RGB", (sum(image.width + GAP for image in images) - GAP, max(image.height for image in images)), PAPER
+    )
+    left = 0
+    for image in images:
+        canvas.paste(image, (left, 0))
+        left += image.width + GAP
+    return canvas

@@ -1,0 +1,65 @@
+"""What a plugin declares about an adapter, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vlm_adapters.errors import PluginError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_EXTRA = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """One adapter that a plugin offers.
+
+    Attributes:
+        name: The `model_type` in the `config.json` of its checkpoints: letters, digits, `_` and `-`.
+        target: `"module:Class"`, imported when the adapter is first used. The class has a classmethod
+            `from_pretrained(checkpoint, *, device, dtype, revision, trust_remote_code, **options)`.
+        extra: The extra of the plugin's distribution that brings what the adapter needs, if there is one.
+        requires: Top-level modules that must be importable for it to work; they are looked for, not imported.
+        checkpoints: Hub ids of the checkpoints it is meant for.
+    """
+
+    name: str
+    target: str
+    extra: str | None = None
+    requires: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _matches(_NAME, self.name):
+            raise PluginError(
+                f"The adapter name {self.name!r} is malformed. Use the model_type of its checkpoints: "
+                "letters, digits, '_' and '-', a letter or digit first."
+            )
+        if not _matches(_TARGET, self.target):
+            raise PluginError(
+                f"The target {self.target!r} of the adapter {self.name!r} is malformed. Write 'package.module:Class'."
+            )
+        if self.extra is not None and not _matches(_EXTRA, self.extra):
+            raise PluginError(
+                f"The extra {self.extra!r} of the adapter {self.name!r} is malformed. Name one extra, without brackets."
+            )
+        self._check_names("requires", "top-level modules")
+        self._check_names("checkpoints", "hub ids")
+        if dotted := [module for module in self.requires if not module.isidentifier()]:
+            raise PluginError(
+                f"The adapter {self.name!r} requires {dotted}, which are not names of top-level modules. "
+                "Name what stands after 'import', without dots."
+            )
+
+    def _check_names(self, field: str, meaning: str) -> None:
+        names = getattr(self, field)
+        if not isinstance(names, tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+            raise PluginError(
+                f"The field {field} of the adapter {self.name!r} is {names!r}. Give a tuple of {meaning}, as strings."
+            )
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

@@ -1,0 +1,33 @@
+"""The conformance suite: an adapter is right when every check passes over its case.
+
+```python
+from vlm_adapters.testing import run_checks
+from vlm_adapters.testing.fakes import FAKE_CASE
+
+for result in run_checks(FAKE_CASE):
+    print(result.check, result.state, result.reason)
+```
+"""
+
+from vlm_adapters.testing.case import SIZES, AdapterCase, ExpectedGrid, LoadAdapter
+from vlm_adapters.testing.checks_protocol import check_text_moves_no_picture
+from vlm_adapters.testing.reference import Reference, ReferencePass, TransformersReference
+from vlm_adapters.testing.runner import ALL_CHECKS, Check, CheckResult, parametrize_with_checks, run_checks
+from vlm_adapters.testing.support import CheckSkipped
+
+__all__ = [
+    "ALL_CHECKS",
+    "SIZES",
+    "AdapterCase",
+    "Check",
+    "CheckResult",
+    "CheckSkipped",
+    "ExpectedGrid",
+    "LoadAdapter",
+    "Reference",
+    "ReferencePass",
+    "TransformersReference",
+    "check_text_moves_no_picture",
+    "parametrize_with_checks",
+    "run_checks",
+]

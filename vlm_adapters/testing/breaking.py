@@ -1,0 +1,57 @@
+"""Breaking an adapter on purpose, to show that a check notices.
+
+Every function returns a case whose adapter is broken in one way. They can be combined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from vlm_adapters.backbone import Grids
+from vlm_adapters.testing.case import AdapterCase
+
+
+def break_loaded(case: AdapterCase, spoil: Callable[[Any], object]) -> AdapterCase:
+    """Spoil every adapter that the case loads."""
+
+    def load(**options: object) -> Any:
+        adapter = case.load(**options)  # type: ignore[arg-type]  # passed on as it came
+        spoil(adapter)
+        return adapter
+
+    return replace(case, load=load)
+
+
+def break_method(case: AdapterCase, name: str, around: Callable[..., Any]) -> AdapterCase:
+    """Put `around(method, adapter, *arguments)` in the place of a method, for the adapter's own calls too."""
+
+    def spoil(adapter: Any) -> None:
+        base = type(adapter)
+
+        def method(self: Any, *arguments: Any) -> Any:
+            return around(getattr(base, name).__get__(self), self, *arguments)
+
+        adapter.__class__ = type(f"Broken{base.__name__}", (base,), {name: method})
+
+    return break_loaded(case, spoil)
+
+
+def break_result(case: AdapterCase, name: str, change: Callable[..., Any]) -> AdapterCase:
+    """Give `change(result, *arguments)` instead of a method's result."""
+    return break_method(case, name, lambda method, _, *arguments: change(method(*arguments), *arguments))
+
+
+def break_arguments(case: AdapterCase, name: str, change: Callable[..., tuple[Any, ...]]) -> AdapterCase:
+    """Call a method with the arguments that `change(*arguments)` returns."""
+    return break_method(case, name, lambda method, _, *arguments: method(*change(*arguments)))
+
+
+def break_grids(case: AdapterCase, change: Callable[[Grids], dict[str, Any]]) -> AdapterCase:
+    """Replace the fields that `change(grids)` names in every `Grids` that `extract` returns."""
+
+    def each(result: list[list[Grids]], *_: object) -> list[list[Grids]]:
+        return [[replace(grids, **change(grids)) for grids in of_prompt] for of_prompt in result]
+
+    return break_result(case, "extract", each)

@@ -1,0 +1,72 @@
+"""What a plugin gives to have its adapter checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from vlm_adapters.backbone import BackboneAdapter
+from vlm_adapters.testing.reference import Reference, TransformersReference
+
+Size = tuple[int, int]
+"""`(H, W)` of a picture in pixels."""
+
+SIZES: tuple[Size, ...] = ((112, 112), (84, 252), (252, 84), (13, 17), (700, 900), (133, 211))
+"""Square, 1:3, 3:1, smaller than a cell, larger than a tiny model's cap, odd numbers."""
+
+
+@dataclass(frozen=True)
+class ExpectedGrid:
+    """A grid as the family's published rule says it is.
+
+    Attributes:
+        shape: `(h, w)` cells.
+        box: `(left, top, right, bottom)` that the grid covers, in pixels of the upright picture.
+    """
+
+    shape: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    def cell_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Region `(left, top, right, bottom)` of one cell, in pixels of the picture."""
+        left, top, right, bottom = self.box
+        height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]
+        return left + column * width, top + row * height, left + (column + 1) * width, top + (row + 1) * height
+
+
+class LoadAdapter(Protocol):
+    """Builds a fresh adapter over a tiny model on the CPU: the same weights at every call, within a second or so."""
+
+    def __call__(self, *, dtype: torch.dtype = ..., attention: str = ...) -> BackboneAdapter:
+        """Build it.
+
+        Args:
+            dtype: Of the weights: `torch.float32` or `torch.bfloat16`.
+            attention: Kernel of the language model: `"sdpa"` or `"eager"`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AdapterCase:
+    """An adapter to be checked, and an oracle that does not use it.
+
+    Attributes:
+        name: Shown in reports.
+        load: A function at the top of a module (a spawned process must find it).
+        expected_grids: `(H, W)` of a picture -> its grids in the adapter's order, written from the family's published
+            rule without calling the adapter or its processor.
+        sizes: Pictures to try.
+        several_pictures: Whether the family takes prompts with more than one picture.
+        reference: How to ask the model behind the adapter directly.
+    """
+
+    name: str
+    load: LoadAdapter
+    expected_grids: Callable[[Size], Sequence[ExpectedGrid]]
+    sizes: tuple[Size, ...] = SIZES
+    several_pictures: bool = True
+    reference: Reference = field(default_factory=TransformersReference)

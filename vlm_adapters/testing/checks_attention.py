@@ -1,0 +1,165 @@
+"""Are attention rows the model's own, reduced and chosen as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest, Grids
+from vlm_adapters.testing.case import AdapterCase
+from vlm_adapters.testing.reference import ReferencePass
+from vlm_adapters.testing.support import (
+    cells,
+    maps,
+    prompt,
+    require,
+    require_close,
+    require_equal,
+    require_identical,
+    run,
+    unlike_prompts,
+)
+
+
+def check_rows_equal_eager(case: AdapterCase) -> None:
+    """The row of every token of a phrase, for every layer and head, is what the eager kernel in float32 computes."""
+    _require_rows(case, case.load())
+
+
+def check_rows_beside_eager_kernel(case: AdapterCase) -> None:
+    """The same rows come out when the model itself runs with the eager kernel."""
+    _require_rows(case, case.load(attention="eager"))
+
+
+def check_predictor_is_one_earlier(case: AdapterCase) -> None:
+    """`align="predictor"` gives the row of the token before."""
+    _require_rows(case, case.load(), earlier=1)
+
+
+def check_mean_of_rows(case: AdapterCase) -> None:
+    """`reduce="mean"`, the default, gives the mean of a phrase's rows."""
+    adapter = case.load()
+    inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
+    require_close(
+        maps(run(adapter, prompt())[1]), _by_phrase(inputs, rows, "mean"), 1e-6, "mean of rows (P, L, n, cell)"
+    )
+
+
+def check_max_of_rows(case: AdapterCase) -> None:
+    """`reduce="max"` gives the largest of a phrase's rows, cell by cell."""
+    adapter = case.load()
+    inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
+    found = maps(run(adapter, prompt(), GridRequest(reduce="max"))[1])
+    require_close(found, _by_phrase(inputs, rows, "max"), 1e-6, "max of rows (P, L, n, cell)")
+
+
+def check_row_phrases(case: AdapterCase) -> None:
+    """`row_phrases` names the phrase of every entry, with and without reduction."""
+    adapter = case.load()
+    inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
+    owners = tuple(index for index, tokens in enumerate(inputs.phrase_tokens[0]) for _ in tokens)
+    require_equal(rows[0].row_phrases, owners, 'row_phrases with reduce="none"')
+    require_equal(run(adapter, prompt())[1][0].row_phrases, tuple(range(len(inputs.phrase_tokens[0]))), "row_phrases")
+
+
+def check_chosen_layers(case: AdapterCase) -> None:
+    """Layers asked for are those given, by their true index: a list in its order, the last n, from the end, none."""
+    adapter = case.load()
+    every = adapter.info.attention_layers
+    full = maps(run(adapter, prompt())[1])
+    for choice, expected in (
+        ([every[0]], every[:1]),
+        ([every[-1], every[0]], (every[-1], every[0])),
+        ([-1], every[-1:]),
+        (1, every[-1:]),
+        ((), ()),
+    ):
+        grids = run(adapter, prompt(), GridRequest(layers=choice))[1]
+        require_equal(grids[0].layers, expected, f"Grids.layers of layers={choice}")
+        wanted = full[:, [every.index(layer) for layer in expected]]
+        require_close(maps(grids), wanted, 1e-6, f"attention of layers={choice} (P, L, n, cell)")
+
+
+def check_chosen_heads(case: AdapterCase) -> None:
+    """Heads asked for are those given, in their order."""
+    adapter = case.load()
+    count = adapter.info.num_heads
+    full = maps(run(adapter, prompt())[1])
+    for choice in ([0], [count - 1, 0], [-1]):
+        expected = tuple(head % count for head in choice)
+        grids = run(adapter, prompt(), GridRequest(heads=choice))[1]
+        require_equal(grids[0].heads, expected, f"Grids.heads of heads={choice}")
+        require_close(maps(grids), full[:, :, list(expected)], 1e-6, f"attention of heads={choice} (P, L, n, cell)")
+
+
+def check_attention_is_a_share(case: AdapterCase) -> None:
+    """Attention is float32, finite, in [0, 1], and a row's cells take at most all of it."""
+    adapter = case.load()
+    inputs = adapter.preprocess(unlike_prompts())
+    for grids in adapter.extract(inputs, GridRequest(reduce="none")):
+        found = maps(grids)
+        require_equal(found.dtype, torch.float32, "dtype of attention")
+        require(bool(found.isfinite().all()), "attention: expected finite values, found others")
+        if not found.numel():
+            continue
+        low, high, total = found.min().item(), found.max().item(), found.sum(-1).max().item()
+        require(low >= 0 and high <= 1 + 1e-6, f"attention: expected values in [0, 1], found {low:.6g} to {high:.6g}")
+        require(total <= 1 + 1e-5, f"attention: expected at most 1 on all cells of a row, found {total:.6g}")
+
+
+def check_precisions_agree(case: AdapterCase) -> None:
+    """bfloat16 weights give float32 maps close to those of float32 weights."""
+    exact, rough = (maps(run(case.load(dtype=dtype), prompt())[1]) for dtype in (torch.float32, torch.bfloat16))
+    require_equal(rough.dtype, torch.float32, "dtype of attention with bfloat16 weights")
+    require_equal(tuple(rough.shape), tuple(exact.shape), "shape of attention with bfloat16 weights")
+    error = ((rough - exact).abs().sum() / exact.abs().sum()).item()
+    require(
+        error <= 0.1, f"attention with bfloat16 weights: expected within 10 % of float32 on average, found {error:.1%}"
+    )
+
+
+def check_phrase_alone_and_beside_others(case: AdapterCase) -> None:
+    """A phrase has the same map alone and beside other phrases."""
+    adapter = case.load()
+    together = maps(run(adapter, prompt())[1])
+    for index, phrase in enumerate(prompt().phrases):
+        alone = maps(run(adapter, prompt(phrases=[phrase.span]))[1])
+        require_identical(
+            alone[0], together[index], f"attention of {phrase.text!r} alone and beside others (L, n, cell)"
+        )
+
+
+def check_later_text_changes_no_row(case: AdapterCase) -> None:
+    """What is said after the phrase changes no row of it (the language model is causal)."""
+    adapter = case.load()
+    short, long = "a red circle", "a red circle beside a blue star"
+    first, second = (maps(run(adapter, prompt(text=text, phrases=[short]))[1]) for text in (short, long))
+    require_close(second, first, 1e-5, "attention of a phrase with more text after it (P, L, n, cell)")
+
+
+def _require_rows(case: AdapterCase, adapter: BackboneAdapter, *, earlier: int = 0) -> None:
+    oracle = case.load(attention="eager")
+    inputs = adapter.preprocess(unlike_prompts())
+    shown = case.reference.run(oracle, inputs)
+    request = GridRequest(reduce="none", align="predictor" if earlier else "token")
+    for index, grids in enumerate(adapter.extract(inputs, request)):
+        layers = grids[0].layers
+        require_equal(layers, tuple(sorted(shown.attention)), "layers of a request for all")
+        tokens = torch.cat([torch.empty(0, dtype=torch.long), *inputs.phrase_tokens[index]]) - earlier
+        expected = _rows_of(shown, index, tokens, cells(grids))
+        require_close(maps(grids), expected, 1e-5, f"rows (R, L, n, cell) of prompt {index}")
+
+
+def _rows_of(shown: ReferencePass, index: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """`(R, L, n, C)` of the full attention of sequence `index`."""
+    return torch.stack(
+        [shown.attention[layer][index][:, rows][..., columns] for layer in sorted(shown.attention)]
+    ).permute(2, 0, 1, 3)
+
+
+def _by_phrase(inputs: BackboneInputs, rows: Sequence[Grids], reduce: str) -> Tensor:
+    """`(P, L, n, C)` from the rows `(R, L, n, C)` of all phrases, one after the other."""
+    parts = maps(rows).split([len(tokens) for tokens in inputs.phrase_tokens[0]])
+    return torch.stack([part.mean(0) if reduce == "mean" else part.amax(0) for part in parts])

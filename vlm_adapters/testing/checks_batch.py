@@ -1,0 +1,65 @@
+"""Is a batch of unlike prompts the same as its prompts one by one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest
+from vlm_adapters.testing.case import AdapterCase
+from vlm_adapters.testing.support import maps, prompt, require, require_close, require_equal, run, unlike_prompts
+
+
+def check_left_padded_batch_equals_samples(case: AdapterCase) -> None:
+    """Every prompt of a batch gives what it gives alone; padding on the left."""
+    _require_batch_equals_samples(case, "left")
+
+
+def check_right_padded_batch_equals_samples(case: AdapterCase) -> None:
+    """Every prompt of a batch gives what it gives alone; padding on the right."""
+    _require_batch_equals_samples(case, "right")
+
+
+def check_batch_keeps_its_order(case: AdapterCase) -> None:
+    """Prompts of one shape, which need no padding, keep their order: the second of a batch is the second."""
+    adapter = case.load()
+    prompts = [prompt(seed=seed) for seed in range(3)]
+    batch = adapter.extract(adapter.preprocess(prompts), GridRequest())
+    for index, (one, of_batch) in enumerate(zip(prompts, batch, strict=True)):
+        require_close(
+            maps(of_batch), maps(run(adapter, one)[1]), 1e-5, f"prompt {index} of a batch, attention (P, L, n, cell)"
+        )
+
+
+def _require_batch_equals_samples(case: AdapterCase, side: Literal["left", "right"]) -> None:
+    adapter = case.load()
+    case.reference.set_padding_side(adapter, side)
+    prompts = unlike_prompts()
+    request = GridRequest(hidden_layers=None, phrase_hidden_layers=None)
+    inputs = adapter.preprocess(prompts)
+    _require_padding(case, adapter, inputs, side)
+    for index, (one, of_batch) in enumerate(zip(prompts, adapter.extract(inputs, request), strict=True)):
+        alone = run(adapter, one, request)[1]
+        what = f"prompt {index} of a batch padded on the {side}"
+        require_equal(
+            [grid.grid.shape for grid in of_batch], [grid.grid.shape for grid in alone], f"{what}, grid shapes"
+        )
+        require_equal([grid.grid.box for grid in of_batch], [grid.grid.box for grid in alone], f"{what}, boxes")
+        require_close(maps(of_batch), maps(alone), 1e-5, f"{what}, attention (P, L, n, cell)")
+        for found, expected in zip(of_batch, alone, strict=True):
+            tolerance = 1e-4 * max(1.0, expected.hidden.abs().max().item())
+            require_close(found.hidden, expected.hidden, tolerance, f"{what}, hidden (K, D, h, w)")
+            for phrase, (states, of_one) in enumerate(zip(found.phrase_hidden, expected.phrase_hidden, strict=True)):
+                require_close(states, of_one, tolerance, f"{what}, hidden (K, T, D) of phrase {phrase}")
+
+
+def _require_padding(case: AdapterCase, adapter: BackboneAdapter, inputs: BackboneInputs, side: str) -> None:
+    """Make sure that the side was obeyed, else the comparison shows nothing of it."""
+    starts = case.reference.image_positions(adapter, inputs).to(torch.uint8).argmax(dim=1).tolist()
+    moved = len(set(starts)) > 1
+    require(
+        moved == (side == "left"),
+        f"a batch padded on the {side}: expected the first image tokens at {'unlike' if side == 'left' else 'equal'} "
+        f"positions, found {starts}; AdapterCase.reference.set_padding_side has no effect",
+    )

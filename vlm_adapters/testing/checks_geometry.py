@@ -1,0 +1,178 @@
+"""Do cells stand in the picture where the grids say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlm_adapters.backbone import BackboneAdapter, GridRequest, ImageGrid
+from vlm_adapters.prompt import Prompt
+from vlm_adapters.testing.case import AdapterCase, ExpectedGrid, Size
+from vlm_adapters.testing.support import (
+    PHRASES,
+    TEXT,
+    CheckSkipped,
+    picture,
+    prompt,
+    require,
+    require_equal,
+    run,
+    two_pictures,
+)
+
+_ENOUGH = 2
+"""Pixels that a cell must cover on both sides for a change of them to show."""
+
+
+def check_grids_per_picture(case: AdapterCase) -> None:
+    """Every picture has `info.grids_per_picture` grids, whatever its size."""
+    adapter = case.load()
+    for size in case.sizes:
+        inputs = adapter.preprocess([prompt(size)])
+        found = len(adapter.locate_image_tokens(inputs)[0])
+        require_equal(found, adapter.info.grids_per_picture, f"grids of a {size} picture")
+
+
+def check_grid_shapes(case: AdapterCase) -> None:
+    """For every size of picture, the grids have the shapes `(h, w)` of the oracle."""
+    adapter = case.load()
+    for size in case.sizes:
+        found = [grid.shape for grid in _grids(adapter, size)]
+        require_equal(
+            found, [grid.shape for grid in case.expected_grids(size)], f"grid shapes (h, w) of a {size} picture"
+        )
+
+
+def check_cell_boxes(case: AdapterCase) -> None:
+    """For every size of picture, every cell covers the region of the oracle."""
+    adapter = case.load()
+    for size in case.sizes:
+        for index, (found, expected) in enumerate(zip(_grids(adapter, size), case.expected_grids(size), strict=True)):
+            rows, columns = expected.shape
+            for cell in ((row, column) for row in range(rows) for column in range(columns)):
+                boxes = found.cell_box(*cell), expected.cell_box(*cell)
+                require(
+                    all(math.isclose(a, b, abs_tol=1e-2) for a, b in zip(*boxes, strict=True)),
+                    f"box (left, top, right, bottom) of cell {cell} of grid {index} of a {size} picture: "
+                    f"expected {boxes[1]}, found {boxes[0]}",
+                )
+
+
+def check_cells_are_image_tokens(case: AdapterCase) -> None:
+    """Cells are distinct positions of the sequence, all of them image tokens of the model's input."""
+    adapter = case.load()
+    for size in case.sizes:
+        inputs = adapter.preprocess([prompt(size)])
+        tokens = torch.cat([grid.tokens.flatten() for grid in adapter.locate_image_tokens(inputs)[0]])
+        require_equal(len(tokens.unique()), len(tokens), f"number of distinct image tokens of a {size} picture")
+        image = case.reference.image_positions(adapter, inputs)[0]
+        inside = bool(((tokens >= 0) & (tokens < len(image))).all())
+        require(
+            inside, f"image tokens of a {size} picture: expected positions below {len(image)}, found {tokens.tolist()}"
+        )
+        strangers = tokens[~image[tokens]].tolist()
+        require(
+            not strangers, f"image tokens of a {size} picture: {strangers} are no image tokens in the model's input"
+        )
+
+
+def check_orientation(case: AdapterCase) -> None:
+    """Change the pixels of one cell, and the image token that changes most is that cell's: in every corner.
+
+    The region changed is the oracle's, the picture is not square.
+    """
+    adapter = case.load()
+    tried = 0
+    for size in case.sizes:
+        if size[0] == size[1]:
+            continue
+        before = _first_states(adapter, picture(size))
+        for index, expected in enumerate(case.expected_grids(size)):
+            for cell in _corners(expected, size):
+                tried += 1
+                after = _first_states(adapter, _changed(picture(size), expected.cell_box(*cell)))
+                change = (after[index] - before[index]).norm(dim=0)
+                found = divmod(int(change.argmax()), change.shape[1])
+                require_equal(
+                    found, cell, f"cell of grid {index} {expected.shape} that changes most in a {size} picture"
+                )
+    require(tried > 0, "AdapterCase.sizes has no picture that is not square and has cells of two pixels")
+
+
+def check_several_pictures(case: AdapterCase) -> None:
+    """Each of two pictures in a prompt has its own grids, in order, of the oracle's shapes."""
+    adapter = case.load()
+    sizes = ((84, 200), (160, 90))
+    prompt_of_two = _two_pictures(case, sizes)
+    found = adapter.locate_image_tokens(adapter.preprocess([prompt_of_two]))[0]
+    expected = [(index, grid.shape) for index, size in enumerate(sizes) for grid in case.expected_grids(size)]
+    require_equal(
+        [(grid.picture, grid.shape) for grid in found],
+        expected,
+        "picture and shape (h, w) of the grids of two pictures",
+    )
+    tokens = torch.cat([grid.tokens.flatten() for grid in found])
+    require_equal(len(tokens.unique()), len(tokens), "number of distinct image tokens of two pictures")
+
+
+def check_several_pictures_are_not_mixed(case: AdapterCase) -> None:
+    """Change the second of two pictures of one size, and the first one's image tokens stay as they are."""
+    adapter = case.load()
+    sizes = ((112, 112), (112, 112))
+    request = GridRequest(hidden_layers=1)
+    before = run(adapter, _two_pictures(case, sizes), request)[1]
+    first, second = _two_pictures(case, sizes).pictures
+    changed = two_pictures(sizes)
+    question = type(changed.messages[0])("user", (first, _changed(second, (0, 0, 112, 112)), changed.messages[0].text))
+    after = run(adapter, Prompt((question, *changed.messages[1:]), changed.phrases), request)[1]
+    for found, expected in zip(after, before, strict=True):
+        change = (found.hidden - expected.hidden).abs().max().item()
+        own = found.grid.picture == 1
+        require(
+            (change > 1e-3) == own,
+            f"hidden states of picture {found.grid.picture} when picture 1 changes: expected {'a' if own else 'no'} "
+            f"change, found {change:.3g}",
+        )
+
+
+def _two_pictures(case: AdapterCase, sizes: tuple[Size, Size]) -> Prompt:
+    if not case.several_pictures:
+        raise CheckSkipped(f"{case.name} takes one picture per prompt (AdapterCase.several_pictures)")
+    return two_pictures(sizes)
+
+
+def _grids(adapter: BackboneAdapter, size: Size) -> list[ImageGrid]:
+    return list(adapter.locate_image_tokens(adapter.preprocess([prompt(size)]))[0])
+
+
+def _first_states(adapter: BackboneAdapter, image: Image.Image) -> list[Tensor]:
+    """Hidden states `(D, h, w)` after the first layer, per grid."""
+    grids = run(adapter, Prompt.describe(image, TEXT, PHRASES), GridRequest(layers=(), hidden_layers=[0]))[1]
+    return [grid.hidden[0].float() for grid in grids]
+
+
+def _corners(grid: ExpectedGrid, size: Size) -> list[tuple[int, int]]:
+    """The outermost cells `(row, column)` that lie mostly in the picture and cover enough of its pixels."""
+    rows = [row for row in range(grid.shape[0]) if _inside(grid.cell_box(row, 0)[1::2], size[0])]
+    columns = [column for column in range(grid.shape[1]) if _inside(grid.cell_box(0, column)[::2], size[1])]
+    if not rows or not columns:
+        return []
+    return sorted({(row, column) for row in (rows[0], rows[-1]) for column in (columns[0], columns[-1])})
+
+
+def _inside(side: tuple[float, ...], length: int) -> bool:
+    start, end = side
+    covered = min(end, length) - max(start, 0)
+    return covered >= _ENOUGH and covered >= (end - start) / 2
+
+
+def _changed(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    """The picture with the pixels of a region inverted."""
+    pixels = np.array(image)
+    left, top, right, bottom = (max(round(side), 0) for side in box)
+    pixels[top:bottom, left:right] = 255 - pixels[top:bottom, left:right]
+    return Image.fromarray(pixels)

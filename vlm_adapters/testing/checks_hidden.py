@@ -1,0 +1,84 @@
+"""Are hidden states the model's own, for the layers asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vlm_adapters.backbone import BackboneInputs, GridRequest, Grids
+from vlm_adapters.testing.case import AdapterCase
+from vlm_adapters.testing.support import prompt, require_close, require_equal, run, unlike_prompts
+
+
+def check_hidden_grids(case: AdapterCase) -> None:
+    """`hidden` holds every layer's states of the image tokens, cell by cell."""
+    adapter = case.load()
+    inputs = adapter.preprocess(unlike_prompts())
+    expected = case.reference.run(case.load(attention="eager"), inputs).hidden
+    for index, grids in enumerate(adapter.extract(inputs, GridRequest(hidden_layers=None))):
+        for grid in grids:
+            require_equal(
+                grid.hidden_layers, tuple(range(adapter.info.num_layers)), "hidden_layers of a request for all"
+            )
+            for layer, found in zip(grid.hidden_layers, grid.hidden, strict=True):
+                wanted = expected[layer][index][grid.grid.tokens].permute(2, 0, 1)
+                _require_states(found, wanted, f"hidden states (D, h, w) of prompt {index} after layer {layer}")
+
+
+def check_phrase_hidden(case: AdapterCase) -> None:
+    """`phrase_hidden` holds every layer's states of the phrase's tokens."""
+    adapter = case.load()
+    inputs = adapter.preprocess(unlike_prompts())
+    expected = case.reference.run(case.load(attention="eager"), inputs).hidden
+    for index, grids in enumerate(adapter.extract(inputs, GridRequest(phrase_hidden_layers=None))):
+        tokens = inputs.phrase_tokens[index]
+        for grid in grids:
+            require_equal(len(grid.phrase_hidden), len(tokens), f"entries of phrase_hidden of prompt {index}")
+            for phrase, states in enumerate(grid.phrase_hidden):
+                wanted = torch.stack([expected[layer][index][tokens[phrase]] for layer in grid.phrase_hidden_layers])
+                _require_states(states, wanted, f"hidden states (K, T, D) of phrase {phrase} of prompt {index}")
+
+
+def check_chosen_hidden_layers(case: AdapterCase) -> None:
+    """Grids of hidden states come for chosen layers only, in the order asked for; for none unless asked."""
+    _require_chosen(case, "hidden_layers", lambda _, grids: grids.hidden, lambda grids: grids.hidden_layers)
+
+
+def check_chosen_phrase_hidden_layers(case: AdapterCase) -> None:
+    """Hidden states of phrases come for chosen layers only, in the order asked for; for none unless asked."""
+
+    def first_phrase(inputs: BackboneInputs, grids: Grids) -> Tensor:
+        width = len(inputs.phrase_tokens[0][0])
+        return grids.phrase_hidden[0] if grids.phrase_hidden else torch.zeros(0, width, grids.hidden.shape[1])
+
+    _require_chosen(case, "phrase_hidden_layers", first_phrase, lambda grids: grids.phrase_hidden_layers)
+
+
+def _require_chosen(
+    case: AdapterCase,
+    field: Literal["hidden_layers", "phrase_hidden_layers"],
+    states: Callable[[BackboneInputs, Grids], Tensor],
+    layers: Callable[[Grids], tuple[int, ...]],
+) -> None:
+    adapter = case.load()
+    last = adapter.info.num_layers - 1
+    every = _request(field, None)
+    inputs, grids = run(adapter, prompt(), every)
+    full = states(inputs, grids[0])
+    for choice, expected in (([last, 0], (last, 0)), ([-1], (last,)), (1, (last,)), ((), ())):
+        inputs, grids = run(adapter, prompt(), _request(field, choice))
+        require_equal(layers(grids[0]), expected, f"layers of {field}={choice}")
+        _require_states(states(inputs, grids[0]), full[list(expected)], f"states of {field}={choice}")
+    require_equal(layers(run(adapter, prompt())[1][0]), (), f"layers of a request without {field}")
+
+
+def _request(field: str, choice: int | list[int] | tuple[int, ...] | None) -> GridRequest:
+    return GridRequest(hidden_layers=choice) if field == "hidden_layers" else GridRequest(phrase_hidden_layers=choice)
+
+
+def _require_states(found: Tensor, expected: Tensor, what: str) -> None:
+    scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
+    require_close(found, expected, 1e-4 * scale, what)

@@ -1,0 +1,91 @@
+"""Is the transformers model behind an adapter left alone, and does a cache change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest
+from vlm_adapters.prompt import Prompt
+from vlm_adapters.testing.case import AdapterCase
+from vlm_adapters.testing.support import CheckSkipped, cells, maps, prompt, require_close, require_identical
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel
+
+_NEW_TOKENS = 6
+
+
+def check_capture_changes_no_logits(case: AdapterCase) -> None:
+    """Logits before the first extraction, after it, and while rows are captured are equal, bit for bit."""
+    from vlm_adapters.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
+
+    adapter = case.load()
+    model = _model_of(adapter)
+    inputs = adapter.preprocess([prompt()])
+    before = _logits(model, inputs)
+    grids = adapter.extract(inputs, GridRequest())[0]
+    require_identical(_logits(model, inputs), before, "logits after extraction")
+    rows = torch.cat(list(inputs.phrase_tokens[0]))
+    plan = RowPlan(rows, torch.arange(len(rows)), cells(grids))
+    with capture_rows(model, [plan], adapter.info.attention_layers):
+        during = _logits(model, inputs)
+    require_identical(during, before, "logits while rows are captured")
+
+
+def check_generation_equals_one_pass(case: AdapterCase) -> None:
+    """Rows captured while a KV cache grows, token by token, equal `extract` of the whole sequence at once."""
+    from vlm_adapters.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
+
+    adapter = case.load()
+    model = _model_of(adapter)
+    question = Prompt(prompt().messages[:1])
+    inputs = adapter.preprocess([question])
+    columns = torch.cat([grid.tokens.flatten() for grid in adapter.locate_image_tokens(inputs)[0]])
+    length = inputs.tensors["input_ids"].shape[1]
+    # From the last token of the prefill on; the last token generated is never fed to the model.
+    rows = torch.arange(length - 1, length + _NEW_TOKENS - 1)
+    with (
+        torch.no_grad(),
+        capture_rows(
+            model, [RowPlan(rows, torch.arange(len(rows)), columns)], adapter.info.attention_layers, "none"
+        ) as recorder,
+    ):
+        generate = cast("Callable[..., Tensor]", model.generate)
+        sequence = generate(**inputs.tensors, max_new_tokens=_NEW_TOKENS, min_new_tokens=_NEW_TOKENS, do_sample=False)
+    found = torch.stack([recorder.maps[layer][0] for layer in adapter.info.attention_layers], dim=1)
+    whole = _continued(inputs, sequence[:, -_NEW_TOKENS:], rows)
+    expected = maps(adapter.extract(whole, GridRequest(reduce="none"))[0])
+    require_close(found, expected, 1e-5, "rows captured during generation (R, L, n, cell), against one pass")
+
+
+def _continued(inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:
+    """The inputs with the new tokens `(1, T)` at their end, and the given rows as the tokens of one phrase."""
+    tensors = dict(inputs.tensors)
+    shape = inputs.tensors["input_ids"].shape
+    for name, tensor in inputs.tensors.items():
+        if tensor.shape == shape:
+            added = new if name == "input_ids" else torch.full_like(new, int(name == "attention_mask"))
+            tensors[name] = torch.cat([tensor, added.to(tensor.dtype)], dim=1)
+    words = inputs.prompts[0].text
+    asked = Prompt.chat(inputs.prompts[0].messages, [(0, len(words))])
+    return replace(inputs, prompts=(asked,), tensors=tensors, phrase_tokens=((rows,),))
+
+
+def _logits(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:
+    with torch.no_grad():
+        return cast("Tensor", model(**inputs.tensors, use_cache=False).logits)
+
+
+def _model_of(adapter: BackboneAdapter) -> PreTrainedModel:
+    from transformers import PreTrainedModel  # noqa: PLC0415 (heavy)
+
+    model = getattr(adapter, "model", None)
+    if not isinstance(model, PreTrainedModel):
+        raise CheckSkipped(f"{type(adapter).__name__} has no transformers model `model`")
+    return model

@@ -1,0 +1,265 @@
+"""A backbone that is no transformers model: small, deterministic, quick, and right in everything the checks look at.
+
+Pictures are cut into cells of 16 pixels (larger where a side would get more than 12), padded at the right and at the
+bottom; a cell's token is the mean colour of its four quarters. Text is one token per character. Layer 1 of 3 has no
+attention, so that an index into the layers that have it is not the layer's index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from vlm_adapters.backbone import (
+    BackboneAdapter,
+    BackboneInfo,
+    BackboneInputs,
+    GridRequest,
+    Grids,
+    ImageGrid,
+    resolve_heads,
+    resolve_layers,
+)
+from vlm_adapters.errors import PromptError, RequestError
+from vlm_adapters.prompt import Prompt
+from vlm_adapters.testing.case import AdapterCase, ExpectedGrid, Size
+from vlm_adapters.testing.fake_model import ATTENTION_LAYERS, HEADS, IMAGE, LAYERS, PADDING, WIDTH, FakeModel, FakePass
+from vlm_adapters.testing.reference import ReferencePass
+
+CELL, MOST_CELLS = 16, 12
+
+
+@dataclass(frozen=True)
+class FakeChoice:
+    """The layers and heads of a request, as indices."""
+
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    hidden_layers: tuple[int, ...]
+    phrase_layers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, request: GridRequest) -> Self:
+        """Resolve a request."""
+        return cls(
+            resolve_layers(request.layers, ATTENTION_LAYERS),
+            resolve_heads(request.heads, HEADS),
+            resolve_layers(request.hidden_layers, range(LAYERS)),
+            resolve_layers(request.phrase_hidden_layers, range(LAYERS)),
+        )
+
+
+class FakeAdapter:
+    """Adapter of the fake model.
+
+    Args:
+        dtype: Of the weights.
+        attention: `"sdpa"` or `"eager"`.
+        coarse: Whether every picture has a second grid, of cells twice as large.
+    """
+
+    def __init__(self, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", coarse: bool = False) -> None:
+        self.model = FakeModel(attention).to(dtype).eval().requires_grad_(requires_grad=False)
+        self.padding_side: Literal["left", "right"] = "left"
+        self.scales = (1, 2) if coarse else (1,)
+        self.name = "fake"
+        self.info = BackboneInfo(
+            model_type="fake",
+            checkpoint="fake",
+            revision=None,
+            num_layers=LAYERS,
+            attention_layers=ATTENTION_LAYERS,
+            num_heads=HEADS,
+            hidden_size=WIDTH,
+            cell=(CELL, CELL),
+            grids_per_picture=len(self.scales),
+        )
+
+    def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
+        """See `BackboneAdapter`."""
+        if not prompts:
+            raise PromptError("There is no prompt to preprocess. Give at least one.")
+        written = [self._write(prompt) for prompt in prompts]
+        longest = max(len(ids) for ids, _ in written)
+        shifts = [longest - len(ids) if self.padding_side == "left" else 0 for ids, _ in written]
+        input_ids = torch.full((len(prompts), longest), PADDING)
+        for row, shift, (ids, _) in zip(input_ids, shifts, written, strict=True):
+            row[shift : shift + len(ids)] = torch.tensor(ids)
+        colours = [
+            _colours(picture, scale).flatten(0, 1)
+            for prompt in prompts
+            for picture in prompt.pictures
+            for scale in self.scales
+        ]
+        return BackboneInputs(
+            prompts=tuple(prompts),
+            tensors={
+                "input_ids": input_ids,
+                "attention_mask": (input_ids != PADDING).long(),
+                "cells": torch.cat(colours),
+            },
+            phrase_tokens=tuple(
+                tuple(torch.arange(*phrase.span) + start + shift for phrase in prompt.phrases)
+                for prompt, (_, start), shift in zip(prompts, written, shifts, strict=True)
+            ),
+        )
+
+    def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
+        """See `BackboneAdapter`."""
+        found = []
+        for prompt, ids in zip(inputs.prompts, inputs.tensors["input_ids"], strict=True):
+            positions = (ids == IMAGE).nonzero().flatten()
+            grids = []
+            for index, picture in enumerate(prompt.pictures):
+                for scale in self.scales:
+                    side, rows, columns = _cut(picture.height, picture.width, scale)
+                    tokens, positions = positions[: rows * columns], positions[rows * columns :]
+                    box = (0.0, 0.0, float(columns * side), float(rows * side))
+                    grids.append(ImageGrid(tokens.view(rows, columns), box, index))
+            found.append(grids)
+        return found
+
+    def extract(self, inputs: BackboneInputs, request: GridRequest) -> list[list[Grids]]:
+        """See `BackboneAdapter`."""
+        choice = FakeChoice.of(request)
+        rows = [torch.cat([torch.empty(0, dtype=torch.long), *tokens]) for tokens in inputs.phrase_tokens]
+        if request.align == "predictor":
+            rows = [positions - 1 for positions in rows]
+            if any(bool((positions < 0).any()) for positions in rows):
+                raise RequestError('align="predictor" has no row for the first token of a sequence.')
+        with torch.no_grad():
+            output = cast("FakePass", self.model(**inputs.tensors, wanted=rows))
+        found = []
+        for b, of_prompt in enumerate(self.locate_image_tokens(inputs)):
+            full = torch.zeros(len(rows[b]), 0, len(choice.heads), inputs.tensors["input_ids"].shape[1])
+            if choice.layers:
+                chosen = [output.rows[layer][b][list(choice.heads)].transpose(0, 1) for layer in choice.layers]
+                full = torch.stack(chosen, dim=1)
+            reduced, owners = _reduced(full, [len(tokens) for tokens in inputs.phrase_tokens[b]], request.reduce)
+            states = torch.stack([output.states[layer][b] for layer in range(LAYERS)])
+            of_phrases = [states[list(choice.phrase_layers)][:, tokens] for tokens in inputs.phrase_tokens[b]]
+            found.append(
+                [
+                    Grids(
+                        grid=grid,
+                        attention=reduced[..., grid.tokens],
+                        layers=choice.layers,
+                        heads=choice.heads,
+                        row_phrases=owners,
+                        hidden=states[list(choice.hidden_layers)][:, grid.tokens].permute(0, 3, 1, 2),
+                        hidden_layers=choice.hidden_layers,
+                        phrase_hidden=tuple(of_phrases) if choice.phrase_layers else (),
+                        phrase_hidden_layers=choice.phrase_layers,
+                    )
+                    for grid in of_prompt
+                ]
+            )
+        return found
+
+    def _write(self, prompt: Prompt) -> tuple[list[int], int]:
+        """Token ids of a prompt, and where the last message's text starts."""
+        ids: list[int] = []
+        start = 0
+        for message in prompt.messages:
+            ids += map(ord, f"{message.role}: ")
+            for picture in message.pictures:
+                for scale in self.scales:
+                    _, rows, columns = _cut(picture.height, picture.width, scale)
+                    ids += [IMAGE] * (rows * columns)
+            start = len(ids)
+            ids += map(ord, message.text)
+        return ids, start
+
+
+class FakeReference:
+    """See `vlm_adapters.testing.reference.Reference`."""
+
+    def run(self, adapter: BackboneAdapter, inputs: BackboneInputs) -> ReferencePass:
+        """See `Reference`."""
+        fake = cast("FakeAdapter", adapter)
+        batch, length = inputs.tensors["input_ids"].shape
+        with torch.no_grad():
+            output = fake.model(**inputs.tensors, wanted=[torch.arange(length)] * batch)
+        return ReferencePass({layer: torch.stack(rows) for layer, rows in output.rows.items()}, output.states)
+
+    def image_positions(self, adapter: BackboneAdapter, inputs: BackboneInputs) -> Tensor:  # noqa: ARG002 (the protocol's)
+        """See `Reference`."""
+        return inputs.tensors["input_ids"] == IMAGE
+
+    def spell(self, adapter: BackboneAdapter, inputs: BackboneInputs, index: int, positions: Tensor) -> str:  # noqa: ARG002 (the protocol's)
+        """See `Reference`."""
+        return "".join(chr(code) for code in inputs.tensors["input_ids"][index, positions].tolist())
+
+    def special_tokens(self, adapter: BackboneAdapter) -> Sequence[str]:  # noqa: ARG002 (the protocol's)
+        """See `Reference`."""
+        return ("user: ", "assistant: ", chr(0))
+
+    def set_padding_side(self, adapter: BackboneAdapter, side: Literal["left", "right"]) -> None:
+        """See `Reference`."""
+        cast("FakeAdapter", adapter).padding_side = side
+
+
+def load_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> FakeAdapter:
+    """The fake with one grid per picture."""
+    return FakeAdapter(dtype=dtype, attention=attention)
+
+
+def load_coarse_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> FakeAdapter:
+    """The fake with a fine and a coarse grid per picture."""
+    return FakeAdapter(dtype=dtype, attention=attention, coarse=True)
+
+
+def expected_fake_grids(size: Size) -> list[ExpectedGrid]:
+    """The rule: the smallest multiple of 16 pixels with at most 12 cells a side; padded to whole cells."""
+    height, width = size
+    side = 16
+    while max(height, width) > 12 * side:
+        side += 16
+    rows, columns = -(-height // side), -(-width // side)
+    return [ExpectedGrid((rows, columns), (0, 0, columns * side, rows * side))]
+
+
+def expected_coarse_fake_grids(size: Size) -> list[ExpectedGrid]:
+    """The same grid, and one of cells twice as large over the padded picture."""
+    (fine,) = expected_fake_grids(size)
+    side = 2 * (fine.box[3] / fine.shape[0])
+    rows, columns = math.ceil(size[0] / side), math.ceil(size[1] / side)
+    return [fine, ExpectedGrid((rows, columns), (0, 0, columns * side, rows * side))]
+
+
+FAKE_CASE = AdapterCase("fake", load_fake, expected_fake_grids, reference=FakeReference())
+COARSE_FAKE_CASE = replace(
+    FAKE_CASE, name="fake-coarse", load=load_coarse_fake, expected_grids=expected_coarse_fake_grids
+)
+
+
+def _cut(height: int, width: int, scale: int) -> tuple[int, int, int]:
+    """Side of a cell in pixels, rows and columns."""
+    side = CELL * math.ceil(max(height, width) / (CELL * MOST_CELLS)) * scale
+    return side, math.ceil(height / side), math.ceil(width / side)
+
+
+def _colours(picture: Image.Image, scale: int) -> Tensor:
+    """`(h, w, 12)` in [0, 1]: mean colour of the quarters of every cell, grey beyond the picture."""
+    side, rows, columns = _cut(picture.height, picture.width, scale)
+    padded = torch.full((rows * side, columns * side, 3), 0.5)
+    padded[: picture.height, : picture.width] = torch.from_numpy(np.array(picture)).float() / 255
+    quarters = functional.avg_pool2d(padded.permute(2, 0, 1), side // 2)
+    colours: Tensor = functional.pixel_unshuffle(quarters, 2)
+    return colours.permute(1, 2, 0)
+
+
+def _reduced(rows: Tensor, counts: Sequence[int], reduce: str) -> tuple[Tensor, tuple[int, ...]]:
+    """One map per phrase, or per row, from `rows (R, ...)`; and the phrase of every map."""
+    if reduce == "none":
+        return rows, tuple(phrase for phrase, count in enumerate(counts) for _ in range(count))
+    parts = [part.mean(0) if reduce == "mean" else part.amax(0) for part in rows.split(counts)] if counts else []
+    return torch.stack(parts) if parts else rows[:0], tuple(range(len(counts)))

@@ -1,0 +1,136 @@
+"""Running the checks: by a direct call, and by pytest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from vlm_adapters.testing import (
+    checks_attention,
+    checks_batch,
+    checks_conduct,
+    checks_geometry,
+    checks_hidden,
+    checks_protocol,
+    checks_transformers,
+)
+from vlm_adapters.testing.case import AdapterCase
+from vlm_adapters.testing.support import CheckSkipped
+
+if TYPE_CHECKING:
+    import pytest
+
+Check = Callable[[AdapterCase], None]
+
+ALL_CHECKS: tuple[Check, ...] = (
+    checks_protocol.check_protocol,
+    checks_protocol.check_info,
+    checks_protocol.check_phrases_spell_themselves,
+    checks_protocol.check_phrase_among_other_scripts,
+    checks_protocol.check_repeated_words,
+    checks_protocol.check_phrase_tokens_are_text,
+    checks_protocol.check_control_tokens_are_text,
+    checks_protocol.check_prompt_without_phrases,
+    checks_protocol.check_no_prompt_is_an_error,
+    checks_protocol.check_wrong_requests_are_errors,
+    checks_protocol.check_predictor_of_first_token,
+    checks_protocol.check_preprocess_uses_no_network,
+    checks_geometry.check_grids_per_picture,
+    checks_geometry.check_grid_shapes,
+    checks_geometry.check_cell_boxes,
+    checks_geometry.check_cells_are_image_tokens,
+    checks_geometry.check_orientation,
+    checks_geometry.check_several_pictures,
+    checks_geometry.check_several_pictures_are_not_mixed,
+    checks_attention.check_rows_equal_eager,
+    checks_attention.check_rows_beside_eager_kernel,
+    checks_attention.check_predictor_is_one_earlier,
+    checks_attention.check_mean_of_rows,
+    checks_attention.check_max_of_rows,
+    checks_attention.check_row_phrases,
+    checks_attention.check_phrase_alone_and_beside_others,
+    checks_attention.check_later_text_changes_no_row,
+    checks_attention.check_chosen_layers,
+    checks_attention.check_chosen_heads,
+    checks_attention.check_attention_is_a_share,
+    checks_attention.check_precisions_agree,
+    checks_hidden.check_hidden_grids,
+    checks_hidden.check_phrase_hidden,
+    checks_hidden.check_chosen_hidden_layers,
+    checks_hidden.check_chosen_phrase_hidden_layers,
+    checks_batch.check_left_padded_batch_equals_samples,
+    checks_batch.check_right_padded_batch_equals_samples,
+    checks_batch.check_batch_keeps_its_order,
+    checks_conduct.check_deterministic,
+    checks_conduct.check_capture_changes_no_states,
+    checks_conduct.check_no_gradient,
+    checks_conduct.check_parameters_unchanged,
+    checks_conduct.check_stays_in_eval_mode,
+    checks_conduct.check_inputs_not_mutated,
+    checks_conduct.check_prompts_not_mutated,
+    checks_conduct.check_nothing_square,
+    checks_conduct.check_threads,
+    checks_conduct.check_spawned_process,
+    checks_transformers.check_capture_changes_no_logits,
+    checks_transformers.check_generation_equals_one_pass,
+)
+"""Every check, in the order of a report. Each tests one behaviour and raises AssertionError or CheckSkipped."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """How one check went.
+
+    Attributes:
+        check: Name of the function.
+        title: First line of its docstring: what should be so.
+        state: `"passed"`, `"failed"` or `"skipped"`.
+        reason: Why it failed or was skipped; empty if it passed.
+        seconds: How long it took.
+    """
+
+    check: str
+    title: str
+    state: Literal["passed", "failed", "skipped"]
+    reason: str
+    seconds: float
+
+
+def run_checks(case: AdapterCase, checks: Sequence[Check] = ALL_CHECKS) -> list[CheckResult]:
+    """Run checks over a case. Whatever a check raises becomes a result, so all of them run."""
+    return [_result(case, check) for check in checks]
+
+
+def parametrize_with_checks(cases: Sequence[AdapterCase]) -> pytest.MarkDecorator:
+    """Make pytest run a test of the arguments `case` and `check` with every check over every case.
+
+    ```python
+    @parametrize_with_checks([CASE])
+    def test_conformance(case, check):
+        check(case)
+    ```
+    """
+    import pytest  # noqa: PLC0415 (not a dependency of the library)
+
+    return pytest.mark.parametrize(
+        ("case", "check"),
+        [pytest.param(case, check, id=f"{case.name}-{check.__name__}") for case in cases for check in ALL_CHECKS],
+    )
+
+
+def _result(case: AdapterCase, check: Check) -> CheckResult:
+    state: Literal["passed", "failed", "skipped"] = "passed"
+    reason = ""
+    start = time.perf_counter()
+    try:
+        check(case)
+    except CheckSkipped as skipped:
+        state, reason = "skipped", str(skipped)
+    except AssertionError as failure:
+        state, reason = "failed", str(failure)
+    except Exception as error:  # noqa: BLE001 (an adapter may raise whatever it likes; the other checks go on)
+        state, reason = "failed", f"raised {type(error).__name__}: {error}"
+    title = (check.__doc__ or "").strip().splitlines()[0]
+    return CheckResult(check.__name__, title, state, reason, time.perf_counter() - start)

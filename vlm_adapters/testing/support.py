@@ -1,0 +1,137 @@
+"""What the checks share: pictures, prompts, comparisons, and the way out when a check does not apply."""
+
+from __future__ import annotations
+
+import math
+import unittest
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest, Grids
+from vlm_adapters.prompt import Message, Prompt
+
+TEXT = "a red circle , a blue star and a green square at the top left"
+PHRASES = ("a red circle", "blue star")
+SIZE = (96, 150)
+"""`(H, W)` of the picture where a check needs just one."""
+
+
+class CheckSkipped(unittest.SkipTest):
+    """The check does not apply to this adapter; the text says why."""
+
+
+def require(condition: bool, text: str) -> None:  # noqa: FBT001 (reads like assert, which `python -O` would drop)
+    """Raise `AssertionError(text)` unless the condition holds."""
+    if not condition:
+        raise AssertionError(text)
+
+
+def require_equal(found: object, expected: object, what: str) -> None:
+    """Raise an `AssertionError` that shows both unless they are equal."""
+    require(found == expected, f"{what}: expected {expected}, found {found}")
+
+
+def require_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    """Raise an `AssertionError` unless two tensors have one shape and differ by at most `tolerance` everywhere."""
+    require_equal(tuple(found.shape), tuple(expected.shape), f"{what}, shape")
+    if not found.numel():
+        return
+    difference = (found.float() - expected.float()).abs()
+    worst = difference.max().item()
+    place = tuple(
+        int(index) for index in torch.unravel_index(difference.nan_to_num(torch.inf).argmax(), difference.shape)
+    )
+    require(
+        worst <= tolerance,
+        f"{what}: expected {expected[place].item():.6g} at {place}, found {found[place].item():.6g}; the largest "
+        f"difference is {worst:.3g}, allowed is {tolerance:.3g}",
+    )
+
+
+def require_identical(found: Tensor, expected: Tensor, what: str) -> None:
+    """Raise an `AssertionError` unless two tensors are bit for bit the same."""
+    require_equal(found.dtype, expected.dtype, f"{what}, dtype")
+    require_close(found, expected, 0.0, what)
+
+
+def require_error(kind: type[Exception], work: Callable[[], object], what: str) -> None:
+    """Raise an `AssertionError` unless the work raises an error of this kind."""
+    try:
+        work()
+    except kind:
+        return
+    except Exception as error:
+        raise AssertionError(f"{what}: expected a {kind.__name__}, found {type(error).__name__}: {error}") from error
+    raise AssertionError(f"{what}: expected a {kind.__name__}, found no error")
+
+
+def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """A picture `(H, W)` of random coloured blocks of 4 pixels: no two cells look alike."""
+    blocks = np.random.default_rng(seed).integers(
+        0, 256, (math.ceil(size[0] / 4), math.ceil(size[1] / 4), 3), dtype=np.uint8
+    )
+    return Image.fromarray(blocks.repeat(4, axis=0).repeat(4, axis=1)[: size[0], : size[1]])
+
+
+def prompt(
+    size: tuple[int, int] = SIZE, text: str = TEXT, phrases: Sequence[str | tuple[int, int]] = PHRASES, seed: int = 0
+) -> Prompt:
+    """The caption case over a random picture."""
+    return Prompt.describe(picture(size, seed), text, phrases)
+
+
+def unlike_prompts() -> list[Prompt]:
+    """Prompts that differ in size of picture, length of text and number of phrases."""
+    return [
+        prompt(),
+        prompt((180, 70), "a circle", ("circle",), seed=1),
+        prompt(
+            (60, 60), f"{TEXT} , and more of it : {TEXT.upper()}", ("more of it", "A RED CIRCLE", "a blue star"), seed=2
+        ),
+        prompt((70, 200), "nothing to ground", (), seed=3),
+    ]
+
+
+def two_pictures(sizes: tuple[tuple[int, int], tuple[int, int]], seed: int = 0) -> Prompt:
+    """A prompt whose question holds two pictures."""
+    question = Message("user", (picture(sizes[0], seed), picture(sizes[1], seed + 1), "Describe both."))
+    return Prompt.chat([question, Message("assistant", (TEXT,))], PHRASES)
+
+
+def run(
+    adapter: BackboneAdapter, of: Prompt, request: GridRequest | None = None
+) -> tuple[BackboneInputs, Sequence[Grids]]:
+    """Inputs and grids of one prompt."""
+    inputs = adapter.preprocess([of])
+    return inputs, adapter.extract(inputs, request or GridRequest())[0]
+
+
+def maps(grids: Sequence[Grids]) -> Tensor:
+    """Attention `(P, L, n, C)` of all cells of all grids of one prompt."""
+    return torch.cat([grid.attention.flatten(-2) for grid in grids], dim=-1)
+
+
+def cells(grids: Sequence[Grids]) -> Tensor:
+    """Positions `(C,)` of all cells of all grids of one prompt."""
+    return torch.cat([grid.grid.tokens.flatten() for grid in grids])
+
+
+def hidden(grids: Sequence[Grids]) -> Tensor:
+    """Hidden states `(K, D, C)` of all cells of all grids of one prompt."""
+    return torch.cat([grid.hidden.flatten(-2) for grid in grids], dim=-1)
+
+
+def module_of(adapter: BackboneAdapter) -> nn.Module:
+    """The torch module behind an adapter.
+
+    Raises:
+        CheckSkipped: There is none.
+    """
+    module = getattr(adapter, "model", None)
+    if not isinstance(module, nn.Module):
+        raise CheckSkipped(f"{type(adapter).__name__} has no torch module `model`")
+    return module

@@ -1,0 +1,250 @@
+"""What all families of transformers share: loading, prompts to tensors, extraction."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from inspect import signature
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
+
+from vlm_adapters.backbone import BackboneInfo, BackboneInputs, GridRequest, Grids, ImageGrid
+from vlm_adapters.capture import capture_rows
+from vlm_adapters.chat import TokenSequence, phrase_positions, render, tokenize
+from vlm_adapters.errors import CheckpointError, OptionError, PromptError
+from vlm_adapters.extraction import HiddenStates, ResolvedRequest, plan_rows
+from vlm_adapters.prompt import Prompt
+
+
+class TransformersBackbone(ABC):
+    """An adapter over a model and a processor of transformers.
+
+    A family says how its processor takes pictures (`process_pictures`), where their tokens stand
+    (`locate_image_tokens`) and how large a cell is (`cell`). All else is here.
+
+    Attributes:
+        name: `model_type` of the checkpoint's config.
+        model: The frozen model, in eval mode.
+        processor: Its processor.
+        info: What a consumer must know of it.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
+    ) -> None:
+        self.model = model.eval().requires_grad_(requires_grad=False)
+        self.processor: Any = processor  # every family adds attributes of its own
+        self.name: str = model.config.model_type
+        self.info = self._describe(checkpoint or str(model.config.name_or_path), revision)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Load a checkpoint with transformers.
+
+        Args:
+            name_or_path: Hub name or directory.
+            device: `"auto"` takes the accelerator where there is one, else the CPU.
+            dtype: `"auto"` takes the checkpoint's own on an accelerator and float32 on a CPU.
+            revision: Commit, tag or branch on the hub.
+            trust_remote_code: Run code that the checkpoint brings. Off unless asked.
+            options: The family's own, passed to its constructor.
+
+        Raises:
+            CheckpointError: The checkpoint is not there or not complete.
+            OptionError: An option is unknown, or a device or dtype cannot be used.
+        """
+        known = [name for name, p in signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        if unknown := sorted(set(options) - set(known) | set(options) & {"checkpoint", "revision"}):
+            told = ", ".join(name for name in known if name not in ("checkpoint", "revision")) or "none"
+            raise OptionError(f"{cls.__name__} has no option {', '.join(unknown)}. Its options are: {told}.")
+        place = _device(device)
+        hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        try:
+            processor = AutoProcessor.from_pretrained(name_or_path, **hub)
+            model = AutoModelForImageTextToText.from_pretrained(
+                name_or_path, dtype=_dtype(dtype, place), use_safetensors=True, **hub
+            )
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(
+                f"The checkpoint {os.fspath(name_or_path)} cannot be loaded: {first_line} "
+                "Check that its files are complete (config, processor, tokenizer, *.safetensors)."
+            ) from error
+        commit = revision or getattr(model.config, "_commit_hash", None)
+        model.to(place)  # type: ignore[arg-type]  # transformers' decorator hides torch's signature
+        return cls(model, processor, checkpoint=os.fspath(name_or_path), revision=commit, **options)
+
+    @property
+    @abstractmethod
+    def cell(self) -> tuple[int, int]:
+        """Pixels `(height, width)` of the resized picture that one image token covers."""
+
+    @abstractmethod
+    def locate_image_tokens(self, inputs: BackboneInputs) -> Sequence[Sequence[ImageGrid]]:
+        """Find the grids of every prompt's pictures: one list per prompt."""
+
+    def process_pictures(self, pictures: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        """Run the processor over pictures alone: each expands to its tokens, and all to the model's tensors.
+
+        Args:
+            pictures: Upright RGB pictures of all prompts, in order.
+            options: Passed to the processor.
+        """
+        features: BatchFeature = self.processor(
+            text=[self.processor.image_token] * len(pictures),
+            images=[[picture] for picture in pictures],
+            padding=True,
+            add_special_tokens=False,
+            return_mm_token_type_ids=True,
+            return_tensors="pt",
+            **options,
+        )
+        return features
+
+    def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
+        """Turn prompts into what the model takes, on the model's device. Uses no network.
+
+        Raises:
+            PromptError: There is no prompt, or one cannot be encoded, or is too long for the model.
+        """
+        if not prompts:
+            raise PromptError("There is no prompt to preprocess. Give at least one.")
+        features = self.process_pictures([picture for prompt in prompts for picture in prompt.pictures])
+        text = {name: features.pop(name) for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
+        expansions = [
+            (ids[keep].tolist(), types[keep].tolist())
+            for ids, keep, types in zip(
+                text["input_ids"], text["attention_mask"].bool(), text["mm_token_type_ids"], strict=True
+            )
+        ]
+        sequences, positions = [], []
+        for prompt in prompts:
+            own, expansions = expansions[: len(prompt.pictures)], expansions[len(prompt.pictures) :]
+            rendered = render(self.processor, prompt)
+            sequence = tokenize(self.processor.tokenizer, rendered, own)
+            sequences.append(sequence)
+            positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
+        tensors, shifts = self._pad(sequences)
+        taken = signature(self.model.forward).parameters
+        return BackboneInputs(
+            prompts=tuple(prompts),
+            tensors={
+                name: tensor.to(self.model.device)
+                for name, tensor in (tensors | dict(features)).items()
+                if name in taken
+            },
+            phrase_tokens=tuple(
+                tuple(torch.tensor(phrase) + shift for phrase in phrases)
+                for phrases, shift in zip(positions, shifts, strict=True)
+            ),
+        )
+
+    def extract(self, inputs: BackboneInputs, request: GridRequest | None = None) -> list[list[Grids]]:
+        """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient.
+
+        Raises:
+            RequestError: The request names layers, heads or rows that do not exist.
+            CaptureError: Rows cannot be computed exactly.
+        """
+        request = request or GridRequest()
+        chosen = ResolvedRequest.of(request, self.info)
+        grids = self.locate_image_tokens(inputs)
+        plans = [
+            plan_rows(tokens, of_prompt, earlier=request.align == "predictor")
+            for tokens, of_prompt in zip(inputs.phrase_tokens, grids, strict=True)
+        ]
+        # Index 0 of transformers' hidden states is the embedding, i + 1 the output of layer i.
+        states = sorted({layer + 1 for layer in (*chosen.hidden_layers, *chosen.phrase_hidden_layers)})
+        options: dict[str, Any] = {"output_hidden_states": states} if states else {}
+        with torch.no_grad(), capture_rows(self.model, plans, chosen.layers, request.reduce) as recorder:
+            # The base model: logits over the vocabulary are not asked for, and can be the largest tensor of all.
+            output = self.model.base_model(**inputs.tensors, use_cache=False, **options)
+        result = []
+        for b, (plan, of_prompt) in enumerate(zip(plans, grids, strict=True)):
+            attention = chosen.attention(recorder, plan, b, self.model.device)
+            hidden = HiddenStates(getattr(output, "hidden_states", None), b, self.info.hidden_size)
+            parts = attention.split([grid.tokens.numel() for grid in of_prompt], dim=-1)
+            result.append(
+                [
+                    chosen.grids(grid, part, hidden, plan, inputs.phrase_tokens[b])
+                    for grid, part in zip(of_prompt, parts, strict=True)
+                ]
+            )
+        return result
+
+    def _describe(self, checkpoint: str, revision: str | None) -> BackboneInfo:
+        config = self.model.config.get_text_config(decoder=True)
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+        return BackboneInfo(
+            model_type=self.name,
+            checkpoint=checkpoint,
+            revision=revision,
+            num_layers=config.num_hidden_layers,
+            attention_layers=tuple(
+                i for i, kind in enumerate(kinds) if kind.endswith("_attention") and "linear" not in kind
+            ),
+            num_heads=config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            cell=self.cell,
+        )
+
+    def _pad(self, sequences: Sequence[TokenSequence]) -> tuple[dict[str, Tensor], list[int]]:
+        """Pad to one length on the tokenizer's side; also how far each sequence moved."""
+        tokenizer = self.processor.tokenizer
+        longest = max(len(sequence.ids) for sequence in sequences)
+        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if limit is not None and longest > limit:
+            raise PromptError(
+                f"A prompt has {longest} tokens, pictures included; {self.name} takes at most {limit}. "
+                "Shorten the text or take a smaller picture."
+            )
+        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        ids = torch.full((len(sequences), longest), padding)
+        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+        shifts = [longest - len(sequence.ids) if tokenizer.padding_side == "left" else 0 for sequence in sequences]
+        for row, (sequence, shift) in enumerate(zip(sequences, shifts, strict=True)):
+            place = slice(shift, shift + len(sequence.ids))
+            ids[row, place] = torch.tensor(sequence.ids)
+            types[row, place] = torch.tensor(sequence.types)
+            mask[row, place] = 1
+        return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}, shifts
+
+
+def _device(device: str | torch.device) -> torch.device:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device == "auto":
+        return accelerator or torch.device("cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise OptionError(f"Unknown device {device!r}. Use auto, cpu, cuda or cuda:0.") from error
+    if place.type not in ("cpu", "meta", accelerator.type if accelerator else "cpu"):
+        raise OptionError(
+            f"The device {device!r} is not there; found {accelerator or 'no accelerator'}. Use auto or cpu."
+        )
+    return place
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if isinstance(dtype, str):
+        found = getattr(torch, dtype, None)
+        if not isinstance(found, torch.dtype):
+            raise OptionError(f"Unknown dtype {dtype!r}. Use auto, float32, bfloat16 or float16.")
+        return found
+    return dtype
