@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--decoder", help="its folder, if not beside the checkpoint")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--without-random", action="store_true", help="leave out the control with random weights")
+    parser.add_argument("--out", type=Path, help="write the numbers to this file, too")
     arguments = parser.parse_args()
     samples = list(Scenes(arguments.count, seed=HELD_OUT_SEED))
     adapter = load_adapter(arguments.model)
@@ -160,7 +162,10 @@ def main() -> None:
     if not arguments.without_random:
         control = train_decoder(randomise(load_adapter(arguments.model)))
         numbers["mean IoU, random weights"] = coarse_ious(control, samples).mean()
-    print(json.dumps({name: round(float(value), 4) for name, value in numbers.items()}, indent=2))
+    text = json.dumps({name: round(float(value), 4) for name, value in numbers.items()}, indent=2)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

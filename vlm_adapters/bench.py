@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2Model
+from transformers import AutoModel, Qwen2Config
 
 from vlm_adapters.capture import RowPlan, capture_rows
 
@@ -104,7 +104,7 @@ def _pass(variant: str, settings: BenchSettings) -> Callable[[], None]:
         max_position_embeddings=settings.length,
     )
     torch.manual_seed(0)
-    model = Qwen2Model._from_config(config, attn_implementation="eager" if variant == "eager" else "sdpa").eval()  # noqa: SLF001
+    model = AutoModel.from_config(config, attn_implementation="eager" if variant == "eager" else "sdpa").eval()
     ids = torch.randint(1000, (1, settings.length))
     plan = RowPlan(
         rows=torch.arange(settings.length - settings.rows, settings.length),

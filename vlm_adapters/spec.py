@@ -23,6 +23,7 @@ class AdapterSpec:
         extra: The extra of the plugin's distribution that brings what the adapter needs, if there is one.
         requires: Top-level modules that must be importable for it to work; they are looked for, not imported.
         checkpoints: Hub ids of the checkpoints it is meant for.
+        case: `"module:CASE"`, an `AdapterCase` with which `adapters check` checks the adapter.
     """
 
     name: str
@@ -30,6 +31,7 @@ class AdapterSpec:
     extra: str | None = None
     requires: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
+    case: str | None = None
 
     def __post_init__(self) -> None:
         if not _matches(_NAME, self.name):
@@ -44,6 +46,10 @@ class AdapterSpec:
         if self.extra is not None and not _matches(_EXTRA, self.extra):
             raise PluginError(
                 f"The extra {self.extra!r} of the adapter {self.name!r} is malformed. Name one extra, without brackets."
+            )
+        if self.case is not None and not _matches(_TARGET, self.case):
+            raise PluginError(
+                f"The case {self.case!r} of the adapter {self.name!r} is malformed. Write 'package.module:CASE'."
             )
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 an error that the user can mend (one line on stderr), 2 a 
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, cast
@@ -19,7 +20,7 @@ from vlm_adapters.errors import AdapterError
 if TYPE_CHECKING:
     from typer.core import TyperCommand
 
-COMMANDS = ("list", "info", "ground", "attend", "probe", "demo", "bench")
+COMMANDS = ("list", "info", "ground", "attend", "probe", "check", "demo", "bench")
 """All commands, in the order of the help."""
 
 
@@ -51,6 +52,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that the user can mend becomes one line."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are for people who watch
     try:
         app()
     except AdapterError as error:

@@ -189,7 +189,9 @@ class GroundedVLM:
         try:
             decoder.load_state_dict(weights)
         except RuntimeError as error:
-            raise DecoderError(f"The weights in {folder} do not fit its config: {error}") from error
+            told = " ".join(str(error).split())  # torch tells every tensor on a line of its own
+            told = told if len(told) <= 300 else told[:300] + "..."
+            raise DecoderError(f"The weights in {folder} do not fit its config: {told}") from error
         place = getattr(getattr(adapter, "model", None), "device", "cpu")
         return cls(adapter, decoder.to(place).eval(), request)
 

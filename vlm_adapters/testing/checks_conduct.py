@@ -117,7 +117,8 @@ def check_prompts_not_mutated(case: AdapterCase) -> None:
     for before, picture in zip(pixels, (picture for one in prompts for picture in one.pictures), strict=True):
         after = np.array(picture)
         require(
-            before.shape == after.shape and bool((before == after).all()), "pixels of a picture changed in preprocess"
+            before.shape == after.shape and bool((before == after).all()),
+            "pixels of a picture after preprocess: expected none changed, found some",
         )
 
 

@@ -76,7 +76,8 @@ def check_cells_are_image_tokens(case: AdapterCase) -> None:
         )
         strangers = tokens[~image[tokens]].tolist()
         require(
-            not strangers, f"image tokens of a {size} picture: {strangers} are no image tokens in the model's input"
+            not strangers,
+            f"cells of a {size} picture: expected image tokens of the model's input, found other tokens at {strangers}",
         )
 
 

@@ -23,6 +23,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="qwen",
             requires=("qwen_vl_utils",),
             checkpoints=tuple(f"Qwen/Qwen2.5-VL-{size}-Instruct" for size in ("3B", "7B", "32B", "72B")),
+            case="vlm_adapters_qwen.case:QWEN2_5_VL",
         )
     ]
 

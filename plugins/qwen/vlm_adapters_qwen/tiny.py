@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForImageTextToText,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
@@ -101,5 +101,5 @@ def qwen2_5_vl(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation=attention)  # noqa: SLF001
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
     return QwenAdapter(model.to(dtype), processor, checkpoint="tiny random Qwen2.5-VL")

@@ -1,0 +1,82 @@
+"""`adapters check`, over plugins that bring a fake."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+import vlm_adapters.testing
+from vlm_adapters.cli import app
+from vlm_adapters.errors import UnknownAdapterError
+from vlm_adapters.testing import CheckResult
+from vlm_adapters.testing.fakes import FAKE_CASE
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+    from vlm_adapters.testing import AdapterCase
+
+PLUGIN = """
+from vlm_adapters import AdapterSpec, hookimpl
+
+@hookimpl
+def adapter_specs():
+    return [AdapterSpec("fake", "vlm_adapters.testing.fakes:FakeAdapter", case="vlm_adapters.testing.fakes:FAKE_CASE")]
+"""
+PASSED = CheckResult("check_right", "It is right.", "passed", "", 0.25)
+FAILED = CheckResult("check_wrong", "It is right.", "failed", "grid shapes: expected [(3, 8)], found [(8, 3)]", 1.5)
+SKIPPED = CheckResult("check_other", "It is right.", "skipped", "FakeAdapter has no model", 0.0)
+
+
+@pytest.fixture
+def results(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[CheckResult]:
+    """What the checks say; they themselves are tested elsewhere."""
+    site.add_plugin("acme-fake", PLUGIN)
+    said: list[CheckResult] = []
+
+    def run_checks(case: AdapterCase) -> list[CheckResult]:
+        assert case is FAKE_CASE
+        print("noise of a plugin")
+        return said
+
+    monkeypatch.setattr(vlm_adapters.testing, "run_checks", run_checks)
+    return said
+
+
+def test_all_passed(results: list[CheckResult]) -> None:
+    results += [PASSED, SKIPPED]
+    done = CliRunner().invoke(app, ["check", "fake"])
+    assert done.exit_code == 0
+    assert done.stdout.split("\n\n")[1:] == [
+        "check_other skipped: FakeAdapter has no model",
+        "fake: 1 passed, 0 failed, 1 skipped\n",
+    ]
+    assert "noise" not in done.stdout
+
+
+def test_one_failed(results: list[CheckResult]) -> None:
+    results += [PASSED, FAILED]
+    done = CliRunner().invoke(app, ["check", "fake"])
+    assert done.exit_code == 1
+    assert "\ncheck_wrong failed: grid shapes: expected [(3, 8)], found [(8, 3)]\n" in done.stdout
+    assert done.stdout.endswith("fake: 1 passed, 1 failed, 0 skipped\n")
+
+
+def test_json(results: list[CheckResult]) -> None:
+    results += [replace(FAILED, seconds=2.0)]
+    done = CliRunner().invoke(app, ["check", "fake", "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == [
+        {"check": "check_wrong", "title": FAILED.title, "state": "failed", "reason": FAILED.reason, "seconds": 2.0}
+    ]
+
+
+def test_unknown_adapter(site: Site) -> None:
+    site.add_plugin("acme-fake", PLUGIN)
+    done = CliRunner().invoke(app, ["check", "fakes"])
+    assert isinstance(done.exception, UnknownAdapterError)
+    assert "Did you mean fake?" in str(done.exception)

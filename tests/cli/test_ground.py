@@ -1,0 +1,144 @@
+"""`adapters ground`, `attend` and `demo` on the embedded model, and how mistakes are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlm_adapters.cli import main
+from vlm_adapters.coco import decode_rle
+from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+
+if TYPE_CHECKING:
+    from vlm_adapters.data.sample import Sample
+
+
+@pytest.fixture(scope="module")
+def scene() -> Sample:
+    return Scenes(1, seed=HELD_OUT_SEED)[0]
+
+
+@pytest.fixture
+def picture(scene: Sample, tmp_path: Path) -> str:
+    scene.image.save(tmp_path / "scene.png")
+    return str(tmp_path / "scene.png")
+
+
+def adapters(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["adapters", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def phrase_options(scene: Sample) -> list[str]:
+    return [option for phrase in scene.phrases for option in ("--phrase", phrase.text)]
+
+
+def test_ground_writes_overlay_masks_and_json_that_agree(
+    scene: Sample, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert adapters(monkeypatch, "ground", picture, scene.text, *phrase_options(scene), "--out", str(out)) == 0
+    report = json.loads((out / "grounding.json").read_text())
+    assert [found["text"] for found in report["phrases"]] == [phrase.text for phrase in scene.phrases]
+    for index, found in enumerate(report["phrases"]):
+        mask = np.asarray(Image.open(out / f"mask_{index:02d}.png"))
+        assert (decode_rle(found["mask"]) == mask.astype(bool)).all()
+        assert mask.shape == (scene.image.height, scene.image.width)
+        assert report["text"][slice(*found["span"])] == found["text"]
+    assert Image.open(out / "overlay.png").width > scene.image.width
+    assert not list(out.glob("*.tmp"))
+
+
+def test_the_masks_of_ground_lie_on_the_shapes_named(
+    scene: Sample, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert adapters(monkeypatch, "ground", picture, scene.text, *phrase_options(scene), "--out", out, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    found = np.stack([decode_rle(phrase["mask"]) for phrase in report["phrases"]])
+    overlap = (found[:, None] & scene.masks[None]).sum((-2, -1))
+    assert (overlap.argmax(1) == np.arange(len(scene.masks))).all()
+
+
+def test_the_whole_text_is_one_phrase_where_none_is_named(
+    picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters(monkeypatch, "ground", picture, "a red circle", "--out", str(tmp_path / "out"), "--json") == 0
+    assert [phrase["span"] for phrase in json.loads(capsys.readouterr().out)["phrases"]] == [[0, 12]]
+
+
+def test_words_that_occur_twice_are_named_by_their_span(
+    picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "a red circle and a red circle"
+    assert adapters(monkeypatch, "ground", picture, text, "--span", "17:29", "--out", str(tmp_path), "--json") == 0
+    assert [phrase["span"] for phrase in json.loads(capsys.readouterr().out)["phrases"]] == [[17, 29]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere.png", "a red circle"], "nowhere.png"),
+        (["https://example.org/cat.png", "a red circle"], "https://example.org/cat.png"),
+        (["PICTURE", "a red circle", "--phrase", "a blue star"], "'a blue star' is not in the text 'a red circle'"),
+        (["PICTURE", "a dot on a dot", "--phrase", "a dot"], "more than once"),
+        (["PICTURE", "a red circle", "--span", "five"], "'five' is not of the form START:END"),
+        (["PICTURE", "a red circle", "--model", "no/such/folder"], "no/such/folder"),
+        (["PICTURE", "a red circle", "--device", "abacus"], "abacus"),
+        (["PICTURE", "a red circle", "--dtype", "float17"], "float17"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(
+    arguments: list[str],
+    told: str,
+    picture: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [picture if argument == "PICTURE" else argument for argument in arguments]
+    assert adapters(monkeypatch, "ground", *arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert told in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
+    scene: Sample, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    options = [*phrase_options(scene), "--heads", "3", "--out", out, "--json"]
+    assert adapters(monkeypatch, "attend", picture, scene.text, *options) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [entry["phrase"] for entry in report] == [phrase.text for phrase in scene.phrases]
+    for entry in report:
+        assert Image.open(entry["file"]).width > 0
+        entropies = [head["entropy"] for head in entry["sharpest"]]
+        assert entropies == sorted(entropies)
+        assert len(entropies) == 3
+
+
+def test_demo_shows_a_scene_with_its_truth_and_a_picture_of_the_user(
+    picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters(monkeypatch, "demo", picture, "a red circle", "--out", str(tmp_path / "out")) == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"scene.png", "picture.png"}
+    assert "IoU" in capsys.readouterr().out
+
+
+def test_demo_wants_a_sentence_with_a_picture(
+    picture: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters(monkeypatch, "demo", picture) == 1
+    assert "Give one after the picture" in capsys.readouterr().err

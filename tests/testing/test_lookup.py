@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vlm_adapters.errors import PluginError, UnknownAdapterError
+from vlm_adapters.testing.fakes import FAKE_CASE
+from vlm_adapters.testing.lookup import find_case
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+PLUGIN = """
+from vlm_adapters import AdapterSpec, hookimpl
+
+@hookimpl
+def adapter_specs():
+    return [AdapterSpec("fake", "vlm_adapters.testing.fakes:FakeAdapter", case={case!r})]
+"""
+
+
+def test_case_of_an_installed_plugin(site: Site) -> None:
+    site.add_plugin("acme-fake", PLUGIN.format(case="vlm_adapters.testing.fakes:FAKE_CASE"))
+    assert find_case("fake") is FAKE_CASE
+
+
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [
+        (None, "of acme-fake 1.0 declares no case for the adapter 'fake'"),
+        ("acme.nowhere:CASE", "cannot be imported: ModuleNotFoundError: No module named 'acme'"),
+        ("vlm_adapters.testing.fakes:NOTHING", "is no AdapterCase: vlm_adapters.testing.fakes has None there"),
+        ("vlm_adapters.testing.fakes:CELL", "is no AdapterCase: vlm_adapters.testing.fakes has 16 there"),
+    ],
+)
+def test_case_that_cannot_be_used_is_a_plugin_error(site: Site, case: str | None, told: str) -> None:
+    site.add_plugin("acme-fake", PLUGIN.format(case=case))
+    with pytest.raises(PluginError, match=told):
+        find_case("fake")
+
+
+def test_malformed_case_breaks_the_plugin(site: Site) -> None:
+    site.add_plugin("acme-fake", PLUGIN.format(case="vlm_adapters.testing.fakes.FAKE_CASE"))
+    with pytest.raises(UnknownAdapterError, match=r"Write 'package\.module:CASE'"):
+        find_case("fake")

@@ -1,0 +1,67 @@
+"""`adapters check`: does an adapter do what every adapter must."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vlm_adapters.cli.arguments import JsonOption
+
+if TYPE_CHECKING:
+    from vlm_adapters.testing import CheckResult
+
+_COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="Name of an adapter, as `adapters list` shows it.", show_default=False)],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the conformance suite over the adapter NAME.
+
+    It runs on the tiny model that the plugin brings, without a download. The exit
+    code is 1 if a check fails.
+
+    --json prints a list of objects with these keys: check, title (what should be
+    so), state ("passed", "failed" or "skipped"), reason (empty if passed), seconds.
+    """
+    from vlm_adapters.testing import run_checks
+    from vlm_adapters.testing.lookup import find_case
+
+    with redirect_stdout(sys.stderr), Console(stderr=True).status(f"Checking {name} ..."):
+        results = run_checks(find_case(name))
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+    else:
+        _print(name, results, Console())
+    if any(result.state == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+def _print(name: str, results: list[CheckResult], console: Console) -> None:
+    """One row per check; why one failed or was skipped stands below, where a sentence has room."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("check", overflow="fold")
+    table.add_column("state")
+    table.add_column("seconds", justify="right")
+    for result in results:
+        row = (Text(result.check), Text(result.state, style=_COLOURS[result.state]), Text(f"{result.seconds:.1f}"))
+        table.add_row(*row)
+    console.print(table)
+    for result in results:
+        if result.reason:
+            console.print(
+                Text(f"\n{result.check} {result.state}: {result.reason}", style=_COLOURS[result.state]), soft_wrap=True
+            )
+    states: list[str] = [result.state for result in results]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in _COLOURS)
+    console.print(Text(f"\n{name}: {counts}", style="red" if "failed" in states else "green"))

@@ -1,0 +1,38 @@
+"""From the name of an adapter to the case that its plugin declares."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+
+from vlm_adapters.errors import AdapterError, PluginError
+from vlm_adapters.registry import find_adapter
+from vlm_adapters.testing.case import AdapterCase
+
+
+def find_case(name: str) -> AdapterCase:
+    """Import the case of the adapter of this name.
+
+    Raises:
+        UnknownAdapterError: No working plugin offers the adapter.
+        PluginError: Something must be installed first, or the plugin declares no case, or what it declares is none.
+    """
+    entry = find_adapter(name)
+    spec = entry.ready_spec()
+    if spec.case is None:
+        raise PluginError(
+            f"The {entry.origin} declares no case for the adapter {name!r}, so it cannot be checked. "
+            "Set case='package.module:CASE' in its AdapterSpec, naming an AdapterCase."
+        )
+    module, attribute = spec.case.split(":")
+    complaint = f"The case {spec.case!r} of the adapter {name!r} ({entry.origin})"
+    try:
+        case = getattr(importlib.import_module(module), attribute, None)
+    except AdapterError:
+        raise
+    except Exception as error:
+        told = " ".join("".join(traceback.format_exception_only(error)).split())
+        raise PluginError(f"{complaint} cannot be imported: {told}.") from error
+    if not isinstance(case, AdapterCase):
+        raise PluginError(f"{complaint} is no AdapterCase: {module} has {case!r} there.")
+    return case
