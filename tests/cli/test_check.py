@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def results(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[CheckResult]:
 
     def run_checks(case: AdapterCase) -> list[CheckResult]:
         assert case is FAKE_CASE
-        print("noise of a plugin")
+        sys.stdout.write("noise of a plugin")
         return said
 
     monkeypatch.setattr(vlm_adapters.testing, "run_checks", run_checks)

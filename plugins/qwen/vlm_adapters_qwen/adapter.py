@@ -38,9 +38,10 @@ class QwenAdapter(TransformersBackbone):
         size = processor.image_processor.size
         self.min_pixels = size["shortest_edge"] if min_pixels is None else min_pixels
         self.max_pixels = size["longest_edge"] if max_pixels is None else max_pixels
-        if not self.cell[0] * self.cell[1] <= self.min_pixels <= self.max_pixels:
+        numbers = all(isinstance(limit, int | float) for limit in (self.min_pixels, self.max_pixels))
+        if not (numbers and self.cell[0] * self.cell[1] <= self.min_pixels <= self.max_pixels):
             raise OptionError(
-                f"min_pixels={self.min_pixels} and max_pixels={self.max_pixels} do not fit. Give "
+                f"min_pixels={self.min_pixels!r} and max_pixels={self.max_pixels!r} do not fit. Give "
                 f"{self.cell[0] * self.cell[1]} (one cell) <= min_pixels <= max_pixels."
             )
 
