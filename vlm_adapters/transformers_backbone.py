@@ -76,23 +76,23 @@ class TransformersBackbone(ABC):
         hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         try:
             processor = AutoProcessor.from_pretrained(name_or_path, **hub)
-            model, report = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 name_or_path, dtype=_dtype(dtype, place), use_safetensors=True, output_loading_info=True, **hub
             )
         except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            told = " ".join(str(error).split())[:300] or type(error).__name__
             raise CheckpointError(
-                f"The checkpoint {os.fspath(name_or_path)} cannot be loaded: {first_line} "
+                f"The checkpoint {os.fspath(name_or_path)} cannot be loaded: {told.rstrip('.!')}. "
                 "Check that its files are complete (config, processor, tokenizer, *.safetensors)."
             ) from error
+        model, report = loaded
         if missing := sorted(report["missing_keys"]):  # transformers would go on with random ones
             raise CheckpointError(
-                f"The checkpoint {os.fspath(name_or_path)} lacks {len(missing)} of its weights, among them {missing[0]}. "
-                "Download it again."
+                f"The checkpoint {os.fspath(name_or_path)} lacks {len(missing)} of its weights, among them "
+                f"{missing[0]}. Download it again."
             )
         commit = revision or getattr(model.config, "_commit_hash", None)
-        model.to(place)  # type: ignore[arg-type]  # transformers' decorator hides torch's signature
-        return cls(model, processor, checkpoint=os.fspath(name_or_path), revision=commit, **options)
+        return cls(model.to(place), processor, checkpoint=os.fspath(name_or_path), revision=commit, **options)
 
     @property
     @abstractmethod

@@ -130,10 +130,9 @@ def test_a_control_token_in_an_earlier_message_is_encoded_as_text() -> None:
     assert ids.count(identifier("<|image_pad|>")) == 8
 
 
-PIECES = st.sampled_from(
-    [*SPECIAL_TOKENS, *"<|image_ pad|> <| |> < > <image> </s> [INST] {{ é 红 😀 cat".split()]  # noqa: SIM905
-    + ["{% endif %}", "\n", " ", "\x00", "\ud83d", "\ude00", "\u202e", "e\u0301", "\U000f0000", "\U000f0001"]
-)
+WORDS = "<|image_ pad|> <| |> < > <image> </s> [INST] {{ é 红 😀 cat"
+ODD = ("{% endif %}", "\n", " ", "\x00", "\ud83d", "\ude00", "\u202e", "e\u0301", "\U000f0000", "\U000f0001")
+PIECES = st.sampled_from([*SPECIAL_TOKENS, *WORDS.split(), *ODD])
 HOSTILE = st.lists(PIECES | st.text(st.characters(exclude_categories=[]), max_size=6), max_size=8).map("".join)
 
 

@@ -1,0 +1,287 @@
+"""The adapter of the Qwen-VL family: pictures to tensors, grids, options, and loading from a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2VLImageProcessor
+
+import vlm_adapters_qwen.adapter
+from vlm_adapters import (
+    AdapterError,
+    CheckpointError,
+    GridRequest,
+    ImageError,
+    Message,
+    Prompt,
+    load_adapter,
+)
+from vlm_adapters.errors import OptionError
+from vlm_adapters_qwen.adapter import QwenAdapter
+from vlm_adapters_qwen.tiny import qwen2_5_vl
+
+
+@cache
+def adapter() -> QwenAdapter:
+    return qwen2_5_vl()
+
+
+def with_limits(**options: Any) -> QwenAdapter:
+    return QwenAdapter(adapter().model, adapter().processor, **options)
+
+
+def noise(height: int, width: int) -> Image.Image:
+    rng = np.random.default_rng(height * width)
+    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def shapes(of: QwenAdapter, *pictures: Image.Image) -> list[tuple[int, int]]:
+    inputs = of.preprocess([Prompt.chat([Message("user", (*pictures, "a cat"))])])
+    return [grid.shape for grid in of.locate_image_tokens(inputs)[0]]
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [((100, 150), (112, 140)), ((61, 47), (56, 56)), ((400, 700), (168, 280)), ((56, 84), (56, 84))],
+)
+def test_a_picture_is_resized_exactly_once(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    picture = noise(*size)
+    once = picture.resize(resized[::-1], Image.Resampling.BICUBIC)
+    expected = adapter().processor.image_processor(once, do_resize=False, return_tensors="pt")
+    tensors = adapter().preprocess([Prompt.describe(picture, "a cat")]).tensors
+    assert torch.equal(tensors["pixel_values"], expected["pixel_values"])
+    assert tensors["image_grid_thw"].tolist() == [[1, resized[0] // 14, resized[1] // 14]]
+
+
+@pytest.mark.parametrize("patch_size", [14, 16])
+def test_pictures_are_prepared_for_the_processors_own_patch_size(
+    monkeypatch: pytest.MonkeyPatch, patch_size: int
+) -> None:
+    calls: list[dict[str, Any]] = []
+    real = vlm_adapters_qwen.adapter.process_vision_info
+
+    def spy(conversation: Any, **options: Any) -> Any:
+        calls.append(options | {"pictures": [part["image"] for part in conversation[0]["content"]]})
+        return real(conversation, **options)
+
+    monkeypatch.setattr(vlm_adapters_qwen.adapter, "process_vision_info", spy)
+    monkeypatch.setattr(adapter().processor, "image_processor", Qwen2VLImageProcessor(patch_size=patch_size))
+    with_limits(max_pixels=10**6).process_pictures([noise(50, 60), noise(90, 30)])
+    (call,) = calls
+    assert call["image_patch_size"] == patch_size
+    assert [type(picture) for picture in call["pictures"]] == [Image.Image] * 2
+
+
+def test_the_published_limits_give_480_by_640_pixels_17_by_23_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter().processor, "image_processor", Qwen2VLImageProcessor())
+    published = with_limits()
+    inputs = published.preprocess([Prompt.describe(noise(480, 640), "a cat")])
+    ((grid,),) = published.locate_image_tokens(inputs)
+    assert grid.shape == (17, 23)
+    assert grid.box == (0, 0, 640, 480)
+    assert int(inputs.tensors["mm_token_type_ids"].sum()) == 391
+
+
+def test_a_larger_smallest_area_gives_a_finer_grid() -> None:
+    picture = noise(56, 112)
+    assert shapes(with_limits(), picture) == [(2, 4)]
+    assert shapes(with_limits(min_pixels=32 * 784), picture) == [(4, 8)]
+
+
+def test_a_smaller_largest_area_gives_a_coarser_grid() -> None:
+    assert shapes(with_limits(max_pixels=8 * 784), noise(112, 224)) == [(2, 4)]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"min_pixels": -1},
+        {"min_pixels": 0},
+        {"min_pixels": 783},
+        {"max_pixels": 0},
+        {"min_pixels": 5000, "max_pixels": 4000},
+        {"min_pixels": 10**9},
+        {"min_pixels": float("nan")},
+        {"max_pixels": "many"},
+    ],
+)
+def test_senseless_limits_are_refused_with_both_values(limits: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=r"min_pixels=.* and max_pixels=.* do not fit\. Give 784 \(one cell\) <= "):
+        with_limits(**limits)
+
+
+@pytest.mark.parametrize("size", [(5, 900), (900, 5)])
+def test_a_picture_too_narrow_for_the_limits_is_a_typed_error(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=rf"\({size[1]} x {size[0]}\) cannot be resized .* larger max_pixels"):
+        with_limits(min_pixels=784, max_pixels=784 * 4).preprocess([Prompt.describe(noise(*size), "a cat")])
+
+
+def test_a_picture_beyond_the_aspect_of_the_family_is_a_typed_error() -> None:
+    with pytest.raises(ImageError, match="aspect"):
+        adapter().preprocess([Prompt.chat([Message("user", (Image.new("RGB", (4000, 10)), "a cat"))])])
+
+
+def test_several_pictures_of_a_prompt_give_their_grids_in_order() -> None:
+    pictures = [noise(56, 112), noise(112, 56), noise(84, 84)]
+    first = Message("user", (pictures[0], "one", pictures[1]))
+    prompt = Prompt.chat([first, Message("assistant", ("two",)), Message("user", (pictures[2], "three"))], ["three"])
+    inputs = adapter().preprocess([prompt])
+    grids = adapter().locate_image_tokens(inputs)[0]
+    assert [grid.shape for grid in grids] == [(2, 4), (4, 2), (3, 3)]
+    assert [grid.picture for grid in grids] == [0, 1, 2]
+    assert [grid.box for grid in grids] == [(0, 0, 112, 56), (0, 0, 56, 112), (0, 0, 84, 84)]
+    positions = torch.cat([grid.tokens.flatten() for grid in grids])
+    assert positions.equal(inputs.tensors["mm_token_type_ids"][0].nonzero().flatten())
+    extracted = adapter().extract(inputs, GridRequest())[0]
+    assert [grids.attention.shape for grids in extracted] == [(1, 3, 4, 2, 4), (1, 3, 4, 4, 2), (1, 3, 4, 3, 3)]
+
+
+def test_prompts_with_unlike_numbers_of_pictures_share_a_batch() -> None:
+    one = Prompt.chat([Message("user", (noise(56, 84), "a cat"))])
+    two = Prompt.chat([Message("user", (noise(84, 56), noise(56, 56), "a dog and a very long text"))])
+    inputs = adapter().preprocess([two, one])
+    found = adapter().locate_image_tokens(inputs)
+    assert [[grid.shape for grid in grids] for grids in found] == [[(3, 2), (2, 2)], [(2, 3)]]
+
+
+def test_the_model_is_told_which_tokens_show_the_picture() -> None:
+    # Without them Qwen2.5-VL silently counts positions as if all were text, and attends otherwise.
+    inputs = adapter().preprocess([Prompt.describe(noise(112, 140), "a cat", ["cat"])])
+    assert "mm_token_type_ids" in inputs.tensors
+    blind = {name: tensor for name, tensor in inputs.tensors.items() if name != "mm_token_type_ids"}
+    with torch.no_grad():
+        told, untold = (adapter().model(**tensors).logits for tensors in (inputs.tensors, blind))
+    assert float((told - untold).abs().max()) > 1e-3
+
+
+def test_the_info_is_that_of_the_config() -> None:
+    info = adapter().info
+    assert (info.model_type, info.num_layers, info.attention_layers) == ("qwen2_5_vl", 3, (0, 1, 2))
+    assert (info.num_heads, info.hidden_size, info.cell) == (4, 64, (28, 28))
+    assert info.channels == 12
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("models") / "tiny"
+    adapter().model.save_pretrained(folder)
+    adapter().processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+def test_a_saved_checkpoint_is_loaded_by_its_model_type(checkpoint: Path) -> None:
+    loaded = load_adapter(checkpoint, device="cpu", dtype="float32")
+    assert isinstance(loaded, QwenAdapter)
+    assert loaded.info.checkpoint == str(checkpoint)
+    assert loaded.info.revision is None
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    prompt = Prompt.describe(noise(100, 150), "a cat on a mat", ["cat", "a mat"])
+    before, after = (of.extract(of.preprocess([prompt]), GridRequest())[0][0] for of in (adapter(), loaded))
+    assert torch.equal(before.attention, after.attention)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("auto", torch.float32), ("bfloat16", torch.bfloat16), (torch.float16, torch.float16), ("float32", torch.float32)],
+)
+def test_the_precision_is_the_one_asked_for(checkpoint: Path, dtype: Any, expected: torch.dtype) -> None:
+    loaded: Any = load_adapter(checkpoint, device=torch.device("cpu"), dtype=dtype)
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {expected}
+
+
+def test_options_of_the_family_pass_through(checkpoint: Path) -> None:
+    loaded: Any = load_adapter(checkpoint, device="cpu", min_pixels=1568, max_pixels=784 * 20)
+    assert (loaded.min_pixels, loaded.max_pixels) == (1568, 784 * 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"dtype": "float99"}, "Unknown dtype 'float99'. Use auto, float32"),
+        ({"dtype": "nn"}, "Unknown dtype 'nn'"),
+        ({"device": "gpu0"}, "Unknown device 'gpu0'"),
+        ({"min_pixel": 3136}, "QwenAdapter has no option min_pixel. Its options are: min_pixels, max_pixels"),
+    ],
+)
+def test_senseless_options_are_typed_errors(checkpoint: Path, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        load_adapter(checkpoint, **{"device": "cpu", **options})
+    assert told in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no directory here"):
+        load_adapter(tmp_path / "nowhere", device="cpu")
+
+
+def without_a_layer(path: Path) -> None:
+    weights = load_file(path)
+    save_file({name: w for name, w in weights.items() if "layers.1." not in name}, path, metadata={"format": "pt"})
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def as_a_pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 100\n", encoding="utf-8")
+
+
+def of_another_size(path: Path) -> None:
+    path.write_text(path.read_text(encoding="utf-8").replace('"hidden_size": 64', '"hidden_size": 128'))
+
+
+HALF: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "no weights": ("model.safetensors", remove, "no file named model.safetensors"),
+    "weights cut off": ("model.safetensors", cut_off, "header"),
+    "weights as a pointer": ("model.safetensors", as_a_pointer, "header"),
+    "a layer missing": (
+        "model.safetensors",
+        without_a_layer,
+        "lacks 12 of its weights, among them model.language_model",
+    ),
+    "weights of another size": ("config.json", of_another_size, "mismatched"),
+    "no config": ("config.json", remove, "No config.json"),
+    "no processor": ("processor_config.json", remove, "image processor"),
+    "a broken processor": ("processor_config.json", as_a_pointer, "not a valid JSON"),
+    "no tokenizer": ("tokenizer.json", remove, "tokenizer"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "told"), HALF.values(), ids=HALF)
+def test_half_a_checkpoint_is_told_in_one_line(
+    copy: Path, name: str, change: Callable[[Path], None], told: str
+) -> None:
+    change(copy / name)
+    with pytest.raises(CheckpointError) as caught:
+        load_adapter(copy, device="cpu")
+    assert told in str(caught.value)
+    assert str(copy) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_a_checkpoint_without_a_chat_template_is_told(copy: Path) -> None:
+    (copy / "chat_template.jinja").unlink()
+    loaded = load_adapter(copy, device="cpu")
+    with pytest.raises(AdapterError, match="chat template"):
+        loaded.preprocess([Prompt.describe(noise(56, 56), "a cat")])
