@@ -91,7 +91,7 @@ class TransformersBackbone(ABC):
                 f"The checkpoint {os.fspath(name_or_path)} lacks {len(missing)} of its weights, among them "
                 f"{missing[0]}. Download it again."
             )
-        commit = revision or getattr(model.config, "_commit_hash", None)
+        commit = getattr(model.config, "_commit_hash", None) or revision  # a branch moves, a commit stays
         return cls(model.to(place), processor, checkpoint=os.fspath(name_or_path), revision=commit, **options)
 
     @property

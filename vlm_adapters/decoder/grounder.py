@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vlm_adapters.backbone import BackboneAdapter, GridRequest, Grids, place_map
-from vlm_adapters.decoder.unet import UNet, UNetConfig
+from vlm_adapters.decoder.unet import UNet, UNetConfig, normalise
 from vlm_adapters.embedded import alias_of, embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, DecoderError
 from vlm_adapters.files import whole_file, write_json
@@ -121,8 +121,7 @@ class GroundedVLM:
         maps, box = stack_channels([grids for grids in extracted if grids.grid.picture == 0])
         logits = self.decoder(maps.to(next(self.decoder.parameters()).device))
         probabilities = place_map(logits, box, size, outside=float("-inf")).sigmoid().cpu().numpy()
-        shares = maps.float() / maps.float().sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
-        heat = place_map(shares.mean(dim=1), box, size).cpu().numpy()
+        heat = place_map(normalise(maps).mean(dim=1), box, size).cpu().numpy()
         return Grounding(
             picture,
             prompt.text,
