@@ -55,7 +55,7 @@ pipeline_tag: image-text-to-text
 ---
 # tiny-qwen2_5_vl
 
-A `Qwen2_5_VLForConditionalGeneration` of about 1.2 million parameters that describes synthetic scenes of coloured
+A `Qwen2_5_VLForConditionalGeneration` of 0.93 million parameters that describes synthetic scenes of coloured
 shapes. It exists so that `vlm-adapters` works offline: the class, the processors and the file formats are the real
 ones, the sizes are not, and it knows nothing of photographs.
 
@@ -204,6 +204,8 @@ def save(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcess
         (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         processor.save_pretrained(new)
         (new / "README.md").write_text(MODEL_CARD)
+        for file in new.iterdir():
+            file.chmod(0o644)
         if out.exists():
             out.rename(Path(folder) / "old")
         new.rename(out)

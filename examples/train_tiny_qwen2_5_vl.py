@@ -35,7 +35,7 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 
 from vlm_adapters.data.scenes import SHAPES, Scenes
 
-TRAIN_SEED, HELD_OUT_SEED = 1, 2
+TRAIN_SEED, WATCH_SEED = 1, 2
 LEARNING_RATE = 2e-3
 WARM_UP = 100
 VISION_STEPS, EASY_STEPS, CAPTION_STEPS = 1200, 200, 1800
@@ -119,7 +119,7 @@ def assert_equal_to_stock(trainee: Trainee, processor: Qwen2_5_VLProcessor) -> N
     Raises:
         RuntimeError: They differ.
     """
-    for sample in Scenes(3, seed=HELD_OUT_SEED):
+    for sample in Scenes(3, seed=WATCH_SEED):
         rng, batches = np.random.default_rng(0), SceneBatches(processor, 0, 1)
         batch = batches.collate([(sample, resize(processor, sample))], rng)
         for k, answer in enumerate(batch.answers[0]):
@@ -188,7 +188,7 @@ def train(trainee: Trainee, processor: Qwen2_5_VLProcessor, state: Path, *, resu
         trainee.load_state_dict(saved["trainee"])
         optimizer.load_state_dict(saved["optimizer"])
         done = saved["step"]
-    held_out = list(itertools.islice(SceneBatches(processor, HELD_OUT_SEED, 32), 3))
+    held_out = list(itertools.islice(SceneBatches(processor, WATCH_SEED, 32), 3))
     started, total = time.monotonic(), VISION_STEPS + CAPTION_STEPS
     for step, batch in zip(range(done, total), _stream(processor, done), strict=False):
         for group in optimizer.param_groups:

@@ -123,7 +123,7 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
     body = _stack(
         [_beside(columns[start : start + FIGURE_COLUMNS]) for start in range(0, len(columns), FIGURE_COLUMNS)]
     )
-    legend = "Above: where the model looks as it reads the phrase (bright = much). Below: the mask decoded from it"
+    legend = "Above: where the heads look that agree best with the mask (bright = much). Below: the mask"
     legend += "; score: the mean probability inside it"
     legend += "." if truth is None else "; black line: the true outline."
     width = max(body.width, 2 * PANEL + GAP)

@@ -40,6 +40,11 @@ def adapters(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
+def opened(path: str | Path) -> Image.Image:
+    with Image.open(path) as file:
+        return file.copy()
+
+
 def phrase_options(scene: Sample) -> list[str]:
     return [option for phrase in scene.phrases for option in ("--phrase", phrase.text)]
 
@@ -52,11 +57,11 @@ def test_ground_writes_overlay_masks_and_json_that_agree(
     report = json.loads((out / "grounding.json").read_text())
     assert [found["text"] for found in report["phrases"]] == [phrase.text for phrase in scene.phrases]
     for index, found in enumerate(report["phrases"]):
-        mask = np.asarray(Image.open(out / f"mask_{index:02d}.png"))
+        mask = np.asarray(opened(out / f"mask_{index:02d}.png"))
         assert (decode_rle(found["mask"]) == mask.astype(bool)).all()
         assert mask.shape == (scene.image.height, scene.image.width)
         assert report["text"][slice(*found["span"])] == found["text"]
-    assert Image.open(out / "overlay.png").width > scene.image.width
+    assert opened(out / "overlay.png").width > scene.image.width
     assert not list(out.glob("*.tmp"))
 
 
@@ -123,7 +128,7 @@ def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
     report = json.loads(capsys.readouterr().out)
     assert [entry["phrase"] for entry in report] == [phrase.text for phrase in scene.phrases]
     for entry in report:
-        assert Image.open(entry["file"]).width > 0
+        assert opened(entry["file"]).width > scene.image.width
         entropies = [head["entropy"] for head in entry["sharpest"]]
         assert entropies == sorted(entropies)
         assert len(entropies) == 3

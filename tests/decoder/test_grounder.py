@@ -153,14 +153,15 @@ def test_nothing_is_found_outside_the_box_of_a_crop() -> None:
     assert found.map[:5].max() == 0
 
 
-def test_the_map_is_the_mean_over_heads_of_maps_divided_by_their_sums() -> None:
-    # One head looks at the left cell, weakly; two look at the right one, strongly.
-    maps = torch.tensor([[[[[0.001, 0.0]], [[0.0, 0.9]], [[0.0, 0.5]]]]])
+def test_the_map_is_the_mean_of_the_four_maps_that_lie_most_on_the_mask() -> None:
+    # The mask is the left cell. Two heads look there, one of them weakly; two look half there; one looks elsewhere.
+    maps = torch.tensor([[[[[0.9, 0.0]], [[0.001, 0.0]], [[0.2, 0.2]], [[0.1, 0.1]], [[0.0, 0.9]]]]])
     adapter = FixedMaps([grids_of(maps, (0, 0, 20, 10))])
     (found,) = GroundedVLM(adapter, threshold()).ground(Image.new("RGB", (20, 10)), TEXT, ["a cat"]).phrases
     assert found.map.dtype == np.float32
-    np.testing.assert_allclose(found.map[:, :5], 0.5, atol=1e-6)
-    np.testing.assert_allclose(found.map[:, 15:], 1.0, atol=1e-6)
+    # Left (1 + 1 + 1/2 + 1/2) / 4, right (0 + 0 + 1/2 + 1/2) / 4; the largest becomes 1.
+    np.testing.assert_allclose(found.map[:, :5], 1.0, atol=1e-6)
+    np.testing.assert_allclose(found.map[:, 15:], 1 / 3, atol=1e-6)
 
 
 def test_a_map_of_zeros_stays_zero() -> None:

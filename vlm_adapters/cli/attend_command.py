@@ -48,12 +48,11 @@ def command(
     from vlm_adapters.backbone import GridRequest
     from vlm_adapters.decoder.heads import rank_heads
     from vlm_adapters.files import write_json
-    from vlm_adapters.images import load_image
     from vlm_adapters.loading import load_adapter
     from vlm_adapters.prompt import Prompt
     from vlm_adapters.render import heat_sheet, write_png
 
-    prompt = Prompt.describe(load_image(picture), text, phrases_of(text, phrase, span))
+    prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))
     adapter = load_adapter(model, device=device, dtype=dtype)
     report: list[dict[str, Any]] = []
     for grids in adapter.extract(adapter.preprocess([prompt]), GridRequest())[0]:

@@ -46,10 +46,10 @@ def command(
     """
     from vlm_adapters.coco import grounding_to_dict
     from vlm_adapters.decoder.grounder import GroundedVLM
-    from vlm_adapters.images import load_image
+    from vlm_adapters.prompt import Prompt
 
-    image, phrases = load_image(picture), phrases_of(text, phrase, span)  # before the model: a mistake shows at once
-    grounding = GroundedVLM.from_pretrained(model, device=device, dtype=dtype).ground(image, text, phrases)
+    prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
+    grounding = GroundedVLM.from_pretrained(model, device=device, dtype=dtype).ground_all([prompt])[0]
     files = write_grounding(grounding, out)
     if as_json:
         typer.echo(json.dumps({"files": [str(file) for file in files], **grounding_to_dict(grounding)}))

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.nn import functional
 
 from vlm_adapters.backbone import BackboneAdapter, GridRequest, Grids, place_map
 from vlm_adapters.decoder.unet import UNet, UNetConfig, normalise
@@ -31,6 +32,9 @@ WEIGHTS_FILE = "model.safetensors"
 EMBEDDED_FOLDER = "decoder"
 """Where an embedded backbone keeps the decoder that was trained on it."""
 
+AGREEING_HEADS = 4
+"""How many heads the map of a grounded phrase shows: the mean over all is led by those that look at everything."""
+
 
 @dataclass(frozen=True)
 class GroundedPhrase:
@@ -41,8 +45,8 @@ class GroundedPhrase:
         mask: `(H, W)` bool at the picture's size; all false where nothing was found.
         box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
         score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty.
-        map: `(H, W)` float32 in [0, 1], 1 at its peak: mean over layers and heads of the phrase's attention maps, each
-            divided by its sum.
+        map: `(H, W)` float32 in [0, 1], 1 at its peak: where the heads look that agree best with the mask (see
+            `agreeing_maps`).
     """
 
     phrase: Phrase
@@ -110,8 +114,7 @@ class GroundedVLM:
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         """Ground a batch of prompts, each in its first picture."""
-        inputs = self.adapter.preprocess(prompts)
-        extracted = self.adapter.extract(inputs, self.request)
+        extracted = self.adapter.extract(self.adapter.preprocess(prompts), self.request)
         with torch.no_grad():
             return [self._grounding(prompt, grids) for prompt, grids in zip(prompts, extracted, strict=True)]
 
@@ -119,9 +122,10 @@ class GroundedVLM:
         picture = prompt.pictures[0]
         size = picture.height, picture.width
         maps, box = stack_channels([grids for grids in extracted if grids.grid.picture == 0])
-        logits = self.decoder(maps.to(next(self.decoder.parameters()).device))
+        maps = maps.to(next(self.decoder.parameters()).device)
+        logits = self.decoder(maps)
         probabilities = place_map(logits, box, size, outside=float("-inf")).sigmoid().cpu().numpy()
-        heat = place_map(normalise(maps).mean(dim=1), box, size).cpu().numpy()
+        heat = place_map(agreeing_maps(maps, logits.sigmoid()), box, size).cpu().numpy()
         return Grounding(
             picture,
             prompt.text,
@@ -135,7 +139,10 @@ class GroundedVLM:
         """Write the decoder (`model.safetensors`) and `config.json`, which names the backbone and its revision."""
         info = self.adapter.info
         with whole_file(Path(folder, WEIGHTS_FILE)) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in self.decoder.state_dict().items()}, temporary)
+            # save_file would write a file that its owner alone can read
+            temporary.write_bytes(
+                save({name: tensor.contiguous() for name, tensor in self.decoder.state_dict().items()})
+            )
         request = asdict(self.request)
         write_json(
             Path(folder, CONFIG_FILE),
@@ -224,6 +231,23 @@ def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, flo
     return torch.cat(channels, dim=1), finest.box
 
 
+def agreeing_maps(maps: Tensor, probabilities: Tensor) -> Tensor:
+    """One map per phrase: the mean of the few attention maps that lie most on its mask, each divided by its sum.
+
+    Args:
+        maps: `(P, C, h, w)` attention, not negative.
+        probabilities: `(P, h', w')` of the mask, in [0, 1], over the same region.
+
+    Returns:
+        `(P, h, w)` float32, not negative.
+    """
+    shares = normalise(maps)
+    pooled = functional.adaptive_avg_pool2d(probabilities.float()[:, None], (shares.shape[2], shares.shape[3]))
+    agreement = (shares * pooled).sum(dim=(2, 3))
+    best = agreement.topk(min(AGREEING_HEADS, shares.shape[1]), dim=1).indices
+    return shares.gather(1, best[:, :, None, None].expand(-1, -1, *shares.shape[-2:])).mean(dim=1)
+
+
 def _grounded(phrase: Phrase, probability: NDArray[np.float32], attention: NDArray[np.float32]) -> GroundedPhrase:
     mask = probability > 0.5
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -242,8 +266,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
+        with_decoder = [name for name, path in embedded_checkpoints().items() if (path / EMBEDDED_FOLDER).is_dir()]
+        missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
         raise CheckpointError(
-            f"No decoder can be read from {folder}: {error}. Give a folder written by GroundedVLM.save_pretrained "
-            f"({CONFIG_FILE} and {WEIGHTS_FILE}), or train one for this backbone."
+            f"No decoder can be read from {folder}: "
+            f"{'it has no ' + ' and no '.join(missing) if missing else error}. Give a folder written by "
+            f"GroundedVLM.save_pretrained, or an embedded model that has one: {', '.join(with_decoder) or 'none'}."
         ) from error
     return config, weights
