@@ -80,3 +80,13 @@ def test_the_plugin_of_the_tutorial_is_listed_and_conforms(tmp_path: Path) -> No
     (tmp_path / "test_internvl.py").write_text(test, encoding="utf-8")
     found = run([sys.executable, "-m", "pytest", "--collect-only", "-q", str(tmp_path)], tmp_path, PYTHONPATH=str(site))
     assert "check_rows_equal_eager" in found
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    folder = ROOT / "vlm_adapters" / "embedded" / "tiny-qwen2_5_vl"
+    measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
+    rows = re.findall(
+        r"^\| ((?:mean IoU|shape words)[^|]*) \| ([\d.]+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert rows
+    assert {name: float(value) for name, value in rows} == {name: measured[name] for name, _ in rows}
