@@ -22,32 +22,12 @@ from transformers import (
 
 from vlm_adapters.data.scenes import COLOURS, DOTS, SHAPES
 from vlm_adapters.prompt import DESCRIBE_QUESTION
+from vlm_adapters_qwen.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 VOCABULARY = 512
 PATCH, MERGE = 8, 2
 CELL_PIXELS = (PATCH * MERGE) ** 2
 FEWEST_CELLS, MOST_CELLS = 180, 216
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-# Texts are written as they are: no part of the template strips white space.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
-    "{% elif part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}"
-    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
 MODEL_CARD = """---
 license: apache-2.0
 library_name: transformers
