@@ -2,13 +2,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PICTURE ?=
-TEXT ?=
+export PICTURE ?=
+export TEXT ?=
 
 .PHONY: demo test lint clean
 
 demo: .venv/ready  ## Ground an embedded scene, and PICTURE with TEXT if given; figures go to demo_output/.
-	$(BIN)/adapters demo $(if $(PICTURE),"$(PICTURE)" "$(TEXT)")
+	$(BIN)/adapters demo $${PICTURE:+"$$PICTURE" "$$TEXT"}
 
 test: .venv/ready  ## Run every test.
 	$(BIN)/python -m pytest

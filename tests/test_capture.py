@@ -18,8 +18,9 @@ from transformers import (
     PreTrainedConfig,
     StaticCache,
 )
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from vlm_adapters.capture import RowPlan, capture_rows
+from vlm_adapters.capture import RowPlan, capture_rows, install
 from vlm_adapters.errors import CaptureError
 
 SIZES: dict[str, Any] = {
@@ -218,6 +219,64 @@ def test_a_static_cache_is_an_error_that_says_what_to_do() -> None:
         capture_rows(model, [plan([4], [0])], [0]),
     ):
         model(ids, past_key_values=cache)
+
+
+def test_a_cache_that_was_rolled_back_is_an_error() -> None:
+    ids, _ = tokens([16])
+    model = grouped()
+    cache = DynamicCache(config=model.config)
+
+    def roll_back() -> None:
+        with torch.no_grad(), capture_rows(model, [plan([12], [0])], [0]):
+            model(ids[:, :10], past_key_values=cache)
+            cache.crop(-5)
+            model(ids[:, 10:], past_key_values=cache)
+
+    with pytest.raises(CaptureError, match="do not roll it back"):
+        roll_back()
+
+
+def test_rows_of_another_model_run_in_the_block_are_not_taken() -> None:
+    ids, mask = tokens([10])
+    model, other = grouped(), multi_head()
+    wanted = [plan([7], [0, 3])]
+    with torch.no_grad(), capture_rows(other, wanted, [0]):
+        other(ids)
+    with torch.no_grad(), capture_rows(model, wanted, [0]) as recorder:
+        other(ids)
+        model(ids)
+        other(ids)
+    expected = eager_attention(grouped(), ids, mask)[0][0][:, 7, [0, 3]]
+    torch.testing.assert_close(recorder.maps[0][0][0], expected, atol=1e-5, rtol=0)
+
+
+def test_rows_are_float32_under_autocast() -> None:
+    ids, _ = tokens([10])
+    model = grouped()
+    captured: dict[str, Tensor] = {}
+
+    def watch(_: Any, __: Any, kwargs: Any, ___: Any) -> None:
+        captured["hidden"] = kwargs["hidden_states"].detach()
+
+    model.model.layers[0].self_attn.register_forward_hook(watch, with_kwargs=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), capture_rows(model, [plan([7], [0, 3])], [0]) as found:
+        model(ids)
+    attention = model.model.layers[0].self_attn
+    rotary = model.model.rotary_emb(captured["hidden"], torch.arange(10)[None])
+    with torch.autocast("cpu", torch.bfloat16):
+        query, key = attention.q_proj(captured["hidden"]), attention.k_proj(captured["hidden"])
+    query, key = (states.view(1, 10, -1, 8).transpose(1, 2) for states in (query, key))
+    query, key = apply_rotary_pos_emb(query, key, *rotary)
+    scores = query[0, :, 7].float()[:, None] @ key[0].float().repeat_interleave(2, 0)[:, :8].transpose(1, 2) * 8**-0.5
+    assert found.maps[0][0].dtype == torch.float32
+    torch.testing.assert_close(found.maps[0][0][0], scores.softmax(-1)[:, 0, [0, 3]], atol=1e-6, rtol=0)
+
+
+def test_a_kernel_beside_which_no_rows_can_be_taken_is_refused() -> None:
+    model = grouped()
+    model.config._attn_implementation_internal = "flash_attention_2"  # noqa: SLF001 (no such kernel here)
+    with pytest.raises(CaptureError, match=r"'flash_attention_2' yet. Load the model with sdpa or eager"):
+        install(model)
 
 
 def test_rows_that_never_came_are_an_error() -> None:

@@ -35,8 +35,8 @@ def lines(page: str) -> list[str]:
     return [line for block in blocks(page, "bash") for line in block.splitlines()]
 
 
-@pytest.mark.parametrize("code", blocks("README.md", "python"))
-def test_the_python_of_the_readme_runs(code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", blocks("README.md", "python") + blocks("plugins/qwen/README.md", "python"))
+def test_the_python_of_the_documentation_runs(code: str, tmp_path: Path) -> None:
     assert run([sys.executable, "-c", code], tmp_path)
 
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
         Grids,
         ImageGrid,
         place_map,
+        resolve_heads,
+        resolve_layers,
     )
-    from vlm_adapters.decoder.grounder import GroundedVLM, Grounding
+    from vlm_adapters.decoder.grounder import GroundedPhrase, GroundedVLM, Grounding
     from vlm_adapters.errors import (
         AdapterError,
         CaptureError,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         DecoderError,
         ImageError,
         OptionError,
+        OutputError,
         PhraseError,
         PluginError,
         PromptError,
@@ -56,12 +59,14 @@ __all__ = [
     "DecoderError",
     "GridRequest",
     "Grids",
+    "GroundedPhrase",
     "GroundedVLM",
     "Grounding",
     "ImageError",
     "ImageGrid",
     "Message",
     "OptionError",
+    "OutputError",
     "Phrase",
     "PhraseError",
     "PluginError",
@@ -76,13 +81,16 @@ __all__ = [
     "load_adapter",
     "load_image",
     "place_map",
+    "resolve_heads",
+    "resolve_layers",
 ]
 
 _NAMES_BY_MODULE = {
-    "backbone": "BackboneAdapter BackboneInfo BackboneInputs GridRequest Grids ImageGrid place_map",
-    "decoder.grounder": "GroundedVLM Grounding",
-    "errors": "AdapterError CaptureError CheckpointError DataError DecoderError ImageError OptionError PhraseError "
-    "PluginError PromptError RequestError UnknownAdapterError",
+    "backbone": "BackboneAdapter BackboneInfo BackboneInputs GridRequest Grids ImageGrid place_map resolve_heads "
+    "resolve_layers",
+    "decoder.grounder": "GroundedPhrase GroundedVLM Grounding",
+    "errors": "AdapterError CaptureError CheckpointError DataError DecoderError ImageError OptionError OutputError "
+    "PhraseError PluginError PromptError RequestError UnknownAdapterError",
     "hookspecs": "hookimpl",
     "images": "load_image",
     "loading": "load_adapter",

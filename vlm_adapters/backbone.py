@@ -6,9 +6,10 @@ language model; `h, w` cells of a grid, `H, W` pixels of a picture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from operator import index
+from typing import Literal, Protocol, SupportsIndex, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch.nn import functional
 
 from vlm_adapters.errors import RequestError
 from vlm_adapters.prompt import Prompt
+
+OptionValue = str | int | float | bool | None
 
 LayerChoice = int | Sequence[int] | None
 """Which layers: none = all, an int = the last n, a list = these, negatives counted from the end."""
@@ -35,6 +38,7 @@ class BackboneInfo:
         hidden_size: Width `D` of the language model.
         cell: Pixels `(height, width)` of the resized picture that one image token covers.
         grids_per_picture: Grids that every picture has.
+        options: Names and values of the adapter's own options, such as `min_pixels`.
     """
 
     model_type: str
@@ -46,6 +50,7 @@ class BackboneInfo:
     hidden_size: int
     cell: tuple[int, int]
     grids_per_picture: int = 1
+    options: tuple[tuple[str, OptionValue], ...] = ()
 
     @property
     def channels(self) -> int:
@@ -139,6 +144,9 @@ class GridRequest:
         for name, allowed in (("align", ("token", "predictor")), ("reduce", ("mean", "max", "none"))):
             if getattr(self, name) not in allowed:
                 raise RequestError(f"{name}={getattr(self, name)!r} is unknown. Use one of {', '.join(allowed)}.")
+        for name in ("layers", "heads", "hidden_layers", "phrase_hidden_layers"):
+            # Plain values, so that a request compares and is saved as it was meant.
+            object.__setattr__(self, name, _plain(name, getattr(self, name), count=name != "heads"))
 
 
 @dataclass(frozen=True)
@@ -186,7 +194,11 @@ class BackboneAdapter(Protocol):
     """A frozen vision-language model that tells where its words look."""
 
     name: str
-    info: BackboneInfo
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What a consumer must know of the backbone."""
+        ...
 
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
         """Turn prompts into what the model takes. Uses no network.
@@ -210,6 +222,21 @@ class BackboneAdapter(Protocol):
         ...
 
 
+def _plain(name: str, choice: object, *, count: bool) -> int | tuple[int, ...] | None:
+    """A choice as None, int or tuple of ints, whatever whole numbers it came as."""
+    try:
+        if choice is None:
+            return None
+        if count and not isinstance(choice, Iterable):
+            return index(cast("SupportsIndex", choice))
+        if not isinstance(choice, str):
+            return tuple(index(entry) for entry in cast("Iterable[SupportsIndex]", choice))
+    except TypeError:
+        pass
+    number = "a number (the last so many), " if count else ""
+    raise RequestError(f"{name}={choice!r} names nothing. Give None for all, {number}or a list of whole numbers.")
+
+
 def resolve_layers(choice: LayerChoice, available: Sequence[int]) -> tuple[int, ...]:
     """Apply the one rule for choosing layers.
 
@@ -228,12 +255,12 @@ def resolve_layers(choice: LayerChoice, available: Sequence[int]) -> tuple[int, 
                 f"The last {choice} layers were asked for; there are {len(available)}: {_listed(available)}."
             )
         return tuple(available[len(available) - choice :])
-    for index in choice:
-        if (index >= 0 and index not in available) or index < -len(available):
+    for layer in choice:
+        if (layer >= 0 and layer not in available) or layer < -len(available):
             raise RequestError(
-                f"Layer {index} is not available. There are {_listed(available)}; negatives count from the end."
+                f"Layer {layer} is not available. There are {_listed(available)}; negatives count from the end."
             )
-    return tuple(index if index >= 0 else available[index] for index in choice)
+    return tuple(layer if layer >= 0 else available[layer] for layer in choice)
 
 
 def resolve_heads(choice: Sequence[int] | None, count: int) -> tuple[int, ...]:
@@ -244,10 +271,10 @@ def resolve_heads(choice: Sequence[int] | None, count: int) -> tuple[int, ...]:
     """
     if choice is None:
         return tuple(range(count))
-    for index in choice:
-        if not -count <= index < count:
-            raise RequestError(f"Head {index} is out of range: the backbone has heads 0 to {count - 1}.")
-    return tuple(index % count for index in choice)
+    for head in choice:
+        if not -count <= head < count:
+            raise RequestError(f"Head {head} is out of range: the backbone has heads 0 to {count - 1}.")
+    return tuple(head % count for head in choice)
 
 
 def place_map(

@@ -24,6 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vlm_adapters.errors import CaptureError
 
 PREFIX = "vlm_adapters_"
+KERNELS = ("sdpa", "eager")
 
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -69,14 +70,23 @@ class RowRecorder:
     """
 
     def __init__(
-        self, plans: Sequence[RowPlan], layers: Collection[int], reduce: Literal["mean", "max", "none"] = "mean"
+        self,
+        model: nn.Module,
+        plans: Sequence[RowPlan],
+        layers: Collection[int],
+        reduce: Literal["mean", "max", "none"] = "mean",
     ) -> None:
         self.maps: dict[int, list[Tensor]] = {}
+        self._modules = frozenset(map(id, model.modules()))
         self._plans = tuple(plans)
         self._layers = frozenset(layers)
         self._reduce = reduce
         self._seen: dict[int, int] = {}
         self._recorded: dict[int, int] = {}
+
+    def wants(self, module: nn.Module) -> bool:
+        """Whether this attention module is one of the model's own, and its layer is asked for."""
+        return id(module) in self._modules and getattr(module, "layer_idx", None) in self._layers
 
     def record(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, options: _ScoreOptions) -> None:
         """Compute and keep the rows of this call's queries.
@@ -85,11 +95,9 @@ class RowRecorder:
             layer: Index of the layer.
             query: `(B, n, Sq, d)` after rotation.
             key: `(B, n_kv, Sk, d)` after rotation, cached keys first.
-            mask: None, `(B, 1, Sq, Sk)` bool or additive float, or `(B, Sk)` padding mask.
+            mask: None (the kernel masks causally by itself), or `(B, 1, Sq, Sk)` bool or additive float.
             options: What else changes a score.
         """
-        if layer not in self._layers:
-            return
         if query.shape[0] != len(self._plans):
             raise CaptureError(
                 f"Rows were planned for {len(self._plans)} sequences, the model ran {query.shape[0]}. "
@@ -98,10 +106,10 @@ class RowRecorder:
         start = self._seen.get(layer, 0)
         end = self._seen[layer] = start + query.shape[2]
         first_key = end - key.shape[2]
-        if first_key < 0:
+        if first_key < 0 or (first_key > 0 and options.sliding_window is None):
             raise CaptureError(
                 f"Layer {layer} sees {key.shape[2]} keys after {end} tokens. "
-                "Begin capturing with an empty dynamic cache."
+                "Begin capturing with an empty dynamic cache, and do not roll it back."
             )
         for index, plan in enumerate(self._plans):
             rows = plan.rows.to(query.device)
@@ -113,7 +121,7 @@ class RowRecorder:
                 query[index][:, rows[here] - start], key[index], _mask_of(mask, index, rows[here] - start), options
             )
             positions = torch.arange(first_key, end, device=query.device)
-            if mask is None or mask.ndim == 2:
+            if mask is None:
                 scores = scores.masked_fill(~_visible(rows[here], positions, options), float("-inf"))
             weights = _softmax(scores, options.sinks)
             self._keep(layer, index, here, _columns(weights, plan.columns.to(query.device) - first_key))
@@ -128,13 +136,12 @@ class RowRecorder:
         if self._reduce == "none":
             target[here] = by_row
         elif self._reduce == "max":
-            for row, group in zip(by_row, groups[here].tolist(), strict=True):
-                torch.maximum(target[group], row, out=target[group])
+            owners = groups[here][:, None, None].expand_as(by_row)
+            target.scatter_reduce_(0, owners, by_row, "amax")
         else:
-            share = 1.0 / groups.bincount()[groups[here]]
-            # index_add_ would add in an undefined order on a GPU.
-            for row, group, part in zip(by_row, groups[here].tolist(), share, strict=True):
-                target[group] += row * part
+            # A product, for index_add_ would add in an undefined order on a GPU.
+            shares = torch.eye(len(target), device=weights.device)[:, groups] / groups.bincount()[groups]
+            target += torch.einsum("gr,rnc->gnc", shares[:, here], by_row)
         self._recorded[layer] = self._recorded.get(layer, 0) + int(here.sum())
 
     def _empty(self, plan: RowPlan, weights: Tensor) -> Tensor:
@@ -192,10 +199,11 @@ def capture_rows(
         The recorder; its `maps` are complete when the block ends.
 
     Raises:
-        CaptureError: Rows cannot be computed exactly: unknown score bias, unknown kernel, static cache.
+        CaptureError: Rows cannot be computed exactly: unknown score bias, another kernel than sdpa or eager, a cache
+            that is static or rolled back.
     """
     install(model)
-    recorder = RowRecorder(plans, layers, reduce)
+    recorder = RowRecorder(model, plans, layers, reduce)
     token = _active.set(recorder)
     try:
         yield recorder
@@ -213,11 +221,12 @@ def install(model: PreTrainedModel) -> None:
     base = config._attn_implementation  # noqa: SLF001 (transformers has no public reader)
     if base.startswith(PREFIX):
         return
-    name = PREFIX + base
-    if base not in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys():
+    if base not in KERNELS:
         raise CaptureError(
-            f"The attention kernel {base!r} has no known mask. Load the model with sdpa, eager or a flash kernel."
+            f"Rows cannot be taken beside the attention kernel {base!r} yet. "
+            f"Load the model with {' or '.join(KERNELS)}."
         )
+    name = PREFIX + base
     AttentionInterface.register(name, partial(_attend, base))
     # Without its mask function transformers would drop the mask silently.
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
@@ -235,9 +244,9 @@ def _attend(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     output = _kernel(base, module)(module, query, key, value, attention_mask, **kwargs)
-    if (recorder := _active.get()) is not None:
+    if (recorder := _active.get()) is not None and recorder.wants(module):
         options = _score_options(module, query, kwargs)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
             recorder.record(cast("int", module.layer_idx), query, key, attention_mask, options)
     return output
 
@@ -245,7 +254,10 @@ def _attend(
 def _kernel(base: str, module: nn.Module) -> Kernel:
     if base == "eager":
         # The eager function is no registry entry: every modelling file has its own.
-        return cast("Kernel", vars(sys.modules[type(module).__module__])["eager_attention_forward"])
+        for kind in type(module).__mro__:
+            if kernel := vars(sys.modules[kind.__module__]).get("eager_attention_forward"):
+                return cast("Kernel", kernel)
+        raise CaptureError(f"{type(module).__name__} has no eager attention function. Load the model with sdpa.")
     return cast("Kernel", ALL_ATTENTION_FUNCTIONS[base])
 
 
@@ -288,8 +300,7 @@ def _mask_of(mask: Tensor | None, index: int, rows: Tensor) -> Tensor | None:
     """Mask of one sequence's rows, broadcastable to `(n, R, Sk)`."""
     if mask is None:
         return None
-    one = mask[index if mask.shape[0] > 1 else 0]
-    return one.bool() if mask.ndim == 2 else one[:, rows]
+    return mask[index if mask.shape[0] > 1 else 0][:, rows]
 
 
 def _visible(rows: Tensor, keys: Tensor, options: _ScoreOptions) -> Tensor:

@@ -123,18 +123,23 @@ def tokenize(
     control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     control_tokens += tokenizer.convert_ids_to_tokens(sorted(image_ids))
     sequence = TokenSequence()
-    start = 0
-    for (begin, end), picture in zip([*rendered.slots, (len(rendered.text),) * 2], [*pictures, ((), ())], strict=True):
-        for piece in _pieces(rendered.text, (start, begin), rendered.user_spans, control_tokens):
-            ids, offsets = _encode(tokenizer, rendered.text[slice(*piece)], opening=piece[0] == 0)
-            if image_ids.intersection(ids):
+    waiting = list(pictures)
+    for piece in _pieces(rendered.text, rendered.user_spans, control_tokens):
+        for id_, span in _encode(tokenizer, rendered.text, piece):
+            if id_ not in image_ids:
+                sequence.append([id_], [0], [span])
+            elif waiting and _touches(span, rendered.slots):
+                ids, types = waiting.pop(0)
+                sequence.append(ids, types, [(-1, -1)] * len(ids))
+            else:
                 raise PromptError(
-                    f"The tokenizer makes an image token of ordinary text in {rendered.text[slice(*piece)][:80]!r}. "
+                    f"The tokenizer makes an image token of ordinary text, {rendered.text[slice(*span)]!r}. "
                     "Remove what looks like one from the text."
                 )
-            sequence.append(ids, [0] * len(ids), [(piece[0] + a, piece[0] + b) for a, b in offsets])
-        sequence.append(*picture, [(-1, -1)] * len(picture[0]))
-        start = end
+    if waiting:
+        raise PromptError(
+            f"The tokenizer makes {len(waiting)} image tokens too few. Use the checkpoint's own tokenizer."
+        )
     return sequence
 
 
@@ -161,28 +166,41 @@ def phrase_positions(sequence: TokenSequence, rendered: RenderedPrompt, prompt: 
     return positions
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, opening: bool) -> tuple[list[int], list[Span]]:
-    """Encode a piece of text; the one that opens the sequence gets the tokenizer's own start token."""
-    add_start = opening and not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, piece: Span) -> list[tuple[int, Span]]:
+    """Encode the characters `piece` of `text`: ids and where they come from. The first piece gets the start token."""
+    words = text[slice(*piece)]
+    if piece[0] == 0:
+        start = not (tokenizer.bos_token and words.startswith(tokenizer.bos_token))
+        return _tokens(tokenizer, words, 0, add_special_tokens=start)
+    # Behind a line break, for some tokenizers put a space before what they take for the first word of a text.
+    tokens = _tokens(tokenizer, "\n" + words, piece[0] - 1, add_special_tokens=False)
+    if any(begin < piece[0] < end for _, (begin, end) in tokens):
+        return _tokens(tokenizer, words, piece[0], add_special_tokens=False)
+    return [(id_, span) for id_, span in tokens if span[1] > piece[0]]
+
+
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase, words: str, shift: int, *, add_special_tokens: bool
+) -> list[tuple[int, Span]]:
     try:
-        encoded = tokenizer(text, add_special_tokens=add_start, return_offsets_mapping=True)
+        encoded = tokenizer(words, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
     except (TypeError, ValueError) as error:  # lone surrogates, for one
-        raise PromptError(f"The text cannot be encoded: {text[:80]!r} ({error}).") from error
-    return encoded["input_ids"], encoded["offset_mapping"]
+        raise PromptError(f"The text cannot be encoded: {words[:80]!r} ({error}).") from error
+    spans = [(begin + shift, end + shift) for begin, end in encoded["offset_mapping"]]
+    return list(zip(encoded["input_ids"], spans, strict=True))
 
 
-def _pieces(text: str, span: Span, user_spans: Sequence[Span], control_tokens: Sequence[str]) -> Iterator[Span]:
-    """Cut a run of text within every control token that the user wrote, so that none is recognised as one."""
+def _pieces(text: str, user_spans: Sequence[Span], control_tokens: Sequence[str]) -> Iterator[Span]:
+    """Cut the text within every control token that the user wrote, so that none is recognised as one."""
     pattern = re.compile(
         "|".join(re.escape(token) for token in sorted(control_tokens, key=len, reverse=True)) or "(?!)"
     )
-    start = span[0]
-    for match in pattern.finditer(text, *span):
+    start = 0
+    for match in pattern.finditer(text):
         if _touches(match.span(), user_spans):
             yield start, match.start() + 1
             start = match.start() + 1
-    if start < span[1]:
-        yield start, span[1]
+    yield start, len(text)
 
 
 def _as_dict(message: Message, begin: str, end: str) -> dict[str, Any]:

@@ -48,5 +48,9 @@ class DecoderError(AdapterError):
     """A decoder does not fit the backbone or the grids it is given."""
 
 
+class OutputError(AdapterError):
+    """A result cannot be written where it was asked for."""
+
+
 class DataError(AdapterError):
     """A data set or a sample of it is malformed."""

@@ -85,11 +85,21 @@ class ResolvedRequest:
         )
 
 
-def plan_rows(phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], *, earlier: bool) -> RowPlan:
-    """Rows of all phrases against the columns of all grids; `earlier` takes the row before each token."""
+def plan_rows(phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], mask: Tensor, *, earlier: bool) -> RowPlan:
+    """Rows of all phrases against the columns of all grids.
+
+    Args:
+        phrase_tokens: Positions of every phrase's tokens.
+        grids: All grids of the prompt.
+        mask: `(S,)`, 0 where the sequence is padding.
+        earlier: Take the row before each token.
+
+    Raises:
+        RequestError: There is no row before the first token of the sequence.
+    """
     nothing = torch.empty(0, dtype=torch.long)
     rows = torch.cat([nothing, *phrase_tokens]) - int(earlier)
-    if earlier and bool((rows < 0).any()):
+    if earlier and not bool((rows >= mask.nonzero()[0]).all()):
         raise RequestError('align="predictor" has no row for the first token of a sequence. Ground a later phrase.')
     groups = [torch.full_like(tokens, phrase) for phrase, tokens in enumerate(phrase_tokens)]
     columns = [grid.tokens.flatten().cpu() for grid in grids]

@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from vlm_adapters.errors import OutputError
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; what was written there takes its place when the block ends well."""
+    """Yield a temporary name beside `path`; what was written there takes its place when the block ends well.
+
+    Raises:
+        OutputError: The place cannot be written to.
+    """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(final)
+    except OSError as error:
+        raise OutputError(f"{final} cannot be written: {error.strerror or error}. Give another place.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, object]) -> None:

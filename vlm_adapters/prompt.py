@@ -91,10 +91,10 @@ class Message:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise PromptError(f"Unknown role {self.role!r}. Use one of {', '.join(ROLES)}.")
+        if not isinstance(self.content, Sequence) or isinstance(self.content, str):
+            raise PromptError(f"The content of a message is {_shown(repr(self.content))}. Give a tuple: (text,).")
         if not self.content:
             raise PromptError(f"The message of the {self.role} is empty. Give it a text or a picture.")
-        if isinstance(self.content, str):
-            raise PromptError(f"The content of a message is the string {_shown(self.content)}. Give a tuple: (text,).")
         for part in self.content:
             if not isinstance(part, str | Image.Image):
                 raise PromptError(
@@ -132,7 +132,8 @@ class Prompt:
         if not self.pictures:
             raise PromptError("The prompt has no picture. Put one in a message's content.")
         for phrase in self.phrases:
-            if self.text[phrase.start : phrase.end] != phrase.text or not phrase.text.strip():
+            there = 0 <= phrase.start < phrase.end and self.text[phrase.start : phrase.end] == phrase.text
+            if not there or not phrase.text.strip():
                 raise PhraseError(
                     f"{phrase} does not stand there in the text {_shown(self.text)}. Use Phrase.find or Phrase.at."
                 )
@@ -154,6 +155,10 @@ class Prompt:
         Raises:
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
+        if not isinstance(messages, Sequence) or not all(isinstance(message, Message) for message in messages):
+            raise PromptError(f"A chat is a list of Message, got {_shown(repr(messages))}.")
+        if isinstance(phrases, str) or not isinstance(phrases, Sequence):
+            raise PhraseError(f"Phrases are a list, got {phrases!r}. Write [{phrases!r}] for one phrase.")
         text = messages[-1].text if messages else ""
         return cls(tuple(messages), tuple(_phrase(text, phrase) for phrase in phrases))
 
@@ -171,7 +176,7 @@ class Prompt:
             PromptError: The text is blank.
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
-        if not text.strip():
+        if not isinstance(text, str) or not text.strip():
             raise PromptError(f"The text is blank: {text!r}. Give the sentence whose phrases are to be grounded.")
         question = Message("user", (load_image(image), DESCRIBE_QUESTION))
         return cls.chat([question, Message("assistant", (text,))], phrases)

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 
 from vlm_adapters.backbone import BackboneInfo, BackboneInputs, GridRequest, Grids, ImageGrid
 from vlm_adapters.capture import capture_rows
-from vlm_adapters.chat import TokenSequence, phrase_positions, render, tokenize
+from vlm_adapters.chat import RenderedPrompt, TokenSequence, phrase_positions, render, tokenize
 from vlm_adapters.errors import CheckpointError, OptionError, PromptError
 from vlm_adapters.extraction import HiddenStates, ResolvedRequest, plan_rows
 from vlm_adapters.prompt import Prompt
@@ -32,7 +32,6 @@ class TransformersBackbone(ABC):
         name: `model_type` of the checkpoint's config.
         model: The frozen model, in eval mode.
         processor: Its processor.
-        info: What a consumer must know of it.
     """
 
     def __init__(
@@ -41,7 +40,8 @@ class TransformersBackbone(ABC):
         self.model = model.eval().requires_grad_(requires_grad=False)
         self.processor: Any = processor  # every family adds attributes of its own
         self.name: str = model.config.model_type
-        self.info = self._describe(checkpoint or str(model.config.name_or_path), revision)
+        self._checkpoint = checkpoint or str(model.config.name_or_path)
+        self._revision = revision
 
     @classmethod
     def from_pretrained(
@@ -68,9 +68,8 @@ class TransformersBackbone(ABC):
             CheckpointError: The checkpoint is not there or not complete.
             OptionError: An option is unknown, or a device or dtype cannot be used.
         """
-        known = [name for name, p in signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
-        if unknown := sorted(set(options) - set(known) | set(options) & {"checkpoint", "revision"}):
-            told = ", ".join(name for name in known if name not in ("checkpoint", "revision")) or "none"
+        if unknown := sorted(set(options) - set(cls.option_names())):
+            told = ", ".join(cls.option_names()) or "none"
             raise OptionError(f"{cls.__name__} has no option {', '.join(unknown)}. Its options are: {told}.")
         place = _device(device)
         hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -94,10 +93,21 @@ class TransformersBackbone(ABC):
         commit = getattr(model.config, "_commit_hash", None) or revision  # a branch moves, a commit stays
         return cls(model.to(place), processor, checkpoint=os.fspath(name_or_path), revision=commit, **options)
 
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Options of the family: the keyword-only arguments of its constructor, kept as attributes of the same name."""
+        names = [name for name, p in signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        return tuple(name for name in names if name not in ("checkpoint", "revision"))
+
     @property
     @abstractmethod
     def cell(self) -> tuple[int, int]:
         """Pixels `(height, width)` of the resized picture that one image token covers."""
+
+    @property
+    def grids_per_picture(self) -> int:
+        """Grids that every picture has: 1 unless the family shows it at several scales."""
+        return 1
 
     @abstractmethod
     def locate_image_tokens(self, inputs: BackboneInputs) -> Sequence[Sequence[ImageGrid]]:
@@ -121,37 +131,41 @@ class TransformersBackbone(ABC):
         )
         return features
 
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        """Write a prompt as the text the family was trained on: the processor's chat template.
+
+        Raises:
+            PromptError: The template refuses the prompt, or drops a text or a picture of it.
+        """
+        return render(self.processor, prompt)
+
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
         """Turn prompts into what the model takes, on the model's device. Uses no network.
 
         Raises:
             PromptError: There is no prompt, or one cannot be encoded, or is too long for the model.
         """
-        if not prompts:
-            raise PromptError("There is no prompt to preprocess. Give at least one.")
-        features = self.process_pictures([picture for prompt in prompts for picture in prompt.pictures])
-        text = {name: features.pop(name) for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
-        expansions = [
-            (ids[keep].tolist(), types[keep].tolist())
-            for ids, keep, types in zip(
-                text["input_ids"], text["attention_mask"].bool(), text["mm_token_type_ids"], strict=True
-            )
-        ]
+        if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
+            raise PromptError(f"There is no prompt in {type(prompts).__name__}. Give a list of at least one Prompt.")
+        features = dict(self.process_pictures([picture for prompt in prompts for picture in prompt.pictures]))
+        ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
+        # Processors give the types under the name that their model's forward takes.
+        type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
+        types = features.pop(type_name)
+        expansions = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
         sequences, positions = [], []
         for prompt in prompts:
             own, expansions = expansions[: len(prompt.pictures)], expansions[len(prompt.pictures) :]
-            rendered = render(self.processor, prompt)
+            rendered = self.render(prompt)
             sequence = tokenize(self.processor.tokenizer, rendered, own)
             sequences.append(sequence)
             positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
-        tensors, shifts = self._pad(sequences)
+        tensors, shifts = self._pad(sequences, type_name)
         taken = signature(self.model.forward).parameters
         return BackboneInputs(
             prompts=tuple(prompts),
             tensors={
-                name: tensor.to(self.model.device)
-                for name, tensor in (tensors | dict(features)).items()
-                if name in taken
+                name: tensor.to(self.model.device) for name, tensor in (tensors | features).items() if name in taken
             },
             phrase_tokens=tuple(
                 tuple(torch.tensor(phrase) + shift for phrase in phrases)
@@ -169,9 +183,10 @@ class TransformersBackbone(ABC):
         request = request or GridRequest()
         chosen = ResolvedRequest.of(request, self.info)
         grids = self.locate_image_tokens(inputs)
+        mask = inputs.tensors["attention_mask"].cpu()
         plans = [
-            plan_rows(tokens, of_prompt, earlier=request.align == "predictor")
-            for tokens, of_prompt in zip(inputs.phrase_tokens, grids, strict=True)
+            plan_rows(tokens, of_prompt, keep, earlier=request.align == "predictor")
+            for tokens, of_prompt, keep in zip(inputs.phrase_tokens, grids, mask, strict=True)
         ]
         # Index 0 of transformers' hidden states is the embedding, i + 1 the output of layer i.
         states = sorted({layer + 1 for layer in (*chosen.hidden_layers, *chosen.phrase_hidden_layers)})
@@ -192,13 +207,15 @@ class TransformersBackbone(ABC):
             )
         return result
 
-    def _describe(self, checkpoint: str, revision: str | None) -> BackboneInfo:
+    @property
+    def info(self) -> BackboneInfo:
+        """What a consumer must know of the backbone."""
         config = self.model.config.get_text_config(decoder=True)
         kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
         return BackboneInfo(
             model_type=self.name,
-            checkpoint=checkpoint,
-            revision=revision,
+            checkpoint=self._checkpoint,
+            revision=self._revision,
             num_layers=config.num_hidden_layers,
             attention_layers=tuple(
                 i for i, kind in enumerate(kinds) if kind.endswith("_attention") and "linear" not in kind
@@ -206,9 +223,11 @@ class TransformersBackbone(ABC):
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
             cell=self.cell,
+            grids_per_picture=self.grids_per_picture,
+            options=tuple((name, getattr(self, name)) for name in self.option_names()),
         )
 
-    def _pad(self, sequences: Sequence[TokenSequence]) -> tuple[dict[str, Tensor], list[int]]:
+    def _pad(self, sequences: Sequence[TokenSequence], type_name: str) -> tuple[dict[str, Tensor], list[int]]:
         """Pad to one length on the tokenizer's side; also how far each sequence moved."""
         tokenizer = self.processor.tokenizer
         longest = max(len(sequence.ids) for sequence in sequences)
@@ -227,7 +246,7 @@ class TransformersBackbone(ABC):
             ids[row, place] = torch.tensor(sequence.ids)
             types[row, place] = torch.tensor(sequence.types)
             mask[row, place] = 1
-        return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}, shifts
+        return {"input_ids": ids, "attention_mask": mask, type_name: types}, shifts
 
 
 def _device(device: str | torch.device) -> torch.device:

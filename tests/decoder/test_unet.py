@@ -1,6 +1,7 @@
 """The U-Net has the published size and structure, and treats maps as its docstring says."""
 
 import json
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -118,7 +119,7 @@ def by_hand(model: UNet, maps: torch.Tensor) -> torch.Tensor:
 
     b, c, h, w = maps.shape
     factor = max(1, 64 / max(h, w))
-    h, w = round(h * factor), round(w * factor)
+    h, w = int(h * factor + 1e-9), int(w * factor + 1e-9)
     x = functional.interpolate(maps / maps.sum((2, 3), keepdim=True), (h, w), mode="bilinear")
     padded = torch.zeros(b, c, (h + 7) // 8 * 8, (w + 7) // 8 * 8)
     padded[:, :, :h, :w] = x
@@ -158,7 +159,7 @@ def test_it_computes_the_published_architecture(h: int, w: int) -> None:
         ((49, 49), (64, 64)),
         ((3, 128), (3, 128)),
         ((21, 64), (21, 64)),
-        ((20, 28), (46, 64)),
+        ((20, 28), (45, 64)),
     ],
 )
 def test_the_long_side_is_enlarged_to_the_canvas_and_never_shrunk(
@@ -172,8 +173,7 @@ def test_the_long_side_is_enlarged_to_the_canvas_and_never_shrunk(
 def test_padding_never_shows_in_the_size_of_the_logits(h: int, w: int) -> None:
     logits = unet()(attention(1, 6, h, w))
     factor = max(1.0, 16 / max(h, w))
-    assert abs(logits.shape[1] - h * factor) <= 0.5
-    assert abs(logits.shape[2] - w * factor) <= 0.5
+    assert tuple(logits.shape[1:]) == tuple(max(1, math.floor(side * factor + 1e-9)) for side in (h, w))
     assert max(logits.shape[1:]) == max(16, h, w)
     assert torch.isfinite(logits).all()
 

@@ -93,7 +93,7 @@ def _print_model(report: ModelReport, console: Console) -> None:
             ("grids", f"{info.grids_per_picture} per picture"),
         ],
     )
-    print_facts(console, "Options of load_adapter", report.options.items()) if report.options else None
+    print_facts(console, "Options of load_adapter", report.info.options) if report.info.options else None
     print_facts(console, "Mask decoder", [("channels", _channels(report)), *_decoder(report.decoder)])
     print_facts(
         console,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +17,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.backbone import BackboneAdapter, GridRequest, Grids, place_map
+from vlm_adapters.backbone import BackboneAdapter, GridRequest, Grids, ImageGrid, place_map
+from vlm_adapters.decoder.saved import SavedDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig, normalise
-from vlm_adapters.embedded import alias_of, embedded_checkpoints
+from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, DecoderError
 from vlm_adapters.files import whole_file, write_json
 from vlm_adapters.images import ImageSource
@@ -137,25 +137,13 @@ class GroundedVLM:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the decoder (`model.safetensors`) and `config.json`, which names the backbone and its revision."""
-        info = self.adapter.info
+        saved = SavedDecoder.of(self.adapter.info, self.decoder.config, self.request)
         with whole_file(Path(folder, WEIGHTS_FILE)) as temporary:
             # save_file would write a file that its owner alone can read
             temporary.write_bytes(
                 save({name: tensor.contiguous() for name, tensor in self.decoder.state_dict().items()})
             )
-        request = asdict(self.request)
-        write_json(
-            Path(folder, CONFIG_FILE),
-            {
-                "backbone": {
-                    "checkpoint": alias_of(info.checkpoint) or info.checkpoint,
-                    "model_type": info.model_type,
-                    "revision": info.revision,
-                },
-                "decoder": asdict(self.decoder.config),
-                "request": {name: request[name] for name in ("layers", "heads", "align", "reduce")},
-            },
-        )
+        write_json(Path(folder, CONFIG_FILE), saved.model_dump())
 
     @classmethod
     def from_pretrained(
@@ -174,24 +162,18 @@ class GroundedVLM:
         """
         embedded = embedded_checkpoints().get(os.fspath(name_or_path))
         folder = Path(name_or_path) if embedded is None else embedded / EMBEDDED_FOLDER
-        config, weights = _read(folder)
-        try:
-            sizes, request = UNetConfig(**config["decoder"]), GridRequest(**config["request"])
-            checkpoint, model_type, revision = (
-                config["backbone"][key] for key in ("checkpoint", "model_type", "revision")
-            )
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{folder / CONFIG_FILE} is no decoder's config: {error}. Write it with GroundedVLM.save_pretrained."
-            ) from error
+        saved, weights = _read(folder)
+        backbone = saved.backbone
         if adapter is None:
-            adapter = load_adapter(checkpoint, **{"revision": revision, **options})
-        if adapter.info.model_type != model_type:
+            adapter = load_adapter(
+                backbone.checkpoint, **{"revision": backbone.revision, **backbone.options, **options}
+            )
+        if adapter.info.model_type != backbone.model_type:
             raise DecoderError(
-                f"The decoder in {folder} was trained on {model_type} ({checkpoint}), and "
+                f"The decoder in {folder} was trained on {backbone.model_type} ({backbone.checkpoint}), and "
                 f"the backbone given is {adapter.info.model_type} ({adapter.info.checkpoint}). Give its own."
             )
-        decoder = UNet(sizes)
+        decoder = UNet(saved.decoder)
         try:
             decoder.load_state_dict(weights)
         except RuntimeError as error:
@@ -199,7 +181,7 @@ class GroundedVLM:
             told = told if len(told) <= 300 else told[:300] + "..."
             raise DecoderError(f"The weights in {folder} do not fit its config: {told}") from error
         place = getattr(getattr(adapter, "model", None), "device", "cpu")
-        return cls(adapter, decoder.to(place).eval(), request)
+        return cls(adapter, decoder.to(place).eval(), saved.grid_request())
 
 
 def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, float, float, float]]:
@@ -218,9 +200,8 @@ def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, flo
     """
     if not extracted:
         raise DecoderError("There are no grids for the picture. Extract them with an adapter that locates its tokens.")
-    finest = max(extracted, key=lambda grids: grids.grid.tokens.numel()).grid
-    left, top, _, _ = finest.box
-    _, _, right, bottom = finest.cell_box(0, 0)
+    finest = min((grids.grid for grids in extracted), key=_cell_area)
+    left, top, right, bottom = finest.cell_box(0, 0)
     width, height = right - left, bottom - top
     channels = []
     for grids in extracted:
@@ -229,6 +210,11 @@ def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, flo
         same = grids.grid.box == finest.box and grids.grid.shape == finest.shape
         channels.append(grids.channels if same else place_map(grids.channels, in_cells, finest.shape))
     return torch.cat(channels, dim=1), finest.box
+
+
+def _cell_area(grid: ImageGrid) -> float:
+    left, top, right, bottom = grid.cell_box(0, 0)
+    return (right - left) * (bottom - top)
 
 
 def agreeing_maps(maps: Tensor, probabilities: Tensor) -> Tensor:
@@ -261,9 +247,9 @@ def _grounded(phrase: Phrase, probability: NDArray[np.float32], attention: NDArr
     )
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: Path) -> tuple[SavedDecoder, dict[str, Tensor]]:
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = SavedDecoder.read(folder / CONFIG_FILE)
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         with_decoder = [name for name, path in embedded_checkpoints().items() if (path / EMBEDDED_FOLDER).is_dir()]

@@ -45,11 +45,11 @@ class UNetConfig:
         return tuple(self.base_width * 2**stage for stage in range(self.depth))
 
     def output_size(self, h: int, w: int) -> tuple[int, int]:
-        """Size of the logits for maps of `h` x `w` cells: long side at least `canvas`, rounded, never smaller."""
+        """Size of the logits for maps of `h` x `w` cells: times `max(1, canvas / max(h, w))`, rounded down."""
         longest = max(h, w)
         if longest >= self.canvas:
             return h, w
-        return (2 * h * self.canvas + longest) // (2 * longest), (2 * w * self.canvas + longest) // (2 * longest)
+        return max(1, h * self.canvas // longest), max(1, w * self.canvas // longest)
 
 
 class UNet(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +11,6 @@ from vlm_adapters.backbone import BackboneAdapter, BackboneInfo, LayerChoice
 from vlm_adapters.decoder.grounder import CONFIG_FILE, EMBEDDED_FOLDER, GroundedVLM
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.registry import list_adapters
-
-_SOURCE = ("checkpoint", "revision")
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,6 @@ class ModelReport:
         alias: Name of the embedded checkpoint, where it is one.
         channels: Attention maps per phrase, which size a decoder.
         parameters: Weights of the model, tied ones counted once; None where the adapter shows no model.
-        options: The adapter's own options for `load_adapter`, with the values in force.
         decoder: The decoder that the checkpoint brings; None where it brings none.
         plugin: Entry point of the plugin that offers the adapter; None for an adapter that no plugin offers.
         distribution: Distribution that installed the plugin.
@@ -59,7 +54,6 @@ class ModelReport:
     alias: str | None
     channels: int
     parameters: int | None
-    options: Mapping[str, int | float | str | bool | None]
     decoder: DecoderReport | None
     plugin: str | None
     distribution: str | None
@@ -81,7 +75,6 @@ def describe(adapter: BackboneAdapter) -> ModelReport:
         alias=alias_of(info.checkpoint),
         channels=info.channels,
         parameters=_count(model) if isinstance(model, nn.Module) else None,
-        options=_options(adapter),
         decoder=_decoder(adapter),
         plugin=entry.plugin if entry else None,
         distribution=entry.distribution if entry else None,
@@ -92,19 +85,6 @@ def describe(adapter: BackboneAdapter) -> ModelReport:
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _options(adapter: BackboneAdapter) -> dict[str, int | float | str | bool | None]:
-    """The keyword-only arguments of the adapter's constructor that it keeps under the same name."""
-    names = [
-        parameter.name
-        for parameter in inspect.signature(type(adapter)).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name not in _SOURCE
-    ]
-    values = {name: getattr(adapter, name) for name in names if hasattr(adapter, name)}
-    return {
-        name: value if isinstance(value, int | float | str | None) else str(value) for name, value in values.items()
-    }
 
 
 def _decoder(adapter: BackboneAdapter) -> DecoderReport | None:

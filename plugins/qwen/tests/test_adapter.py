@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from vlm_adapters import (
     AdapterError,
     CheckpointError,
     GridRequest,
+    GroundedVLM,
     ImageError,
     Message,
+    OptionError,
     Prompt,
+    RequestError,
     load_adapter,
 )
-from vlm_adapters.errors import OptionError
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import qwen2_5_vl
 
@@ -285,3 +288,23 @@ def test_a_checkpoint_without_a_chat_template_is_told(copy: Path) -> None:
     loaded = load_adapter(copy, device="cpu")
     with pytest.raises(AdapterError, match="chat template"):
         loaded.preprocess([Prompt.describe(noise(56, 56), "a cat")])
+
+
+def test_the_first_token_of_a_padded_prompt_has_no_predictor() -> None:
+    picture = Image.new("RGB", (56, 56))
+    short = Prompt.describe(picture, "a cat", ["cat"])
+    inputs = adapter().preprocess([short, Prompt.describe(picture, "a cat " * 9)])
+    first = inputs.tensors["attention_mask"][0].nonzero()[0]
+    assert first.item() > 0
+    with pytest.raises(RequestError, match="no row for the first token"):
+        adapter().extract(replace(inputs, phrase_tokens=((first,), ())), GridRequest(align="predictor"))
+
+
+def test_a_decoder_comes_back_with_the_picture_sizes_that_it_was_trained_on(tmp_path: Path) -> None:
+    first = qwen2_5_vl()
+    first.model.save_pretrained(tmp_path / "backbone")
+    first.processor.save_pretrained(tmp_path / "backbone")
+    adapter = load_adapter(tmp_path / "backbone", device="cpu", min_pixels=28 * 28 * 20, max_pixels=28 * 28 * 30)
+    GroundedVLM.untrained(adapter, base_width=2).save_pretrained(tmp_path / "decoder")
+    found = GroundedVLM.from_pretrained(tmp_path / "decoder", device="cpu").adapter.info
+    assert dict(found.options) == {"min_pixels": 28 * 28 * 20, "max_pixels": 28 * 28 * 30}

@@ -231,9 +231,9 @@ def test_a_template_that_drops_a_picture_is_refused(monkeypatch: pytest.MonkeyPa
         adapter().preprocess([Prompt.describe(WIDE, "a cat")])
 
 
-@pytest.mark.parametrize("change", ["part.text | upper", "part.text | replace('cat', 'dog')", "'fixed'"])
+@pytest.mark.parametrize("change", ["part['text'] | upper", "part['text'] | replace('cat', 'dog')", "'fixed'"])
 def test_a_template_that_changes_the_text_is_refused(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    monkeypatch.setattr(adapter().processor, "chat_template", CHAT_TEMPLATE.replace("part.text", change))
+    monkeypatch.setattr(adapter().processor, "chat_template", CHAT_TEMPLATE.replace("part['text']", change))
     with pytest.raises(PromptError, match="changes the order or wording"):
         adapter().preprocess([Prompt.describe(WIDE, "a cat")])
 
@@ -245,7 +245,8 @@ def test_a_template_that_raises_is_told_with_its_words(monkeypatch: pytest.Monke
 
 
 def test_a_template_that_trims_texts_is_given_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter().processor, "chat_template", CHAT_TEMPLATE.replace("part.text", "part.text | trim"))
+    trimming = CHAT_TEMPLATE.replace("part['text']", "part['text'] | trim")
+    monkeypatch.setattr(adapter().processor, "chat_template", trimming)
     assert spelled(Prompt.describe(WIDE, "  a cat ", ["cat"])) == "cat"
 
 

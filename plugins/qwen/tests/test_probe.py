@@ -118,7 +118,7 @@ def test_info_tells_what_sizes_a_consumer(described: dict[str, Any], checkpoint:
     assert (info["model_type"], info["attention_layers"], info["cell"]) == ("qwen2_5_vl", [0, 1, 2], [28, 28])
     assert described["channels"] == 12
     assert described["parameters"] == sum(parameter.numel() for parameter in adapter.model.parameters())
-    assert described["options"] == {"min_pixels": 56 * 56, "max_pixels": 28 * 28 * 1280}
+    assert info["options"] == [["min_pixels", 56 * 56], ["max_pixels", 28 * 28 * 1280]]
     assert described["plugin"] == "qwen"
     assert "Qwen/Qwen2.5-VL-3B-Instruct" in described["checkpoints"]
 

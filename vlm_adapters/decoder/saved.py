@@ -1,0 +1,88 @@
+"""What `config.json` beside a decoder's weights holds, checked where it is read: a person may have edited it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vlm_adapters.backbone import BackboneInfo, GridRequest, OptionValue
+from vlm_adapters.decoder.unet import UNetConfig
+from vlm_adapters.embedded import alias_of
+from vlm_adapters.errors import CheckpointError
+
+
+class SavedBackbone(BaseModel):
+    """The backbone that a decoder was trained on.
+
+    Attributes:
+        checkpoint: Hub id, folder, or name of an embedded checkpoint.
+        model_type: Its adapter.
+        revision: Its commit, where known.
+        options: Options of the adapter; they set how fine the grid is.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    checkpoint: str
+    model_type: str
+    revision: str | None
+    options: dict[str, OptionValue] = {}
+
+
+class SavedRequest(BaseModel):
+    """Which maps the decoder reads: fields of `GridRequest`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    layers: int | list[int] | None
+    heads: list[int] | None
+    align: Literal["token", "predictor"]
+    reduce: Literal["mean", "max", "none"]
+
+
+class SavedDecoder(BaseModel):
+    """A whole `config.json`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    backbone: SavedBackbone
+    decoder: UNetConfig
+    request: SavedRequest
+
+    @classmethod
+    def of(cls, info: BackboneInfo, decoder: UNetConfig, request: GridRequest) -> Self:
+        """Describe a decoder and the backbone that it stands on."""
+        backbone = SavedBackbone(
+            checkpoint=alias_of(info.checkpoint) or info.checkpoint,
+            model_type=info.model_type,
+            revision=info.revision,
+            options=dict(info.options),
+        )
+        fields = {name: value for name, value in asdict(request).items() if name in SavedRequest.model_fields}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        return cls(backbone=backbone, decoder=decoder, request=SavedRequest.model_validate(plain))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file.
+
+        Raises:
+            OSError: It cannot be read.
+            CheckpointError: It is no decoder's config.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise CheckpointError(
+                f"{path} is no decoder's config: {place + ': ' if place else ''}{first['msg']}. "
+                "Write it with GroundedVLM.save_pretrained."
+            ) from error
+
+    def grid_request(self) -> GridRequest:
+        """The request for the maps that the decoder reads."""
+        return GridRequest(**self.request.model_dump())
