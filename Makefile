@@ -8,7 +8,7 @@ export TEXT ?=
 .PHONY: demo test lint clean
 
 demo: .venv/ready  ## Ground an embedded scene, and PICTURE with TEXT if given; figures go to demo_output/.
-	$(BIN)/adapters demo $${PICTURE:+"$$PICTURE" "$$TEXT"}
+	$(BIN)/adapters demo $${PICTURE:+"$$PICTURE"} $${TEXT:+"$$TEXT"}
 
 test: .venv/ready  ## Run every test.
 	$(BIN)/python -m pytest

@@ -46,8 +46,13 @@ def checkpoint_in(directory: Path, config: str = '{"model_type": "toy"}') -> Pat
 
 
 def test_a_directory_is_loaded_with_everything_passed_on(toy: Path) -> None:
-    given = {"device": "cpu", "dtype": "float32", "revision": "v1", "trust_remote_code": True, "min_pixels": 3}
+    given = {"device": "cpu", "dtype": "float32", "revision": None, "trust_remote_code": True, "min_pixels": 3}
     assert load_adapter(toy, **given) == (str(toy), given)  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_a_directory_has_no_revision(toy: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a folder, which has no revision 'v1'"):
+        load_adapter(toy, revision="v1")
 
 
 def test_an_embedded_name_is_its_directory(toy: Path) -> None:

@@ -218,7 +218,7 @@ def test_the_class_is_imported_on_first_use(site: Site) -> None:
     [
         (None, "cannot be imported: ModuleNotFoundError: No module named 'toy_adapter'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError"),
-        ("", "is no class: toy_adapter has None there"),
+        ("", "is no class: toy_adapter has no name ToyAdapter"),
         ("ToyAdapter = 3", "is no class: toy_adapter has 3 there"),
         ("class ToyAdapter: ...", "has no classmethod from_pretrained"),
     ],

@@ -91,7 +91,7 @@ class ImageGrid:
         picture: Which of the prompt's pictures it shows.
     """
 
-    tokens: Tensor
+    tokens: Tensor = field(repr=False)
     box: tuple[float, float, float, float]
     picture: int = 0
 
@@ -167,13 +167,13 @@ class Grids:
     """
 
     grid: ImageGrid
-    attention: Tensor
+    attention: Tensor = field(repr=False)
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     row_phrases: tuple[int, ...]
-    hidden: Tensor
+    hidden: Tensor = field(repr=False)
     hidden_layers: tuple[int, ...] = ()
-    phrase_hidden: tuple[Tensor, ...] = field(default=())
+    phrase_hidden: tuple[Tensor, ...] = field(default=(), repr=False)
     phrase_hidden_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

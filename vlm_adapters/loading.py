@@ -70,6 +70,10 @@ def load_adapter(
         PluginError: The plugin is broken or something must be installed first.
     """
     checkpoint = find_checkpoint(name_or_path, revision=revision)
+    if revision is not None and Path(checkpoint.location).is_dir():
+        raise CheckpointError(
+            f"{name_or_path} is a folder, which has no revision {revision!r}. Leave the revision out."
+        )
     adapter = adapter_class(find_adapter(checkpoint.model_type))
     return adapter.from_pretrained(
         checkpoint.location,

@@ -132,6 +132,10 @@ class Prompt:
         if not self.pictures:
             raise PromptError("The prompt has no picture. Put one in a message's content.")
         for phrase in self.phrases:
+            if not isinstance(phrase, Phrase):
+                raise PhraseError(
+                    f"{phrase!r} is no Phrase. Use Prompt.chat or Prompt.describe, which find it in the text."
+                )
             there = 0 <= phrase.start < phrase.end and self.text[phrase.start : phrase.end] == phrase.text
             if not there or not phrase.text.strip():
                 raise PhraseError(

@@ -159,7 +159,8 @@ def adapter_class(entry: AdapterEntry) -> AdapterClass:
         raise PluginError(f"{complaint} cannot be imported: {_reason(error)}. {remedy}") from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
-        raise PluginError(f"{complaint} is no class: {module_name} has {found!r} there. {remedy}")
+        there = f"has {found!r} there" if hasattr(module, class_name) else f"has no name {class_name}"
+        raise PluginError(f"{complaint} is no class: {module_name} {there}. {remedy}")
     if not callable(getattr(found, "from_pretrained", None)):
         raise PluginError(f"{complaint} has no classmethod from_pretrained. {remedy}")
     return cast("AdapterClass", found)

@@ -77,11 +77,8 @@ def mask_overlay(
         truth: True masks `(H, W)`, where known: their edges are drawn in black on white.
     """
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
-    pixels = 0.6 * grey + 0.4 * 255
+    pixels = _masked(grey, 0.6 * grey + 0.4 * 255, masks, colours)
     line = max(1, min(image.size) // 120)
-    for mask, colour in zip(masks, colours, strict=True):
-        pixels[mask] = 0.45 * grey[mask] + 0.55 * np.array(colour, dtype=np.float32)
-        pixels[_outline(mask, line)] = colour
     for mask in truth:
         pixels[_outline(mask, 2 * line)] = PAPER
         pixels[_outline(mask, line)] = INK
@@ -89,12 +86,11 @@ def mask_overlay(
 
 
 def grounding_overlay(grounding: Grounding) -> Image.Image:
-    """The sentence with its phrases in colours, below it the picture with their masks in the same colours."""
+    """The picture itself, at its size, with the mask of every phrase in its colour."""
     masks = [grounded.mask for grounded in grounding.phrases]
-    picture = mask_overlay(grounding.image, masks, [colour_of(index) for index in range(len(masks))])
-    scale = max(1.0, 2 * PANEL / max(picture.size))
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
-    return _framed(_stack([_sentence(grounding, max(picture.width, PANEL)), picture]))
+    picture = np.asarray(grounding.image, dtype=np.float32)
+    pixels = _masked(picture, picture.copy(), masks, [colour_of(index) for index in range(len(masks))])
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | None = None) -> Image.Image:
@@ -152,6 +148,20 @@ def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write a picture as a whole PNG file, creating its folder."""
     with whole_file(path) as temporary:
         image.save(temporary, "PNG")
+
+
+def _masked(
+    inside: NDArray[np.float32],
+    outside: NDArray[np.float32],
+    masks: Sequence[NDArray[np.bool_]],
+    colours: Sequence[Colour],
+) -> NDArray[np.float32]:
+    """Draw masks into `outside (H, W, 3)`: filled with a mixture of `inside` and their colour, and lined with it."""
+    line = max(1, min(inside.shape[:2]) // 120)
+    for mask, colour in zip(masks, colours, strict=True):
+        outside[mask] = 0.45 * inside[mask] + 0.55 * np.array(colour, dtype=np.float32)
+        outside[_outline(mask, line)] = colour
+    return outside
 
 
 def _outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

@@ -61,7 +61,7 @@ def test_ground_writes_overlay_masks_and_json_that_agree(
         assert (decode_rle(found["mask"]) == mask.astype(bool)).all()
         assert mask.shape == (scene.image.height, scene.image.width)
         assert report["text"][slice(*found["span"])] == found["text"]
-    assert opened(out / "overlay.png").width > scene.image.width
+    assert opened(out / "overlay.png").size == scene.image.size
     assert not list(out.glob("*.tmp"))
 
 
@@ -125,7 +125,7 @@ def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
     out = str(tmp_path / "out")
     options = [*phrase_options(scene), "--heads", "3", "--out", out, "--json"]
     assert adapters(monkeypatch, "attend", picture, scene.text, *options) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)["phrases"]
     assert [entry["phrase"] for entry in report] == [phrase.text for phrase in scene.phrases]
     for entry in report:
         assert opened(entry["file"]).width > scene.image.width
@@ -140,6 +140,22 @@ def test_demo_shows_a_scene_with_its_truth_and_a_picture_of_the_user(
     assert adapters(monkeypatch, "demo", picture, "a red circle", "--out", str(tmp_path / "out")) == 0
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"scene.png", "picture.png"}
     assert "IoU" in capsys.readouterr().out
+
+
+def test_demo_takes_the_coloured_shapes_of_a_sentence_as_phrases(
+    picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters(monkeypatch, "demo", picture, "A red circle; a blue star.", "--out", str(tmp_path)) == 0
+    told = capsys.readouterr().out.split("A red circle; a blue star.")[1]
+    assert [line.split("  ")[0] for line in told.splitlines()[2:4]] == ["A red circle", "a blue star"]
+
+
+def test_a_place_that_cannot_be_written_to_is_told_in_one_line(
+    picture: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters(monkeypatch, "ground", picture, "a red circle", "--out", f"{picture}/sub") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "cannot be written" in line
 
 
 def test_demo_wants_a_sentence_with_a_picture(

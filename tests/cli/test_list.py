@@ -111,14 +111,32 @@ def test_help_names_every_command() -> None:
     assert all(f" {name} " in done.stdout for name in command_line.COMMANDS)
 
 
-def test_a_misspelt_command_is_a_wrong_use() -> None:
-    done = adapters("lits")
-    assert done.returncode == 2
-    assert "No such command 'lits'" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["lits"], "No such command 'lits'"),
+        (["list", "--nosuch"], "No such option: --nosuch"),
+        (["ground", "a.png"], "Missing argument 'text'"),
+        (["ground", "a.png", "a", "red", "circle"], "(red circle)"),
+        (["demo", "--scene", "-1"], "Invalid value for '--scene'"),
+    ],
+)
+def test_a_wrong_use_is_one_line_too(arguments: list[str], told: str) -> None:
+    done = adapters(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_command_shows_the_help() -> None:
+    done = adapters()
+    assert done.returncode == 0
+    assert "ground" in done.stdout
 
 
 def test_an_error_of_the_user_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def fail() -> None:
+    def fail(*_: object, **__: object) -> None:
         raise AdapterError("It broke\n  [here].")
 
     monkeypatch.setattr(command_line, "app", fail)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import COLOURS, DOTS, SHAPES, Scenes, place_words
+from vlm_adapters.data.scenes import COLOURS, DOTS, SHAPES, Scenes, named_shapes, place_words
 
 SCENES = tuple(Scenes(40, seed=7))
 
@@ -151,3 +151,20 @@ def test_many_scenes_have_two_objects_of_one_colour() -> None:
 def test_scenes_import_no_torch() -> None:
     code = "import sys, vlm_adapters.data.scenes; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("A red circle and the blue star with a black dot.", ["A red circle", "the blue star with a black dot"]),
+        ("pink cross, a green square at the left", ["pink cross", "a green square"]),
+        ("a cat sees red circles", ["a cat sees red circles"]),
+    ],
+)
+def test_the_coloured_shapes_of_a_sentence_are_found(text: str, named: list[str]) -> None:
+    assert [text[slice(*span)] for span in named_shapes(text)] == named
+
+
+def test_the_shapes_found_in_a_caption_are_its_phrases() -> None:
+    for scene in SCENES:
+        assert named_shapes(scene.text) == sorted(phrase.span for phrase in scene.phrases)

@@ -138,7 +138,7 @@ def test_a_missing_file_is_named(saved: Path, missing: str) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     error = refused(tmp_path / "nowhere")
     assert isinstance(error, CheckpointError)
-    assert f"No decoder can be read from {tmp_path / 'nowhere'}" in str(error)
+    assert f"There is no decoder '{tmp_path / 'nowhere'}': no such folder" in str(error)
     assert "GroundedVLM.save_pretrained" in str(error)
 
 

@@ -40,6 +40,14 @@ def test_case_that_cannot_be_used_is_a_plugin_error(site: Site, case: str | None
         find_case("fake")
 
 
+def test_a_case_that_builds_another_class_than_users_load_is_a_plugin_error(site: Site) -> None:
+    site.add_module("acme_other", "class Other:\n    @classmethod\n    def from_pretrained(cls, *_, **__): ...\n")
+    plugin = PLUGIN.format(case="vlm_adapters.testing.fakes:FAKE_CASE")
+    site.add_plugin("acme-fake", plugin.replace("vlm_adapters.testing.fakes:FakeAdapter", "acme_other:Other"))
+    with pytest.raises(PluginError, match="builds a FakeAdapter, and users load the target 'acme_other:Other'"):
+        find_case("fake")
+
+
 def test_malformed_case_breaks_the_plugin(site: Site) -> None:
     site.add_plugin("acme-fake", PLUGIN.format(case="vlm_adapters.testing.fakes.FAKE_CASE"))
     with pytest.raises(UnknownAdapterError, match=r"Write 'package\.module:CASE'"):

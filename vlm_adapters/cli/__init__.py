@@ -2,7 +2,7 @@
 
 The command `NAME` is the function `command` in `NAME_command.py`, imported when it is asked for; its docstring is its
 help. What it needs beyond typer and rich it imports inside the function, since `adapters --help` imports every command.
-Exit codes: 0 done, 1 an error that the user can mend (one line on stderr), 2 a misspelt command or option.
+Exit codes: 0 done, 1 a mistake that the user can mend (one line on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from vlm_adapters.errors import AdapterError
 
@@ -44,7 +45,6 @@ _HELP_DEFAULT = {"help": False}
 app = typer.Typer(
     cls=_CommandGroup,
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"default_map": {**_HELP_DEFAULT, **dict.fromkeys(COMMANDS, _HELP_DEFAULT)}},
 )
@@ -55,10 +55,15 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are for people who watch
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except AdapterError as error:
-        typer.secho(f"error: {' '.join(str(error).split())}", fg="red", err=True)
-        sys.exit(1)
+        told = str(error)
+    except TyperException as error:
+        told = f"{error.format_message().rstrip('.')}. See `adapters --help`, or --help after a command."
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    typer.secho(f"error: {' '.join(told.split())}", fg="red", err=True)
+    sys.exit(1)
 
 
 def _print_version(*, asked: bool) -> None:

@@ -74,9 +74,10 @@ def command(
             ]
             write_png(heat_sheet(prompt.pictures[0], rows), file)
             report.append({"phrase": words.text, "file": str(file), "sharpest": [asdict(head) for head in best]})
-    write_json(out / "attention.json", {"text": text, "phrases": report})
+    whole = {"text": text, "phrases": report}
+    write_json(out / "attention.json", whole)
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json.dumps(whole))
         return
     for entry in report:
         heads_told = ", ".join(f"{head['layer']}.{head['head']}" for head in entry["sharpest"])

@@ -38,10 +38,12 @@ def command(
     settings = BenchSettings(
         layers=layers, heads=heads, length=length, rows=min(rows, length), columns=length // 2, repeats=repeats
     )
-    found = run_bench(settings)
+    with Console(stderr=True).status("Measuring three ways to run one model ..."):
+        found = run_bench(settings)
     if as_json:
         typer.echo(json.dumps({"settings": asdict(settings), "rows": [asdict(row) for row in found]}))
         return
+    typer.echo(f"{layers} layers, {heads} heads, {length} tokens, {settings.rows} rows, random weights, on the CPU")
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("pass")
     for heading in ("seconds", "time / plain", "peak memory over plain"):

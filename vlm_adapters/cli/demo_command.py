@@ -23,23 +23,33 @@ def command(
 ) -> None:
     """Ground a synthetic scene, whose true masks are known, and a picture of yours if you give one.
 
+    Of your sentence the coloured shapes are the phrases ("a red circle with a white dot"), unless you name others with
+    --phrase.
+
     Writes scene.png and picture.png: the sentence with its phrases in colours, and their heat maps and masks.
     """
-    from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+    from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes, named_shapes
     from vlm_adapters.decoder.grounder import GroundedVLM
     from vlm_adapters.evaluation.metrics import mask_iou
+    from vlm_adapters.images import load_image
     from vlm_adapters.prompt import Prompt
     from vlm_adapters.render import grounding_figure, write_png
 
-    if picture is not None and text is None:
-        raise PromptError(f"There is no sentence for {picture}. Give one after the picture, in quotes.")
-    own = [Prompt.describe(picture, text, phrases_of(text, phrase, None))] if picture and text else []
+    own = []
+    if picture is not None:
+        image = load_image(picture)
+        if text is None:
+            raise PromptError(f"There is no sentence for {picture}. Give one after the picture, in quotes.")
+        own = [Prompt.describe(image, text, phrases_of(text, phrase, None) if phrase else named_shapes(text))]
     vlm = GroundedVLM.from_pretrained(model)
     sample = Scenes(1, seed=HELD_OUT_SEED, first=scene)[0]
-    grounding, *others = vlm.ground_all([sample.prompt, *own])
-    ious = [mask_iou(found.mask, truth) for found, truth in zip(grounding.phrases, sample.masks, strict=True)]
+    order = sorted(range(len(sample.phrases)), key=lambda index: sample.phrases[index].start)
+    in_order = Prompt.describe(sample.image, sample.text, [sample.phrases[index] for index in order])
+    truth = [sample.masks[index] for index in order]
+    grounding, *others = vlm.ground_all([in_order, *own])
+    ious = [mask_iou(found.mask, mask) for found, mask in zip(grounding.phrases, truth, strict=True)]
     typer.echo(f"{model} on a held-out scene: {sample.text}")
-    write_png(grounding_figure(grounding, list(sample.masks)), out / "scene.png")
+    write_png(grounding_figure(grounding, truth), out / "scene.png")
     print_grounding(grounding, [out / "scene.png"], ious)
     for other in others:
         typer.echo(f"\n{model} on {picture}: {text}")

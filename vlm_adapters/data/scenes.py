@@ -7,6 +7,7 @@ from its colour only by looking, and says of each whether it bears a dot and, fo
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self, overload
@@ -240,6 +241,17 @@ def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np
 def _muted(rng: np.random.Generator) -> NDArray[np.float64]:
     """A colour with little saturation, so that no background passes for a shape."""
     return np.asarray(rng.uniform(40, 225) + rng.uniform(-28, 28, 3))
+
+
+def named_shapes(text: str) -> list[tuple[int, int]]:
+    """Spans of the coloured shapes that a sentence names as scenes name theirs; the whole text if it names none.
+
+    Args:
+        text: Any sentence, such as `"A red circle and the blue star with a black dot."`.
+    """
+    colours, shapes, dots = ("|".join(words) for words in (COLOURS, SHAPES, DOTS))
+    name = rf"(?:\b(?:an?|the) )?\b(?:{colours}) (?:{shapes})\b(?: with an? (?:{dots}) dot\b)?"
+    return [match.span() for match in re.finditer(name, text, re.IGNORECASE)] or [(0, len(text))]
 
 
 def caption(rng: np.random.Generator, names: Sequence[str], places: Sequence[str]) -> tuple[str, tuple[Phrase, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,16 +44,17 @@ class GroundedPhrase:
         phrase: Its words and their place in the text.
         mask: `(H, W)` bool at the picture's size; all false where nothing was found.
         box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
-        score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty.
+        score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty. It tells how sharp the mask is, not
+            whether the phrase is in the picture.
         map: `(H, W)` float32 in [0, 1], 1 at its peak: where the heads look that agree best with the mask (see
             `agreeing_maps`).
     """
 
     phrase: Phrase
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] = field(repr=False)
     box: tuple[int, int, int, int] | None
     score: float
-    map: NDArray[np.float32]
+    map: NDArray[np.float32] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,12 @@ def _read(folder: Path) -> tuple[SavedDecoder, dict[str, Tensor]]:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         with_decoder = [name for name, path in embedded_checkpoints().items() if (path / EMBEDDED_FOLDER).is_dir()]
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"There is no decoder {str(folder)!r}: no such folder, and no embedded model with a decoder "
+                f"({', '.join(with_decoder) or 'none'}). Give a folder written by GroundedVLM.save_pretrained. "
+                "A backbone alone has no masks; `adapters attend` shows where it looks."
+            ) from error
         missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
         raise CheckpointError(
             f"No decoder can be read from {folder}: "

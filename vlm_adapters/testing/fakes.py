@@ -83,6 +83,11 @@ class FakeAdapter:
             grids_per_picture=len(self.scales),
         )
 
+    @classmethod
+    def from_pretrained(cls, _: str, **__: object) -> Self:
+        """Build it; it has no checkpoint to load."""
+        return cls()
+
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
         """See `BackboneAdapter`."""
         if not prompts:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from typing import cast
 
 from vlm_adapters.errors import AdapterError, PluginError
-from vlm_adapters.registry import find_adapter
+from vlm_adapters.registry import adapter_class, find_adapter
 from vlm_adapters.testing.case import AdapterCase
 
 
@@ -15,7 +16,8 @@ def find_case(name: str) -> AdapterCase:
 
     Raises:
         UnknownAdapterError: No working plugin offers the adapter.
-        PluginError: Something must be installed first, or the plugin declares no case, or what it declares is none.
+        PluginError: Something must be installed first, or the plugin declares no case, or what it declares is none, or
+            the case builds another class than the adapter's target.
     """
     entry = find_adapter(name)
     spec = entry.ready_spec()
@@ -35,4 +37,10 @@ def find_case(name: str) -> AdapterCase:
         raise PluginError(f"{complaint} cannot be imported: {told}.") from error
     if not isinstance(case, AdapterCase):
         raise PluginError(f"{complaint} is no AdapterCase: {module} has {case!r} there.")
+    declared, built = cast("type[object]", adapter_class(entry)), case.load()
+    if type(built) is not declared:
+        raise PluginError(
+            f"{complaint} builds a {type(built).__name__}, and users load the target {spec.target!r}. "
+            "Let the case build what users load."
+        )
     return case
