@@ -22,9 +22,10 @@ PLUGINS = sorted((ROOT / "plugins").glob("*/vlm_adapters_*"))
 
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
-    {"errors", "files"},
+    {"errors", "rows"},
+    {"files"},
     {"spec", "images", "embedded"},
-    {"hookspecs", "prompt"},
+    {"hookspecs", "prompt", "request"},
     {"backbone"},
     {"registry"},
     {"loading"},
@@ -51,6 +52,7 @@ PUBLIC_MODULES = (
     "vlm_adapters.errors",
     "vlm_adapters.images",
     "vlm_adapters.prompt",
+    "vlm_adapters.request",
     "vlm_adapters.testing",
     "vlm_adapters.transformers_backbone",
 )

@@ -7,23 +7,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_adapters.backbone import (
-    BackboneInfo,
-    BackboneInputs,
-    GridRequest,
-    Grids,
-    ImageGrid,
-    resolve_heads,
-    resolve_layers,
-)
+from vlm_adapters.backbone import BackboneInfo, BackboneInputs, Grids, ImageGrid
 from vlm_adapters.errors import RequestError
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
 
 HYBRID = (3, 7, 11)
 INFO = BackboneInfo("toy", "acme/toy", None, 12, HYBRID, 4, 32, (28, 28), 2)
@@ -192,3 +186,24 @@ def test_inputs_refuse_a_phrase_without_positions() -> None:
 def test_data_are_frozen(item: Any) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(item, dataclasses.fields(item)[0].name, None)
+
+
+@pytest.mark.parametrize("field", ["layers", "hidden_layers", "phrase_hidden_layers"])
+@pytest.mark.parametrize("choice", ["all", 1.5, [0.5], [None], object()])
+def test_a_choice_that_names_no_layers_is_refused(field: str, choice: Any) -> None:
+    with pytest.raises(RequestError, match=rf"{field}=.* names nothing\. Give None for all, a number"):
+        GridRequest(**{field: choice})
+
+
+@pytest.mark.parametrize("choice", ["all", 3, 1.5, [0.5]])
+def test_a_choice_that_names_no_heads_is_refused(choice: Any) -> None:
+    with pytest.raises(RequestError, match=r"heads=.* names nothing\. Give None for all, or a list"):
+        GridRequest(heads=choice)
+
+
+@pytest.mark.parametrize("choice", [range(2), (0, 1), np.arange(2), torch.arange(2), iter([0, 1])])
+def test_whole_numbers_of_any_kind_are_kept_as_plain_ones(choice: Any) -> None:
+    request = GridRequest(layers=choice)
+    assert request.layers == (0, 1)
+    assert {type(layer) for layer in request.layers} == {int}
+    assert GridRequest(layers=np.int64(2)).layers == 2

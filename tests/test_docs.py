@@ -35,7 +35,10 @@ def lines(page: str) -> list[str]:
     return [line for block in blocks(page, "bash") for line in block.splitlines()]
 
 
-@pytest.mark.parametrize("code", blocks("README.md", "python") + blocks("plugins/qwen/README.md", "python"))
+PAGES = ("README.md", "plugins/qwen/README.md", "vlm_adapters/testing/__init__.py")
+
+
+@pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "python")])
 def test_the_python_of_the_documentation_runs(code: str, tmp_path: Path) -> None:
     assert run([sys.executable, "-c", code], tmp_path)
 

@@ -9,17 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlm_adapters.backbone import (
-        BackboneAdapter,
-        BackboneInfo,
-        BackboneInputs,
-        GridRequest,
-        Grids,
-        ImageGrid,
-        place_map,
-        resolve_heads,
-        resolve_layers,
-    )
+    from vlm_adapters.backbone import BackboneAdapter, BackboneInfo, BackboneInputs, Grids, ImageGrid, place_map
     from vlm_adapters.decoder.grounder import GroundedPhrase, GroundedVLM, Grounding
     from vlm_adapters.errors import (
         AdapterError,
@@ -41,6 +31,7 @@ if TYPE_CHECKING:
     from vlm_adapters.loading import load_adapter
     from vlm_adapters.prompt import Message, Phrase, Prompt
     from vlm_adapters.registry import AdapterEntry, list_adapters
+    from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
     from vlm_adapters.spec import AdapterSpec
     from vlm_adapters.transformers_backbone import TransformersBackbone
 
@@ -86,8 +77,7 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
-    "backbone": "BackboneAdapter BackboneInfo BackboneInputs GridRequest Grids ImageGrid place_map resolve_heads "
-    "resolve_layers",
+    "backbone": "BackboneAdapter BackboneInfo BackboneInputs Grids ImageGrid place_map",
     "decoder.grounder": "GroundedPhrase GroundedVLM Grounding",
     "errors": "AdapterError CaptureError CheckpointError DataError DecoderError ImageError OptionError OutputError "
     "PhraseError PluginError PromptError RequestError UnknownAdapterError",
@@ -96,6 +86,7 @@ _NAMES_BY_MODULE = {
     "loading": "load_adapter",
     "prompt": "Message Phrase Prompt",
     "registry": "AdapterEntry list_adapters",
+    "request": "GridRequest resolve_heads resolve_layers",
     "spec": "AdapterSpec",
     "transformers_backbone": "TransformersBackbone",
 }

@@ -6,22 +6,18 @@ language model; `h, w` cells of a grid, `H, W` pixels of a picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import index
-from typing import Literal, Protocol, SupportsIndex, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.errors import RequestError
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.request import GridRequest
 
 OptionValue = str | int | float | bool | None
-
-LayerChoice = int | Sequence[int] | None
-"""Which layers: none = all, an int = the last n, a list = these, negatives counted from the end."""
 
 
 @dataclass(frozen=True)
@@ -120,36 +116,6 @@ class ImageGrid:
 
 
 @dataclass(frozen=True)
-class GridRequest:
-    """What to extract. Known before the forward pass starts.
-
-    Attributes:
-        layers: Layers whose attention is wanted.
-        heads: Heads wanted of each of them; none = all.
-        align: `"token"` takes the row of the phrase's token itself, `"predictor"` the row before, which predicts it.
-        reduce: How the rows of a phrase's tokens become one map: `"mean"`, `"max"`, or `"none"` (all rows are kept).
-        hidden_layers: Layers whose hidden states are wanted as grids. Layer i means the output of layer i; the last
-            one is after the final norm.
-        phrase_hidden_layers: Layers whose hidden states are wanted at the phrase's own tokens.
-    """
-
-    layers: LayerChoice = None
-    heads: Sequence[int] | None = None
-    align: Literal["token", "predictor"] = "token"
-    reduce: Literal["mean", "max", "none"] = "mean"
-    hidden_layers: LayerChoice = ()
-    phrase_hidden_layers: LayerChoice = ()
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("align", ("token", "predictor")), ("reduce", ("mean", "max", "none"))):
-            if getattr(self, name) not in allowed:
-                raise RequestError(f"{name}={getattr(self, name)!r} is unknown. Use one of {', '.join(allowed)}.")
-        for name in ("layers", "heads", "hidden_layers", "phrase_hidden_layers"):
-            # Plain values, so that a request compares and is saved as it was meant.
-            object.__setattr__(self, name, _plain(name, getattr(self, name), count=name != "heads"))
-
-
-@dataclass(frozen=True)
 class Grids:
     """What one `ImageGrid` shows of the phrases of its prompt.
 
@@ -222,61 +188,6 @@ class BackboneAdapter(Protocol):
         ...
 
 
-def _plain(name: str, choice: object, *, count: bool) -> int | tuple[int, ...] | None:
-    """A choice as None, int or tuple of ints, whatever whole numbers it came as."""
-    try:
-        if choice is None:
-            return None
-        if count and not isinstance(choice, Iterable):
-            return index(cast("SupportsIndex", choice))
-        if not isinstance(choice, str):
-            return tuple(index(entry) for entry in cast("Iterable[SupportsIndex]", choice))
-    except TypeError:
-        pass
-    number = "a number (the last so many), " if count else ""
-    raise RequestError(f"{name}={choice!r} names nothing. Give None for all, {number}or a list of whole numbers.")
-
-
-def resolve_layers(choice: LayerChoice, available: Sequence[int]) -> tuple[int, ...]:
-    """Apply the one rule for choosing layers.
-
-    Args:
-        choice: None = all, an int = the last n, a list = these; negatives count from the end of `available`.
-        available: True indices of the layers there are, ascending.
-
-    Raises:
-        RequestError: More layers than there are, or an index that is not available.
-    """
-    if choice is None:
-        return tuple(available)
-    if isinstance(choice, int):
-        if not 0 <= choice <= len(available):
-            raise RequestError(
-                f"The last {choice} layers were asked for; there are {len(available)}: {_listed(available)}."
-            )
-        return tuple(available[len(available) - choice :])
-    for layer in choice:
-        if (layer >= 0 and layer not in available) or layer < -len(available):
-            raise RequestError(
-                f"Layer {layer} is not available. There are {_listed(available)}; negatives count from the end."
-            )
-    return tuple(layer if layer >= 0 else available[layer] for layer in choice)
-
-
-def resolve_heads(choice: Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """Head indices for a choice: none = all, negatives count from the end.
-
-    Raises:
-        RequestError: An index is out of range.
-    """
-    if choice is None:
-        return tuple(range(count))
-    for head in choice:
-        if not -count <= head < count:
-            raise RequestError(f"Head {head} is out of range: the backbone has heads 0 to {count - 1}.")
-    return tuple(head % count for head in choice)
-
-
 def place_map(
     maps: Tensor, box: tuple[float, float, float, float], size: tuple[int, int], *, outside: float = 0.0
 ) -> Tensor:
@@ -302,9 +213,3 @@ def place_map(
     placed = functional.grid_sample(flat, points[None], mode="bilinear", padding_mode="border", align_corners=False)
     inside = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))[None, :]
     return placed.masked_fill(~inside, outside).reshape(*maps.shape[:-2], *size)
-
-
-def _listed(layers: Sequence[int]) -> str:
-    if list(layers) == list(range(len(layers))):
-        return f"layers 0 to {len(layers) - 1}"
-    return f"layers {', '.join(map(str, layers))}"

@@ -22,13 +22,14 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vlm_adapters.errors import CaptureError
+from vlm_adapters.rows import ScoreOptions, gather_columns, mask_of, row_scores, softmax, visible
 
 PREFIX = "vlm_adapters_"
 KERNELS = ("sdpa", "eager")
 
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 
-# Keyword arguments of attention functions that change no score, or that `_ScoreOptions` accounts for.
+# Keyword arguments of attention functions that change no score, or that `ScoreOptions` accounts for.
 _NEUTRAL = frozenset(
     {
         "dropout",
@@ -88,7 +89,7 @@ class RowRecorder:
         """Whether this attention module is one of the model's own, and its layer is asked for."""
         return id(module) in self._modules and getattr(module, "layer_idx", None) in self._layers
 
-    def record(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, options: _ScoreOptions) -> None:
+    def record(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, options: ScoreOptions) -> None:
         """Compute and keep the rows of this call's queries.
 
         Args:
@@ -117,14 +118,14 @@ class RowRecorder:
             if not here.any():
                 continue
             # Advanced indexing copies only the rows asked for.
-            scores = _row_scores(
-                query[index][:, rows[here] - start], key[index], _mask_of(mask, index, rows[here] - start), options
+            scores = row_scores(
+                query[index][:, rows[here] - start], key[index], mask_of(mask, index, rows[here] - start), options
             )
             positions = torch.arange(first_key, end, device=query.device)
             if mask is None:
-                scores = scores.masked_fill(~_visible(rows[here], positions, options), float("-inf"))
-            weights = _softmax(scores, options.sinks)
-            self._keep(layer, index, here, _columns(weights, plan.columns.to(query.device) - first_key))
+                scores = scores.masked_fill(~visible(rows[here], positions, options), float("-inf"))
+            weights = softmax(scores, options.sinks)
+            self._keep(layer, index, here, gather_columns(weights, plan.columns.to(query.device) - first_key))
 
     def _keep(self, layer: int, index: int, here: Tensor, weights: Tensor) -> None:
         """Reduce `weights (n, R', C)` of the rows marked in `here (R,)` into the maps."""
@@ -161,17 +162,6 @@ class RowRecorder:
                     f"Layer {layer} recorded {self._recorded.get(layer, 0)} of {planned} rows. Its attention does not "
                     "go through transformers' AttentionInterface, or its implementation was changed meanwhile."
                 )
-
-
-@dataclass(frozen=True)
-class _ScoreOptions:
-    """Everything beside q, k and mask that changes a row."""
-
-    scaling: float
-    causal: bool
-    sliding_window: int | None
-    softcap: float | None
-    sinks: Tensor | None
 
 
 _active: ContextVar[RowRecorder | None] = ContextVar("vlm_adapters_recorder", default=None)
@@ -261,7 +251,7 @@ def _kernel(base: str, module: nn.Module) -> Kernel:
     return cast("Kernel", ALL_ATTENTION_FUNCTIONS[base])
 
 
-def _score_options(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> _ScoreOptions:
+def _score_options(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> ScoreOptions:
     unknown = sorted(
         name
         for name, value in kwargs.items()
@@ -273,52 +263,10 @@ def _score_options(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> 
             "A map that leaves it out would be wrong, so none is given."
         )
     scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
-    return _ScoreOptions(
+    return ScoreOptions(
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         causal=bool(getattr(module, "is_causal", True) if causal is None else causal),
         sliding_window=kwargs.get("sliding_window"),
         softcap=kwargs.get("softcap"),
         sinks=kwargs.get("s_aux"),
     )
-
-
-def _row_scores(query: Tensor, key: Tensor, mask: Tensor | None, options: _ScoreOptions) -> Tensor:
-    """Masked scores `(n, R, Sk)` of `query (n, R, d)` against `key (n_kv, Sk, d)`, in float32."""
-    heads, rows, width = query.shape
-    grouped = query.float().reshape(key.shape[0], -1, width)  # heads of one key head are neighbours
-    scores = (grouped @ key.float().transpose(1, 2)).reshape(heads, rows, -1) * options.scaling
-    if options.softcap is not None:
-        scores = torch.tanh(scores / options.softcap) * options.softcap
-    if mask is None:
-        return scores
-    if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, float("-inf"))
-    return scores + mask.float()
-
-
-def _mask_of(mask: Tensor | None, index: int, rows: Tensor) -> Tensor | None:
-    """Mask of one sequence's rows, broadcastable to `(n, R, Sk)`."""
-    if mask is None:
-        return None
-    return mask[index if mask.shape[0] > 1 else 0][:, rows]
-
-
-def _visible(rows: Tensor, keys: Tensor, options: _ScoreOptions) -> Tensor:
-    """`(R, Sk)` bool: what a kernel that gets no 4-D mask lets every row see."""
-    distance = rows[:, None] - keys[None, :]
-    seen = distance >= 0 if options.causal else torch.ones_like(distance, dtype=torch.bool)
-    return seen if options.sliding_window is None else seen & (distance.abs() < options.sliding_window)
-
-
-def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
-    """Softmax over keys, with one learned extra logit per head where the model has attention sinks."""
-    if sinks is None:
-        return scores.softmax(-1)
-    extra = sinks.float().reshape(-1, 1, 1).expand(*scores.shape[:2], 1)
-    return torch.cat([scores, extra], dim=-1).softmax(-1)[..., :-1]
-
-
-def _columns(weights: Tensor, columns: Tensor) -> Tensor:
-    """Gather `weights (n, R, Sk)` at key indices; keys not (or no longer) in the cache get no attention."""
-    there = (columns >= 0) & (columns < weights.shape[-1])
-    return weights[..., columns.clamp(0, weights.shape[-1] - 1)] * there

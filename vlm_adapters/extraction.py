@@ -9,9 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneInfo, GridRequest, Grids, ImageGrid, resolve_heads, resolve_layers
+from vlm_adapters.backbone import BackboneInfo, Grids, ImageGrid
 from vlm_adapters.capture import RowPlan, RowRecorder
 from vlm_adapters.errors import RequestError
+from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
 
 
 @dataclass(frozen=True)

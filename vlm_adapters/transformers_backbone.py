@@ -14,12 +14,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
-from vlm_adapters.backbone import BackboneInfo, BackboneInputs, GridRequest, Grids, ImageGrid
+from vlm_adapters.backbone import BackboneInfo, BackboneInputs, Grids, ImageGrid
 from vlm_adapters.capture import capture_rows
 from vlm_adapters.chat import RenderedPrompt, TokenSequence, phrase_positions, render, tokenize
 from vlm_adapters.errors import CheckpointError, OptionError, PromptError
 from vlm_adapters.extraction import HiddenStates, ResolvedRequest, plan_rows
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.request import GridRequest
 
 
 class TransformersBackbone(ABC):

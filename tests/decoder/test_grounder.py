@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlm_adapters.backbone import BackboneInfo, BackboneInputs, GridRequest, Grids, ImageGrid
+from vlm_adapters.backbone import BackboneInfo, BackboneInputs, Grids, ImageGrid
 from vlm_adapters.decoder.grounder import GroundedVLM, stack_channels
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError, ImageError, PhraseError
 from vlm_adapters.prompt import Message, Prompt
+from vlm_adapters.request import GridRequest
 
 PICTURE = Image.new("RGB", (50, 30), "white")
 TEXT = "a cat and a dog"

@@ -13,12 +13,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from vlm_adapters.backbone import GridRequest
 from vlm_adapters.decoder import grounder
 from vlm_adapters.decoder import saved as saved_module
 from vlm_adapters.decoder.grounder import GroundedVLM
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import AdapterError, CheckpointError, DecoderError, OutputError
+from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.fakes import FakeAdapter
 
 SOURCE = {"checkpoint": "acme/fake-1b", "revision": "abc123", "options": (("min_pixels", 49),)}

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneInputs, GridRequest, Grids
+from vlm_adapters.backbone import BackboneInputs, Grids
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.request import GridRequest
 from vlm_adapters.testing import ALL_CHECKS, AdapterCase, checks_attention, checks_batch, checks_conduct, checks_hidden
 from vlm_adapters.testing.breaking import break_arguments, break_grids, break_loaded, break_method, break_result
 from vlm_adapters.testing.fake_model import ATTENTION_LAYERS

@@ -45,12 +45,12 @@ def command(
 
     Needs no decoder. Writes a PNG per phrase and attention.json to --out. Without --phrase the whole text is one.
     """
-    from vlm_adapters.backbone import GridRequest
     from vlm_adapters.decoder.heads import rank_heads
     from vlm_adapters.files import write_json
     from vlm_adapters.loading import load_adapter
     from vlm_adapters.prompt import Prompt
     from vlm_adapters.render import heat_sheet, write_png
+    from vlm_adapters.request import GridRequest
 
     prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))
     adapter = load_adapter(model, device=device, dtype=dtype)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.backbone import BackboneAdapter, GridRequest, Grids, ImageGrid, place_map
+from vlm_adapters.backbone import BackboneAdapter, Grids, ImageGrid, place_map
 from vlm_adapters.decoder.saved import SavedDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig, normalise
 from vlm_adapters.embedded import embedded_checkpoints
@@ -26,6 +26,7 @@ from vlm_adapters.files import whole_file, write_json
 from vlm_adapters.images import ImageSource
 from vlm_adapters.loading import load_adapter
 from vlm_adapters.prompt import Phrase, PhraseLike, Prompt
+from vlm_adapters.request import GridRequest
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -8,10 +8,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vlm_adapters.backbone import BackboneInfo, GridRequest, OptionValue
+from vlm_adapters.backbone import BackboneInfo, OptionValue
 from vlm_adapters.decoder.unet import UNetConfig
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CheckpointError
+from vlm_adapters.request import GridRequest
 
 
 class SavedBackbone(BaseModel):

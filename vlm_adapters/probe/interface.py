@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest, Grids, ImageGrid
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids, ImageGrid
 from vlm_adapters.errors import AdapterError
 from vlm_adapters.probe.configs import (
     SpecialToken,
@@ -26,6 +26,7 @@ from vlm_adapters.probe.configs import (
     towers,
 )
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.request import GridRequest
 
 Size = tuple[int, int]
 

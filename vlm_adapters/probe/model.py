@@ -7,10 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInfo, LayerChoice
+from vlm_adapters.backbone import BackboneAdapter, BackboneInfo
 from vlm_adapters.decoder.grounder import CONFIG_FILE, EMBEDDED_FOLDER, GroundedVLM
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.registry import list_adapters
+from vlm_adapters.request import LayerChoice
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest, Grids
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids
+from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.reference import ReferencePass
 from vlm_adapters.testing.support import (

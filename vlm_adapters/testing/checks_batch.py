@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs
+from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import maps, prompt, require, require_close, require_equal, run, unlike_prompts
 

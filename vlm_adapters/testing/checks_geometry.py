@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneAdapter, GridRequest, ImageGrid
+from vlm_adapters.backbone import BackboneAdapter, ImageGrid
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase, ExpectedGrid, Size
 from vlm_adapters.testing.support import (
     PHRASES,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import CheckSkipped, cells, maps, prompt, require_close, require_identical
 

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, GridRequest, Grids
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids
 from vlm_adapters.prompt import Message, Prompt
+from vlm_adapters.request import GridRequest
 
 TEXT = "a red circle , a blue star and a green square at the top left"
 PHRASES = ("a red circle", "blue star")

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_adapters.backbone import BackboneInputs, GridRequest, Grids, ImageGrid
+from vlm_adapters.backbone import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.request import GridRequest
 from vlm_adapters.testing import ALL_CHECKS, AdapterCase, Check, check_text_moves_no_picture, parametrize_with_checks
 from vlm_adapters.testing.breaking import break_arguments, break_loaded, break_method, break_result
 from vlm_adapters_qwen.case import QWEN2_5_VL, qwen_grids
