@@ -123,9 +123,9 @@ class RowRecorder:
             )
             positions = torch.arange(first_key, end, device=query.device)
             if mask is None:
-                scores = scores.masked_fill(~visible(rows[here], positions, options), float("-inf"))
+                scores.masked_fill_(~visible(rows[here], positions, options), float("-inf"))
             weights = softmax(scores, options.sinks)
-            self._keep(layer, index, here, gather_columns(weights, plan.columns.to(query.device) - first_key))
+            self._keep(layer, index, here, gather_columns(weights, plan.columns.cpu() - first_key))
 
     def _keep(self, layer: int, index: int, here: Tensor, weights: Tensor) -> None:
         """Reduce `weights (n, R', C)` of the rows marked in `here (R,)` into the maps."""
@@ -142,7 +142,7 @@ class RowRecorder:
         else:
             # A product, for index_add_ would add in an undefined order on a GPU.
             shares = torch.eye(len(target), device=weights.device)[:, groups] / groups.bincount()[groups]
-            target += torch.einsum("gr,rnc->gnc", shares[:, here], by_row)
+            target += (shares[:, here] @ weights).transpose(0, 1)
         self._recorded[layer] = self._recorded.get(layer, 0) + int(here.sum())
 
     def _empty(self, plan: RowPlan, weights: Tensor) -> Tensor:

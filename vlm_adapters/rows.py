@@ -22,14 +22,15 @@ class ScoreOptions:
 def row_scores(query: Tensor, key: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
     """Masked scores `(n, R, Sk)` of `query (n, R, d)` against `key (n_kv, Sk, d)`, in float32."""
     heads, rows, width = query.shape
-    grouped = query.float().reshape(key.shape[0], -1, width)  # heads of one key head are neighbours
-    scores = (grouped @ key.float().transpose(1, 2)).reshape(heads, rows, -1) * options.scaling
+    # Heads of one key head are neighbours; scaling the few queries is cheaper than scaling their scores.
+    grouped = (query.float() * options.scaling).reshape(key.shape[0], -1, width)
+    scores = (grouped @ key.float().transpose(1, 2)).reshape(heads, rows, -1)
     if options.softcap is not None:
         scores = torch.tanh(scores / options.softcap) * options.softcap
     if mask is None:
         return scores
     if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, float("-inf"))
+        return scores.masked_fill_(~mask, float("-inf"))
     return scores + mask.float()
 
 
@@ -58,4 +59,5 @@ def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
 def gather_columns(weights: Tensor, columns: Tensor) -> Tensor:
     """Gather `weights (n, R, Sk)` at key indices; keys not (or no longer) in the cache get no attention."""
     there = (columns >= 0) & (columns < weights.shape[-1])
-    return weights[..., columns.clamp(0, weights.shape[-1] - 1)] * there
+    found = weights[..., columns.clamp(0, weights.shape[-1] - 1).to(weights.device)]
+    return found if bool(there.all()) else found * there.to(weights.device)
