@@ -22,13 +22,13 @@ PLUGINS = sorted((ROOT / "plugins").glob("*/vlm_adapters_*"))
 
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
-    {"errors", "rows"},
+    {"errors", "rows", "unsupported"},
     {"files"},
     {"spec", "images", "embedded"},
     {"hookspecs", "prompt", "request"},
     {"backbone"},
-    {"registry"},
-    {"loading"},
+    {"registry", "view"},
+    {"loading", "image_processor"},
     {"chat", "capture"},
     {"extraction"},
     {"transformers_backbone"},

@@ -62,8 +62,8 @@ def test_a_layer_without_attention_keeps_its_place() -> None:
     layers = probe(FakeAdapter(coarse=True)).layers
     assert [layer.index for layer in layers] == [0, 1, 2]
     assert [len(layer.attention) for layer in layers] == [2, 0, 2]
-    assert layers[0].attention == ((3, 6, 10), (3, 3, 5))
-    assert layers[1].hidden == ((24, 6, 10), (24, 3, 5))
+    assert layers[0].attention == ((3, 3, 5), (3, 6, 10))
+    assert layers[1].hidden == ((24, 3, 5), (24, 6, 10))
     assert layers[1].on_picture is None
     assert all(0 < layers[index].on_picture < 1 for index in (0, 2))
 

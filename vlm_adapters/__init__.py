@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlm_adapters.backbone import BackboneAdapter, BackboneInfo, BackboneInputs, Grids, ImageGrid, place_map
+    from vlm_adapters.chat import RenderedPrompt
     from vlm_adapters.decoder.grounder import GroundedPhrase, GroundedVLM, Grounding
     from vlm_adapters.errors import (
         AdapterError,
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
         UnknownAdapterError,
     )
     from vlm_adapters.hookspecs import hookimpl
+    from vlm_adapters.image_processor import (
+        ImageProcessorWrapper,
+        MetaData,
+        Padding,
+        ProcessedImages,
+        wrap_image_processor,
+    )
     from vlm_adapters.images import load_image
     from vlm_adapters.loading import load_adapter
     from vlm_adapters.prompt import Message, Phrase, Prompt
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
     from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
     from vlm_adapters.spec import AdapterSpec
     from vlm_adapters.transformers_backbone import TransformersBackbone
+    from vlm_adapters.view import View, fit_square, square_view
 
     __version__: str
 
@@ -55,18 +64,25 @@ __all__ = [
     "Grounding",
     "ImageError",
     "ImageGrid",
+    "ImageProcessorWrapper",
     "Message",
+    "MetaData",
     "OptionError",
     "OutputError",
+    "Padding",
     "Phrase",
     "PhraseError",
     "PluginError",
+    "ProcessedImages",
     "Prompt",
     "PromptError",
+    "RenderedPrompt",
     "RequestError",
     "TransformersBackbone",
     "UnknownAdapterError",
+    "View",
     "__version__",
+    "fit_square",
     "hookimpl",
     "list_adapters",
     "load_adapter",
@@ -74,14 +90,18 @@ __all__ = [
     "place_map",
     "resolve_heads",
     "resolve_layers",
+    "square_view",
+    "wrap_image_processor",
 ]
 
 _NAMES_BY_MODULE = {
     "backbone": "BackboneAdapter BackboneInfo BackboneInputs Grids ImageGrid place_map",
+    "chat": "RenderedPrompt",
     "decoder.grounder": "GroundedPhrase GroundedVLM Grounding",
     "errors": "AdapterError CaptureError CheckpointError DataError DecoderError ImageError OptionError OutputError "
     "PhraseError PluginError PromptError RequestError UnknownAdapterError",
     "hookspecs": "hookimpl",
+    "image_processor": "ImageProcessorWrapper MetaData Padding ProcessedImages wrap_image_processor",
     "images": "load_image",
     "loading": "load_adapter",
     "prompt": "Message Phrase Prompt",
@@ -89,6 +109,7 @@ _NAMES_BY_MODULE = {
     "request": "GridRequest resolve_heads resolve_layers",
     "spec": "AdapterSpec",
     "transformers_backbone": "TransformersBackbone",
+    "view": "View fit_square square_view",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

@@ -63,11 +63,14 @@ class BackboneInputs:
         tensors: Keyword arguments of the model's forward, on the model's device.
         phrase_tokens: For prompt `b` and phrase `p`, the positions in the (padded) sequence of the tokens that spell
             the phrase: LongTensor, ascending, never empty.
+        image_tokens: For prompt `b` and picture `i`, the positions of the image tokens that the picture became:
+            LongTensor, ascending; newline tokens are among them. Empty where the adapter finds them otherwise.
     """
 
     prompts: tuple[Prompt, ...]
     tensors: Mapping[str, Tensor]
     phrase_tokens: tuple[tuple[Tensor, ...], ...]
+    image_tokens: tuple[tuple[Tensor, ...], ...] = ()
 
     def __post_init__(self) -> None:
         asked = [len(prompt.phrases) for prompt in self.prompts]
@@ -175,7 +178,7 @@ class BackboneAdapter(Protocol):
         ...
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> Sequence[Sequence[ImageGrid]]:
-        """Find the grids of every prompt's pictures: one list per prompt."""
+        """Find the grids of every prompt's pictures: one list per prompt, a picture's finest grid after its others."""
         ...
 
     def extract(self, inputs: BackboneInputs, request: GridRequest) -> Sequence[Sequence[Grids]]:

@@ -28,11 +28,13 @@ class TokenSequence:
         ids: Token ids.
         types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`.
         offsets: Per token the characters `[start, end)` of the rendered template; (-1, -1) for image tokens.
+        pictures: Per picture, the positions of the tokens that it expands to.
     """
 
     ids: list[int] = field(default_factory=list)
     types: list[int] = field(default_factory=list)
     offsets: list[Span] = field(default_factory=list)
+    pictures: list[range] = field(default_factory=list)
 
     def append(self, ids: Sequence[int], types: Sequence[int], offsets: Sequence[Span]) -> None:
         """Append tokens."""
@@ -49,11 +51,13 @@ class RenderedPrompt:
         text: The rendered template, every picture still one placeholder.
         user_spans: Characters of `text` that came from the prompt's own texts, one span per text, in order.
         slots: Characters of `text` of the pictures' placeholders, in order.
+        has_start: Whether the text holds the start token where it belongs; else the tokenizer adds its own.
     """
 
     text: str
     user_spans: tuple[Span, ...]
     slots: tuple[Span, ...]
+    has_start: bool = False
 
 
 def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
@@ -125,11 +129,12 @@ def tokenize(
     sequence = TokenSequence()
     waiting = list(pictures)
     for piece in _pieces(rendered.text, rendered.user_spans, control_tokens):
-        for id_, span in _encode(tokenizer, rendered.text, piece):
+        for id_, span in _encode(tokenizer, rendered, piece):
             if id_ not in image_ids:
                 sequence.append([id_], [0], [span])
             elif waiting and _touches(span, rendered.slots):
                 ids, types = waiting.pop(0)
+                sequence.pictures.append(range(len(sequence.ids), len(sequence.ids) + len(ids)))
                 sequence.append(ids, types, [(-1, -1)] * len(ids))
             else:
                 raise PromptError(
@@ -166,11 +171,11 @@ def phrase_positions(sequence: TokenSequence, rendered: RenderedPrompt, prompt: 
     return positions
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, piece: Span) -> list[tuple[int, Span]]:
-    """Encode the characters `piece` of `text`: ids and where they come from. The first piece gets the start token."""
-    words = text[slice(*piece)]
+def _encode(tokenizer: PreTrainedTokenizerBase, rendered: RenderedPrompt, piece: Span) -> list[tuple[int, Span]]:
+    """Encode the characters `piece` of a prompt: ids and where they come from. The first piece gets the start token."""
+    words = rendered.text[slice(*piece)]
     if piece[0] == 0:
-        start = not (tokenizer.bos_token and words.startswith(tokenizer.bos_token))
+        start = not (rendered.has_start or (tokenizer.bos_token and words.startswith(tokenizer.bos_token)))
         return _tokens(tokenizer, words, 0, add_special_tokens=start)
     # Behind a line break, for some tokenizers put a space before what they take for the first word of a text.
     tokens = _tokens(tokenizer, "\n" + words, piece[0] - 1, add_special_tokens=False)

@@ -22,6 +22,7 @@ import pluggy
 from vlm_adapters import hookspecs
 from vlm_adapters.errors import AdapterError, PluginError, UnknownAdapterError
 from vlm_adapters.spec import AdapterSpec
+from vlm_adapters.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -259,6 +260,7 @@ def _unknown_adapter(model_type: str, entries: list[AdapterEntry]) -> str:
     known = [entry.name for entry in entries if entry.name and not entry.broken]
     broken = [f"{entry.origin} ({entry.broken})" for entry in entries if entry.broken]
     sentences = [f"No adapter for the model type {model_type!r}."]
+    sentences += [f"It is {family.reason}." for family in UNSUPPORTED if family.name == model_type]
     if close := difflib.get_close_matches(model_type, known):
         sentences.append(f"Did you mean {' or '.join(close)}?")
     sentences.append(f"Known: {', '.join(known) or 'none'}.")

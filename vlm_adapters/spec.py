@@ -24,6 +24,8 @@ class AdapterSpec:
         requires: Top-level modules that must be importable for it to work; they are looked for, not imported.
         checkpoints: Hub ids of the checkpoints it is meant for.
         case: `"module:CASE"`, an `AdapterCase` with which `adapters check` checks the adapter.
+        image_processors: Names of the classes of processors that `wrap_image_processor` wraps.
+        wrapper: `"module:Class"`, the `ImageProcessorWrapper` for them.
     """
 
     name: str
@@ -32,6 +34,8 @@ class AdapterSpec:
     requires: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
     case: str | None = None
+    image_processors: tuple[str, ...] = ()
+    wrapper: str | None = None
 
     def __post_init__(self) -> None:
         if not _matches(_NAME, self.name):
@@ -51,8 +55,13 @@ class AdapterSpec:
             raise PluginError(
                 f"The case {self.case!r} of the adapter {self.name!r} is malformed. Write 'package.module:CASE'."
             )
+        if self.wrapper is not None and not _matches(_TARGET, self.wrapper):
+            raise PluginError(
+                f"The wrapper {self.wrapper!r} of the adapter {self.name!r} is malformed. Write 'package.module:Class'."
+            )
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")
+        self._check_names("image_processors", "names of classes")
         if dotted := [module for module in self.requires if not module.isidentifier()]:
             raise PluginError(
                 f"The adapter {self.name!r} requires {dotted}, which are not names of top-level modules. "

@@ -21,13 +21,17 @@ from vlm_adapters.errors import CheckpointError, OptionError, PromptError
 from vlm_adapters.extraction import HiddenStates, ResolvedRequest, plan_rows
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.request import GridRequest
+from vlm_adapters.view import Size, View, place_views
+
+_ANY_SIZE = (512, 512)
+"""A picture that every family takes: cells and grids per picture do not depend on its size."""
 
 
 class TransformersBackbone(ABC):
     """An adapter over a model and a processor of transformers.
 
-    A family says how its processor takes pictures (`process_pictures`), where their tokens stand
-    (`locate_image_tokens`) and how large a cell is (`cell`). All else is here.
+    A family says how a picture becomes tokens (`views`) and, where the stock way is not right, how its processor takes
+    pictures (`process_pictures`) and chats (`render`). All else is here.
 
     Attributes:
         name: `model_type` of the checkpoint's config.
@@ -100,19 +104,29 @@ class TransformersBackbone(ABC):
         names = [name for name, p in signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
         return tuple(name for name in names if name not in ("checkpoint", "revision"))
 
-    @property
     @abstractmethod
-    def cell(self) -> tuple[int, int]:
-        """Pixels `(height, width)` of the resized picture that one image token covers."""
+    def views(self, size: Size) -> Sequence[View]:
+        """How a picture `(H, W)` is resized, padded and cut into cells: one view per grid, the finest last.
+
+        Raises:
+            ImageError: The family takes no picture of this size.
+        """
 
     @property
-    def grids_per_picture(self) -> int:
-        """Grids that every picture has: 1 unless the family shows it at several scales."""
-        return 1
+    def image_token_ids(self) -> frozenset[int]:
+        """Ids of the tokens that views count: cells, and newlines between their rows."""
+        return frozenset({int(self.processor.image_token_id)})
 
-    @abstractmethod
-    def locate_image_tokens(self, inputs: BackboneInputs) -> Sequence[Sequence[ImageGrid]]:
+    def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
         """Find the grids of every prompt's pictures: one list per prompt."""
+        return [
+            [
+                grid
+                for index, (picture, own) in enumerate(zip(prompt.pictures, tokens, strict=True))
+                for grid in place_views(self.views((picture.height, picture.width)), own, index)
+            ]
+            for prompt, tokens in zip(inputs.prompts, inputs.image_tokens, strict=True)
+        ]
 
     def process_pictures(self, pictures: Sequence[Image.Image], **options: Any) -> BatchFeature:
         """Run the processor over pictures alone: each expands to its tokens, and all to the model's tensors.
@@ -145,10 +159,14 @@ class TransformersBackbone(ABC):
 
         Raises:
             PromptError: There is no prompt, or one cannot be encoded, or is too long for the model.
+            ImageError: The family takes no picture of such a size.
         """
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"There is no prompt in {type(prompts).__name__}. Give a list of at least one Prompt.")
-        features = dict(self.process_pictures([picture for prompt in prompts for picture in prompt.pictures]))
+        pictures = [picture for prompt in prompts for picture in prompt.pictures]
+        for picture in pictures:
+            self.views((picture.height, picture.width))  # a size that the family cannot take is told before all work
+        features = dict(self.process_pictures(pictures))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
         # Processors give the types under the name that their model's forward takes.
         type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
@@ -165,12 +183,17 @@ class TransformersBackbone(ABC):
         taken = signature(self.model.forward).parameters
         return BackboneInputs(
             prompts=tuple(prompts),
-            tensors={
-                name: tensor.to(self.model.device) for name, tensor in (tensors | features).items() if name in taken
-            },
+            tensors={name: self._placed(tensor) for name, tensor in (tensors | features).items() if name in taken},
             phrase_tokens=tuple(
                 tuple(torch.tensor(phrase) + shift for phrase in phrases)
                 for phrases, shift in zip(positions, shifts, strict=True)
+            ),
+            image_tokens=tuple(
+                tuple(
+                    torch.tensor([p + shift for p in picture if sequence.ids[p] in self.image_token_ids]).long()
+                    for picture in sequence.pictures
+                )
+                for sequence, shift in zip(sequences, shifts, strict=True)
             ),
         )
 
@@ -212,6 +235,7 @@ class TransformersBackbone(ABC):
     def info(self) -> BackboneInfo:
         """What a consumer must know of the backbone."""
         config = self.model.config.get_text_config(decoder=True)
+        views = self.views(_ANY_SIZE)
         kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
         return BackboneInfo(
             model_type=self.name,
@@ -223,10 +247,14 @@ class TransformersBackbone(ABC):
             ),
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
-            cell=self.cell,
-            grids_per_picture=self.grids_per_picture,
+            cell=views[-1].cell,
+            grids_per_picture=len(views),
             options=tuple((name, getattr(self, name)) for name in self.option_names()),
         )
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        """A tensor on the model's device, pixels in the precision of its weights."""
+        return tensor.to(self.model.device, self.model.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def _pad(self, sequences: Sequence[TokenSequence], type_name: str) -> tuple[dict[str, Tensor], list[int]]:
         """Pad to one length on the tokenizer's side; also how far each sequence moved."""

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import vlm_adapters.testing
 from vlm_adapters.cli import app
-from vlm_adapters.errors import UnknownAdapterError
+from vlm_adapters.errors import OptionError, UnknownAdapterError
 from vlm_adapters.testing import CheckResult
 from vlm_adapters.testing.fakes import FAKE_CASE
 
@@ -81,3 +81,27 @@ def test_unknown_adapter(site: Site) -> None:
     done = CliRunner().invoke(app, ["check", "fakes"])
     assert isinstance(done.exception, UnknownAdapterError)
     assert "Did you mean fake?" in str(done.exception)
+
+
+def test_all_adapters_make_the_matrix(results: list[CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", "toy")
+    results += [replace(PASSED, check="check_orientation"), replace(FAILED, check="check_hidden_grids")]
+    done = CliRunner().invoke(app, ["check", "--all"])
+    assert done.exit_code == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("| `fake`")]
+    assert line.split("|")[2].strip() == "yes"
+
+
+def test_all_adapters_as_json(results: list[CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", "toy")
+    results += [PASSED]
+    done = CliRunner().invoke(app, ["check", "--all", "--json"])
+    assert done.exit_code == 0
+    (report,) = json.loads(done.stdout)
+    assert (report["adapter"], [result["check"] for result in report["results"]]) == ("fake", ["check_right"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["fake", "--all"]])
+def test_a_name_or_all_is_needed(arguments: list[str]) -> None:
+    with pytest.raises(OptionError, match=r"one adapter, or --all"):
+        CliRunner().invoke(app, ["check", *arguments], catch_exceptions=False)

@@ -185,3 +185,13 @@ def test_a_really_installed_second_distribution_is_found(tmp_path: Path) -> None
         "state": "ready",
         "checkpoints": [],
     } in listed
+
+
+def test_all_names_the_families_that_cannot_be_run(site: Site) -> None:
+    site.add_plugin("acme-toy")
+    done = adapters("list", "--all", "--json", path=site.path, VLM_ADAPTERS_PLUGINS="toy")
+    states = {entry["name"]: entry["state"] for entry in json.loads(done.stdout)}
+    assert states["toy"] == "ready"
+    assert states["cogvlm"].startswith("unsupported: remote code only")
+    assert "cogvlm (THUDM/cogvlm-chat-hf" in adapters("list", "--all", path=site.path).stdout
+    assert "cogvlm" not in adapters("list", path=site.path).stdout

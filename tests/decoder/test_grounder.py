@@ -252,10 +252,12 @@ def test_coarse_and_fine_maps_are_stacked_over_the_fine_grid_in_the_adapters_ord
     assert torch.equal(stacked[:, 6:], fine.flatten(1, 2))
 
 
-def test_the_order_of_channels_is_the_adapters_where_the_fine_grid_comes_first() -> None:
-    coarse, fine = torch.rand(1, 1, 1, 2, 2), torch.rand(1, 1, 1, 4, 4)
-    stacked, _ = stack_channels([grids_of(fine, (0, 0, 8, 8)), grids_of(coarse, (0, 0, 8, 8))])
-    assert torch.equal(stacked[:, 0], fine[:, 0, 0])
+def test_the_last_grid_is_the_canvas_even_where_it_has_fewer_cells() -> None:
+    # LLaVA-Next's tiles of a long and narrow picture are fewer than the cells of its squashed view.
+    squashed, tiles = torch.rand(1, 1, 1, 8, 8), torch.rand(1, 1, 1, 12, 3)
+    stacked, _ = stack_channels([grids_of(squashed, (0, 0, 8, 80)), grids_of(tiles, (0, 0, 8, 80))])
+    assert stacked.shape == (1, 2, 12, 3)
+    assert torch.equal(stacked[:, 1], tiles[:, 0, 0])
 
 
 def test_grids_with_other_boxes_meet_in_the_picture() -> None:

@@ -134,7 +134,7 @@ BROKEN = [
     (
         "check_grids_per_picture",
         "untold second grid",
-        break_loaded(FAKE_CASE, lambda adapter: setattr(adapter, "scales", (1, 2))),
+        break_loaded(FAKE_CASE, lambda adapter: setattr(adapter, "scales", (2, 1))),
     ),
     ("check_grid_shapes", "transposed", regrid(lambda grid, _: {"tokens": grid.tokens.T})),
     ("check_grid_shapes", "row lost", regrid(lambda grid, _: {"tokens": grid.tokens[: max(1, grid.shape[0] - 1)]})),

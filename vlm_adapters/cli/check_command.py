@@ -22,8 +22,11 @@ _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="Name of an adapter, as `adapters list` shows it.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Argument(help="Name of an adapter, as `adapters list` shows it.", show_default=False)
+    ] = None,
     *,
+    check_all: Annotated[bool, typer.Option("--all", help="Every adapter: prints the support matrix.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the conformance suite over the adapter NAME.
@@ -32,10 +35,18 @@ def command(
     code is 1 if a check fails.
 
     --json prints a list of objects with these keys: check, title (what should be
-    so), state ("passed", "failed" or "skipped"), reason (empty if passed), seconds.
+    so), state ("passed", "failed" or "skipped"), reason (empty if passed), seconds;
+    with --all a list of objects with adapter and results, such a list.
     """
+    from vlm_adapters.errors import OptionError
     from vlm_adapters.testing import run_checks
     from vlm_adapters.testing.lookup import find_case
+
+    if check_all == (name is not None):
+        raise OptionError("Give the name of one adapter, or --all. `adapters list` shows their names.")
+    if name is None:
+        _check_all(as_json=as_json)
+        return
 
     with redirect_stdout(sys.stderr), Console(stderr=True).status(f"Checking {name} ..."):
         results = run_checks(find_case(name))
@@ -44,6 +55,26 @@ def command(
     else:
         _print(name, results, Console())
     if any(result.state == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+def _check_all(*, as_json: bool) -> None:
+    """Check every adapter that is ready, and print the matrix in Markdown."""
+    from vlm_adapters.registry import list_adapters
+    from vlm_adapters.testing import run_checks
+    from vlm_adapters.testing.lookup import find_case
+    from vlm_adapters.testing.matrix import AdapterReport, markdown
+
+    names = [entry.name for entry in list_adapters() if entry.name and entry.state == "ready"]
+    with redirect_stdout(sys.stderr), Console(stderr=True).status("Checking ...") as status:
+        reports: list[AdapterReport] = []
+        for name in names:
+            status.update(f"Checking {name} ({len(reports) + 1} of {len(names)}) ...")
+            reports.append(AdapterReport(name, tuple(run_checks(find_case(name)))))
+    typer.echo(
+        json.dumps([asdict(report) for report in reports], indent=2) if as_json else markdown(reports), nl=as_json
+    )
+    if any(result.state == "failed" for report in reports for result in report.results):
         raise typer.Exit(1)
 
 

@@ -13,29 +13,41 @@ from rich.table import Table
 from rich.text import Text
 
 from vlm_adapters.registry import list_adapters
+from vlm_adapters.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
     from vlm_adapters.registry import AdapterEntry
+    from vlm_adapters.unsupported import UnsupportedFamily
 
 _COLOURS = {"ready": "green", "needs": "yellow", "broken": "red"}
 
 
 def command(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False
+    *,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Also the families that no adapter can be built for.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
 ) -> None:
     """List the adapters of all installed plugins and their state.
 
     --json prints a list of objects with these keys:
     name (null where a broken plugin did not say), plugin,
     distribution and version (null where there is none),
-    state ("ready", "needs WHAT" or "broken: WHY"), checkpoints (hub ids).
+    state ("ready", "needs WHAT", "broken: WHY" or, with --all, "unsupported:
+    WHY"), checkpoints (hub ids).
     """
     with redirect_stdout(sys.stderr):  # a plugin that prints on import must not spoil the JSON
         entries = list_adapters()
     if as_json:
-        typer.echo(json.dumps([_as_json(entry) for entry in entries], indent=2))
-    else:
-        _print_table(entries)
+        listed = [_as_json(entry) for entry in entries]
+        listed += [_unsupported_as_json(family) for family in UNSUPPORTED] if show_all else []
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    _print_table(entries)
+    for family in UNSUPPORTED if show_all else ():
+        told = f"\n{family.name} ({', '.join(family.checkpoints)}) is not supported: {family.reason}."
+        Console().print(Text(told, style="yellow"), soft_wrap=True)
 
 
 def _as_json(entry: AdapterEntry) -> dict[str, object]:
@@ -47,6 +59,12 @@ def _as_json(entry: AdapterEntry) -> dict[str, object]:
         "state": entry.state,
         "checkpoints": list(entry.checkpoints),
     }
+
+
+def _unsupported_as_json(family: UnsupportedFamily) -> dict[str, object]:
+    nothing = dict.fromkeys(("plugin", "distribution", "version"))
+    checkpoints = list(family.checkpoints)
+    return {"name": family.name, **nothing, "state": f"unsupported: {family.reason}", "checkpoints": checkpoints}
 
 
 def _print_table(entries: list[AdapterEntry]) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.backbone import BackboneAdapter, Grids, ImageGrid, place_map
+from vlm_adapters.backbone import BackboneAdapter, Grids, place_map
 from vlm_adapters.decoder.saved import SavedDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig, normalise
 from vlm_adapters.embedded import embedded_checkpoints
@@ -187,7 +187,7 @@ class GroundedVLM:
 
 
 def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, float, float, float]]:
-    """Stack the maps of all grids of one picture as channels over its finest grid.
+    """Stack the maps of all grids of one picture as channels over its last, finest grid.
 
     The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the picture.
 
@@ -202,7 +202,7 @@ def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, flo
     """
     if not extracted:
         raise DecoderError("There are no grids for the picture. Extract them with an adapter that locates its tokens.")
-    finest = min((grids.grid for grids in extracted), key=_cell_area)
+    finest = extracted[-1].grid
     left, top, right, bottom = finest.cell_box(0, 0)
     width, height = right - left, bottom - top
     channels = []
@@ -212,11 +212,6 @@ def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, flo
         same = grids.grid.box == finest.box and grids.grid.shape == finest.shape
         channels.append(grids.channels if same else place_map(grids.channels, in_cells, finest.shape))
     return torch.cat(channels, dim=1), finest.box
-
-
-def _cell_area(grid: ImageGrid) -> float:
-    left, top, right, bottom = grid.cell_box(0, 0)
-    return (right - left) * (bottom - top)
 
 
 def agreeing_maps(maps: Tensor, probabilities: Tensor) -> Tensor:

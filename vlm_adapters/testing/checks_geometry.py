@@ -25,8 +25,8 @@ from vlm_adapters.testing.support import (
     two_pictures,
 )
 
-_ENOUGH = 2
-"""Pixels that a cell must cover on both sides for a change of them to show."""
+_ENOUGH = 3
+"""Pixels that a cell must cover on both sides: fewer, enlarged, show in its neighbours as much."""
 
 
 def check_grids_per_picture(case: AdapterCase) -> None:
@@ -102,7 +102,7 @@ def check_orientation(case: AdapterCase) -> None:
                 require_equal(
                     found, cell, f"cell of grid {index} {expected.shape} that changes most in a {size} picture"
                 )
-    require(tried > 0, "AdapterCase.sizes has no picture that is not square and has cells of two pixels")
+    require(tried > 0, "AdapterCase.sizes has no picture that is not square and has cells of three pixels")
 
 
 def check_several_pictures(case: AdapterCase) -> None:

@@ -55,13 +55,13 @@ class FakeAdapter:
     Args:
         dtype: Of the weights.
         attention: `"sdpa"` or `"eager"`.
-        coarse: Whether every picture has a second grid, of cells twice as large.
+        coarse: Whether every picture has another grid before its own, of cells twice as large.
     """
 
     def __init__(self, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", coarse: bool = False) -> None:
         self.model = FakeModel(attention).to(dtype).eval().requires_grad_(requires_grad=False)
         self.padding_side: Literal["left", "right"] = "left"
-        self.scales = (1, 2) if coarse else (1,)
+        self.scales = (2, 1) if coarse else (1,)
         self.name = "fake"
         self.info = BackboneInfo(
             model_type="fake",
@@ -210,7 +210,7 @@ def load_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") ->
 
 
 def load_coarse_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> FakeAdapter:
-    """The fake with a fine and a coarse grid per picture."""
+    """The fake with a coarse and a fine grid per picture."""
     return FakeAdapter(dtype=dtype, attention=attention, coarse=True)
 
 
@@ -225,11 +225,11 @@ def expected_fake_grids(size: Size) -> list[ExpectedGrid]:
 
 
 def expected_coarse_fake_grids(size: Size) -> list[ExpectedGrid]:
-    """The same grid, and one of cells twice as large over the padded picture."""
+    """A grid of cells twice as large over the padded picture, and then the same grid."""
     (fine,) = expected_fake_grids(size)
     side = 2 * (fine.box[3] / fine.shape[0])
     rows, columns = math.ceil(size[0] / side), math.ceil(size[1] / side)
-    return [fine, ExpectedGrid((rows, columns), (0, 0, columns * side, rows * side))]
+    return [ExpectedGrid((rows, columns), (0, 0, columns * side, rows * side)), fine]
 
 
 FAKE_CASE = AdapterCase("fake", load_fake, expected_fake_grids, reference=FakeReference())

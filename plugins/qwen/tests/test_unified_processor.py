@@ -27,7 +27,7 @@ from transformers import (
 
 import vlm_adapters_qwen
 from vlm_adapters.errors import AdapterError, CheckpointError, ImageError
-from vlm_adapters_qwen.tiny import CHAT_TEMPLATE, byte_tokenizer
+from vlm_adapters_qwen.tiny import CHAT_TEMPLATE, byte_level_tokenizer
 from vlm_adapters_qwen.unified_processor import QwenImageProcessorWrapper, wrap_image_processor
 
 FAMILIES = {
@@ -53,7 +53,7 @@ def combined(family: str) -> Any:
     processor, video, settings = FAMILIES[family]
     return processor(
         image_processor=Qwen2VLImageProcessor(**settings),
-        tokenizer=byte_tokenizer(),
+        tokenizer=byte_level_tokenizer(),
         video_processor=video(),
         chat_template=CHAT_TEMPLATE,
     )
@@ -246,7 +246,7 @@ class OtherCombined:
     image_processor = Separate()
 
 
-@pytest.mark.parametrize("other", [CLIPImageProcessor(), Separate(), OtherCombined(), byte_tokenizer(), None])
+@pytest.mark.parametrize("other", [CLIPImageProcessor(), Separate(), OtherCombined(), byte_level_tokenizer(), None])
 def test_everything_else_passes_through_unchanged(other: object) -> None:
     assert wrap_image_processor(other) is other
 
@@ -312,7 +312,7 @@ def test_a_processor_that_does_not_resize_takes_whole_cells_only() -> None:
 def test_settings_that_the_processor_refuses_are_a_typed_error() -> None:
     image_processor = Qwen2VLImageProcessor()
     image_processor.size = {"height": 56, "width": 56}
-    with pytest.raises(ImageError, match=r"refuses pictures of 60x90 pixels.*shortest_edge"):
+    with pytest.raises(ImageError, match=r"Qwen2VLImageProcessor has the size .*56.*shortest_edge and longest_edge"):
         QwenImageProcessorWrapper(image_processor).preprocess(noise(60, 90))
 
 

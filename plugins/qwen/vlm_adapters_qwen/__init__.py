@@ -8,28 +8,48 @@ from typing import TYPE_CHECKING
 from vlm_adapters import AdapterSpec, hookimpl
 
 if TYPE_CHECKING:
-    from vlm_adapters_qwen.unified_processor import QwenImageProcessorWrapper, wrap_image_processor
+    from vlm_adapters import wrap_image_processor
+    from vlm_adapters_qwen.unified_processor import QwenImageProcessorWrapper
 
 __all__ = ["QwenImageProcessorWrapper", "adapter_specs", "wrap_image_processor"]
 
 
+_PLACES = {
+    "QwenImageProcessorWrapper": "vlm_adapters_qwen.unified_processor",
+    "wrap_image_processor": "vlm_adapters",
+}
+
+
 @hookimpl
 def adapter_specs() -> list[AdapterSpec]:
-    """Offer the adapters of this plugin."""
+    """Offer the adapters of this plugin: one class for all, since they differ in the model alone."""
+    published = {
+        "qwen2_vl": ("Qwen2-VL", ("2B", "7B", "72B")),
+        "qwen2_5_vl": ("Qwen2.5-VL", ("3B", "7B", "32B", "72B")),
+        "qwen3_vl": ("Qwen3-VL", ("2B", "4B", "8B", "32B")),
+        "qwen3_vl_moe": ("Qwen3-VL", ("30B-A3B", "235B-A22B")),
+    }
+    checkpoints = {
+        name: tuple(f"Qwen/{family}-{size}-Instruct" for size in sizes) for name, (family, sizes) in published.items()
+    }
+    checkpoints["qwen3_5"] = ("Qwen/Qwen3.5-9B",)
     return [
         AdapterSpec(
-            name="qwen2_5_vl",
+            name=name,
             target="vlm_adapters_qwen.adapter:QwenAdapter",
             extra="qwen",
             requires=("qwen_vl_utils",),
-            checkpoints=tuple(f"Qwen/Qwen2.5-VL-{size}-Instruct" for size in ("3B", "7B", "32B", "72B")),
-            case="vlm_adapters_qwen.case:QWEN2_5_VL",
+            checkpoints=ids,
+            case=f"vlm_adapters_qwen.case:{name.upper()}",
+            image_processors=("Qwen2VLImageProcessor",),
+            wrapper="vlm_adapters_qwen.unified_processor:QwenImageProcessorWrapper",
         )
+        for name, ids in checkpoints.items()
     ]
 
 
 def __getattr__(name: str) -> object:
     """Import the processor wrapper when it is first used: the list of adapters needs no torch."""
-    if name in {"QwenImageProcessorWrapper", "wrap_image_processor"}:
-        return getattr(import_module(f"{__name__}.unified_processor"), name)
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

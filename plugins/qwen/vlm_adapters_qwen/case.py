@@ -1,11 +1,12 @@
-"""The case of Qwen2.5-VL for the conformance suite."""
+"""The cases of Qwen-VL for the conformance suite, and the published rule of its grid."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from vlm_adapters.testing import AdapterCase, ExpectedGrid
-from vlm_adapters_qwen.tiny import qwen2_5_vl
+from vlm_adapters_qwen.tiny import LEAST_CELLS, MOST_CELLS, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
 
 
 def qwen_grids(
@@ -26,9 +27,14 @@ def qwen_grids(
     return [ExpectedGrid((rows, columns), (0, 0, width, height))]
 
 
-def tiny_grids(size: tuple[int, int]) -> list[ExpectedGrid]:
-    """The rule with the limits of the tiny model."""
-    return qwen_grids(size, min_pixels=4 * 28 * 28, max_pixels=64 * 28 * 28)
+def _limited(cell: int) -> partial[list[ExpectedGrid]]:
+    """The rule with the limits of the tiny models."""
+    return partial(qwen_grids, min_pixels=LEAST_CELLS * cell**2, max_pixels=MOST_CELLS * cell**2, cell=cell)
 
 
-QWEN2_5_VL = AdapterCase("qwen2_5_vl", load=qwen2_5_vl, expected_grids=tiny_grids)
+QWEN2_VL = AdapterCase("qwen2_vl", load=qwen2_vl, expected_grids=_limited(28))
+QWEN2_5_VL = AdapterCase("qwen2_5_vl", load=qwen2_5_vl, expected_grids=_limited(28))
+QWEN3_VL = AdapterCase("qwen3_vl", load=qwen3_vl, expected_grids=_limited(32))
+QWEN3_VL_MOE = AdapterCase("qwen3_vl_moe", load=qwen3_vl_moe, expected_grids=_limited(32))
+QWEN3_5 = AdapterCase("qwen3_5", load=qwen3_5, expected_grids=_limited(32))
+CASES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5)

@@ -9,56 +9,26 @@ the way there and back gives the processor's own output, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, TypeVar
+from typing import Any, TypedDict
 
 import torch
+from PIL import Image
 from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from vlm_adapters import load_image
-from vlm_adapters.errors import CheckpointError, ImageError
+from vlm_adapters import (
+    CheckpointError,
+    ImageError,
+    ImageProcessorWrapper,
+    ProcessedImages,
+    View,
+    wrap_image_processor,
+)
 
-if TYPE_CHECKING:
-    from vlm_adapters.images import ImageSource
+__all__ = ["ModelInputs", "QwenImageProcessorWrapper", "wrap_image_processor"]
 
-T = TypeVar("T")
-
-_PROCESSOR_CLASSES = frozenset({"Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil"})
-"""One class with several backends serves Qwen2-VL, Qwen2.5-VL and Qwen3-VL; not every release has all of them."""
-
-
-class Padding(TypedDict):
-    """Pixels added around the resized picture."""
-
-    before_height: int
-    after_height: int
-    before_width: int
-    after_width: int
-
-
-class MetaData(TypedDict):
-    """How a picture became its pixel values; sizes are `(height, width)` in pixels.
-
-    `image_shape` is the size after the resize, `padded_shape` the same after padding, `original_shape` the size of the
-    upright picture, and `scale_factor` is `image_shape / original_shape` for height and width.
-    """
-
-    image_shape: tuple[int, int]
-    padded_shape: tuple[int, int]
-    padding: Padding
-    scale_factor: tuple[float, float]
-    original_shape: tuple[int, int]
-
-
-class ProcessedImages(TypedDict):
-    """Pictures as separate-processor pipelines take them; one entry of every list per picture.
-
-    `pixel_values` holds float32 `(3, H, W)`, normalised with the processor's mean and deviation, and `image_sizes`
-    their `(H, W)`.
-    """
-
-    pixel_values: list[Tensor]
-    meta_datas: list[MetaData]
-    image_sizes: list[tuple[int, int]]
+IMAGE_PROCESSORS = ("Qwen2VLImageProcessor",)
+"""One class with several backends serves Qwen2-VL, Qwen2.5-VL and Qwen3-VL."""
 
 
 class ModelInputs(TypedDict):
@@ -72,67 +42,55 @@ class ModelInputs(TypedDict):
     image_grid_thw: Tensor
 
 
-class QwenImageProcessorWrapper:
+class QwenImageProcessorWrapper(ImageProcessorWrapper):
     """The separate-processor interface over the processor of Qwen2-VL, Qwen2.5-VL or Qwen3-VL.
 
-    Attributes:
-        image_processor: The wrapped image processor. Its settings are read at every call.
-
     Args:
-        processor: A combined Qwen processor, or its image processor.
+        processor: A combined Qwen processor, or its image processor. Its settings are read at every call.
 
     Raises:
         CheckpointError: It is neither.
     """
 
-    def __init__(self, processor: object) -> None:
-        image_processor = getattr(processor, "image_processor", processor)
-        if not _is_qwen(image_processor):
+    def __init__(self, processor: Any) -> None:
+        super().__init__(processor)
+        classes = {base.__name__ for base in type(self.image_processor).__mro__}
+        if not any(name.startswith(IMAGE_PROCESSORS) for name in classes):
             raise CheckpointError(
                 f"{type(processor).__name__} is not a processor of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. Give one, or call "
                 "wrap_image_processor, which passes others through."
             )
-        self.image_processor: Any = image_processor
 
-    def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> ProcessedImages:
-        """Resize and normalise pictures as the processor does; nothing is padded or cropped.
-
-        Args:
-            images: A picture in any form that `load_image` takes, or a list or tuple of them, of any sizes.
-
-        Returns:
-            The pictures resized to multiples of patch x merge pixels, and how.
-
-        Raises:
-            ImageError: A picture cannot be used, there is none, or the processor refuses its size.
-        """
-        sources: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
-        if not sources:
-            raise ImageError("There is no picture to preprocess: the list is empty. Give at least one.")
-        pictures = [load_image(source) for source in sources]
+    def view(self, size: tuple[int, int]) -> View:
+        """One grid that covers exactly the picture; nothing is padded or cropped."""
+        cell = self.image_processor.patch_size * self.image_processor.merge_size
+        height, width = size
         if not self.image_processor.do_resize:
-            for picture in pictures:
-                self._check_size(picture.height, picture.width)
-        try:
-            features = self.image_processor.preprocess(pictures, return_tensors="pt")
-        except ValueError as error:
-            sizes = ", ".join(f"{picture.height}x{picture.width}" for picture in pictures)
-            raise ImageError(
-                f"{type(self.image_processor).__name__} refuses pictures of {sizes} pixels (height x width): {error} "
-                "Mend its settings or leave the picture out."
-            ) from error
+            self._check_size(height, width)
+        else:
+            limits = dict(self.image_processor.size)
+            if limits.get("shortest_edge") is None or limits.get("longest_edge") is None:
+                raise ImageError(
+                    f"{type(self.image_processor).__name__} has the size {limits}, and a size with shortest_edge and "
+                    "longest_edge (pixels in all) is needed. Mend its settings."
+                )
+            try:
+                height, width = smart_resize(
+                    *size, factor=cell, min_pixels=limits["shortest_edge"], max_pixels=limits["longest_edge"]
+                )
+            except ValueError as error:
+                raise ImageError(
+                    f"{type(self.image_processor).__name__} refuses a picture of {size[0]}x{size[1]} pixels (height x "
+                    f"width): {error} Mend its settings or leave the picture out."
+                ) from error
+        return View(size, (height, width), (height, width), (height // cell, width // cell))
+
+    def pixel_values(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
+        """See `ImageProcessorWrapper`."""
+        features = self.image_processor.preprocess(list(pictures), return_tensors="pt")
         grids = [(gh, gw) for _, gh, gw in features["image_grid_thw"].tolist()]
         patches = features["pixel_values"].float().split([gh * gw for gh, gw in grids])
-        values = [self._picture(rows, grid) for rows, grid in zip(patches, grids, strict=True)]
-        sizes_after = [(value.shape[1], value.shape[2]) for value in values]
-        return {
-            "pixel_values": values,
-            "meta_datas": [
-                _meta_data(size, (picture.height, picture.width))
-                for size, picture in zip(sizes_after, pictures, strict=True)
-            ],
-            "image_sizes": sizes_after,
-        }
+        return [self._picture(rows, grid) for rows, grid in zip(patches, grids, strict=True)]
 
     def to_model_inputs(self, pixel_values: Sequence[Tensor] | ProcessedImages) -> ModelInputs:
         """Turn pictures back into what the model takes, equal bit for bit to the processor's own output.
@@ -188,36 +146,6 @@ class QwenImageProcessorWrapper:
                 f"A picture of {height}x{width} pixels (height x width) does not divide into cells of {cell}x{cell}. "
                 f"Give sides that are multiples of {cell}, as preprocess does while the processor resizes (do_resize)."
             )
-
-
-def wrap_image_processor(processor: T) -> T | QwenImageProcessorWrapper:
-    """Give a processor the separate-processor interface if it is one of Qwen's without it.
-
-    Args:
-        processor: Anything that pipelines call a processor.
-
-    Returns:
-        A wrapper around a combined Qwen processor or its image processor; everything else as it is, wrappers included.
-    """
-    if isinstance(processor, QwenImageProcessorWrapper) or not _is_qwen(
-        getattr(processor, "image_processor", processor)
-    ):
-        return processor
-    return QwenImageProcessorWrapper(processor)
-
-
-def _is_qwen(image_processor: object) -> TypeGuard[Any]:
-    return any(base.__name__ in _PROCESSOR_CLASSES for base in type(image_processor).__mro__)
-
-
-def _meta_data(size: tuple[int, int], original: tuple[int, int]) -> MetaData:
-    return {
-        "image_shape": size,
-        "padded_shape": size,
-        "padding": {"before_height": 0, "after_height": 0, "before_width": 0, "after_width": 0},
-        "scale_factor": (size[0] / original[0], size[1] / original[1]),
-        "original_shape": original,
-    }
 
 
 def _told(value: object) -> str:
