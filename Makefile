@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PICTURE ?=
 export TEXT ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint matrix clean
 
 demo: .venv/ready  ## Ground an embedded scene, and PICTURE with TEXT if given; figures go to demo_output/.
 	$(BIN)/adapters demo $${PICTURE:+"$$PICTURE"} $${TEXT:+"$$TEXT"}
@@ -17,6 +17,10 @@ lint: .venv/ready  ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+matrix: .venv/ready  ## Run the conformance suite over every adapter, and write the support matrix into the README.
+	$(BIN)/adapters check --all --json > plugins/support.json
+	$(BIN)/python tests/write_matrix.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
-from train_tiny_decoder import train_decoder
+from train_tiny_decoder import pool_masks, train_decoder
 
 from vlm_adapters import GroundedVLM, TransformersBackbone, load_adapter, place_map
 from vlm_adapters.data.sample import Sample
@@ -100,7 +100,7 @@ def ceiling(adapter: TransformersBackbone, samples: Sequence[Sample]) -> float:
     scores: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
     for sample in samples:
         grid = adapter.locate_image_tokens(adapter.preprocess([sample.prompt]))[0][0]
-        pooled = F.adaptive_avg_pool2d(torch.from_numpy(sample.masks).float(), grid.shape)
+        pooled = pool_masks(sample.masks, grid.box, grid.shape)
         placed = place_map(pooled, grid.box, (sample.image.height, sample.image.width)).numpy()
         _score(scores, placed, sample.masks)
     return max(float(np.mean(values)) for values in scores.values())

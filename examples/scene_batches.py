@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tiny_qwen2_5_vl import chat
+from tiny_family import TinyFamily
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
-from transformers import Qwen2_5_VLProcessor
 
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.data.scenes import COLOURS, DOTS, SHAPES, Scenes, caption, place_words
@@ -30,9 +29,9 @@ class Batch:
     """Scenes whose pictures have one grid of `h x w` cells; `K` captions for each of `B` pictures.
 
     Attributes:
-        pixels: `(B, 3, H, W)` uint8, as resized by the processor.
-        question: `(Q,)` ids of the chat up to the answer, the same for all.
-        answers: `(B, K, S)` ids of the line's end after "assistant" and the caption, padded on the right.
+        pixels: `(B, 3, H, W)` uint8, as the model sees them before they are normalised.
+        question: `(Q,)` ids of the chat up to the last token before the answer, the same for all.
+        answers: `(B, K, S)` ids of that last token and the caption, padded on the right.
         targets: `(B, K, S)` the next token, or `IGNORED`.
         shapes: `(B, K, S)` bit `k` is set where `SHAPES[k]` may come next after a colour; 0 elsewhere.
         cells: `(B, 3, h * w)` class of colour, shape and dot at every cell, or `IGNORED`; the last class is "none".
@@ -53,7 +52,7 @@ class SceneBatches(IterableDataset[Batch]):
     """Endless batches of scenes, grouped by grid, from the scene numbered `first` on.
 
     Args:
-        processor: Of the model to train.
+        family: Of the model to train.
         seed: Of the scenes.
         pictures: How many make a batch.
         first: Where in the stream to begin.
@@ -62,13 +61,13 @@ class SceneBatches(IterableDataset[Batch]):
 
     def __init__(
         self,
-        processor: Qwen2_5_VLProcessor,
+        family: TinyFamily,
         seed: int,
         pictures: int,
         first: int = 0,
         objects: tuple[int, int] = (2, 4),
     ) -> None:
-        self._processor = processor
+        self._family = family
         self._seed = seed
         self._pictures = pictures
         self._scenes = Scenes(sys.maxsize // 2, seed=seed, first=first, objects=objects)
@@ -78,7 +77,7 @@ class SceneBatches(IterableDataset[Batch]):
         waiting: dict[tuple[int, ...], list[tuple[Sample, Tensor]]] = defaultdict(list)
         for number in range(len(self._scenes)):
             sample = self._scenes[number]
-            pixels = resize(self._processor, sample)
+            pixels = self._family.resize(sample.image)
             rows = waiting[tuple(pixels.shape)]
             rows.append((sample, pixels))
             if len(rows) == self._pictures:
@@ -87,42 +86,34 @@ class SceneBatches(IterableDataset[Batch]):
 
     def collate(self, rows: list[tuple[Sample, Tensor]], rng: np.random.Generator) -> Batch:
         """Write captions for scenes with resized pictures of one size, and put all into one batch."""
-        images = self._processor.image_processor
-        cell = images.patch_size * images.merge_size
-        grid = (rows[0][1].shape[1] // cell, rows[0][1].shape[2] // cell)
+        grid = self._family.grid(rows[0][1])
         columns: list[list[Tensor]] = [[], [], []]
         for sample, _ in rows:
             names, places = [phrase.text for phrase in sample.phrases], [place_words(mask) for mask in sample.masks]
             for _ in range(CAPTIONS):
-                question, *answer = tokenize(self._processor, *caption(rng, names, places), grid[0] * grid[1])
+                question, *answer = tokenize(self._family, *caption(rng, names, places), grid[0] * grid[1])
                 for column, part in zip(columns, answer, strict=True):
                     column.append(part)
-        paddings = (self._processor.tokenizer.pad_token_id, IGNORED, 0)
+        paddings = (self._family.processor.tokenizer.pad_token_id, IGNORED, 0)
         texts = (
             pad_sequence(column, batch_first=True, padding_value=value).unflatten(0, (len(rows), CAPTIONS))
             for column, value in zip(columns, paddings, strict=True)
         )
-        dense = zip(*(dense_labels(sample, grid) for sample, _ in rows), strict=True)
+        dense = zip(*(dense_labels(self._family, sample, grid) for sample, _ in rows), strict=True)
         return Batch(torch.stack([pixels for _, pixels in rows]), question, *texts, *map(torch.stack, dense))
 
 
-def resize(processor: Qwen2_5_VLProcessor, sample: Sample) -> Tensor:
-    """The picture `(3, H, W)` uint8 as the processor resizes it."""
-    images = processor.image_processor
-    picture = torch.from_numpy(np.asarray(sample.image).copy()).permute(2, 0, 1)[None]
-    return images.resize(picture, images.size, images.resample, factor=images.patch_size * images.merge_size)[0]
-
-
-def tokenize(
-    processor: Qwen2_5_VLProcessor, text: str, phrases: tuple, cells: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def tokenize(family: TinyFamily, text: str, phrases: tuple, cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields `question`, `answers`, `targets` and `shapes` of a `Batch` for one caption."""
-    tokenizer = processor.tokenizer
-    whole = chat(processor, text).replace(processor.image_token, processor.image_token * cells)
-    ids = torch.tensor(tokenizer(whole)["input_ids"])
-    # The answer begins after "<|im_start|>" and "assistant"; it ends with "<|im_end|>", which is only predicted.
-    start = int((ids == tokenizer.convert_tokens_to_ids("<|im_start|>")).nonzero()[-1]) + 2
-    question, answer, targets = ids[:start], ids[start:-2], ids[start + 1 : -1]
+    tokenizer, chat = family.processor.tokenizer, family.chat(text)
+    encoded = tokenizer(chat, return_offsets_mapping=True)
+    begin = chat.rindex(text)
+    first = next(index for index, (_, end) in enumerate(encoded["offset_mapping"]) if end > begin)
+    # The end of the answer is predicted, too.
+    last = encoded["input_ids"].index(tokenizer.eos_token_id, first)
+    ids = torch.tensor(encoded["input_ids"])
+    question, answer, targets = ids[: first - 1], ids[first - 1 : last], ids[first : last + 1]
+    question = question.repeat_interleave(torch.where(question == family.processor.image_token_id, cells, 1))
     shapes = torch.zeros_like(answer)
     colour_ids = torch.tensor(tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in COLOUR_WORDS]))
     places = torch.isin(answer, colour_ids).nonzero()[:, 0].tolist()
@@ -132,7 +123,7 @@ def tokenize(
     return question, answer, targets, shapes
 
 
-def dense_labels(sample: Sample, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def dense_labels(family: TinyFamily, sample: Sample, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The fields `cells` and `around` of a `Batch` for one scene; classes of cells on an edge are ignored."""
     names = [phrase.text.split() for phrase in sample.phrases]
     dots = [words[words.index("dot") - 1] if "dot" in words else "" for words in names]
@@ -143,7 +134,7 @@ def dense_labels(sample: Sample, grid: tuple[int, int]) -> tuple[Tensor, Tensor]
             [*(DOT_WORDS.index(dot) for dot in dots), len(DOT_WORDS)],
         ]
     )
-    cover = F.adaptive_avg_pool2d(torch.from_numpy(sample.masks).float(), grid)
+    cover = F.adaptive_avg_pool2d(family.frame(torch.from_numpy(sample.masks).float()), grid)
     share, owner = torch.cat([cover.flatten(1), 1 - cover.sum(0).view(1, -1)]).max(0)
     around = F.unfold(cover[:, None], 2 * REACH + 1, padding=REACH)
     around = torch.cat([around, torch.full_like(around[:1], IGNORED)])[owner, :, torch.arange(len(owner))]

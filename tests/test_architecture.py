@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "vlm_adapters"
-PLUGINS = sorted((ROOT / "plugins").glob("*/vlm_adapters_*"))
+PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examples").glob("*/vlm_adapters_*")]
 
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
@@ -29,14 +29,15 @@ ROOMS = (
     {"backbone"},
     {"registry", "view"},
     {"loading", "image_processor"},
-    {"chat", "capture"},
-    {"extraction"},
+    {"chat", "capture", "byte_tokenizer"},
+    {"extraction", "published"},
     {"transformers_backbone"},
     {"data"},
     {"decoder"},
     {"coco"},
     {"training", "evaluation", "testing"},
-    {"render", "probe", "bench"},
+    {"render", "probe", "bench", "scaffold"},
+    {"exports"},
     {"cli", "web"},
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
@@ -52,6 +53,7 @@ PUBLIC_MODULES = (
     "vlm_adapters.errors",
     "vlm_adapters.images",
     "vlm_adapters.prompt",
+    "vlm_adapters.published",
     "vlm_adapters.request",
     "vlm_adapters.testing",
     "vlm_adapters.transformers_backbone",

@@ -301,6 +301,17 @@ def test_an_expanded_batch_is_an_error() -> None:
         model(ids)
 
 
+@pytest.mark.parametrize(("reduce", "entries"), [("mean", 2), ("max", 2), ("none", 3)])
+def test_on_the_meta_device_rows_have_their_sizes(reduce: Any, entries: int) -> None:
+    model = grouped().to("meta")
+    wanted = RowPlan(torch.tensor([3, 4, 5]), torch.tensor([0, 0, 1]), torch.tensor([0, 1]))
+    embeddings = torch.empty(1, 6, SIZES["hidden_size"], device="meta")
+    with torch.no_grad(), capture_rows(model, [wanted], [1], reduce) as recorder:
+        model.base_model(inputs_embeds=embeddings, past_key_values=DynamicCache())
+    (maps,) = recorder.maps[1]
+    assert (maps.shape, maps.device.type) == ((entries, 4, 2), "meta")
+
+
 def test_no_tensor_of_capture_grows_with_the_square_of_the_length() -> None:
     length, rows = 700, 2
     ids, _ = tokens([length])

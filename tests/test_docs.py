@@ -13,14 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from vlm_adapters import list_adapters
+from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.testing import ALL_CHECKS, CheckResult
+from vlm_adapters.testing.matrix import AdapterReport, markdown
+
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(?:^`(?P<file>[^`\n]+)`\n\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def blocks(page: str, language: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
-    return [m["code"] for m in BLOCK.finditer(text) if m["language"] == language and not m["file"]]
+    return [m["code"] for m in BLOCK.finditer(text) if m["language"] == language]
 
 
 def run(command: list[str], folder: Path, **variables: str) -> str:
@@ -35,7 +40,8 @@ def lines(page: str) -> list[str]:
     return [line for block in blocks(page, "bash") for line in block.splitlines()]
 
 
-PAGES = ("README.md", "plugins/qwen/README.md", "vlm_adapters/testing/__init__.py")
+PLUGIN_PAGES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/README.md"))
+PAGES = ("README.md", *PLUGIN_PAGES, "vlm_adapters/testing/__init__.py")
 
 
 @pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "python")])
@@ -65,31 +71,29 @@ def test_every_line_of_shell_in_the_readme_is_covered() -> None:
     assert {line.split()[0] for line in lines("README.md")} <= {"adapters", "make", "pip"}
 
 
-def test_the_plugin_of_the_tutorial_is_listed_and_conforms(tmp_path: Path) -> None:
-    page = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
-    project, site = tmp_path / "project", tmp_path / "site"
-    for block in BLOCK.finditer(page):
-        if block["file"]:
-            path = project / block["file"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block["code"], encoding="utf-8")
-    assert lines("plugins/README.md") == ["pip install --editable .", "adapters list", "adapters check internvl"]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    run([*pip, "--target", str(site), str(project)], tmp_path)
-    listed = json.loads(run(["adapters", "list", "--json"], tmp_path, PYTHONPATH=str(site)))
-    assert [entry["state"] for entry in listed if entry["distribution"] == "vlm-adapters-internvl"] == ["ready"]
-    run(["adapters", "check", "internvl"], tmp_path, PYTHONPATH=str(site))
-    (test,) = blocks("plugins/README.md", "python")
-    (tmp_path / "test_internvl.py").write_text(test, encoding="utf-8")
-    found = run([sys.executable, "-m", "pytest", "--collect-only", "-q", str(tmp_path)], tmp_path, PYTHONPATH=str(site))
-    assert "check_rows_equal_eager" in found
-
-
 def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
-    folder = ROOT / "vlm_adapters" / "embedded" / "tiny-qwen2_5_vl"
-    measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
-    rows = re.findall(
-        r"^\| ((?:mean IoU|shape words)[^|]*) \| ([\d.]+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (heading,) = re.findall(r"^\| \| (`tiny-.*) \|$", text, re.MULTILINE)
+    models = [name.strip("` ") for name in heading.split("|")]
+    assert set(models) == set(embedded_checkpoints())
+    rows = re.findall(r"^\| ((?:mean IoU|shape words)[^|]*) \| ([\d. |]+) \|$", text, re.MULTILINE)
     assert rows
-    assert {name: float(value) for name, value in rows} == {name: measured[name] for name, _ in rows}
+    for index, model in enumerate(models):
+        measured = json.loads((embedded_checkpoints()[model] / "measured.json").read_text(encoding="utf-8"))
+        shown = {name: float(values.split("|")[index]) for name, values in rows}
+        assert shown == {name: measured[name] for name in shown}
+
+
+def test_the_support_matrix_is_what_the_suite_reported() -> None:
+    reports = [
+        AdapterReport(report["adapter"], tuple(CheckResult(**result) for result in report["results"]))
+        for report in json.loads((ROOT / "plugins" / "support.json").read_text(encoding="utf-8"))
+    ]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.split("<!-- adapters check --all -->\n")[1].split("<!-- end -->")[0]
+    assert shown.strip() == markdown(reports).strip()
+    assert [report.adapter for report in reports] == [
+        e.name for e in list_adapters() if e.distribution == "vlm-adapters"
+    ]
+    for report in reports:
+        assert {result.check for result in report.results} == {check.__name__ for check in ALL_CHECKS}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vlm_adapters.errors import OutputError
-from vlm_adapters.files import whole_file, write_json
+from vlm_adapters.files import whole_file, whole_folder, write_json
 
 
 def test_what_was_written_stands_at_the_final_name(tmp_path: Path) -> None:
@@ -68,3 +68,35 @@ def test_what_is_no_json_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"path": tmp_path})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
+    for final in (tmp_path / "new" / "project", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with whole_folder(final) as temporary:
+            (temporary / "a.txt").write_text("new", encoding="utf-8")
+            assert temporary.parent == final.parent
+            assert not (final / "a.txt").exists()
+        assert (final / "a.txt").read_text(encoding="utf-8") == "new"
+        assert not list(final.parent.glob(".*.tmp"))
+
+
+def half_a_folder(final: Path) -> None:
+    with whole_folder(final) as temporary:
+        (temporary / "a.txt").write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+
+
+def test_a_folder_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        half_a_folder(tmp_path / "project")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_keeps_it(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "mine.txt").write_text("old", encoding="utf-8")
+    told = pytest.raises(OutputError, match=r"project cannot be written: .*\. Give another place\.")
+    with told, whole_folder(tmp_path / "project"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["project", "mine.txt"]

@@ -13,8 +13,8 @@ from huggingface_hub import constants, errors
 
 from vlm_adapters import loading
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CheckpointError, UnknownAdapterError
-from vlm_adapters.loading import Checkpoint, find_checkpoint, load_adapter
+from vlm_adapters.errors import CheckpointError, PluginError, UnknownAdapterError
+from vlm_adapters.loading import Checkpoint, find_checkpoint, load_adapter, load_published
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,3 +158,60 @@ except CheckpointError as error:
     assert "HF_HUB_OFFLINE is set, so the hub was not asked. Run `hf download acme/toy` where" in done.stdout
     assert done.stdout.endswith("False\n")
     assert done.stderr == ""
+
+
+PUBLISHING = """
+from vlm_adapters import AdapterSpec, hookimpl
+
+@hookimpl
+def adapter_specs():
+    ids = ("acme/toy-1b", "acme/toy-9b")
+    return [AdapterSpec("toy", "toy_adapter:ToyAdapter", checkpoints=ids, published="toy_published:build")]
+"""
+BUILDER = "def build(checkpoint): return 'the small one' if checkpoint == 'acme/toy-1b' else None"
+
+
+@pytest.fixture
+def published(site: Site) -> Site:
+    site.add_plugin("acme-toy", PUBLISHING)
+    site.add_module("toy_published", BUILDER)
+    return site
+
+
+def test_a_published_checkpoint_is_built_by_its_plugin(published: Site) -> None:
+    assert published
+    assert load_published("acme/toy-1b") == "the small one"  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("name", ["acme/toy-9b", "acme/other", "toy", "nothing at all"])
+def test_what_no_plugin_knows_enough_of_is_none(published: Site, name: str) -> None:
+    assert published
+    assert load_published(name) is None
+
+
+def test_a_directory_is_no_published_checkpoint(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint_in(published.path / "acme" / "toy-1b")
+    monkeypatch.chdir(published.path)
+    assert load_published("acme/toy-1b") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("1 / 0", "The published 'toy_published:build' of the adapter 'toy' (plugin 'toy' of acme-toy 1.0) cannot be"),
+        ("", "is not there: toy_published has no name build. Update acme-toy"),
+        ("build = 3", "is no function, but 3"),
+    ],
+)
+def test_a_wrong_builder_is_told_with_its_distribution(site: Site, source: str, reason: str) -> None:
+    site.add_plugin("acme-toy", PUBLISHING)
+    site.add_module("toy_published", source)
+    with pytest.raises(PluginError) as caught:
+        load_published("acme/toy-1b")
+    assert reason in str(caught.value)
+
+
+def test_a_builder_whose_needs_are_not_installed_says_what_to_install(site: Site) -> None:
+    site.add_plugin("acme-toy", PUBLISHING.replace("checkpoints=", "requires=('no_such_module',), checkpoints="))
+    with pytest.raises(PluginError, match="needs no_such_module"):
+        load_published("acme/toy-1b")

@@ -14,11 +14,11 @@ import pytest
 import transformers
 
 from vlm_adapters.backbone import BackboneInputs
-from vlm_adapters.errors import ImageError
+from vlm_adapters.errors import ImageError, OptionError
 from vlm_adapters.probe.configs import special_tokens, towers
 from vlm_adapters.probe.entry import describe_entry
 from vlm_adapters.probe.interface import PICTURE_SIZES, TRIAL_SIZE, probe
-from vlm_adapters.probe.model import describe
+from vlm_adapters.probe.model import Trial, describe
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.fakes import FakeAdapter
 
@@ -102,6 +102,14 @@ def test_what_sizes_a_consumer_is_described() -> None:
     assert report.channels == 2 * 3 * 2
     assert report.parameters == sum(parameter.numel() for parameter in adapter.model.parameters())
     assert (report.decoder, report.plugin, report.checkpoints) == (None, None, ())
+    assert (report.published, report.forward) == (False, None)
+    assert report.decoder_parameters == 7_182_785 + 576 * report.channels
+
+
+@pytest.mark.parametrize("rows", [0, 65])
+def test_a_row_belongs_to_a_token_of_text(rows: int) -> None:
+    with pytest.raises(OptionError, match=rf"{rows} rows of 64 tokens of text cannot be: .* Give at least one row"):
+        Trial(rows=rows)
 
 
 def test_options_are_the_keywords_that_the_adapter_keeps() -> None:

@@ -201,7 +201,7 @@ def test_an_unknown_model_type_says_what_there_is(site: Site, monkeypatch: pytes
         "No adapter for the model type 'toyy'. Did you mean toy? Known: toy. "
         "Broken, and one of them may offer it: plugin 'bad' of acme-bad 1.0 (OSError: disk). "
         "VLM_ADAPTERS_PLUGINS='toy,bad' restricts what loads. "
-        "Install a plugin that offers it, or write one (plugins/README.md of vlm-adapters)."
+        "Install a plugin that offers it, or write one: adapters scaffold toyy --out DIR."
     )
 
 
@@ -218,8 +218,8 @@ def test_the_class_is_imported_on_first_use(site: Site) -> None:
     [
         (None, "cannot be imported: ModuleNotFoundError: No module named 'toy_adapter'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError"),
-        ("", "is no class: toy_adapter has no name ToyAdapter"),
-        ("ToyAdapter = 3", "is no class: toy_adapter has 3 there"),
+        ("", "is not there: toy_adapter has no name ToyAdapter"),
+        ("ToyAdapter = 3", "is no class, but 3"),
         ("class ToyAdapter: ...", "has no classmethod from_pretrained"),
     ],
 )
@@ -252,6 +252,12 @@ def test_names_of_the_hub_are_good_names(name: str) -> None:
         ({"target": "a:b:C"}, "malformed"),
         ({"target": ".a:C"}, "malformed"),
         ({"target": int}, "malformed"),
+        ({"case": "a.b"}, "The case 'a.b' of the adapter 'toy' is malformed. Write 'package.module:CASE'"),
+        ({"wrapper": "a.b"}, "Write 'package.module:Class'"),
+        (
+            {"published": "a.b"},
+            "The published 'a.b' of the adapter 'toy' is malformed. Write 'package.module:function'",
+        ),
         ({"extra": "vlm-adapters[qwen]"}, "without brackets"),
         ({"extra": ""}, "malformed"),
         ({"requires": "json"}, "Give a tuple of top-level modules"),
@@ -260,6 +266,8 @@ def test_names_of_the_hub_are_good_names(name: str) -> None:
         ({"requires": ("os.path",)}, "without dots"),
         ({"checkpoints": "acme/toy"}, "Give a tuple of hub ids"),
         ({"checkpoints": (" ",)}, "Give a tuple of hub ids"),
+        ({"image_processors": "ToyProcessor"}, "Give a tuple of names of classes"),
+        ({"wrapper": "a.b.C"}, "Write 'package.module:Class'"),
     ],
 )
 def test_a_malformed_spec_says_what_to_write(fields: dict[str, object], reason: str) -> None:

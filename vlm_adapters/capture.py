@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -79,7 +79,8 @@ class RowRecorder:
     ) -> None:
         self.maps: dict[int, list[Tensor]] = {}
         self._modules = frozenset(map(id, model.modules()))
-        self._plans = tuple(plans)
+        # Indices stay on the CPU, where to look at one waits for no accelerator and needs no values of the model.
+        self._plans = tuple(RowPlan(plan.rows.cpu(), plan.groups.cpu(), plan.columns.cpu()) for plan in plans)
         self._layers = frozenset(layers)
         self._reduce = reduce
         self._seen: dict[int, int] = {}
@@ -113,37 +114,35 @@ class RowRecorder:
                 "Begin capturing with an empty dynamic cache, and do not roll it back."
             )
         for index, plan in enumerate(self._plans):
-            rows = plan.rows.to(query.device)
-            here = (rows >= start) & (rows < end)
-            if not here.any():
+            here = ((plan.rows >= start) & (plan.rows < end)).nonzero().flatten()
+            if not len(here):
                 continue
+            rows = plan.rows[here].to(query.device)
             # Advanced indexing copies only the rows asked for.
-            scores = row_scores(
-                query[index][:, rows[here] - start], key[index], mask_of(mask, index, rows[here] - start), options
-            )
+            scores = row_scores(query[index][:, rows - start], key[index], mask_of(mask, index, rows - start), options)
             positions = torch.arange(first_key, end, device=query.device)
             if mask is None:
-                scores.masked_fill_(~visible(rows[here], positions, options), float("-inf"))
+                scores.masked_fill_(~visible(rows, positions, options), float("-inf"))
             weights = softmax(scores, options.sinks)
-            self._keep(layer, index, here, gather_columns(weights, plan.columns.cpu() - first_key))
+            self._keep(layer, index, here, gather_columns(weights, plan.columns - first_key))
 
     def _keep(self, layer: int, index: int, here: Tensor, weights: Tensor) -> None:
-        """Reduce `weights (n, R', C)` of the rows marked in `here (R,)` into the maps."""
-        groups = self._plans[index].groups.to(weights.device)
+        """Reduce `weights (n, R', C)` of the plan's rows `here (R',)` into the maps."""
+        groups, device = self._plans[index].groups, weights.device
         if layer not in self.maps:
             self.maps[layer] = [self._empty(plan, weights) for plan in self._plans]
         target = self.maps[layer][index]
         by_row = weights.transpose(0, 1)
         if self._reduce == "none":
-            target[here] = by_row
+            target[here.to(device)] = by_row
         elif self._reduce == "max":
-            owners = groups[here][:, None, None].expand_as(by_row)
+            owners = groups[here].to(device)[:, None, None].expand_as(by_row)
             target.scatter_reduce_(0, owners, by_row, "amax")
         else:
             # A product, for index_add_ would add in an undefined order on a GPU.
-            shares = torch.eye(len(target), device=weights.device)[:, groups] / groups.bincount()[groups]
-            target += (shares[:, here] @ weights).transpose(0, 1)
-        self._recorded[layer] = self._recorded.get(layer, 0) + int(here.sum())
+            shares = torch.eye(len(target), device="cpu")[:, groups] / groups.bincount()[groups]
+            target += (shares[:, here].to(device) @ weights).transpose(0, 1)
+        self._recorded[layer] = self._recorded.get(layer, 0) + len(here)
 
     def _empty(self, plan: RowPlan, weights: Tensor) -> Tensor:
         count = len(plan.rows) if self._reduce == "none" else int(plan.groups.max()) + 1 if len(plan.groups) else 0
@@ -236,9 +235,15 @@ def _attend(
     output = _kernel(base, module)(module, query, key, value, attention_mask, **kwargs)
     if (recorder := _active.get()) is not None and recorder.wants(module):
         options = _score_options(module, query, kwargs)
-        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+        with torch.no_grad(), _without_autocast(query.device.type):
             recorder.record(cast("int", module.layer_idx), query, key, attention_mask, options)
     return output
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()  # the meta device has none
 
 
 def _kernel(base: str, module: nn.Module) -> Kernel:

@@ -126,21 +126,29 @@ def tokenize(
     image_ids = {id_ for ids, types in pictures for id_, type_ in zip(ids, types, strict=True) if type_}
     control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     control_tokens += tokenizer.convert_ids_to_tokens(sorted(image_ids))
+    placeholders = {rendered.text[slice(*slot)] for slot in rendered.slots}
     sequence = TokenSequence()
     waiting = list(pictures)
     for piece in _pieces(rendered.text, rendered.user_spans, control_tokens):
         for id_, span in _encode(tokenizer, rendered, piece):
-            if id_ not in image_ids:
-                sequence.append([id_], [0], [span])
-            elif waiting and _touches(span, rendered.slots):
+            words = rendered.text[slice(*span)]
+            if _touches(span, rendered.slots):
+                # By its place, not its id: a family may expand the placeholder to other tokens.
+                if words.strip() not in placeholders or not waiting:
+                    raise PromptError(
+                        f"The tokenizer does not take the place of a picture for one token, but makes {words!r} of it. "
+                        "Use the checkpoint's own tokenizer."
+                    )
                 ids, types = waiting.pop(0)
                 sequence.pictures.append(range(len(sequence.ids), len(sequence.ids) + len(ids)))
                 sequence.append(ids, types, [(-1, -1)] * len(ids))
-            else:
+            elif id_ in image_ids:
                 raise PromptError(
-                    f"The tokenizer makes an image token of ordinary text, {rendered.text[slice(*span)]!r}. "
+                    f"The tokenizer makes an image token of ordinary text, {words!r}. "
                     "Remove what looks like one from the text."
                 )
+            else:
+                sequence.append([id_], [0], [span])
     if waiting:
         raise PromptError(
             f"The tokenizer makes {len(waiting)} image tokens too few. Use the checkpoint's own tokenizer."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,7 +32,26 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike[str], content: Mapping[str, object]) -> None:
+def write_json(path: str | os.PathLike[str], content: Mapping[str, object] | Sequence[object]) -> None:
     """Write JSON, indented, as a whole file."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; it takes its place, which is free or an empty folder, when all is well.
+
+    Raises:
+        OutputError: The place cannot be written to.
+    """
+    final = Path(path)
+    temporary = final.parent / f".{final.name}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(final)
+    except OSError as error:
+        raise OutputError(f"{final} cannot be written: {error.strerror or error}. Give another place.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
-from vlm_adapters.registry import adapter_class, find_adapter, list_adapters
+from vlm_adapters.registry import adapter_class, find_adapter, list_adapters, published_builder
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +83,28 @@ def load_adapter(
         trust_remote_code=trust_remote_code,
         **options,
     )
+
+
+def load_published(name: str) -> BackboneAdapter | None:
+    """Build the adapter of a published checkpoint at full size without its weights, from what a plugin knows of it.
+
+    Its model is on the meta device: it has sizes and no values. Uses no network.
+
+    Args:
+        name: Hub id.
+
+    Returns:
+        None where no plugin knows enough of it, or where the name is that of a directory.
+
+    Raises:
+        PluginError: The plugin is broken, or something must be installed first.
+    """
+    if os.path.isdir(name):  # noqa: PTH112 - as in `find_checkpoint`
+        return None
+    for entry in list_adapters():
+        if entry.spec and entry.spec.published and not entry.broken and name in entry.checkpoints:
+            return published_builder(entry)(name)
+    return None
 
 
 def find_checkpoint(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Checkpoint:

@@ -52,6 +52,12 @@ class AdapterClass(Protocol):
     ) -> BackboneAdapter: ...
 
 
+class PublishedBuilder(Protocol):
+    """What the field `published` of a spec names: hub id -> adapter without weights, None for an unknown id."""
+
+    def __call__(self, checkpoint: str, /) -> BackboneAdapter | None: ...  # noqa: D102 - the class says it
+
+
 @dataclass(frozen=True)
 class AdapterEntry:
     """One line of the list of adapters: an adapter, or a plugin that is broken before it offers one.
@@ -148,9 +154,32 @@ def adapter_class(entry: AdapterEntry) -> AdapterClass:
     Raises:
         PluginError: The entry is not ready, or its target cannot be imported or is no class with `from_pretrained`.
     """
+    found, complaint, remedy = _import(entry, "target")
+    if not isinstance(found, type):
+        raise PluginError(f"{complaint} is no class, but {found!r}. {remedy}")
+    if not callable(getattr(found, "from_pretrained", None)):
+        raise PluginError(f"{complaint} has no classmethod from_pretrained. {remedy}")
+    return cast("AdapterClass", found)
+
+
+def published_builder(entry: AdapterEntry) -> PublishedBuilder:
+    """Import the function that builds published checkpoints without weights; the entry's spec must name one.
+
+    Raises:
+        PluginError: The entry is not ready, or what its spec names cannot be imported or called.
+    """
+    found, complaint, remedy = _import(entry, "published")
+    if not callable(found):
+        raise PluginError(f"{complaint} is no function, but {found!r}. {remedy}")
+    return cast("PublishedBuilder", found)
+
+
+def _import(entry: AdapterEntry, field: str) -> tuple[object, str, str]:
+    """Import what a field of the spec names, "module:name"; also how a complaint about it begins and ends."""
     spec = entry.ready_spec()
-    module_name, class_name = spec.target.split(":")
-    complaint = f"The target {spec.target!r} of the adapter {spec.name!r} ({entry.origin})"
+    place: str = getattr(spec, field)
+    module_name, name = place.split(":")
+    complaint = f"The {field} {place!r} of the adapter {spec.name!r} ({entry.origin})"
     remedy = f"Update {entry.distribution}, or report this to its author."
     try:
         module = importlib.import_module(module_name)
@@ -158,13 +187,9 @@ def adapter_class(entry: AdapterEntry) -> AdapterClass:
         raise
     except Exception as error:
         raise PluginError(f"{complaint} cannot be imported: {_reason(error)}. {remedy}") from error
-    found = getattr(module, class_name, None)
-    if not isinstance(found, type):
-        there = f"has {found!r} there" if hasattr(module, class_name) else f"has no name {class_name}"
-        raise PluginError(f"{complaint} is no class: {module_name} {there}. {remedy}")
-    if not callable(getattr(found, "from_pretrained", None)):
-        raise PluginError(f"{complaint} has no classmethod from_pretrained. {remedy}")
-    return cast("AdapterClass", found)
+    if not hasattr(module, name):
+        raise PluginError(f"{complaint} is not there: {module_name} has no name {name}. {remedy}")
+    return getattr(module, name), complaint, remedy
 
 
 def _installed_plugins() -> list[tuple[AdapterEntry, EntryPoint | None]]:
@@ -268,7 +293,7 @@ def _unknown_adapter(model_type: str, entries: list[AdapterEntry]) -> str:
         sentences.append(f"Broken, and one of them may offer it: {'; '.join(broken)}.")
     if PLUGINS_VARIABLE in os.environ:
         sentences.append(f"{PLUGINS_VARIABLE}={os.environ[PLUGINS_VARIABLE]!r} restricts what loads.")
-    sentences.append("Install a plugin that offers it, or write one (plugins/README.md of vlm-adapters).")
+    sentences.append(f"Install a plugin that offers it, or write one: adapters scaffold {model_type} --out DIR.")
     return " ".join(sentences)
 
 

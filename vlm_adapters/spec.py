@@ -26,6 +26,8 @@ class AdapterSpec:
         case: `"module:CASE"`, an `AdapterCase` with which `adapters check` checks the adapter.
         image_processors: Names of the classes of processors that `wrap_image_processor` wraps.
         wrapper: `"module:Class"`, the `ImageProcessorWrapper` for them.
+        published: `"module:function"`, which builds the adapter of a checkpoint of this hub id at full size on the
+            meta device, without weights, and gives None where the plugin knows too little of it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class AdapterSpec:
     case: str | None = None
     image_processors: tuple[str, ...] = ()
     wrapper: str | None = None
+    published: str | None = None
 
     def __post_init__(self) -> None:
         if not _matches(_NAME, self.name):
@@ -51,14 +54,11 @@ class AdapterSpec:
             raise PluginError(
                 f"The extra {self.extra!r} of the adapter {self.name!r} is malformed. Name one extra, without brackets."
             )
-        if self.case is not None and not _matches(_TARGET, self.case):
-            raise PluginError(
-                f"The case {self.case!r} of the adapter {self.name!r} is malformed. Write 'package.module:CASE'."
-            )
-        if self.wrapper is not None and not _matches(_TARGET, self.wrapper):
-            raise PluginError(
-                f"The wrapper {self.wrapper!r} of the adapter {self.name!r} is malformed. Write 'package.module:Class'."
-            )
+        for field, form in (("case", "CASE"), ("wrapper", "Class"), ("published", "function")):
+            if (place := getattr(self, field)) is not None and not _matches(_TARGET, place):
+                raise PluginError(
+                    f"The {field} {place!r} of the adapter {self.name!r} is malformed. Write 'package.module:{form}'."
+                )
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")
         self._check_names("image_processors", "names of classes")

@@ -253,8 +253,9 @@ class TransformersBackbone(ABC):
         )
 
     def _placed(self, tensor: Tensor) -> Tensor:
-        """A tensor on the model's device, pixels in the precision of its weights."""
-        return tensor.to(self.model.device, self.model.dtype if tensor.is_floating_point() else tensor.dtype)
+        """A tensor on the model's device, pixels in the precision of its weights; the meta device would drop values."""
+        place = torch.device("cpu") if self.model.device.type == "meta" else self.model.device
+        return tensor.to(place, self.model.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def _pad(self, sequences: Sequence[TokenSequence], type_name: str) -> tuple[dict[str, Tensor], list[int]]:
         """Pad to one length on the tokenizer's side; also how far each sequence moved."""

@@ -48,6 +48,18 @@ def test_a_case_that_builds_another_class_than_users_load_is_a_plugin_error(site
         find_case("fake")
 
 
+def test_a_case_that_cannot_be_loaded_is_a_plugin_error(site: Site) -> None:
+    site.add_module(
+        "acme_case",
+        "from vlm_adapters.testing import AdapterCase\n\n"
+        "def load(**_):\n    raise NotImplementedError('Build a tiny model here.')\n\n"
+        "CASE = AdapterCase('fake', load=load, expected_grids=lambda size: [])\n",
+    )
+    site.add_plugin("acme-fake", PLUGIN.format(case="acme_case:CASE"))
+    with pytest.raises(PluginError, match=r"cannot be loaded: NotImplementedError: Build a tiny model here\.$"):
+        find_case("fake")
+
+
 def test_malformed_case_breaks_the_plugin(site: Site) -> None:
     site.add_plugin("acme-fake", PLUGIN.format(case="vlm_adapters.testing.fakes.FAKE_CASE"))
     with pytest.raises(UnknownAdapterError, match=r"Write 'package\.module:CASE'"):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vlm_adapters.errors import PhraseError
+from vlm_adapters.errors import OptionError, PhraseError
 
 Picture = Annotated[str, typer.Argument(help="A picture on disk.", show_default=False)]
 Text = Annotated[str, typer.Argument(help="The sentence to ground.", show_default=False)]
@@ -35,6 +35,20 @@ def phrases_of(text: str, words: Sequence[str] | None, spans: Sequence[str] | No
     if not words and not spans:
         return [(0, len(text))]
     return [*(words or []), *(_span(span) for span in spans or [])]
+
+
+def picture_size(text: str) -> tuple[int, int]:
+    """`(H, W)` of a picture, written HEIGHTxWIDTH.
+
+    Raises:
+        OptionError: It is not written so.
+    """
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise OptionError(
+            f"The picture {text!r} is not of the form HEIGHTxWIDTH. Give two whole numbers of pixels, such as 480x640."
+        )
+    return int(height), int(width)
 
 
 def _span(span: str) -> tuple[int, int]:

@@ -41,8 +41,8 @@ def command(
 ) -> None:
     """Ground the phrases of TEXT in PICTURE and write masks.
 
-    Writes overlay.png, figure.png, one PNG per mask and grounding.json (COCO RLE, box, score) to --out. Without
-    --phrase the whole text is one phrase.
+    Writes to --out: overlay.png, figure.png, one PNG per mask, masks.png (all masks, indexed), grounding.json (COCO
+    RLE, box, score) and coco.json (COCO results). Without --phrase the whole text is one phrase.
     """
     from vlm_adapters.coco import grounding_to_dict
     from vlm_adapters.decoder.grounder import GroundedVLM
@@ -50,28 +50,31 @@ def command(
 
     prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
     grounding = GroundedVLM.from_pretrained(model, device=device, dtype=dtype).ground_all([prompt])[0]
-    files = write_grounding(grounding, out)
+    files = write_grounding(grounding, out, image_id=Path(picture).stem)
     if as_json:
         typer.echo(json.dumps({"files": [str(file) for file in files], **grounding_to_dict(grounding)}))
     else:
         print_grounding(grounding, files)
 
 
-def write_grounding(grounding: Grounding, out: Path) -> list[Path]:
+def write_grounding(grounding: Grounding, out: Path, image_id: str) -> list[Path]:
     """Write overlay, figure, masks and JSON; give their paths."""
     from PIL import Image
 
     from vlm_adapters.coco import grounding_to_dict
+    from vlm_adapters.exports import coco_results, indexed_picture
     from vlm_adapters.files import write_json
     from vlm_adapters.render import grounding_figure, grounding_overlay, write_png
 
     pictures = {"overlay.png": grounding_overlay(grounding), "figure.png": grounding_figure(grounding)}
     for index, grounded in enumerate(grounding.phrases):
         pictures[f"mask_{index:02d}.png"] = Image.fromarray(grounded.mask)
+    pictures["masks.png"] = indexed_picture(grounding)
     for name, picture in pictures.items():
         write_png(picture, out / name)
     write_json(out / "grounding.json", grounding_to_dict(grounding))
-    return [out / name for name in (*pictures, "grounding.json")]
+    write_json(out / "coco.json", coco_results(grounding, image_id))
+    return [out / name for name in (*pictures, "grounding.json", "coco.json")]
 
 
 def print_grounding(grounding: Grounding, files: list[Path], ious: list[float] | None = None) -> None:

@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from vlm_adapters.cli.arguments import DeviceOption, DtypeOption, JsonOption
+from vlm_adapters.cli.arguments import DeviceOption, DtypeOption, JsonOption, picture_size
 from vlm_adapters.cli.tables import print_facts, shown, size
 
 if TYPE_CHECKING:
     from vlm_adapters.probe.entry import AdapterReport
-    from vlm_adapters.probe.model import DecoderReport, ModelReport
+    from vlm_adapters.probe.model import ForwardReport, ModelReport, Trial
 
 
 def command(
@@ -25,22 +25,37 @@ def command(
         str, typer.Argument(help="Embedded model, checkpoint folder, hub id, or adapter.", show_default=False)
     ],
     *,
+    picture: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels of the picture that sizes are told for.")] = (
+        "480x640"
+    ),
+    tokens_of_text: Annotated[int, typer.Option(help="Tokens of text beside the picture's.", min=1)] = 64,
+    rows: Annotated[int, typer.Option(help="Attention rows, each of one token of text.", min=1)] = 16,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what MODEL offers a decoder and what it was made for.
+    """Show what MODEL offers a decoder, what it makes of a picture, and memory.
 
-    A model is loaded: its layers, heads, channels, options, and the decoder that
-    comes with it. For the name of an adapter (qwen2_5_vl) nothing is loaded: its
-    plugin, state and checkpoints.
+    A hub id that a plugin knows the published configuration of is built without
+    its weights and without network; --revision, --device or --dtype load the
+    checkpoint itself. Everything else is loaded. For the name of an adapter
+    (qwen2_5_vl) nothing is loaded: its plugin, state and checkpoints.
+
+    Memory is counted, not measured, for bfloat16: the weights of the whole model,
+    and the peak of what one pass of the language model over the sequence makes
+    (batch of one, no cache, no logits; its input and the recorded maps included).
+    Not counted: the vision tower, what a kernel uses inside (the fused attention
+    kernel counts as its output), and what an allocator keeps beyond that.
     """
     from vlm_adapters.probe.entry import describe_entry
+    from vlm_adapters.probe.model import Trial
 
     with redirect_stdout(sys.stderr):  # what a plugin prints must not spoil the JSON
         adapter = describe_entry(model)
-        report = adapter or _loaded(model, revision, device, dtype)
+        report: AdapterReport | ModelReport = adapter or _described(
+            model, Trial(picture_size(picture), tokens_of_text, rows), revision, device, dtype
+        )
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
     elif adapter:
@@ -49,11 +64,14 @@ def command(
         _print_model(cast("ModelReport", report), Console())
 
 
-def _loaded(model: str, revision: str | None, device: str, dtype: str) -> ModelReport:
-    from vlm_adapters.loading import load_adapter
+def _described(model: str, trial: Trial, revision: str | None, device: str, dtype: str) -> ModelReport:
+    from vlm_adapters.loading import load_adapter, load_published
     from vlm_adapters.probe.model import describe
 
-    return describe(load_adapter(model, device=device, dtype=dtype, revision=revision))
+    as_published = (revision, device, dtype) == (None, "auto", "auto")
+    if as_published and (adapter := load_published(model)):
+        return describe(adapter, trial, published=True)
+    return describe(load_adapter(model, device=device, dtype=dtype, revision=revision), trial)
 
 
 def _print_adapter(report: AdapterReport, console: Console) -> None:
@@ -78,6 +96,8 @@ def _print_model(report: ModelReport, console: Console) -> None:
     console.print(
         Text(f"{report.alias or info.checkpoint}, model type {info.model_type}", style="bold"), soft_wrap=True
     )
+    if report.published:
+        console.print(Text("published configuration; no weights loaded", style="yellow"))
     print_facts(
         console,
         "Backbone",
@@ -94,7 +114,12 @@ def _print_model(report: ModelReport, console: Console) -> None:
         ],
     )
     print_facts(console, "Options of load_adapter", report.info.options) if report.info.options else None
-    print_facts(console, "Mask decoder", [("channels", _channels(report)), *_decoder(report.decoder)])
+    if forward := report.forward:
+        asked = forward.trial
+        title = f"A picture of {size(asked.picture)} pixels and {shown(asked.text_tokens)} tokens of text"
+        print_facts(console, title, _sequence(forward))
+        print_facts(console, "Memory in bfloat16", _memory(forward))
+    print_facts(console, "Mask decoder", _mask_decoder(report))
     print_facts(
         console,
         "Adapter",
@@ -117,13 +142,42 @@ def _channels(report: ModelReport) -> str:
     return f"{report.channels:,} = {' x '.join(parts)}"
 
 
-def _decoder(decoder: DecoderReport | None) -> list[tuple[str, object]]:
-    if decoder is None:
-        return [("trained", "none comes with this checkpoint")]
+def _sequence(forward: ForwardReport) -> list[tuple[str, object]]:
+    return [
+        ("grids", ", ".join(size(cells) for cells in forward.grids)),
+        ("image tokens", forward.image_tokens),
+        ("sequence", f"{forward.tokens:,} tokens"),
+    ]
+
+
+def _memory(forward: ForwardReport) -> list[tuple[str, object]]:
+    facts: list[tuple[str, object]] = [("weights", _mebibytes(forward.weight_bytes))]
+    if memory := forward.memory:
+        return [
+            *facts,
+            ("one pass", f"{_mebibytes(memory.plain)}, beside the weights"),
+            ("with rows", f"{_mebibytes(memory.rows)}, {shown(forward.trial.rows)} rows of every layer recorded"),
+            ("eager", f"{_mebibytes(memory.eager)}, with output_attentions=True"),
+        ]
+    return [*facts, ("one pass", f"cannot be counted: {forward.problem}")]
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def _mask_decoder(report: ModelReport) -> list[tuple[str, object]]:
+    facts: list[tuple[str, object]] = [
+        ("channels", _channels(report)),
+        ("usual size", f"{report.decoder_parameters:,} parameters"),
+    ]
+    if (decoder := report.decoder) is None:
+        return [*facts, ("trained", "none comes with this checkpoint")]
     reads = [f"{decoder.channels:,} channels"]
     reads += [f"layers {shown(decoder.layers)}"] if decoder.layers is not None else []
     reads += [f"heads {shown(decoder.heads)}"] if decoder.heads is not None else []
     return [
+        *facts,
         ("trained", "one comes with this checkpoint"),
         ("reads", ", ".join(reads)),
         ("stages", f"{decoder.depth}, the first {decoder.base_width} channels wide"),

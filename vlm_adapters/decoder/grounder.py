@@ -31,7 +31,7 @@ from vlm_adapters.request import GridRequest
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 EMBEDDED_FOLDER = "decoder"
-"""Where an embedded backbone keeps the decoder that was trained on it."""
+"""Where a backbone's folder keeps the decoder that was trained on it."""
 
 AGREEING_HEADS = 4
 """How many heads the map of a grounded phrase shows: the mean over all is led by those that look at everything."""
@@ -154,7 +154,8 @@ class GroundedVLM:
         """Load a decoder and, unless it is given, the backbone that it was trained on.
 
         Args:
-            name_or_path: A folder written by `save_pretrained`, or an embedded backbone that has a decoder.
+            name_or_path: A folder written by `save_pretrained`, or a backbone's folder or embedded backbone that has
+                such a folder `decoder` in it.
             adapter: A backbone that is loaded already.
             options: For `load_adapter`: device, dtype, the family's own.
 
@@ -162,8 +163,9 @@ class GroundedVLM:
             CheckpointError: The folder holds no decoder.
             DecoderError: The decoder does not fit the backbone.
         """
-        embedded = embedded_checkpoints().get(os.fspath(name_or_path))
-        folder = Path(name_or_path) if embedded is None else embedded / EMBEDDED_FOLDER
+        folder = embedded_checkpoints().get(os.fspath(name_or_path), Path(name_or_path))
+        if (folder / EMBEDDED_FOLDER / CONFIG_FILE).is_file():
+            folder = folder / EMBEDDED_FOLDER
         saved, weights = _read(folder)
         backbone = saved.backbone
         if adapter is None:

@@ -24,9 +24,17 @@ _BY_MODULE = {
     "checks_conduct": "model untouched",
     "checks_transformers": "model untouched",
 }
-CAPABILITIES = tuple(
-    "cells in place, exact rows, hidden states, batches, several pictures, KV cache, bfloat16, hostile text, "
-    "model untouched, protocol".split(", ")
+CAPABILITIES = (
+    "cells in place",
+    "exact rows",
+    "hidden states",
+    "batches",
+    "several pictures",
+    "KV cache",
+    "bfloat16",
+    "hostile text",
+    "model untouched",
+    "protocol",
 )
 """The columns; every check belongs to one."""
 

@@ -17,6 +17,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="deepseek",
             checkpoints=("deepseek-community/deepseek-vl-1.3b-chat",),
             case="vlm_adapters_deepseek.case:DEEPSEEK_VL",
+            published="vlm_adapters_deepseek.published:build",
             image_processors=("DeepseekVLProcessor",),
             wrapper="vlm_adapters_deepseek.image_processor:DeepseekVLImageProcessorWrapper",
         ),
@@ -26,5 +27,6 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="deepseek",
             checkpoints=("deepseek-community/deepseek-vl-7b-chat",),
             case="vlm_adapters_deepseek.case:DEEPSEEK_VL_HYBRID",
+            published="vlm_adapters_deepseek.published:build",
         ),
     ]

@@ -17,6 +17,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="fuyu",
             checkpoints=("adept/fuyu-8b",),
             case="vlm_adapters_fuyu.case:FUYU",
+            published="vlm_adapters_fuyu.published:build",
             image_processors=("FuyuProcessor", "FuyuImageProcessor"),
             wrapper="vlm_adapters_fuyu.image_processor:FuyuImageProcessorWrapper",
         )

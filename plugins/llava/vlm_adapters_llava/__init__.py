@@ -17,6 +17,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="llava",
             checkpoints=("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf"),
             case="vlm_adapters_llava.case:LLAVA",
+            published="vlm_adapters_llava.published:build",
             image_processors=("LlavaProcessor",),
             wrapper="vlm_adapters_llava.image_processor:LlavaImageProcessorWrapper",
         ),
@@ -26,5 +27,6 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="llava",
             checkpoints=("llava-hf/llava-v1.6-vicuna-7b-hf", "llava-hf/llava-v1.6-mistral-7b-hf"),
             case="vlm_adapters_llava.case:LLAVA_NEXT",
+            published="vlm_adapters_llava.published:build",
         ),
     ]

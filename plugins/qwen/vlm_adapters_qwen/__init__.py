@@ -41,6 +41,7 @@ def adapter_specs() -> list[AdapterSpec]:
             requires=("qwen_vl_utils",),
             checkpoints=ids,
             case=f"vlm_adapters_qwen.case:{name.upper()}",
+            published="vlm_adapters_qwen.published:build",
             image_processors=("Qwen2VLImageProcessor",),
             wrapper="vlm_adapters_qwen.unified_processor:QwenImageProcessorWrapper",
         )

@@ -74,20 +74,18 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     return byte_tokenizer(SPECIAL_TOKENS, end="<|im_end|>", padding="<|endoftext|>")
 
 
-def build_processor(processor_class: type, tokenizer: PreTrainedTokenizerBase, *, patch: int) -> Any:
-    """Build a processor of the family with the limits of the tiny models.
+def build_processor(processor_class: type, tokenizer: PreTrainedTokenizerBase, **images: Any) -> Any:
+    """Build a processor of the family.
 
     Args:
         processor_class: `Qwen2VLProcessor`, `Qwen2_5_VLProcessor` or `Qwen3VLProcessor`.
         tokenizer: With the family's control tokens.
-        patch: Pixels along each side of a patch; a cell is two patches wide.
+        images: Arguments of `Qwen2VLImageProcessor`.
     """
-    limits: dict[str, Any] = {"min_pixels": LEAST_CELLS * (2 * patch) ** 2, "max_pixels": MOST_CELLS * (2 * patch) ** 2}
-    video = Qwen3VLVideoProcessor() if processor_class is Qwen3VLProcessor else Qwen2VLVideoProcessor()
     return processor_class(
-        image_processor=Qwen2VLImageProcessor(patch_size=patch, merge_size=2, **limits),
+        image_processor=Qwen2VLImageProcessor(**images),
         tokenizer=tokenizer,
-        video_processor=video,
+        video_processor=Qwen3VLVideoProcessor() if processor_class is Qwen3VLProcessor else Qwen2VLVideoProcessor(),
         chat_template=CHAT_TEMPLATE,
     )
 
@@ -116,7 +114,16 @@ def _adapter(
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
     )
-    processor = build_processor(processor_class, tokenizer, patch=config.vision_config.patch_size)
+    patch = config.vision_config.patch_size
+    cell = (2 * patch) ** 2
+    processor = build_processor(
+        processor_class,
+        tokenizer,
+        patch_size=patch,
+        merge_size=2,
+        min_pixels=LEAST_CELLS * cell,
+        max_pixels=MOST_CELLS * cell,
+    )
     return QwenAdapter(random_model(config, **options), processor, checkpoint=f"tiny random {config_class.model_type}")
 
 

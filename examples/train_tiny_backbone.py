@@ -1,6 +1,6 @@
-"""Train the embedded tiny Qwen2.5-VL from scratch on synthetic scenes, on two processor cores in under an hour.
+"""Train an embedded tiny backbone from scratch on synthetic scenes, on two processor cores in under an hour.
 
-    python examples/train_tiny_qwen2_5_vl.py [--out DIR] [--resume]
+    python examples/train_tiny_backbone.py tiny-qwen2_5_vl [--out DIR] [--resume]
 
 First the vision tower learns, from the truth masks, to name colour, shape and dot at every image token. Then all
 weights learn to write the captions. No loss ever touches the attention of the language model: where its words look
@@ -24,78 +24,58 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from fast_attention import attend_text, attend_vision, group_windows
-from scene_batches import COLOUR_WORDS, DOT_WORDS, IGNORED, REACH, Batch, SceneBatches, resize
-from tiny_qwen2_5_vl import build_model, build_processor, chat, save
+from fast_attention import attend_text
+from scene_batches import COLOUR_WORDS, DOT_WORDS, IGNORED, REACH, Batch, SceneBatches
+from tiny_deepseek_vl import TinyDeepseek
+from tiny_family import TinyFamily
+from tiny_llava import TinyLlava
+from tiny_qwen2_5_vl import TinyQwen
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from torch.utils.data import DataLoader
-from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+from transformers import PreTrainedModel
 
 from vlm_adapters.data.scenes import SHAPES, Scenes
 
+PACKAGE = Path(__file__).resolve().parents[1] / "vlm_adapters"
+FAMILIES: dict[str, type[TinyFamily]] = {family.name: family for family in (TinyQwen, TinyLlava, TinyDeepseek)}
 TRAIN_SEED, WATCH_SEED = 1, 2
 LEARNING_RATE = 2e-3
 WARM_UP = 100
-VISION_STEPS, EASY_STEPS, CAPTION_STEPS = 1200, 200, 1800
+EASY_STEPS = 200
 VISION_BATCH, CAPTION_BATCH = 32, 16
 NAMING_WEIGHT = 0.3
 REPORT_EVERY, SAVE_EVERY = 20, 100
 
 
 class Trainee(nn.Module):
-    """The stock model, run over batches of equal grids without its loop over pictures, and the temporary head."""
+    """The stock model, run over batches of equal grids with several answers to one picture, and the temporary head."""
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor) -> None:
+    def __init__(self, family: TinyFamily, model: PreTrainedModel) -> None:
         super().__init__()
+        self.family = family
         self.model = model
-        self._processor = processor
         self.classes = tuple(len(words) + 1 for words in (COLOUR_WORDS, SHAPES, DOT_WORDS))
-        self.head = nn.Linear(model.config.vision_config.out_hidden_size, sum(self.classes) + (2 * REACH + 1) ** 2)
+        self.head = nn.Linear(family.vision_width, sum(self.classes) + (2 * REACH + 1) ** 2)
 
     def see(self, pixels: Tensor) -> Tensor:
-        """Image features `(B, h * w, D)` of equal-sized pictures, as the stock vision tower gives them."""
-        tower, images = self.model.model.visual, self._processor.image_processor
-        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (images.image_mean, images.image_std))
-        patches, rows, columns = images.patchify((pixels / 255 - mean) / std, images.patch_size, images.merge_size, 1)
-        # The processor repeats a picture along time, so the convolution's two slices add up.
-        hidden = F.linear(patches, tower.patch_embed.proj.weight.sum(2).flatten(1))
-        grid = torch.tensor([[1, rows, columns]])
-        index, edges = get_vision_window_index(grid, tower.spatial_merge_size, tower.window_size, tower.patch_size)
-        unit = tower.spatial_merge_unit
-        order = (index[:, None] * unit + torch.arange(unit)).flatten()
-        cosine, sine = (
-            table[order]
-            for table in tower.rotary_pos_emb(hidden, get_vision_position_ids(grid, tower.spatial_merge_size))
-        )
-        hidden = hidden[:, order]
-        whole, windows = [torch.arange(rows * columns)[None]], group_windows(edges)
-        for number, block in enumerate(tower.blocks):
-            groups = whole if number in tower.fullatt_block_indexes else windows
-            hidden = hidden + attend_vision(block.attn, block.norm1(hidden), groups, (cosine, sine))
-            hidden = hidden + block.mlp(block.norm2(hidden))
-        merged = tower.merger.mlp(tower.merger.ln_q(hidden).view(len(pixels), len(index), -1))
-        return merged[:, index.argsort()]
+        """Image features `(B, h * w, D)` of equal-sized pictures, as the stock model has them."""
+        return self.family.see(self.model, self.family.normalise(pixels))
 
     def name(self, features: Tensor) -> tuple[Tensor, ...]:
         """Logits of colour, shape, dot and the cells around, at every image token, each `(B, h * w, classes)`."""
         logits = self.head(features).float()
         return logits.split((*self.classes, logits.shape[-1] - sum(self.classes)), -1)
 
-    def write(self, question: Tensor, answers: Tensor, features: Tensor, grid: Tensor) -> Tensor:
+    def write(self, question: Tensor, answers: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
         """Logits `(B, K, S, V)` of the tokens that follow those of the answers; each answer sees the question alone."""
         text, (B, K, S) = self.model.model.language_model, answers.shape
-        image = question == self._processor.image_token_id
-        positions, shift = self.model.model.get_rope_index(
-            question[None], mm_token_type_ids=image[None].int(), image_grid_thw=grid
-        )
-        Q = len(question)
-        later = (Q + shift + torch.arange(S)).expand(3, K, S).reshape(3, 1, K * S)
+        Q, image = len(question), question == self.family.processor.image_token_id
+        positions = self.family.positions(self.model, image, grid, (K, S))
         asked = text.embed_tokens(question).expand(B, -1, -1)
         asked = asked.masked_scatter(image[None, :, None], features.to(asked.dtype))
         hidden = torch.cat([asked, text.embed_tokens(answers).flatten(1, 2)], 1)
-        tables = text.rotary_emb(hidden, torch.cat([positions, later], 2))
+        tables = text.rotary_emb(hidden, positions)
         for number, layer in enumerate(text.layers):
             # What the last layer says of the question is not read.
             start = Q if number + 1 == len(text.layers) else 0
@@ -106,34 +86,35 @@ class Trainee(nn.Module):
 
     def shape_words_right(self, logits: Tensor, shapes: Tensor) -> float:
         """Share of the words after a colour that name a shape of this colour not named before; see `Batch.shapes`."""
-        tokens = self._processor.tokenizer.convert_tokens_to_ids([f"Ġ{shape}" for shape in SHAPES])
+        tokens = self.family.processor.tokenizer.convert_tokens_to_ids([f"Ġ{shape}" for shape in SHAPES])
         bits = torch.zeros(logits.shape[-1], dtype=torch.long)
         bits[tokens] = 2 ** torch.arange(len(SHAPES))
         asked = shapes > 0
         return float((bits[logits.argmax(-1)[asked]] & shapes[asked]).bool().float().mean())
 
 
-def assert_equal_to_stock(trainee: Trainee, processor: Qwen2_5_VLProcessor) -> None:
+def assert_equal_to_stock(trainee: Trainee) -> None:
     """Hold the fast way through the modules against the stock processor and model.
 
     Raises:
         RuntimeError: They differ.
     """
+    family = trainee.family
     for sample in Scenes(3, seed=WATCH_SEED):
-        rng, batches = np.random.default_rng(0), SceneBatches(processor, 0, 1)
-        batch = batches.collate([(sample, resize(processor, sample))], rng)
-        for k, answer in enumerate(batch.answers[0]):
-            said = answer[batch.targets[0, k] != IGNORED]
-            text = chat(processor, processor.decode(said).removeprefix("\n"))
-            inputs = processor(text=[text], images=[sample.image], return_tensors="pt")
-            with torch.no_grad():
-                found = trainee.write(
-                    batch.question, batch.answers, trainee.see(batch.pixels), inputs["image_grid_thw"]
-                )
-                expected = trainee.model(**inputs).logits[0, len(batch.question) : -2]
+        pixels = family.resize(sample.image)
+        batch = SceneBatches(family, 0, 1).collate([(sample, pixels)], np.random.default_rng(0))
+        with torch.no_grad():
+            features = trainee.see(batch.pixels)
+            found = trainee.write(batch.question, batch.answers, features, family.grid(pixels))[0]
+        for logits, answer, targets in zip(found, batch.answers[0], batch.targets[0], strict=True):
+            said = answer[targets != IGNORED]
+            text = family.chat(family.processor.decode(said[1:]).strip())
+            inputs = family.processor(text=[text], images=[family.present(sample.image)], return_tensors="pt")
             ids = torch.cat([batch.question, said])
-            same = torch.equal(ids, inputs["input_ids"][0, :-2])
-            if not same or not torch.allclose(expected, found[0, k, : len(said)], atol=1e-3):
+            same = torch.equal(ids, inputs["input_ids"][0, : len(ids)])
+            with torch.no_grad():
+                expected = trainee.model(**inputs).logits[0, len(batch.question) : len(ids)]
+            if not same or not torch.allclose(expected, logits[: len(said)], atol=1e-3):
                 raise RuntimeError(f"Training differs from the stock modules on {sample.id}.")
 
 
@@ -165,22 +146,23 @@ class Losses:
             cell_shape = float((names[1].argmax(-1) == truth)[shaped].float().mean())
             if not captions:
                 return cls(naming, around, naming.new_zeros(()), cell_shape, math.nan)
-            size = trainee.model.config.vision_config.patch_size
-            grid = torch.tensor([[1, batch.pixels.shape[2] // size, batch.pixels.shape[3] // size]])
+            grid = trainee.family.grid(batch.pixels)
             logits = trainee.write(batch.question, batch.answers, features, grid).float()
         caption = F.cross_entropy(logits.flatten(0, 2), batch.targets.flatten(), ignore_index=IGNORED)
         return cls(naming, around, caption, cell_shape, trainee.shape_words_right(logits, batch.shapes))
 
 
-def learning_rate(step: int) -> float:
+def learning_rate(family: TinyFamily, step: int) -> float:
     """Warm-up at the start of both stages, flat, and a cosine's fall to nothing in the second half of the captions."""
-    warm = min(1.0, (step + 1) / WARM_UP, *([(step - VISION_STEPS + 1) / WARM_UP] if step >= VISION_STEPS else []))
-    late = (step - VISION_STEPS - CAPTION_STEPS / 2) / (CAPTION_STEPS / 2)
-    return LEARNING_RATE * warm * (0.5 + 0.5 * math.cos(math.pi * max(0.0, late)))
+    caption = step - family.vision_steps
+    warm = min(1.0, ((caption if caption >= 0 else step) + 1) / WARM_UP)
+    late = max(0.0, 2 * caption / family.caption_steps - 1)
+    return LEARNING_RATE * warm * (0.5 + 0.5 * math.cos(math.pi * late))
 
 
-def train(trainee: Trainee, processor: Qwen2_5_VLProcessor, state: Path, *, resume: bool) -> None:
+def train(trainee: Trainee, state: Path, *, resume: bool) -> None:
     """Run both stages, saving everything to `state` now and then."""
+    family = trainee.family
     optimizer = torch.optim.AdamW(trainee.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     done = 0
     if resume and state.exists():
@@ -188,13 +170,14 @@ def train(trainee: Trainee, processor: Qwen2_5_VLProcessor, state: Path, *, resu
         trainee.load_state_dict(saved["trainee"])
         optimizer.load_state_dict(saved["optimizer"])
         done = saved["step"]
-    held_out = list(itertools.islice(SceneBatches(processor, WATCH_SEED, 32), 3))
-    started, total = time.monotonic(), VISION_STEPS + CAPTION_STEPS
-    for step, batch in zip(range(done, total), _stream(processor, done), strict=False):
+    held_out = list(itertools.islice(SceneBatches(family, WATCH_SEED, 32), 3))
+    started, total = time.monotonic(), family.vision_steps + family.caption_steps
+    for step, batch in zip(range(done, total), _stream(family, done), strict=False):
+        captions = step >= family.vision_steps
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
-        losses = Losses.of(trainee, batch, captions=step >= VISION_STEPS)
-        weight = 1.0 if step < VISION_STEPS else NAMING_WEIGHT
+            group["lr"] = learning_rate(family, step)
+        losses = Losses.of(trainee, batch, captions=captions)
+        weight = NAMING_WEIGHT if captions else 1.0
         (losses.caption + weight * losses.naming).backward()
         nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
         optimizer.step()
@@ -205,7 +188,7 @@ def train(trainee: Trainee, processor: Qwen2_5_VLProcessor, state: Path, *, resu
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == total:
             with torch.no_grad():
                 for held in held_out:
-                    _report("  held out", Losses.of(trainee, held, captions=step >= VISION_STEPS))
+                    _report("  held out", Losses.of(trainee, held, captions=captions))
             saved = {"trainee": trainee.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             torch.save(saved, state.with_suffix(".new"))
             state.with_suffix(".new").replace(state)
@@ -219,17 +202,17 @@ def _report(title: str, losses: Losses) -> None:
     )
 
 
-def _stream(processor: Qwen2_5_VLProcessor, done: int) -> Iterator[Batch]:
+def _stream(family: TinyFamily, done: int) -> Iterator[Batch]:
     """Batches for the steps from `done` on, drawn by another process; easy scenes where the captions begin."""
-    hard = VISION_STEPS + EASY_STEPS
+    vision, total = family.vision_steps, family.vision_steps + family.caption_steps
     for steps, pictures, objects in (
-        (range(VISION_STEPS), VISION_BATCH, (2, 4)),
-        (range(VISION_STEPS, hard), CAPTION_BATCH, (1, 2)),
-        (range(hard, VISION_STEPS + CAPTION_STEPS), CAPTION_BATCH, (2, 4)),
+        (range(vision), VISION_BATCH, (2, 4)),
+        (range(vision, vision + EASY_STEPS), CAPTION_BATCH, (1, 2)),
+        (range(vision + EASY_STEPS, total), CAPTION_BATCH, (2, 4)),
     ):
         if (left := steps.stop - max(done, steps.start)) > 0:
             first = max(done, steps.start) * VISION_BATCH
-            scenes = SceneBatches(processor, TRAIN_SEED, pictures, first, objects)
+            scenes = SceneBatches(family, TRAIN_SEED, pictures, first, objects)
             loader = DataLoader(scenes, batch_size=None, num_workers=1, prefetch_factor=8)
             yield from itertools.islice(loader, left)
 
@@ -237,19 +220,26 @@ def _stream(processor: Qwen2_5_VLProcessor, done: int) -> Iterator[Batch]:
 def main() -> None:
     """Read the command line, train, and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    package = Path(__file__).resolve().parents[1] / "vlm_adapters"
-    parser.add_argument("--out", type=Path, default=package / "embedded" / "tiny-qwen2_5_vl")
+    parser.add_argument("name", choices=FAMILIES)
+    parser.add_argument("--out", type=Path, help="by default, the embedded checkpoint's folder")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state")
-    parser.add_argument("--state", type=Path, default=Path(tempfile.gettempdir()) / "tiny-qwen2_5_vl.state")
+    parser.add_argument("--state", type=Path, help="where the state is saved; by default, a temporary file")
+    parser.add_argument("--threads", type=int, help="processor threads, fewer where two train beside each other")
     arguments = parser.parse_args()
-    processor = build_processor()
-    model = build_model(processor)
-    trainee = Trainee(model, processor)
-    assert_equal_to_stock(trainee, processor)
-    train(trainee, processor, arguments.state, resume=arguments.resume)
-    assert_equal_to_stock(trainee, processor)
-    save(model, processor, arguments.out)
-    print(f"Wrote {arguments.out}")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    family = FAMILIES[arguments.name]()
+    trainee = Trainee(family, family.build_model())
+    assert_equal_to_stock(trainee)
+    train(
+        trainee,
+        arguments.state or Path(tempfile.gettempdir()) / f"{family.name}.state",
+        resume=arguments.resume,
+    )
+    assert_equal_to_stock(trainee)
+    out = arguments.out or PACKAGE / "embedded" / family.name
+    family.save(trainee.model, out)
+    print(f"Wrote {out}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,25 @@
+"""Fuyu at full size, without weights: one file beside this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import FuyuImageProcessor, FuyuProcessor, PreTrainedTokenizerBase
+
+from vlm_adapters.published import PublishedCheckpoint
+from vlm_adapters_fuyu.adapter import FuyuAdapter
+
+
+def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> FuyuAdapter | None:
+    """Build the adapter of a published checkpoint on the meta device; None for one without a file here.
+
+    Args:
+        checkpoint: Hub id.
+        tokenizer: The checkpoint's own, in place of the stand-in.
+    """
+    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
+    if facts is None:
+        return None
+    images = FuyuImageProcessor(**facts.processor["image_processor"])
+    tokenizer = tokenizer or facts.tokenizer(end="</s>", padding="|ENDOFTEXT|")
+    return FuyuAdapter(facts.model(), FuyuProcessor(images, tokenizer), checkpoint=checkpoint)

@@ -1,0 +1,28 @@
+"""Qwen-VL checkpoints at full size, without weights: one file each beside this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLProcessor, Qwen2VLProcessor, Qwen3VLProcessor
+
+from vlm_adapters.published import PublishedCheckpoint
+from vlm_adapters_qwen.adapter import QwenAdapter
+from vlm_adapters_qwen.tiny import build_processor
+
+_PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
+
+
+def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> QwenAdapter | None:
+    """Build the adapter of a published checkpoint on the meta device; None for one without a file here.
+
+    Args:
+        checkpoint: Hub id.
+        tokenizer: The checkpoint's own, in place of the stand-in.
+    """
+    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
+    if facts is None:
+        return None
+    tokenizer = tokenizer or facts.tokenizer(end="<|im_end|>", padding="<|endoftext|>")
+    processor = build_processor(_PROCESSORS[facts.config.model_type], tokenizer, **facts.processor["image_processor"])
+    return QwenAdapter(facts.model(), processor, checkpoint=checkpoint)

@@ -1,0 +1,206 @@
+"""Full-size facts of the published checkpoints, from their configurations alone: no weights, no network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vlm_adapters import Prompt, TransformersBackbone, cli, list_adapters
+from vlm_adapters.loading import load_published
+from vlm_adapters.probe.memory import pass_memory
+from vlm_adapters.probe.model import ModelReport, Trial, describe
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Grids and tokens are those of a picture of 480x640 pixels."""
+
+    parameters: int
+    layers: int
+    heads: int
+    width: int
+    channels: int
+    grids: tuple[tuple[int, int], ...]
+    image_tokens: int
+
+
+COARSE, FINE = (24, 24), (36, 48)
+PUBLISHED = {
+    "llava-hf/llava-1.5-7b-hf": Facts(7_063_427_072, 32, 32, 4096, 1024, (COARSE,), 576),
+    "llava-hf/llava-v1.6-vicuna-7b-hf": Facts(7_063_431_168, 32, 32, 4096, 2048, (COARSE, FINE), 2340),
+    "llava-hf/llava-v1.6-mistral-7b-hf": Facts(7_566_747_648, 32, 32, 4096, 2048, (COARSE, FINE), 2340),
+    "deepseek-community/deepseek-vl-1.3b-chat": Facts(1_943_766_016, 24, 16, 2048, 384, (COARSE,), 576),
+    "deepseek-community/deepseek-vl-7b-chat": Facts(7_331_390_721, 30, 32, 4096, 960, (COARSE,), 576),
+    "Qwen/Qwen2-VL-2B-Instruct": Facts(2_208_985_600, 28, 12, 1536, 336, ((17, 23),), 391),
+    "Qwen/Qwen2-VL-7B-Instruct": Facts(8_291_375_616, 28, 28, 3584, 784, ((17, 23),), 391),
+    "Qwen/Qwen2.5-VL-3B-Instruct": Facts(3_754_622_976, 36, 16, 2048, 576, ((17, 23),), 391),
+    "Qwen/Qwen2.5-VL-7B-Instruct": Facts(8_292_166_656, 28, 28, 3584, 784, ((17, 23),), 391),
+    "Qwen/Qwen3-VL-2B-Instruct": Facts(2_127_532_032, 28, 16, 2048, 448, ((15, 20),), 300),
+    "Qwen/Qwen3-VL-4B-Instruct": Facts(4_437_815_808, 36, 32, 2560, 1152, ((15, 20),), 300),
+    "Qwen/Qwen3-VL-8B-Instruct": Facts(8_767_123_696, 36, 32, 4096, 1152, ((15, 20),), 300),
+    "adept/fuyu-8b": Facts(9_408_238_592, 36, 64, 4096, 2304, ((16, 22),), 368),
+}
+each_checkpoint = pytest.mark.parametrize("checkpoint", PUBLISHED)
+
+
+@cache
+def built(checkpoint: str) -> Any:
+    adapter = load_published(checkpoint)
+    assert isinstance(adapter, TransformersBackbone)
+    return adapter
+
+
+@cache
+def described(checkpoint: str) -> ModelReport:
+    return describe(built(checkpoint), published=True)
+
+
+@each_checkpoint
+def test_the_facts_are_the_published_ones(checkpoint: str) -> None:
+    report = described(checkpoint)
+    info, forward = report.info, report.forward
+    assert forward
+    assert PUBLISHED[checkpoint] == Facts(
+        parameters=report.parameters or 0,
+        layers=info.num_layers,
+        heads=info.num_heads,
+        width=info.hidden_size,
+        channels=report.channels,
+        grids=forward.grids,
+        image_tokens=forward.image_tokens,
+    )
+    assert report.decoder_parameters == 7_182_785 + 576 * report.channels
+    assert forward.weight_bytes == 2 * (report.parameters or 0)
+    assert info.checkpoint == checkpoint
+
+
+@each_checkpoint
+def test_the_model_is_on_the_meta_device(checkpoint: str) -> None:
+    assert {tensor.device.type for tensor in built(checkpoint).model.state_dict().values()} == {"meta"}
+
+
+@each_checkpoint
+def test_rows_cost_what_they_keep_and_all_of_attention_much_more(checkpoint: str) -> None:
+    forward = described(checkpoint).forward
+    assert forward
+    memory = forward.memory
+    assert memory
+    facts = PUBLISHED[checkpoint]
+    cells = sum(rows * columns for rows, columns in forward.grids)
+    kept = facts.layers * facts.heads * forward.trial.rows * cells * 4
+    for_a_moment = (3 * facts.heads * forward.trial.rows + facts.width) * forward.tokens * 4  # scores, keys in float32
+    assert 0 <= memory.rows - memory.plain <= kept + for_a_moment
+    assert memory.eager > facts.layers * facts.heads * forward.tokens**2 * 2
+
+
+@each_checkpoint
+def test_control_tokens_have_the_ids_that_the_config_says(checkpoint: str) -> None:
+    adapter = built(checkpoint)
+    config, processor = adapter.model.config, adapter.processor
+    assert processor.image_token_id == config.image_token_id
+    for role, token in {
+        "video": "<|video_pad|>",
+        "vision_start": "<|vision_start|>",
+        "vision_end": "<|vision_end|>",
+    }.items():
+        if said := getattr(config, f"{role}_token_id", None):
+            assert processor.tokenizer.convert_tokens_to_ids(token) == said
+    ids = processor.tokenizer.convert_tokens_to_ids(list(processor.tokenizer.added_tokens_encoder))
+    assert len(set(ids)) == len(ids)
+    assert max(ids) < config.get_text_config().vocab_size
+
+
+@each_checkpoint
+def test_a_prompt_is_prepared_without_weights(checkpoint: str) -> None:
+    adapter = built(checkpoint)
+    picture = Image.new("RGB", (96, 64))
+    inputs = adapter.preprocess([Prompt.describe(picture, "a red circle", ["red circle"])])
+    assert {tensor.device.type for tensor in inputs.tensors.values()} == {"cpu"}
+    ids = inputs.tensors["input_ids"][0]
+    assert adapter.processor.tokenizer.decode(ids[inputs.phrase_tokens[0][0]]) == "red circle"
+    for grid in adapter.locate_image_tokens(inputs)[0]:
+        assert ids[grid.tokens].eq(adapter.model.config.image_token_id).all()
+
+
+def test_every_file_is_of_a_checkpoint_that_its_plugin_names() -> None:
+    names = {checkpoint for entry in list_adapters() for checkpoint in entry.checkpoints}
+    files = {path.stem.replace("--", "/") for path in ROOT.glob("*/vlm_adapters_*/published/*.json")}
+    assert files == set(PUBLISHED) <= names
+
+
+def test_a_checkpoint_without_a_file_is_left_to_the_hub() -> None:
+    assert load_published("Qwen/Qwen2.5-VL-72B-Instruct") is None
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_info_says_that_nothing_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.socket.connect", None)  # whoever asks the network, fails
+    text = run("info", "llava-hf/llava-v1.6-vicuna-7b-hf")
+    for words in (
+        "published configuration; no weights loaded",
+        "7,063,431,168",
+        "2,048 = 32 layers x 32 heads x 2 grids",
+        "24x24, 36x48",
+        "2,404 tokens",
+        "13,472.4 MiB",
+        "8,362,433 parameters",
+    ):
+        assert words in text
+    assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
+
+
+def test_info_tells_sizes_for_the_picture_and_text_asked() -> None:
+    asked = ("--picture", "1080x1920", "--tokens-of-text", "100", "--rows", "50")
+    report = json.loads(run("info", "Qwen/Qwen2.5-VL-3B-Instruct", *asked, "--json"))
+    forward = report["forward"]
+    assert report["published"] is True
+    assert forward["trial"] == {"picture": [1080, 1920], "text_tokens": 100, "rows": 50}
+    assert forward["grids"] == [[39, 69]]
+    assert (forward["image_tokens"], forward["tokens"]) == (39 * 69, 39 * 69 + 100)
+    assert forward["memory"]["plain"] < forward["memory"]["rows"] < forward["memory"]["eager"]
+
+
+@pytest.mark.parametrize("option", ["--revision", "--dtype", "--device"])
+def test_info_loads_the_checkpoint_where_an_option_of_loading_is_given(
+    option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(name: str, **options: object) -> object:
+        assert options[option.removeprefix("--")] == "float32"
+        return built(name)
+
+    monkeypatch.setattr("vlm_adapters.loading.load_adapter", loaded)
+    monkeypatch.setattr("vlm_adapters.probe.model.pass_memory", lambda *_: None)
+    report = json.loads(run("info", "llava-hf/llava-1.5-7b-hf", option, "float32", "--json"))
+    assert report["published"] is False
+
+
+def test_a_pass_that_cannot_be_counted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("it asks\nfor values")
+
+    monkeypatch.setattr("vlm_adapters.probe.model.pass_memory", fail)
+    forward = describe(built("llava-hf/llava-1.5-7b-hf"), Trial()).forward
+    assert forward
+    assert (forward.memory, forward.problem) == (None, "it asks for values")
+    assert "cannot be counted: it asks for values" in run("info", "llava-hf/llava-1.5-7b-hf")
+
+
+def test_memory_of_a_pass_leaves_the_adapter_as_it_was() -> None:
+    adapter = built("Qwen/Qwen3-VL-2B-Instruct")
+    config = adapter.model.config.get_text_config()
+    pass_memory(config, 40, 4, 16, range(2))
+    assert config._attn_implementation == "sdpa"  # noqa: SLF001 - transformers has no public reader

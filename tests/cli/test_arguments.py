@@ -1,0 +1,22 @@
+"""What people write on the command line, and what it becomes."""
+
+from __future__ import annotations
+
+import pytest
+
+from vlm_adapters.cli.arguments import picture_size
+from vlm_adapters.errors import OptionError
+
+
+def test_a_picture_is_height_by_width() -> None:
+    assert picture_size("480x640") == (480, 640)
+
+
+@pytest.mark.parametrize(
+    "text", ["480", "480x", "x640", "0x640", "480x0", "-1x5", "4.5x6", "480 x 640", "480x640x3", ""]
+)
+def test_anything_else_is_told_with_an_example(text: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        picture_size(text)
+    assert f"The picture {text!r} is not of the form HEIGHTxWIDTH" in str(caught.value)
+    assert "such as 480x640" in str(caught.value)

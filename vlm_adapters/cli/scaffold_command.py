@@ -1,0 +1,29 @@
+"""`adapters scaffold`: a plugin to fill in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    model_type: Annotated[
+        str, typer.Argument(help="The model_type in the config.json of the checkpoints.", show_default=False)
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the project; new or empty.", show_default=False)],
+) -> None:
+    """Write a plugin for a family of transformers, to be filled in.
+
+    A project of its own: the adapter, a tiny random model of the real classes, the
+    conformance suite as its test. Its README says what is left to write.
+    """
+    from vlm_adapters.scaffold.project import write_project
+
+    files = write_project(model_type, out)
+    for file in files:
+        typer.echo(str(file))
+    readme = out / "README.md"
+    typer.echo(f"Next: fill in what {readme} names, pip install --editable {out}, adapters check {model_type}")
