@@ -26,7 +26,7 @@ ROOMS = (
     {"files"},
     {"spec", "images", "embedded"},
     {"hookspecs", "prompt", "request"},
-    {"backbone"},
+    {"backbone", "abilities"},
     {"registry", "view"},
     {"loading", "image_processor"},
     {"chat", "capture", "byte_tokenizer"},

@@ -97,3 +97,14 @@ def test_the_support_matrix_is_what_the_suite_reported() -> None:
     ]
     for report in reports:
         assert {result.check for result in report.results} == {check.__name__ for check in ALL_CHECKS}
+
+
+def test_the_figures_of_the_heads_in_the_readme_are_those_that_were_measured() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"chose from labelled scenes reach.*?are found", text, re.DOTALL)
+    measured = json.loads((embedded_checkpoints()["tiny-qwen2_5_vl"] / "measured_heads.json").read_text())
+    found = {float(number) for number in re.findall(r"0\.\d{4}", told)}
+    assert len(found) == 3
+    assert found <= set(measured.values())
+    (absent,) = re.findall(r"(\d+) % are found", told)
+    assert int(absent) == round(100 * measured["found, labelled, absent things"])

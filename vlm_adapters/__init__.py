@@ -9,9 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vlm_adapters.abilities import CoordinateFrame, SupportsGeneration, SupportsPointing
     from vlm_adapters.backbone import BackboneAdapter, BackboneInfo, BackboneInputs, Grids, ImageGrid, place_map
     from vlm_adapters.chat import RenderedPrompt
-    from vlm_adapters.decoder.grounder import GroundedPhrase, GroundedVLM, Grounding
+    from vlm_adapters.decoder.box_grounder import BoxAnswer, BoxGrounder
+    from vlm_adapters.decoder.choose import load_grounder
+    from vlm_adapters.decoder.grounder import GroundedPhrase, GroundedVLM, Grounder, Grounding
+    from vlm_adapters.decoder.head_grounder import HeadGrounder
+    from vlm_adapters.decoder.profile import HeadProfile
     from vlm_adapters.errors import (
         AdapterError,
         CaptureError,
@@ -53,15 +58,21 @@ __all__ = [
     "BackboneAdapter",
     "BackboneInfo",
     "BackboneInputs",
+    "BoxAnswer",
+    "BoxGrounder",
     "CaptureError",
     "CheckpointError",
+    "CoordinateFrame",
     "DataError",
     "DecoderError",
     "GridRequest",
     "Grids",
     "GroundedPhrase",
     "GroundedVLM",
+    "Grounder",
     "Grounding",
+    "HeadGrounder",
+    "HeadProfile",
     "ImageError",
     "ImageGrid",
     "ImageProcessorWrapper",
@@ -78,6 +89,8 @@ __all__ = [
     "PromptError",
     "RenderedPrompt",
     "RequestError",
+    "SupportsGeneration",
+    "SupportsPointing",
     "TransformersBackbone",
     "UnknownAdapterError",
     "View",
@@ -86,6 +99,7 @@ __all__ = [
     "hookimpl",
     "list_adapters",
     "load_adapter",
+    "load_grounder",
     "load_image",
     "place_map",
     "resolve_heads",
@@ -95,9 +109,14 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
+    "abilities": "CoordinateFrame SupportsGeneration SupportsPointing",
     "backbone": "BackboneAdapter BackboneInfo BackboneInputs Grids ImageGrid place_map",
     "chat": "RenderedPrompt",
-    "decoder.grounder": "GroundedPhrase GroundedVLM Grounding",
+    "decoder.box_grounder": "BoxAnswer BoxGrounder",
+    "decoder.choose": "load_grounder",
+    "decoder.grounder": "GroundedPhrase GroundedVLM Grounder Grounding",
+    "decoder.head_grounder": "HeadGrounder",
+    "decoder.profile": "HeadProfile",
     "errors": "AdapterError CaptureError CheckpointError DataError DecoderError ImageError OptionError OutputError "
     "PhraseError PluginError PromptError RequestError UnknownAdapterError",
     "hookspecs": "hookimpl",

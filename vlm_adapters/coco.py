@@ -66,12 +66,14 @@ def decode_rle(rle: Mapping[str, object]) -> NDArray[np.bool_]:
 
 
 def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
-    """Turn a grounding into JSON-safe values: text, picture size and per phrase text, span, score, box and RLE.
+    """Turn a grounding into JSON-safe values: text, method, size of the picture, and the phrases.
 
-    Boxes are `[left, top, right, bottom]` in pixels, right and bottom excluded; null where nothing was found.
+    A phrase has text, span, score, box and RLE. Boxes are `[left, top, right, bottom]` in pixels, right and bottom
+    excluded; null where nothing was found.
     """
     return {
         "text": grounding.text,
+        "method": grounding.method,
         "image_size": [grounding.image.height, grounding.image.width],
         "phrases": [
             {

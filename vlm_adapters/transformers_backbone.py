@@ -231,6 +231,16 @@ class TransformersBackbone(ABC):
             )
         return result
 
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+        """Let the model answer: see `SupportsGeneration`."""
+        if (role := prompt.messages[-1].role) != "user":
+            raise PromptError(f"The prompt ends with the turn of the {role}. End with the user's, which is answered.")
+        tensors = self.preprocess([prompt]).tensors
+        with torch.no_grad():
+            ids = self.model.generate(**tensors, max_new_tokens=max_new_tokens, do_sample=False)
+        answer: str = self.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)
+        return answer
+
     @property
     def info(self) -> BackboneInfo:
         """What a consumer must know of the backbone."""

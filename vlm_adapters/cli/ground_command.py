@@ -33,7 +33,11 @@ def command(
     *,
     phrase: PhraseOption = None,
     span: SpanOption = None,
-    model: Annotated[str, typer.Option(help="A decoder's folder, or an embedded model.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option(help="Embedded model, decoder's folder, checkpoint folder or hub id.")
+    ] = DEFAULT_MODEL,
+    method: Annotated[str, typer.Option(help="auto, decoder, box or heads.")] = "auto",
+    profile: Annotated[Path | None, typer.Option(help="Head profile, from `adapters calibrate`.")] = None,
     out: OutOption = Path("grounding"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -43,17 +47,22 @@ def command(
 
     Writes to --out: overlay.png, figure.png, one PNG per mask, masks.png (all masks, indexed), grounding.json (COCO
     RLE, box, score) and coco.json (COCO results). Without --phrase the whole text is one phrase.
+
+    A model without a decoder gives masks by its own boxes, if its adapter declares that it can point, else by the
+    attention of a few heads: those of its profile, or, where it has none, of one made on the spot.
     """
     from vlm_adapters.coco import grounding_to_dict
-    from vlm_adapters.decoder.grounder import GroundedVLM
+    from vlm_adapters.decoder.choose import load_grounder
     from vlm_adapters.prompt import Prompt
 
     prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
-    grounding = GroundedVLM.from_pretrained(model, device=device, dtype=dtype).ground_all([prompt])[0]
+    grounder = load_grounder(model, method=method, profile=profile, device=device, dtype=dtype)
+    grounding = grounder.ground_all([prompt])[0]
     files = write_grounding(grounding, out, image_id=Path(picture).stem)
     if as_json:
         typer.echo(json.dumps({"files": [str(file) for file in files], **grounding_to_dict(grounding)}))
     else:
+        typer.echo(f"method: {grounder.told}")
         print_grounding(grounding, files)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ WEIGHTS_FILE = "model.safetensors"
 EMBEDDED_FOLDER = "decoder"
 """Where a backbone's folder keeps the decoder that was trained on it."""
 
+Method = Literal["decoder", "box", "heads"]
+"""What finds masks: a trained decoder, the model's own box in words, or the attention of a few heads."""
+
 AGREEING_HEADS = 4
 """How many heads the map of a grounded phrase shows: the mean over all is led by those that look at everything."""
 
@@ -46,9 +50,9 @@ class GroundedPhrase:
         mask: `(H, W)` bool at the picture's size; all false where nothing was found.
         box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
         score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty. It tells how sharp the mask is, not
-            whether the phrase is in the picture.
+            whether the phrase is in the picture. By heads: the mean height of the map; by boxes: 1.
         map: `(H, W)` float32 in [0, 1], 1 at its peak: where the heads look that agree best with the mask (see
-            `agreeing_maps`).
+            `agreeing_maps`), or those of a profile, or the boxes.
     """
 
     phrase: Phrase
@@ -66,14 +70,44 @@ class Grounding:
         image: The upright RGB picture.
         text: The sentence.
         phrases: Its phrases, each with mask, box, score and map, in the order asked.
+        method: What found them.
     """
 
     image: Image.Image
     text: str
     phrases: tuple[GroundedPhrase, ...]
+    method: Method = "decoder"
 
 
-class GroundedVLM:
+class Grounder(ABC):
+    """Anything that finds the phrases of a sentence in a picture."""
+
+    @property
+    @abstractmethod
+    def told(self) -> str:
+        """What finds the masks, for people: the method and what it rests on."""
+
+    def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike]) -> Grounding:
+        """Find the phrases of a sentence in a picture.
+
+        Args:
+            image: Any form of picture that `load_image` takes.
+            text: The sentence.
+            phrases: Strings that occur once in it, or spans `(start, end)` of its characters.
+
+        Raises:
+            ImageError: The picture cannot be used.
+            PromptError: The text or a phrase cannot be used.
+            DecoderError: What reads the backbone's maps does not fit them.
+        """
+        return self.ground_all([Prompt.describe(image, text, phrases)])[0]
+
+    @abstractmethod
+    def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
+        """Ground a batch of prompts, each in its first picture."""
+
+
+class GroundedVLM(Grounder):
     """A frozen backbone and the decoder that reads its attention.
 
     Attributes:
@@ -99,20 +133,10 @@ class GroundedVLM:
         """
         return cls(adapter, UNet(UNetConfig(channels=adapter.info.channels, base_width=base_width)))
 
-    def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike]) -> Grounding:
-        """Find the phrases of a sentence in a picture.
-
-        Args:
-            image: Any form of picture that `load_image` takes.
-            text: The sentence.
-            phrases: Strings that occur once in it, or spans `(start, end)` of its characters.
-
-        Raises:
-            ImageError: The picture cannot be used.
-            PromptError: The text or a phrase cannot be used.
-            DecoderError: The decoder does not fit the backbone.
-        """
-        return self.ground_all([Prompt.describe(image, text, phrases)])[0]
+    @property
+    def told(self) -> str:
+        """See `Grounder`."""
+        return f"decoder, trained on {self.adapter.info.model_type}"
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         """Ground a batch of prompts, each in its first picture."""
@@ -132,7 +156,7 @@ class GroundedVLM:
             picture,
             prompt.text,
             tuple(
-                _grounded(phrase, probability, attention)
+                grounded_phrase(phrase, probability, attention)
                 for phrase, probability, attention in zip(prompt.phrases, probabilities, heat, strict=True)
             ),
         )
@@ -233,8 +257,18 @@ def agreeing_maps(maps: Tensor, probabilities: Tensor) -> Tensor:
     return shares.gather(1, best[:, :, None, None].expand(-1, -1, *shares.shape[-2:])).mean(dim=1)
 
 
-def _grounded(phrase: Phrase, probability: NDArray[np.float32], attention: NDArray[np.float32]) -> GroundedPhrase:
-    mask = probability > 0.5
+def grounded_phrase(
+    phrase: Phrase, probability: NDArray[np.float32], attention: NDArray[np.float32], threshold: float = 0.5
+) -> GroundedPhrase:
+    """Turn what was found of one phrase, at the picture's size, into its mask, box, score and map.
+
+    Args:
+        phrase: What was looked for.
+        probability: `(H, W)` in [0, 1].
+        attention: `(H, W)`, not negative, of any scale.
+        threshold: The mask is where the probability is above it, in [0, 1).
+    """
+    mask = probability > threshold
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     found = bool(mask.any())
     return GroundedPhrase(

@@ -32,6 +32,16 @@ class SavedBackbone(BaseModel):
     revision: str | None
     options: dict[str, OptionValue] = {}
 
+    @classmethod
+    def of(cls, info: BackboneInfo) -> Self:
+        """Describe a backbone; an embedded one by its name, which is the same on other machines."""
+        return cls(
+            checkpoint=alias_of(info.checkpoint) or info.checkpoint,
+            model_type=info.model_type,
+            revision=info.revision,
+            options=dict(info.options),
+        )
+
 
 class SavedRequest(BaseModel):
     """Which maps the decoder reads: fields of `GridRequest`."""
@@ -56,15 +66,9 @@ class SavedDecoder(BaseModel):
     @classmethod
     def of(cls, info: BackboneInfo, decoder: UNetConfig, request: GridRequest) -> Self:
         """Describe a decoder and the backbone that it stands on."""
-        backbone = SavedBackbone(
-            checkpoint=alias_of(info.checkpoint) or info.checkpoint,
-            model_type=info.model_type,
-            revision=info.revision,
-            options=dict(info.options),
-        )
         fields = {name: value for name, value in asdict(request).items() if name in SavedRequest.model_fields}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-        return cls(backbone=backbone, decoder=decoder, request=SavedRequest.model_validate(plain))
+        return cls(backbone=SavedBackbone.of(info), decoder=decoder, request=SavedRequest.model_validate(plain))
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -9,7 +9,7 @@ from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from vlm_adapters import ImageError, OptionError, TransformersBackbone, View
+from vlm_adapters import CoordinateFrame, ImageError, OptionError, TransformersBackbone, View
 
 
 class QwenAdapter(TransformersBackbone):
@@ -58,6 +58,13 @@ class QwenAdapter(TransformersBackbone):
                 f"max_pixels={self.max_pixels}: {error}. Crop it, or give a larger max_pixels."
             ) from error
         return [View(size, (height, width), (height, width), (height // side, width // side))]
+
+    def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
+        """Qwen2.5-VL names pixels of the resized picture, Qwen3-VL thousandths; the others are not known to."""
+        if self.name == "qwen2_5_vl":
+            height, width = self.views(size)[0].resized
+            return CoordinateFrame(width, height)
+        return CoordinateFrame(1000, 1000) if self.name in ("qwen3_vl", "qwen3_vl_moe") else None
 
     def process_pictures(self, pictures: Sequence[Image.Image], **options: Any) -> BatchFeature:
         """Resize with `qwen_vl_utils`, once, then patchify with the processor."""
