@@ -10,3 +10,46 @@ def mask_iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Intersection over union of two masks `(H, W)` bool, in [0, 1]; two empty masks agree: 1."""
     union = int((found | truth).sum())
     return int((found & truth).sum()) / union if union else 1.0
+
+
+def boundary_f_score(found: NDArray[np.bool_], truth: NDArray[np.bool_], *, tolerance: int = 2) -> float:
+    """How well the outlines of two masks agree: the harmonic mean of precision and recall of their outline pixels.
+
+    An outline is the pixels of a mask that have one of their four neighbours outside it; the edge of the picture is no
+    outline. A pixel agrees if one of the other outline is at most `tolerance` away. Source: Perazzi et al., the DAVIS
+    benchmark (CVPR 2016), with the tolerance in pixels.
+
+    Args:
+        found: `(H, W)` bool.
+        truth: `(H, W)` bool.
+        tolerance: Largest distance, in pixels.
+
+    Returns:
+        In [0, 1]. Where an outline is missing: 1 if the masks are equal, else 0.
+    """
+    outline, wanted = _outline(found), _outline(truth)
+    if not (outline.any() and wanted.any()):
+        return float(np.array_equal(found, truth))
+    precision = float(_near(wanted, tolerance)[outline].mean())
+    recall = float(_near(outline, tolerance)[wanted].mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    padded = np.pad(mask, 1, mode="edge")
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    outline: NDArray[np.bool_] = mask & ~inner
+    return outline
+
+
+def _near(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
+    """Pixels at most `distance` away from a mask, counted between centres."""
+    height, width = mask.shape
+    padded = np.pad(mask, distance)
+    near = np.zeros_like(mask)
+    for down in range(-distance, distance + 1):
+        for across in range(-distance, distance + 1):
+            if down**2 + across**2 <= distance**2:
+                top, left = distance + down, distance + across
+                near |= padded[top : top + height, left : left + width]
+    return near
