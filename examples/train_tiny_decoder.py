@@ -29,8 +29,9 @@ from vlm_adapters import GroundedVLM, load_adapter
 from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.data.scenes import Scenes
-from vlm_adapters.decoder.grounder import EMBEDDED_FOLDER, stack_channels
+from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
+from vlm_adapters.decoder.stored import EMBEDDED_FOLDER
 from vlm_adapters.embedded import embedded_checkpoints
 
 TRAIN_SEED = 3

@@ -25,7 +25,7 @@ from vlm_adapters.registry import adapter_class, find_adapter, list_adapters, pu
 if TYPE_CHECKING:
     import torch
 
-    from vlm_adapters.backbone import BackboneAdapter
+    from vlm_adapters.backbone import BackboneAdapter, BackboneInfo
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -105,6 +105,25 @@ def load_published(name: str) -> BackboneAdapter | None:
         if entry.spec and entry.spec.published and not entry.broken and name in entry.checkpoints:
             return published_builder(entry)(name)
     return None
+
+
+def published_info(name: str) -> BackboneInfo:
+    """What a published checkpoint offers a decoder, without its weights.
+
+    Args:
+        name: Hub id, or the name of an adapter: the first checkpoint that it is meant for.
+
+    Raises:
+        CheckpointError: No plugin knows enough of it.
+    """
+    first = {entry.name: entry.checkpoints[0] for entry in list_adapters() if entry.checkpoints and not entry.broken}
+    if adapter := load_published(first.get(name, name)):
+        return adapter.info
+    known = [name for name, checkpoint in first.items() if name and load_published(checkpoint)]
+    raise CheckpointError(
+        f"No plugin knows the sizes of {name!r}. Give the hub id of a checkpoint that `adapters info` shows as "
+        f"published, or an adapter of these: {', '.join(known) or 'none'}."
+    )
 
 
 def find_checkpoint(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Checkpoint:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm_adapters.backbone import BackboneInfo, BackboneInputs, Grids, ImageGrid
-from vlm_adapters.decoder.grounder import GroundedVLM, stack_channels
+from vlm_adapters.decoder.channels import stack_channels
+from vlm_adapters.decoder.grounder import GroundedVLM
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError, ImageError, PhraseError
 from vlm_adapters.prompt import Message, Prompt

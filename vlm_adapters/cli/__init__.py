@@ -21,7 +21,7 @@ from vlm_adapters.errors import AdapterError
 if TYPE_CHECKING:
     from typer.core import TyperCommand
 
-COMMANDS = ("list", "info", "ground", "attend", "calibrate", "probe", "check", "scaffold", "demo", "bench")
+COMMANDS = ("list", "info", "ground", "attend", "calibrate", "probe", "check", "scaffold", "convert", "demo", "bench")
 """All commands, in the order of the help."""
 
 

@@ -38,6 +38,7 @@ def command(
     ] = DEFAULT_MODEL,
     method: Annotated[str, typer.Option(help="auto, decoder, box or heads.")] = "auto",
     profile: Annotated[Path | None, typer.Option(help="Head profile, from `adapters calibrate`.")] = None,
+    sam: Annotated[Path | None, typer.Option(help="Checkpoint of Segment Anything that refines the masks.")] = None,
     out: OutOption = Path("grounding"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -56,7 +57,7 @@ def command(
     from vlm_adapters.prompt import Prompt
 
     prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
-    grounder = load_grounder(model, method=method, profile=profile, device=device, dtype=dtype)
+    grounder = load_grounder(model, method=method, profile=profile, sam=sam, device=device, dtype=dtype)
     grounding = grounder.ground_all([prompt])[0]
     files = write_grounding(grounding, out, image_id=Path(picture).stem)
     if as_json:

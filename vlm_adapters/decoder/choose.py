@@ -11,10 +11,10 @@ from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.data.scenes import Scenes
 from vlm_adapters.decoder.box_grounder import BoxGrounder, can_point
 from vlm_adapters.decoder.calibrate import CALIBRATION_SEED, CalibrationSet, calibrate
-from vlm_adapters.decoder.grounder import CONFIG_FILE, EMBEDDED_FOLDER, GroundedVLM, Grounder, Method
+from vlm_adapters.decoder.grounder import GroundedVLM, Grounder, Method
 from vlm_adapters.decoder.head_grounder import HeadGrounder
 from vlm_adapters.decoder.profile import HeadProfile, find_profile
-from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.decoder.stored import CONFIG_FILE, folder_of
 from vlm_adapters.errors import OptionError
 from vlm_adapters.loading import load_adapter
 
@@ -29,6 +29,7 @@ def load_grounder(
     *,
     method: str = "auto",
     profile: str | os.PathLike[str] | None = None,
+    sam: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Grounder:
     """Load what finds masks with a model.
@@ -39,11 +40,12 @@ def load_grounder(
             a few heads; `"auto"` the first of them that there is, and the heads where a profile is named.
         profile: File of the head profile. Without one, the `heads.json` of an embedded model or in the checkpoint's
             folder is taken; else one is made on the spot, on `QUICK_SCENES` synthetic scenes with their masks.
+        sam: Checkpoint file of a Segment Anything model that refines the masks of a decoder.
         options: For `load_adapter`: device, dtype, revision, the family's own.
 
     Raises:
-        OptionError: The method is unknown, a profile is given for another method than the heads, or the adapter does
-            not declare that the model can point.
+        OptionError: The method is unknown, a Segment Anything model is given without a decoder, a profile for another
+            method than the heads, or the adapter does not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone.
     """
@@ -52,7 +54,12 @@ def load_grounder(
     if profile is not None and method not in ("auto", "heads"):
         raise OptionError(f"A head profile is for the heads, and the method is {method!r}. Leave one of them out.")
     if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path)):
-        return GroundedVLM.from_pretrained(name_or_path, **options)
+        return GroundedVLM.from_pretrained(name_or_path, sam=sam, **options)
+    if sam is not None:
+        raise OptionError(
+            f"Segment Anything refines the masks of a decoder, and {os.fspath(name_or_path)} is grounded without one. "
+            "Name a model with a decoder, or leave --sam out."
+        )
     named = None if profile is None else HeadProfile.read(profile)  # before the model: mistakes show at once
     adapter = load_adapter(name_or_path, **options)
     if method == "box" or (method == "auto" and named is None and can_point(adapter)):
@@ -62,12 +69,9 @@ def load_grounder(
 
 
 def has_decoder(name_or_path: str | os.PathLike[str]) -> bool:
-    """Whether this is an embedded model with a decoder, or the folder of a decoder rather than of a checkpoint."""
-    embedded = embedded_checkpoints().get(os.fspath(name_or_path))
-    if embedded is not None:
-        return (embedded / EMBEDDED_FOLDER).is_dir()
+    """Whether this is a decoder's folder, or a model's folder or embedded model that has one in it."""
     try:
-        config = json.loads(Path(name_or_path, CONFIG_FILE).read_bytes())
+        config = json.loads((folder_of(Path(name_or_path)) / CONFIG_FILE).read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "decoder" in config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,32 +13,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.nn import functional
 
-from vlm_adapters.backbone import BackboneAdapter, Grids, place_map
+from vlm_adapters.backbone import BackboneAdapter, place_map
+from vlm_adapters.decoder.channels import agreeing_maps, stack_channels
+from vlm_adapters.decoder.refiner import SAMRefiner, UntrainedRefiner
+from vlm_adapters.decoder.sam import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam_checkpoint import load_sam
 from vlm_adapters.decoder.saved import SavedDecoder
-from vlm_adapters.decoder.unet import UNet, UNetConfig, normalise
-from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CheckpointError, DecoderError
-from vlm_adapters.files import whole_file, write_json
+from vlm_adapters.decoder.stored import (
+    StoredDecoder,
+    build_refiner,
+    folder_of,
+    read_stored,
+    saved_refiner,
+    trained_weights,
+)
+from vlm_adapters.decoder.unet import UNet, UNetConfig
+from vlm_adapters.errors import DecoderError
 from vlm_adapters.images import ImageSource
 from vlm_adapters.loading import load_adapter
 from vlm_adapters.prompt import Phrase, PhraseLike, Prompt
 from vlm_adapters.request import GridRequest
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-EMBEDDED_FOLDER = "decoder"
-"""Where a backbone's folder keeps the decoder that was trained on it."""
-
 Method = Literal["decoder", "box", "heads"]
 """What finds masks: a trained decoder, the model's own box in words, or the attention of a few heads."""
-
-AGREEING_HEADS = 4
-"""How many heads the map of a grounded phrase shows: the mean over all is led by those that look at everything."""
 
 
 @dataclass(frozen=True)
@@ -107,19 +106,46 @@ class Grounder(ABC):
         """Ground a batch of prompts, each in its first picture."""
 
 
+@dataclass(frozen=True)
+class MaskLogits:
+    """What a decoder says of the phrases of one prompt, with gradient where it was asked for.
+
+    Attributes:
+        maps: `(P, C, h, w)` attention that it read.
+        coarse: `(P, h', w')` logits of the U-Net.
+        box: Region of the picture that both cover.
+        refined: `(P, H, W)` logits of the refiner at the picture's size; None without one.
+    """
+
+    maps: Tensor = field(repr=False)
+    coarse: Tensor = field(repr=False)
+    box: tuple[float, float, float, float]
+    refined: Tensor | None = field(repr=False)
+
+
 class GroundedVLM(Grounder):
-    """A frozen backbone and the decoder that reads its attention.
+    """A frozen backbone, the decoder that reads its attention, and what refines its masks.
 
     Attributes:
         adapter: Gives the grids.
         decoder: U-Net over the channels of `request`.
         request: Layers and heads that the decoder reads.
+        refiner: Refines the masks; None takes them as they are.
     """
 
-    def __init__(self, adapter: BackboneAdapter, decoder: UNet, request: GridRequest | None = None) -> None:
+    def __init__(
+        self,
+        adapter: BackboneAdapter,
+        decoder: UNet,
+        request: GridRequest | None = None,
+        refiner: SAMRefiner | UntrainedRefiner | None = None,
+    ) -> None:
         self.adapter = adapter
         self.decoder = decoder
         self.request = request or GridRequest()
+        self.refiner = refiner
+        if refiner is not None and refiner.use_text:
+            self.request = replace(self.request, phrase_hidden_layers=None)
         if self.request.reduce == "none":
             raise DecoderError('A decoder reads one map per phrase, and reduce="none" gives one per token. Use "mean".')
 
@@ -136,44 +162,79 @@ class GroundedVLM(Grounder):
     @property
     def told(self) -> str:
         """See `Grounder`."""
-        return f"decoder, trained on {self.adapter.info.model_type}"
+        refined = {
+            SAMRefiner: ", refined by Segment Anything",
+            UntrainedRefiner: ", refined by Segment Anything as it is",
+        }
+        return f"decoder, trained on {self.adapter.info.model_type}{refined.get(type(self.refiner), '')}"
+
+    def mask_logits(
+        self, prompts: Sequence[Prompt], pictures: Sequence[EncodedPicture] | None = None
+    ) -> list[MaskLogits]:
+        """Compute the logits of all phrases, each prompt's in its first picture; gradient flows where it is enabled.
+
+        Args:
+            prompts: A batch.
+            pictures: The first pictures as the refiner's model encoded them, where that was done before.
+        """
+        extracted = self.adapter.extract(self.adapter.preprocess(prompts), self.request)
+        found = []
+        for index, (prompt, of_prompt) in enumerate(zip(prompts, extracted, strict=True)):
+            grids = [grids for grids in of_prompt if grids.grid.picture == 0]
+            maps, box = stack_channels(grids)
+            maps = maps.to(next(self.decoder.parameters()).device)
+            coarse, refined = self.decoder(maps), None
+            if self.refiner is not None:
+                picture = pictures[index] if pictures else self.refiner.sam.encode(prompt.pictures[0])
+                refined = self.refiner(picture, coarse, box, grids[0].phrase_hidden)
+            found.append(MaskLogits(maps, coarse, box, refined))
+        return found
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         """Ground a batch of prompts, each in its first picture."""
-        extracted = self.adapter.extract(self.adapter.preprocess(prompts), self.request)
         with torch.no_grad():
-            return [self._grounding(prompt, grids) for prompt, grids in zip(prompts, extracted, strict=True)]
+            logits = self.mask_logits(prompts)
+            return [self._grounding(prompt, own) for prompt, own in zip(prompts, logits, strict=True)]
 
-    def _grounding(self, prompt: Prompt, extracted: Sequence[Grids]) -> Grounding:
+    def _grounding(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
         picture = prompt.pictures[0]
         size = picture.height, picture.width
-        maps, box = stack_channels([grids for grids in extracted if grids.grid.picture == 0])
-        maps = maps.to(next(self.decoder.parameters()).device)
-        logits = self.decoder(maps)
-        probabilities = place_map(logits, box, size, outside=float("-inf")).sigmoid().cpu().numpy()
-        heat = place_map(agreeing_maps(maps, logits.sigmoid()), box, size).cpu().numpy()
+        placed = logits.refined
+        if placed is None:
+            placed = place_map(logits.coarse, logits.box, size, outside=float("-inf"))
+        heat = place_map(agreeing_maps(logits.maps, logits.coarse.sigmoid()), logits.box, size).cpu().numpy()
         return Grounding(
             picture,
             prompt.text,
             tuple(
                 grounded_phrase(phrase, probability, attention)
-                for phrase, probability, attention in zip(prompt.phrases, probabilities, heat, strict=True)
+                for phrase, probability, attention in zip(
+                    prompt.phrases, placed.sigmoid().cpu().numpy(), heat, strict=True
+                )
             ),
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the decoder (`model.safetensors`) and `config.json`, which names the backbone and its revision."""
-        saved = SavedDecoder.of(self.adapter.info, self.decoder.config, self.request)
-        with whole_file(Path(folder, WEIGHTS_FILE)) as temporary:
-            # save_file would write a file that its owner alone can read
-            temporary.write_bytes(
-                save({name: tensor.contiguous() for name, tensor in self.decoder.state_dict().items()})
-            )
-        write_json(Path(folder, CONFIG_FILE), saved.model_dump())
+        """Write the trained tensors and `config.json`, which names the backbone and its revision.
+
+        Of a refiner's Segment Anything model the image encoder is not written: it is not trained.
+        """
+        refiner = self.refiner if isinstance(self.refiner, SAMRefiner) else None
+        config = SavedDecoder.of(self.adapter.info, self.decoder.config, self.request)
+        if refiner:
+            config = config.model_copy(update={"refiner": saved_refiner(refiner)})
+        StoredDecoder(config, self.decoder.state_dict(), trained_weights(refiner) if refiner else {}).write(
+            Path(folder)
+        )
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str], *, adapter: BackboneAdapter | None = None, **options: Any
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        adapter: BackboneAdapter | None = None,
+        sam: str | os.PathLike[str] | SegmentAnything | None = None,
+        **options: Any,
     ) -> Self:
         """Load a decoder and, unless it is given, the backbone that it was trained on.
 
@@ -181,17 +242,22 @@ class GroundedVLM(Grounder):
             name_or_path: A folder written by `save_pretrained`, or a backbone's folder or embedded backbone that has
                 such a folder `decoder` in it.
             adapter: A backbone that is loaded already.
+            sam: A Segment Anything model or its checkpoint file. A decoder that was trained with a refiner needs the
+                one of its training; masks of another decoder are refined by it untrained.
             options: For `load_adapter`: device, dtype, the family's own.
 
         Raises:
             CheckpointError: The folder holds no decoder.
-            DecoderError: The decoder does not fit the backbone.
+            DecoderError: The decoder or the refiner does not fit the backbone or the Segment Anything model.
         """
-        folder = embedded_checkpoints().get(os.fspath(name_or_path), Path(name_or_path))
-        if (folder / EMBEDDED_FOLDER / CONFIG_FILE).is_file():
-            folder = folder / EMBEDDED_FOLDER
-        saved, weights = _read(folder)
-        backbone = saved.backbone
+        folder = folder_of(Path(name_or_path))
+        stored = read_stored(folder)
+        backbone = stored.config.backbone
+        if stored.config.refiner and sam is None:
+            raise DecoderError(
+                f"The decoder in {folder} was trained with a refiner on {stored.config.refiner.encoder}. Give that "
+                "Segment Anything checkpoint: sam=FILE, or --sam FILE."
+            )
         if adapter is None:
             adapter = load_adapter(
                 backbone.checkpoint, **{"revision": backbone.revision, **backbone.options, **options}
@@ -201,60 +267,27 @@ class GroundedVLM(Grounder):
                 f"The decoder in {folder} was trained on {backbone.model_type} ({backbone.checkpoint}), and "
                 f"the backbone given is {adapter.info.model_type} ({adapter.info.checkpoint}). Give its own."
             )
-        decoder = UNet(saved.decoder)
+        decoder = UNet(stored.config.decoder)
         try:
-            decoder.load_state_dict(weights)
+            decoder.load_state_dict(dict(stored.decoder))
         except RuntimeError as error:
             told = " ".join(str(error).split())  # torch tells every tensor on a line of its own
             told = told if len(told) <= 300 else told[:300] + "..."
             raise DecoderError(f"The weights in {folder} do not fit its config: {told}") from error
         place = getattr(getattr(adapter, "model", None), "device", "cpu")
-        return cls(adapter, decoder.to(place).eval(), saved.grid_request())
+        refiner = None if sam is None else _refiner(stored, adapter, sam).to(place).eval()
+        return cls(adapter, decoder.to(place).eval(), stored.config.grid_request(), refiner)
 
 
-def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, float, float, float]]:
-    """Stack the maps of all grids of one picture as channels over its last, finest grid.
-
-    The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the picture.
-
-    Args:
-        extracted: Of one picture, in the adapter's order.
-
-    Returns:
-        `(P, C, h, w)` and the box that the finest grid covers.
-
-    Raises:
-        DecoderError: The prompt's picture has no grid.
-    """
-    if not extracted:
-        raise DecoderError("There are no grids for the picture. Extract them with an adapter that locates its tokens.")
-    finest = extracted[-1].grid
-    left, top, right, bottom = finest.cell_box(0, 0)
-    width, height = right - left, bottom - top
-    channels = []
-    for grids in extracted:
-        x0, y0, x1, y1 = grids.grid.box
-        in_cells = ((x0 - left) / width, (y0 - top) / height, (x1 - left) / width, (y1 - top) / height)
-        same = grids.grid.box == finest.box and grids.grid.shape == finest.shape
-        channels.append(grids.channels if same else place_map(grids.channels, in_cells, finest.shape))
-    return torch.cat(channels, dim=1), finest.box
-
-
-def agreeing_maps(maps: Tensor, probabilities: Tensor) -> Tensor:
-    """One map per phrase: the mean of the few attention maps that lie most on its mask, each divided by its sum.
-
-    Args:
-        maps: `(P, C, h, w)` attention, not negative.
-        probabilities: `(P, h', w')` of the mask, in [0, 1], over the same region.
-
-    Returns:
-        `(P, h, w)` float32, not negative.
-    """
-    shares = normalise(maps)
-    pooled = functional.adaptive_avg_pool2d(probabilities.float()[:, None], (shares.shape[2], shares.shape[3]))
-    agreement = (shares * pooled).sum(dim=(2, 3))
-    best = agreement.topk(min(AGREEING_HEADS, shares.shape[1]), dim=1).indices
-    return shares.gather(1, best[:, :, None, None].expand(-1, -1, *shares.shape[-2:])).mean(dim=1)
+def _refiner(
+    stored: StoredDecoder, adapter: BackboneAdapter, sam: str | os.PathLike[str] | SegmentAnything
+) -> SAMRefiner | UntrainedRefiner:
+    model = sam if isinstance(sam, SegmentAnything) else load_sam(sam)
+    if stored.config.refiner is None:
+        return UntrainedRefiner(model)
+    return build_refiner(
+        stored.config.refiner, stored.refiner, model, (adapter.info.hidden_size, adapter.info.num_layers)
+    )
 
 
 def grounded_phrase(
@@ -278,24 +311,3 @@ def grounded_phrase(
         score=float(probability[mask].mean()) if found else 0.0,
         map=attention / max(float(attention.max()), 1e-12),
     )
-
-
-def _read(folder: Path) -> tuple[SavedDecoder, dict[str, Tensor]]:
-    try:
-        config = SavedDecoder.read(folder / CONFIG_FILE)
-        weights = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
-        with_decoder = [name for name, path in embedded_checkpoints().items() if (path / EMBEDDED_FOLDER).is_dir()]
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"There is no decoder {str(folder)!r}: no such folder, and no embedded model with a decoder "
-                f"({', '.join(with_decoder) or 'none'}). Give a folder written by GroundedVLM.save_pretrained. "
-                "A backbone alone has no masks; `adapters attend` shows where it looks."
-            ) from error
-        missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
-        raise CheckpointError(
-            f"No decoder can be read from {folder}: "
-            f"{'it has no ' + ' and no '.join(missing) if missing else error}. Give a folder written by "
-            f"GroundedVLM.save_pretrained, or an embedded model that has one: {', '.join(with_decoder) or 'none'}."
-        ) from error
-    return config, weights

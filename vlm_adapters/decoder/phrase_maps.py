@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlm_adapters.backbone import Grids
-from vlm_adapters.decoder.grounder import stack_channels
+from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.decoder.unet import normalise
 
 Box = tuple[float, float, float, float]

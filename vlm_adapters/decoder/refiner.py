@@ -105,6 +105,28 @@ class SAMRefiner(nn.Module):
         return [self.text(states) for states in hidden]
 
 
+class UntrainedRefiner(nn.Module):
+    """Refines with a model that was never trained on the coarse masks: see `refine_untrained`.
+
+    Attributes:
+        sam: The model.
+        use_text: Words are no prompt of it.
+    """
+
+    use_text = False
+
+    def __init__(self, sam: SegmentAnything) -> None:
+        super().__init__()
+        self.sam = sam
+
+    def forward(
+        self, picture: EncodedPicture, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """See `SAMRefiner.forward`; `hidden` is not read, and no gradient flows."""
+        del hidden
+        return refine_untrained(self.sam, picture, logits, box)
+
+
 @torch.no_grad()
 def refine_untrained(sam: SegmentAnything, picture: EncodedPicture, logits: Tensor, box: Box) -> Tensor:
     """Refine coarse masks with a model that was never trained on them.

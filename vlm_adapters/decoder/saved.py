@@ -54,6 +54,24 @@ class SavedRequest(BaseModel):
     reduce: Literal["mean", "max", "none"]
 
 
+class SavedRefiner(BaseModel):
+    """The Segment Anything model that a refiner was trained with, and what it is prompted with.
+
+    Attributes:
+        encoder: Class of the image encoder, whose weights are not saved, and how many it has.
+        use_mask: See `SAMRefiner`.
+        use_box: See `SAMRefiner`.
+        use_text: See `SAMRefiner`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    encoder: str
+    use_mask: bool
+    use_box: bool
+    use_text: bool
+
+
 class SavedDecoder(BaseModel):
     """A whole `config.json`."""
 
@@ -62,6 +80,7 @@ class SavedDecoder(BaseModel):
     backbone: SavedBackbone
     decoder: UNetConfig
     request: SavedRequest
+    refiner: SavedRefiner | None = None
 
     @classmethod
     def of(cls, info: BackboneInfo, decoder: UNetConfig, request: GridRequest) -> Self:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from vlm_adapters.backbone import BackboneAdapter, BackboneInfo
-from vlm_adapters.decoder.grounder import CONFIG_FILE, EMBEDDED_FOLDER, GroundedVLM
+from vlm_adapters.decoder.grounder import GroundedVLM
+from vlm_adapters.decoder.stored import CONFIG_FILE, EMBEDDED_FOLDER
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CaptureError, OptionError

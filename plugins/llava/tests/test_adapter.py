@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlm_adapters import GridRequest, ImageError, Prompt
-from vlm_adapters.decoder.grounder import stack_channels
+from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters_llava.case import llava_next_grids
 from vlm_adapters_llava.tiny import SIDE, llava, llava_next
 

@@ -1,0 +1,65 @@
+"""`adapters convert`: decoders that others trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from vlm_adapters.decoder.flmm import Difference
+
+KINDS = ("flmm",)
+
+
+def command(
+    kind: Annotated[str, typer.Argument(help="Whose checkpoint it is: flmm.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Argument(help="The file (.pth).", show_default=False)],
+    *,
+    backbone: Annotated[
+        str,
+        typer.Option(help="The backbone it was trained on: an adapter's name or a hub id.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the decoder.", show_default=False)],
+) -> None:
+    """Give a published checkpoint our names: a decoder's folder for `ground --model`.
+
+    flmm: the trained tensors of F-LMM, that is U-Net, text projection, layer
+    weights, and the prompt encoder and mask decoder of Segment Anything ViT-L.
+    A missing, surplus or misshapen tensor is listed, and nothing is written. No
+    code in the file is run, and no weights of the backbone are needed.
+    """
+    from vlm_adapters.decoder.flmm import compare_flmm, read_flmm, write_flmm
+    from vlm_adapters.errors import OptionError
+    from vlm_adapters.loading import published_info
+
+    if kind not in KINDS:
+        raise OptionError(f"There is no conversion from {kind!r}. Use one of {', '.join(KINDS)}.")
+    weights, info = read_flmm(checkpoint), published_info(backbone)
+    if differences := compare_flmm(weights, info):
+        _print(differences, Console())
+        fits = f"{info.channels} channels, width {info.hidden_size}, {info.num_layers} layers"
+        typer.secho(
+            f"error: {len(differences)} tensors of {checkpoint} are not those for {info.checkpoint} ({fits}). Nothing "
+            "was written. Name the backbone that it was trained on.",
+            fg="red",
+            err=True,
+        )
+        raise typer.Exit(1)
+    write_flmm(weights, info, out)
+    typer.echo(f"{out}: {sum(tensor.numel() for tensor in weights.values()):,} numbers, trained on {info.checkpoint}")
+    typer.echo(f"Next: adapters ground PICTURE TEXT --model {out} --sam sam_vit_l_0b3195.pth")
+
+
+def _print(differences: list[Difference], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("tensor", "expected", "found"):
+        table.add_column(heading, overflow="fold")
+    for difference in differences:
+        shapes = (str(shape) if shape is not None else "none" for shape in (difference.expected, difference.found))
+        table.add_row(Text(difference.name), *map(Text, shapes))
+    console.print(table)
