@@ -14,6 +14,7 @@ from vlm_adapters.decoder.calibrate import CALIBRATION_SEED, CalibrationSet, cal
 from vlm_adapters.decoder.grounder import GroundedVLM, Grounder, Method
 from vlm_adapters.decoder.head_grounder import HeadGrounder
 from vlm_adapters.decoder.profile import HeadProfile, find_profile
+from vlm_adapters.decoder.sam_checkpoint import load_sam
 from vlm_adapters.decoder.stored import CONFIG_FILE, folder_of
 from vlm_adapters.errors import OptionError
 from vlm_adapters.loading import load_adapter
@@ -40,12 +41,12 @@ def load_grounder(
             a few heads; `"auto"` the first of them that there is, and the heads where a profile is named.
         profile: File of the head profile. Without one, the `heads.json` of an embedded model or in the checkpoint's
             folder is taken; else one is made on the spot, on `QUICK_SCENES` synthetic scenes with their masks.
-        sam: Checkpoint file of a Segment Anything model that refines the masks of a decoder.
+        sam: Checkpoint file of a Segment Anything model that refines the masks of a decoder or of heads.
         options: For `load_adapter`: device, dtype, revision, the family's own.
 
     Raises:
-        OptionError: The method is unknown, a Segment Anything model is given without a decoder, a profile for another
-            method than the heads, or the adapter does not declare that the model can point.
+        OptionError: The method is unknown, a Segment Anything model is given for boxes, a profile for another method
+            than the heads, or the adapter does not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone.
     """
@@ -55,17 +56,18 @@ def load_grounder(
         raise OptionError(f"A head profile is for the heads, and the method is {method!r}. Leave one of them out.")
     if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path)):
         return GroundedVLM.from_pretrained(name_or_path, sam=sam, **options)
-    if sam is not None:
-        raise OptionError(
-            f"Segment Anything refines the masks of a decoder, and {os.fspath(name_or_path)} is grounded without one. "
-            "Name a model with a decoder, or leave --sam out."
-        )
     named = None if profile is None else HeadProfile.read(profile)  # before the model: mistakes show at once
     adapter = load_adapter(name_or_path, **options)
     if method == "box" or (method == "auto" and named is None and can_point(adapter)):
+        if sam is not None:
+            raise OptionError(
+                f"Segment Anything refines the masks of a decoder or of heads, and {os.fspath(name_or_path)} is "
+                "grounded by its own boxes. Choose --method heads, or leave --sam out."
+            )
         return BoxGrounder(adapter)
     beside = find_profile(name_or_path)
-    return HeadGrounder(adapter, named or (HeadProfile.read(beside) if beside else quick_profile(adapter)))
+    chosen = named or (HeadProfile.read(beside) if beside else quick_profile(adapter))
+    return HeadGrounder(adapter, chosen, None if sam is None else load_sam(sam))
 
 
 def has_decoder(name_or_path: str | os.PathLike[str]) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from PIL import Image
 from torch import Tensor
 
 from vlm_adapters.backbone import BackboneAdapter, Grids, place_map
@@ -19,6 +21,8 @@ from vlm_adapters.decoder.phrase_maps import (
     relative_maps,
 )
 from vlm_adapters.decoder.profile import HeadProfile, ProfileHead
+from vlm_adapters.decoder.refiner import refine_untrained
+from vlm_adapters.decoder.sam import SegmentAnything
 from vlm_adapters.prompt import Message, Phrase, Prompt
 from vlm_adapters.request import GridRequest
 
@@ -32,19 +36,22 @@ class HeadGrounder(Grounder):
     Attributes:
         adapter: Gives the grids.
         profile: Heads, and how a mask is made of them.
+        sam: Refines the masks, untrained; None takes them as they are.
     """
 
-    def __init__(self, adapter: BackboneAdapter, profile: HeadProfile) -> None:
+    def __init__(self, adapter: BackboneAdapter, profile: HeadProfile, sam: SegmentAnything | None = None) -> None:
         profile.check_fits(adapter.info)
         self.adapter = adapter
         self.profile = profile
+        self.sam = sam
 
     @property
     def told(self) -> str:
         """See `Grounder`."""
         heads = ", ".join(f"{head.layer}.{head.head}" for head in self.profile.heads)
         chosen = f"chosen by {self.profile.criterion} on {self.profile.samples} pictures from {self.profile.source}"
-        return f"heads, without training: {heads} (layer.head), {chosen}"
+        refined = ", refined by Segment Anything as it is" if self.sam else ""
+        return f"heads, without training: {heads} (layer.head), {chosen}{refined}"
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         """Ground a batch of prompts, each in its first picture."""
@@ -55,12 +62,22 @@ class HeadGrounder(Grounder):
         picture = prompt.pictures[0]
         size = picture.height, picture.width
         relative, box = profile_maps(self.profile.heads, asked, neutral)
-        placed = place_map(phrase_heights(relative, self.profile), box, size).cpu().numpy()
+        found = phrase_heights(relative, self.profile)
+        placed = place_map(found, box, size)
+        masks, threshold = placed, self.profile.threshold
+        if self.sam is not None:
+            masks, threshold = self._refined(self.sam, picture, found, box), 0.5
         phrases = tuple(
-            grounded_phrase(phrase, found, found, self.profile.threshold)
-            for phrase, found in zip(prompt.phrases, placed, strict=True)
+            grounded_phrase(phrase, mask, heat, threshold)
+            for phrase, mask, heat in zip(prompt.phrases, masks.cpu().numpy(), placed.cpu().numpy(), strict=True)
         )
         return Grounding(picture, prompt.text, phrases, method="heads")
+
+    def _refined(self, sam: SegmentAnything, image: Image.Image, found: Tensor, box: Box) -> Tensor:
+        """Probabilities `(P, H, W)` after Segment Anything; where the heads found nothing, nothing is left."""
+        logits = found.clamp(1e-4, 1 - 1e-4).logit() - math.log(self.profile.threshold / (1 - self.profile.threshold))
+        refined = refine_untrained(sam, sam.encode(image), logits, box).sigmoid()
+        return refined * (found.amax(dim=(1, 2)) > 0)[:, None, None].to(refined.device)
 
 
 def phrase_heights(relative: Tensor, profile: HeadProfile) -> Tensor:

@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from segment_anything.modeling import Sam
 
 from vlm_adapters.backbone import place_map
+from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.decoder.calibrate import CalibrationSet, calibrate
 from vlm_adapters.decoder.grounder import GroundedVLM
+from vlm_adapters.decoder.head_grounder import HeadGrounder
 from vlm_adapters.decoder.refiner import SAMRefiner, UntrainedRefiner, refine_untrained
 from vlm_adapters.decoder.sam import SegmentAnything
 from vlm_adapters.decoder.text_prompt import TextPrompt
@@ -134,3 +137,20 @@ def test_without_a_refiner_the_masks_are_the_coarse_ones() -> None:
     placed = place_map(logits.coarse, logits.box, (60, 90)) > 0
     for phrase, mask in zip(vlm.ground_all([PROMPT])[0].phrases, placed, strict=True):
         assert (phrase.mask == mask.numpy()).all()
+
+
+def test_masks_of_heads_are_refined_untrained(tiny_sam: TinySam) -> None:
+    adapter = FakeAdapter()
+    scenes = Scenes(4, seed=6)
+    profile = calibrate(adapter, CalibrationSet.of_scenes(scenes, 6, labelled=True))
+    prompts = [scene.prompt for scene in scenes]
+    plain = HeadGrounder(adapter, profile).ground_all(prompts)
+    fine = HeadGrounder(adapter, profile, SegmentAnything(tiny_sam())).ground_all(prompts)
+    pairs = [
+        (a, b) for one, two in zip(plain, fine, strict=True) for a, b in zip(one.phrases, two.phrases, strict=True)
+    ]
+    assert pairs
+    for before, after in pairs:
+        assert (before.map == after.map).all()
+        assert before.box is not None or after.box is None  # what the heads do not find stays so
+    assert any((before.mask != after.mask).any() for before, after in pairs)
