@@ -108,3 +108,12 @@ def test_the_figures_of_the_heads_in_the_readme_are_those_that_were_measured() -
     assert found <= set(measured.values())
     (absent,) = re.findall(r"(\d+) % are found", told)
     assert int(absent) == round(100 * measured["found, labelled, absent things"])
+
+
+def test_the_figures_of_the_refiner_in_the_readme_are_those_that_were_measured() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"trains a refiner on MobileSAM.*?\n\n", text, re.DOTALL)
+    measured = json.loads((embedded_checkpoints()["tiny-qwen2_5_vl"] / "measured_refiner.json").read_text())
+    found = {float(number) for number in re.findall(r"\d\.\d{2,4}", told)}
+    assert len(found) == 4
+    assert found <= {value for value in measured.values() if isinstance(value, float)}
