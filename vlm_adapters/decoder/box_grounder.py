@@ -1,4 +1,4 @@
-"""Masks from the model's own words: it is asked for boxes, and each is filled."""
+"""Masks from the model's own words: it is asked for boxes, and each is filled, or segmented."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vlm_adapters.abilities import Box, CoordinateFrame, SupportsPointing
 from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.decoder.grounder import Grounder, Grounding, grounded_phrase
+from vlm_adapters.decoder.sam import EncodedPicture, SegmentAnything
 from vlm_adapters.errors import OptionError
 from vlm_adapters.prompt import Message, Phrase, Prompt
 
@@ -67,20 +69,23 @@ class BoxGrounder(Grounder):
 
     Attributes:
         adapter: Answers, and says in which frame.
+        sam: Makes masks of the boxes; None takes the whole boxes.
     """
 
-    def __init__(self, adapter: BackboneAdapter) -> None:
+    def __init__(self, adapter: BackboneAdapter, sam: SegmentAnything | None = None) -> None:
         if not (isinstance(adapter, SupportsPointing) and can_point(adapter)):
             raise OptionError(
                 f"The adapter {adapter.name} does not declare that {adapter.info.checkpoint} can say where things are. "
                 'Use the method "heads", or train a decoder.'
             )
         self.adapter = adapter
+        self.sam = sam
 
     @property
     def told(self) -> str:
         """See `Grounder`."""
-        return "box, in the model's own words; a mask is the whole box"
+        masks = "masks by Segment Anything" if self.sam else "a mask is the whole box"
+        return f"box, in the model's own words; {masks}"
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         """Ground prompts one by one, each in its first picture."""
@@ -98,11 +103,30 @@ class BoxGrounder(Grounder):
 
     def _grounding(self, prompt: Prompt) -> Grounding:
         picture = prompt.pictures[0]
+        encoded = self.sam.encode(picture) if self.sam else None
         phrases = []
         for phrase in prompt.phrases:
-            filled = self.ask(prompt, phrase).mask((picture.height, picture.width)).astype(np.float32)
-            phrases.append(grounded_phrase(phrase, filled, filled))
+            answer = self.ask(prompt, phrase)
+            filled = answer.mask((picture.height, picture.width)).astype(np.float32)
+            found = filled
+            if self.sam and encoded and answer.boxes:
+                found = masks_in_boxes(self.sam, encoded, answer.boxes)
+            phrases.append(grounded_phrase(phrase, found, filled))
         return Grounding(picture, prompt.text, tuple(phrases), method="box")
+
+
+@torch.no_grad()
+def masks_in_boxes(sam: SegmentAnything, picture: EncodedPicture, boxes: Sequence[Box]) -> NDArray[np.float32]:
+    """Probabilities `(H, W)` of the things in boxes, of each pixel the largest, by a model not trained on them.
+
+    Args:
+        sam: The model.
+        picture: Of `sam.encode`.
+        boxes: In pixels of the picture, at least one.
+    """
+    decoded = sam.decode(picture, boxes=torch.tensor(boxes))[:, :1]
+    found: NDArray[np.float32] = sam.at_picture_size(decoded, picture).sigmoid().amax(dim=(0, 1)).cpu().numpy()
+    return found
 
 
 def can_point(adapter: BackboneAdapter) -> bool:

@@ -41,12 +41,12 @@ def load_grounder(
             a few heads; `"auto"` the first of them that there is, and the heads where a profile is named.
         profile: File of the head profile. Without one, the `heads.json` of an embedded model or in the checkpoint's
             folder is taken; else one is made on the spot, on `QUICK_SCENES` synthetic scenes with their masks.
-        sam: Checkpoint file of a Segment Anything model that refines the masks of a decoder or of heads.
+        sam: Checkpoint file of a Segment Anything model that refines the masks, or makes them of boxes.
         options: For `load_adapter`: device, dtype, revision, the family's own.
 
     Raises:
-        OptionError: The method is unknown, a Segment Anything model is given for boxes, a profile for another method
-            than the heads, or the adapter does not declare that the model can point.
+        OptionError: The method is unknown, a profile is given for another method than the heads, or the adapter does
+            not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone.
     """
@@ -59,12 +59,7 @@ def load_grounder(
     named = None if profile is None else HeadProfile.read(profile)  # before the model: mistakes show at once
     adapter = load_adapter(name_or_path, **options)
     if method == "box" or (method == "auto" and named is None and can_point(adapter)):
-        if sam is not None:
-            raise OptionError(
-                f"Segment Anything refines the masks of a decoder or of heads, and {os.fspath(name_or_path)} is "
-                "grounded by its own boxes. Choose --method heads, or leave --sam out."
-            )
-        return BoxGrounder(adapter)
+        return BoxGrounder(adapter, None if sam is None else load_sam(sam))
     beside = find_profile(name_or_path)
     chosen = named or (HeadProfile.read(beside) if beside else quick_profile(adapter))
     return HeadGrounder(adapter, chosen, None if sam is None else load_sam(sam))

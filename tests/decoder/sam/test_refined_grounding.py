@@ -15,8 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from segment_anything.modeling import Sam
 
+from vlm_adapters.abilities import CoordinateFrame
 from vlm_adapters.backbone import place_map
 from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.decoder.box_grounder import BoxGrounder
 from vlm_adapters.decoder.calibrate import CalibrationSet, calibrate
 from vlm_adapters.decoder.grounder import GroundedVLM
 from vlm_adapters.decoder.head_grounder import HeadGrounder
@@ -154,3 +156,36 @@ def test_masks_of_heads_are_refined_untrained(tiny_sam: TinySam) -> None:
         assert (before.map == after.map).all()
         assert before.box is not None or after.box is None  # what the heads do not find stays so
     assert any((before.mask != after.mask).any() for before, after in pairs)
+
+
+class Pointer(FakeAdapter):
+    """A fake that answers with the same box to every question, or with none."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+        assert prompt.pictures
+        assert max_new_tokens > 0
+        return self.answer
+
+    def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame:
+        return CoordinateFrame(size[1], size[0])
+
+
+def test_a_box_is_the_prompt_of_segment_anything(tiny_sam: TinySam) -> None:
+    sam = SegmentAnything(tiny_sam())
+    grounder = BoxGrounder(Pointer("[20, 10, 70, 50]"), sam)
+    with torch.no_grad():
+        picture = sam.encode(PROMPT.pictures[0])
+        decoded = sam.decode(picture, boxes=torch.tensor([[20.0, 10.0, 70.0, 50.0]]))[:, :1]
+        expected = (sam.at_picture_size(decoded, picture)[0, 0] > 0).numpy()
+    for phrase in grounder.ground_all([PROMPT])[0].phrases:
+        assert (phrase.mask == expected).all()
+    assert grounder.told.endswith("masks by Segment Anything")
+
+
+def test_without_a_box_segment_anything_finds_nothing(tiny_sam: TinySam) -> None:
+    grounder = BoxGrounder(Pointer("There is none."), SegmentAnything(tiny_sam()))
+    assert not any(phrase.mask.any() for phrase in grounder.ground_all([PROMPT])[0].phrases)
