@@ -95,7 +95,8 @@ def _sample(index: int) -> Sample:
         mask[top:bottom, left:right] = True
     text = "a red square and a green square"
     phrases = (Phrase.find(text, "a red square"), Phrase.find(text, "a green square"))
-    return Sample(f"squares-{index}", image, text, phrases, masks)
+    name = f"squares-{index}"
+    return Sample(id=name, picture_id=name, text=text, phrases=phrases, image=image, masks=masks)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The command line: `adapters COMMAND`. One file per command.
 
-The command `NAME` is the function `command` in `NAME_command.py`, imported when it is asked for; its docstring is its
-help. What it needs beyond typer and rich it imports inside the function, since `adapters --help` imports every command.
+The command `NAME` is the function `command` in `NAME_command.py`, or the commands of its `group`, imported when it is
+asked for; a docstring is the help. What it needs beyond typer and rich it imports inside the function, since `adapters --help` imports every command.
 Exit codes: 0 done, 1 a mistake that the user can mend (one line on stderr), 130 interrupted.
 """
 
@@ -34,8 +34,11 @@ class _CommandGroup(TyperGroup):
     def get_command(self, _: object, cmd_name: str) -> TyperCommand | None:
         if cmd_name not in COMMANDS:
             return None
+        module = import_module(f"{__name__}.{cmd_name}_command")
+        if hasattr(module, "group"):
+            return cast("TyperCommand", typer.main.get_command(module.group))
         single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(import_module(f"{__name__}.{cmd_name}_command").command)
+        single.command(cmd_name)(module.command)
         return cast("TyperCommand", typer.main.get_command(single))
 
 

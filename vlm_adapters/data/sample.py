@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,25 +12,50 @@ from vlm_adapters.errors import DataError
 from vlm_adapters.prompt import Phrase, Prompt
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A picture with a sentence, and the truth of where its phrases are.
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """What a sample says, without a pixel: cheap to have for all samples of a set.
 
     Attributes:
         id: Names the sample within its data set.
-        image: Upright RGB picture of `H x W` pixels.
+        picture_id: Names its picture. Sets with the same source of pictures name them alike, such as by COCO's ids.
         text: The sentence.
         phrases: Spans of `text` that name things in the picture.
-        masks: `(P, H, W)` bool, one per phrase.
+        phrase_ids: Names every phrase's object in the source, such as RefCOCO's ref id; empty where nothing names them.
+        phrase_tags: For every phrase the words that metrics are reported by, such as `("thing", "plural")`; empty
+            where the set has none.
     """
 
     id: str
-    image: Image.Image
+    picture_id: str
     text: str
     phrases: tuple[Phrase, ...]
-    masks: NDArray[np.bool_]
+    phrase_ids: tuple[str, ...] = ()
+    phrase_tags: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("phrase_ids", "phrase_tags"):
+            if getattr(self, name) and len(getattr(self, name)) != len(self.phrases):
+                raise DataError(
+                    f"Sample {self.id}: {name} has {len(getattr(self, name))} entries for {len(self.phrases)} phrases. "
+                    "Give one for each, or none at all."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Annotation):
+    """A picture with a sentence, and the truth of where its phrases are.
+
+    Attributes:
+        image: Upright RGB picture of `H x W` pixels.
+        masks: `(P, H, W)` bool, one per phrase.
+    """
+
+    image: Image.Image = field(repr=False)
+    masks: NDArray[np.bool_] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         expected = (len(self.phrases), self.image.height, self.image.width)
         if self.masks.shape != expected or self.masks.dtype != np.bool_:
             raise DataError(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.prompt import Phrase
 
@@ -74,7 +74,7 @@ class SceneObject:
         return f"a {self.colour} {self.shape}" + (f" with a {self.dot} dot" if self.dot else "")
 
 
-class Scenes(Sequence[Sample]):
+class Scenes(Dataset):
     """Seeded scenes. Sample `i` depends on `seed` and `first + i` alone, so sets with unlike seeds are disjoint.
 
     Args:
@@ -85,34 +85,30 @@ class Scenes(Sequence[Sample]):
     """
 
     def __init__(self, count: int, *, seed: int = 0, first: int = 0, objects: tuple[int, int] = (2, 4)) -> None:
-        self._indices = range(first, first + count)
+        self._numbers = range(first, first + count)
         self._seed = seed
         self._objects = objects
 
-    def __len__(self) -> int:
-        return len(self._indices)
+    @property
+    def source(self) -> str:
+        """See `Dataset`."""
+        fewest, most = self._objects
+        told = f"scenes:count={len(self)},seed={self._seed},first={self._numbers.start}"
+        return told if self._objects == (2, 4) else f"{told},fewest={fewest},most={most}"
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Self: ...
-    def __getitem__(self, index: int | slice) -> Sample | Self:
-        """Render the scene at `index`, or take a part of the set without rendering anything."""
-        if isinstance(index, slice):
-            part = type(self)(0, seed=self._seed, objects=self._objects)
-            part._indices = self._indices[index]  # noqa: SLF001
-            return part
-        number = self._indices[index]
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def sample(self, index: int) -> Sample:
+        """Render the scene at `index`."""
+        number = self._numbers[index]
         rng = np.random.default_rng((self._seed, number))
         width, height = (int(side) for side in rng.integers(180, 321, 2))
         shapes = _place(rng, width, height, self._objects)
         pixels, masks = _render(rng, width, height, shapes)
         text, phrases = caption(rng, [shape.phrase for shape in shapes], [place_words(mask) for mask in masks])
-        return Sample(f"scene-{self._seed}-{number}", Image.fromarray(pixels), text, phrases, masks)
-
-    def __iter__(self) -> Iterator[Sample]:
-        """Render one scene after the other."""
-        return (self[index] for index in range(len(self)))
+        name = f"scene-{self._seed}-{number}"
+        return Sample(id=name, picture_id=name, text=text, phrases=phrases, image=Image.fromarray(pixels), masks=masks)
 
 
 def place_words(mask: NDArray[np.bool_]) -> str:
