@@ -1,7 +1,8 @@
 """The command line: `adapters COMMAND`. One file per command.
 
 The command `NAME` is the function `command` in `NAME_command.py`, or the commands of its `group`, imported when it is
-asked for; a docstring is the help. What it needs beyond typer and rich it imports inside the function, since `adapters --help` imports every command.
+asked for; a docstring is the help. What it needs beyond typer and rich it imports inside the function, since
+`adapters --help` imports every command.
 Exit codes: 0 done, 1 a mistake that the user can mend (one line on stderr), 130 interrupted.
 """
 
