@@ -29,7 +29,6 @@ from vlm_adapters import GroundedVLM, load_adapter
 from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.data.scenes import Scenes
-from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
 from vlm_adapters.decoder.stored import EMBEDDED_FOLDER
 from vlm_adapters.embedded import embedded_checkpoints
@@ -62,9 +61,8 @@ def extract_maps(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[PhraseMaps
     groups: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
     for start in range(0, len(samples), EXTRACT_BATCH):
         batch = list(samples[start : start + EXTRACT_BATCH])
-        inputs = vlm.adapter.preprocess([sample.prompt for sample in batch])
-        for sample, grids in zip(batch, vlm.adapter.extract(inputs, vlm.request), strict=True):
-            maps, box = stack_channels(grids)
+        for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
+            maps, box = features.maps, features.box
             masks = pool_masks(sample.masks, box, vlm.decoder.config.output_size(maps.shape[2], maps.shape[3]))
             groups[tuple(maps.shape[2:])].append((maps.half(), (masks * 255).round().byte()))
     return [PhraseMaps(*(torch.cat(parts) for parts in zip(*group, strict=True))) for group in groups.values()]

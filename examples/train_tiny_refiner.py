@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from vlm_adapters import GroundedVLM
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
-from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
 from vlm_adapters.decoder.refiner import SAMRefiner
 from vlm_adapters.decoder.sam import EncodedPicture
@@ -59,13 +58,10 @@ def coarse_scenes(vlm: GroundedVLM, refiner: SAMRefiner, samples: Sequence[Sampl
     """Run backbone, U-Net and image encoder over scenes."""
     for start in range(0, len(samples), BATCH):
         batch = [samples[index] for index in range(start, min(start + BATCH, len(samples)))]
-        inputs = vlm.adapter.preprocess([sample.prompt for sample in batch])
         with torch.no_grad():
-            for sample, grids in zip(batch, vlm.adapter.extract(inputs, vlm.request), strict=True):
-                maps, box = stack_channels(grids)
-                yield Coarse(
-                    sample, refiner.sam.encode(sample.image), vlm.decoder(maps), box, tuple(grids[0].phrase_hidden)
-                )
+            for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
+                picture, logits = refiner.sam.encode(sample.image), vlm.decoder(features.maps)
+                yield Coarse(sample, picture, logits, features.box, features.hidden)
 
 
 def fit(refiner: SAMRefiner, scenes: Sequence[Coarse], steps: int) -> None:

@@ -54,7 +54,7 @@ def test_the_decoder_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_request_comes_back(saved: Path) -> None:
-    request = GroundedVLM.from_pretrained(saved, adapter=backbone()).request
+    request = GroundedVLM.from_pretrained(saved, adapter=backbone()).request.grids
     assert (request.layers, request.heads, request.align, request.reduce) == ((-1,), (0, 1), "predictor", "max")
 
 

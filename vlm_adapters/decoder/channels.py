@@ -12,23 +12,29 @@ from vlm_adapters.backbone import Grids, place_map
 from vlm_adapters.decoder.unet import normalise
 from vlm_adapters.errors import DecoderError
 
+Head = tuple[int, int]
+"""`(layer, head)`: true layer index, head index."""
+
 AGREEING_HEADS = 4
 """How many heads the map of a grounded phrase shows: the mean over all is led by those that look at everything."""
 
 
-def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, float, float, float]]:
+def stack_channels(
+    extracted: Sequence[Grids], heads: Sequence[Head] | None = None
+) -> tuple[Tensor, tuple[float, float, float, float]]:
     """Stack the maps of all grids of one picture as channels over its last, finest grid.
 
     The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the picture.
 
     Args:
         extracted: Of one picture, in the adapter's order.
+        heads: Those whose maps are wanted, in their order; None takes all, channel = layer * n + head.
 
     Returns:
         `(P, C, h, w)` and the box that the finest grid covers.
 
     Raises:
-        DecoderError: The prompt's picture has no grid.
+        DecoderError: The prompt's picture has no grid, or a head was not extracted.
     """
     if not extracted:
         raise DecoderError("There are no grids for the picture. Extract them with an adapter that locates its tokens.")
@@ -40,8 +46,21 @@ def stack_channels(extracted: Sequence[Grids]) -> tuple[Tensor, tuple[float, flo
         x0, y0, x1, y1 = grids.grid.box
         in_cells = ((x0 - left) / width, (y0 - top) / height, (x1 - left) / width, (y1 - top) / height)
         same = grids.grid.box == finest.box and grids.grid.shape == finest.shape
-        channels.append(grids.channels if same else place_map(grids.channels, in_cells, finest.shape))
+        maps = _maps_of(grids, heads)
+        channels.append(maps if same else place_map(maps, in_cells, finest.shape))
     return torch.cat(channels, dim=1), finest.box
+
+
+def _maps_of(grids: Grids, heads: Sequence[Head] | None) -> Tensor:
+    """`(P, C, h, w)`."""
+    if heads is None:
+        return grids.channels
+    if missing := [f"{layer}.{head}" for layer, head in heads if layer not in grids.layers or head not in grids.heads]:
+        raise DecoderError(
+            f"The heads {', '.join(missing)} (layer.head) were not extracted. Request their layers and heads."
+        )
+    chosen = [grids.layers.index(layer) * len(grids.heads) + grids.heads.index(head) for layer, head in heads]
+    return grids.channels[:, chosen]
 
 
 def agreeing_maps(maps: Tensor, probabilities: Tensor) -> Tensor:

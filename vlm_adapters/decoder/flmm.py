@@ -15,12 +15,12 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransfor
 from torch import Tensor, nn
 
 from vlm_adapters.backbone import BackboneInfo
+from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.saved import SavedDecoder, SavedRefiner
 from vlm_adapters.decoder.stored import StoredDecoder, encoder_told
 from vlm_adapters.decoder.text_prompt import TextPrompt
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CheckpointError
-from vlm_adapters.request import GridRequest
 
 _RENAMED = (
     (r"mask_head\.encoder\.0\.0\.convs\.(\d)\.", r"decoder.encoder.0.\1."),
@@ -140,7 +140,7 @@ def write_flmm(weights: Mapping[str, Tensor], info: BackboneInfo, folder: Path) 
     converted = convert_flmm(weights, info)
     with torch.device("meta"):
         encoder = sam_model_registry["vit_l"]().image_encoder
-    config = SavedDecoder.of(info, UNetConfig(info.channels), GridRequest()).model_copy(
+    config = SavedDecoder.of(info, UNetConfig(info.channels), FeatureRequest()).model_copy(
         update={"refiner": SavedRefiner(encoder=encoder_told(encoder), use_mask=True, use_box=True, use_text=True)}
     )
     refiner = {f"text.{name}": tensor for name, tensor in converted.text.items()}

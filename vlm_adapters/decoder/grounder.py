@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from vlm_adapters.backbone import BackboneAdapter, place_map
-from vlm_adapters.decoder.channels import agreeing_maps, stack_channels
+from vlm_adapters.decoder.channels import agreeing_maps
+from vlm_adapters.decoder.features import FeatureRequest, MaskLogits, PhraseFeatures, decode_masks
 from vlm_adapters.decoder.refiner import SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.sam import EncodedPicture, SegmentAnything
 from vlm_adapters.decoder.sam_checkpoint import load_sam
@@ -106,30 +106,13 @@ class Grounder(ABC):
         """Ground a batch of prompts, each in its first picture."""
 
 
-@dataclass(frozen=True)
-class MaskLogits:
-    """What a decoder says of the phrases of one prompt, with gradient where it was asked for.
-
-    Attributes:
-        maps: `(P, C, h, w)` attention that it read.
-        coarse: `(P, h', w')` logits of the U-Net.
-        box: Region of the picture that both cover.
-        refined: `(P, H, W)` logits of the refiner at the picture's size; None without one.
-    """
-
-    maps: Tensor = field(repr=False)
-    coarse: Tensor = field(repr=False)
-    box: tuple[float, float, float, float]
-    refined: Tensor | None = field(repr=False)
-
-
 class GroundedVLM(Grounder):
     """A frozen backbone, the decoder that reads its attention, and what refines its masks.
 
     Attributes:
         adapter: Gives the grids.
         decoder: U-Net over the channels of `request`.
-        request: Layers and heads that the decoder reads.
+        request: What the decoder reads; a `GridRequest` alone is taken with all its heads.
         refiner: Refines the masks; None takes them as they are.
     """
 
@@ -137,27 +120,28 @@ class GroundedVLM(Grounder):
         self,
         adapter: BackboneAdapter,
         decoder: UNet,
-        request: GridRequest | None = None,
+        request: FeatureRequest | GridRequest | None = None,
         refiner: SAMRefiner | UntrainedRefiner | None = None,
     ) -> None:
         self.adapter = adapter
         self.decoder = decoder
-        self.request = request or GridRequest()
+        request = request if isinstance(request, FeatureRequest) else FeatureRequest(request or GridRequest())
+        self.request = replace(request, hidden=refiner is not None and refiner.use_text)
         self.refiner = refiner
-        if refiner is not None and refiner.use_text:
-            self.request = replace(self.request, phrase_hidden_layers=None)
-        if self.request.reduce == "none":
-            raise DecoderError('A decoder reads one map per phrase, and reduce="none" gives one per token. Use "mean".')
 
     @classmethod
-    def untrained(cls, adapter: BackboneAdapter, *, base_width: int = 64) -> Self:
+    def untrained(
+        cls, adapter: BackboneAdapter, request: FeatureRequest | None = None, *, base_width: int = 64
+    ) -> Self:
         """Give an adapter a decoder of its size, with random weights, to be trained.
 
         Args:
             adapter: Its `info` says how many channels the decoder reads.
+            request: What the decoder reads; None is the maps of all heads.
             base_width: Channels of the decoder's first stage; 64 is the paper's.
         """
-        return cls(adapter, UNet(UNetConfig(channels=adapter.info.channels, base_width=base_width)))
+        request = request or FeatureRequest()
+        return cls(adapter, UNet(UNetConfig(request.channels(adapter.info), base_width=base_width)), request)
 
     @property
     def told(self) -> str:
@@ -177,18 +161,19 @@ class GroundedVLM(Grounder):
             prompts: A batch.
             pictures: The first pictures as the refiner's model encoded them, where that was done before.
         """
-        extracted = self.adapter.extract(self.adapter.preprocess(prompts), self.request)
+        place = next(self.decoder.parameters()).device
         found = []
-        for index, (prompt, of_prompt) in enumerate(zip(prompts, extracted, strict=True)):
-            grids = [grids for grids in of_prompt if grids.grid.picture == 0]
-            maps, box = stack_channels(grids)
-            maps = maps.to(next(self.decoder.parameters()).device)
-            coarse, refined = self.decoder(maps), None
+        for index, (prompt, features) in enumerate(zip(prompts, self.features(prompts), strict=True)):
+            picture = None
             if self.refiner is not None:
                 picture = pictures[index] if pictures else self.refiner.sam.encode(prompt.pictures[0])
-                refined = self.refiner(picture, coarse, box, grids[0].phrase_hidden)
-            found.append(MaskLogits(maps, coarse, box, refined))
+            found.append(decode_masks(features.to(place), self.decoder, self.refiner, picture))
         return found
+
+    def features(self, prompts: Sequence[Prompt]) -> list[PhraseFeatures]:
+        """Run the backbone: what the decoder reads of every prompt's first picture."""
+        extracted = self.adapter.extract(self.adapter.preprocess(prompts), self.request.grids)
+        return [PhraseFeatures.of(grids, self.request) for grids in extracted]
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         """Ground a batch of prompts, each in its first picture."""
@@ -276,7 +261,7 @@ class GroundedVLM(Grounder):
             raise DecoderError(f"The weights in {folder} do not fit its config: {told}") from error
         place = getattr(getattr(adapter, "model", None), "device", "cpu")
         refiner = None if sam is None else _refiner(stored, adapter, sam).to(place).eval()
-        return cls(adapter, decoder.to(place).eval(), stored.config.grid_request(), refiner)
+        return cls(adapter, decoder.to(place).eval(), stored.config.features(), refiner)
 
 
 def _refiner(

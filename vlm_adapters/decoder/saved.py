@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vlm_adapters.backbone import BackboneInfo, OptionValue
+from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.unet import UNetConfig
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CheckpointError
@@ -44,7 +45,7 @@ class SavedBackbone(BaseModel):
 
 
 class SavedRequest(BaseModel):
-    """Which maps the decoder reads: fields of `GridRequest`."""
+    """Which maps the decoder reads: fields of `GridRequest`, and the `(layer, head)` that it takes of them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -52,6 +53,19 @@ class SavedRequest(BaseModel):
     heads: list[int] | None
     align: Literal["token", "predictor"]
     reduce: Literal["mean", "max", "none"]
+    chosen: list[tuple[int, int]] | None = None
+
+    @classmethod
+    def of(cls, request: FeatureRequest) -> Self:
+        """Describe a request."""
+        fields = {name: value for name, value in asdict(request.grids).items() if name in cls.model_fields}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        return cls.model_validate(plain | {"chosen": None if request.heads is None else list(request.heads)})
+
+    def features(self, *, hidden: bool) -> FeatureRequest:
+        """The request; of a decoder whose refiner is prompted with words, with hidden states."""
+        grids = GridRequest(**self.model_dump(exclude={"chosen"}))
+        return FeatureRequest(grids, None if self.chosen is None else tuple(self.chosen), hidden=hidden)
 
 
 class SavedRefiner(BaseModel):
@@ -83,11 +97,9 @@ class SavedDecoder(BaseModel):
     refiner: SavedRefiner | None = None
 
     @classmethod
-    def of(cls, info: BackboneInfo, decoder: UNetConfig, request: GridRequest) -> Self:
+    def of(cls, info: BackboneInfo, decoder: UNetConfig, request: FeatureRequest) -> Self:
         """Describe a decoder and the backbone that it stands on."""
-        fields = {name: value for name, value in asdict(request).items() if name in SavedRequest.model_fields}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-        return cls(backbone=SavedBackbone.of(info), decoder=decoder, request=SavedRequest.model_validate(plain))
+        return cls(backbone=SavedBackbone.of(info), decoder=decoder, request=SavedRequest.of(request))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -107,6 +119,6 @@ class SavedDecoder(BaseModel):
                 "Write it with GroundedVLM.save_pretrained."
             ) from error
 
-    def grid_request(self) -> GridRequest:
-        """The request for the maps that the decoder reads."""
-        return GridRequest(**self.request.model_dump())
+    def features(self) -> FeatureRequest:
+        """What the decoder reads."""
+        return self.request.features(hidden=self.refiner is not None and self.refiner.use_text)

@@ -187,7 +187,7 @@ def _decoder(adapter: BackboneAdapter) -> DecoderReport | None:
     if not adapter.info.checkpoint or not (folder / CONFIG_FILE).is_file():
         return None
     grounded = GroundedVLM.from_pretrained(folder, adapter=adapter)
-    config, request = grounded.decoder.config, grounded.request
+    config, request = grounded.decoder.config, grounded.request.grids
     return DecoderReport(
         channels=config.channels,
         base_width=config.base_width,

@@ -1,0 +1,123 @@
+"""What a decoder takes from a backbone, and what it makes of it: all that training needs of a frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from vlm_adapters.backbone import BackboneInfo, Grids
+from vlm_adapters.decoder.channels import Head, stack_channels
+from vlm_adapters.decoder.refiner import SAMRefiner, UntrainedRefiner
+from vlm_adapters.decoder.sam import EncodedPicture
+from vlm_adapters.decoder.unet import UNet
+from vlm_adapters.errors import DecoderError
+from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """What a decoder reads of a backbone.
+
+    Attributes:
+        grids: Layers and heads whose maps are extracted, and how the rows of a phrase become one.
+        heads: Of these maps the `(layer, head)` that are channels, in their order; None takes all.
+        hidden: Whether the hidden states of the phrases' tokens are read, too, after every layer.
+    """
+
+    grids: GridRequest = field(default_factory=GridRequest)
+    heads: tuple[Head, ...] | None = None
+    hidden: bool = False
+
+    def __post_init__(self) -> None:
+        if self.grids.reduce == "none":
+            raise DecoderError('A decoder reads one map per phrase, and reduce="none" gives one per token. Use "mean".')
+        layers = None if self.hidden else ()
+        object.__setattr__(self, "grids", replace(self.grids, phrase_hidden_layers=layers))
+
+    @classmethod
+    def of_heads(cls, heads: Sequence[Head], *, hidden: bool = False) -> FeatureRequest:
+        """Read some heads alone: their layers are extracted, and no other."""
+        grids = GridRequest(layers=sorted({layer for layer, _ in heads}), heads=sorted({head for _, head in heads}))
+        return cls(grids, tuple(heads), hidden=hidden)
+
+    def channels(self, info: BackboneInfo) -> int:
+        """How many maps of a phrase a decoder of this backbone reads.
+
+        Raises:
+            RequestError: The backbone lacks a layer or a head.
+        """
+        layers = resolve_layers(self.grids.layers, info.attention_layers)
+        every = len(layers) * len(resolve_heads(self.grids.heads, info.num_heads))
+        return (every if self.heads is None else len(self.heads)) * info.grids_per_picture
+
+
+@dataclass(frozen=True)
+class PhraseFeatures:
+    """What a decoder reads of the phrases of one picture.
+
+    Attributes:
+        maps: `(P, C, h, w)` attention, not negative; the scale of a map does not matter to the decoder.
+        box: Region of the picture that the maps cover, in pixels.
+        hidden: For every phrase `(L, T, D)`, the hidden states of its tokens; empty where they were not asked for.
+    """
+
+    maps: Tensor = field(repr=False)
+    box: tuple[float, float, float, float]
+    hidden: tuple[Tensor, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, grids: Sequence[Grids], request: FeatureRequest) -> PhraseFeatures:
+        """Read the grids of a prompt's first picture, extracted by `request.grids`."""
+        of_first = [own for own in grids if own.grid.picture == 0]
+        maps, box = stack_channels(of_first, request.heads)
+        return cls(maps, box, tuple(of_first[0].phrase_hidden) if request.hidden else ())
+
+    def to(self, device: torch.device | str) -> PhraseFeatures:
+        """The same on a device."""
+        return replace(self, maps=self.maps.to(device), hidden=tuple(states.to(device) for states in self.hidden))
+
+
+@dataclass(frozen=True)
+class MaskLogits:
+    """What a decoder says of the phrases of one picture, with gradient where it was asked for.
+
+    Attributes:
+        maps: `(P, C, h, w)` attention that it read.
+        coarse: `(P, h', w')` logits of the U-Net.
+        box: Region of the picture that both cover.
+        refined: `(P, H, W)` logits of the refiner at the picture's size; None without one.
+    """
+
+    maps: Tensor = field(repr=False)
+    coarse: Tensor = field(repr=False)
+    box: tuple[float, float, float, float]
+    refined: Tensor | None = field(repr=False)
+
+
+def decode_masks(
+    features: PhraseFeatures,
+    decoder: UNet,
+    refiner: SAMRefiner | UntrainedRefiner | None = None,
+    picture: EncodedPicture | None = None,
+) -> MaskLogits:
+    """Turn what was read of one picture into the logits of its phrases.
+
+    Args:
+        features: On the decoder's device.
+        decoder: The U-Net.
+        refiner: Refines its masks; None leaves them coarse.
+        picture: As the refiner's model encoded it.
+
+    Raises:
+        DecoderError: The maps, the hidden states or the picture do not fit.
+    """
+    coarse = decoder(features.maps)
+    refined = None
+    if refiner is not None:
+        if picture is None:
+            raise DecoderError("A refiner needs the picture as its model encoded it. Give SegmentAnything.encode(it).")
+        refined = refiner(picture, coarse, features.box, features.hidden or None)
+    return MaskLogits(features.maps, coarse, features.box, refined)
