@@ -21,11 +21,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
-from train_tiny_decoder import pool_masks, train_decoder
+from train_tiny_decoder import train_decoder
 
 from vlm_adapters import GroundedVLM, TransformersBackbone, load_adapter, place_map
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.data.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
+from vlm_adapters.decoder.losses import cover_cells
 from vlm_adapters.evaluation.metrics import mask_iou
 
 BATCH = 8
@@ -100,7 +101,7 @@ def ceiling(adapter: TransformersBackbone, samples: Sequence[Sample]) -> float:
     scores: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
     for sample in samples:
         grid = adapter.locate_image_tokens(adapter.preprocess([sample.prompt]))[0][0]
-        pooled = pool_masks(sample.masks, grid.box, grid.shape)
+        pooled = cover_cells(sample.masks, grid.box, grid.shape)
         placed = place_map(pooled, grid.box, (sample.image.height, sample.image.width)).numpy()
         _score(scores, placed, sample.masks)
     return max(float(np.mean(values)) for values in scores.values())

@@ -21,15 +21,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 
 from vlm_adapters import GroundedVLM, load_adapter
 from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.data.scenes import Scenes
-from vlm_adapters.decoder.losses import dice_loss, mask_loss
+from vlm_adapters.decoder.losses import cover_cells, dice_loss, mask_loss
 from vlm_adapters.decoder.stored import EMBEDDED_FOLDER
 from vlm_adapters.embedded import embedded_checkpoints
 
@@ -63,25 +61,9 @@ def extract_maps(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[PhraseMaps
         batch = list(samples[start : start + EXTRACT_BATCH])
         for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
             maps, box = features.maps, features.box
-            masks = pool_masks(sample.masks, box, vlm.decoder.config.output_size(maps.shape[2], maps.shape[3]))
+            masks = cover_cells(sample.masks, box, vlm.decoder.config.output_size(maps.shape[2], maps.shape[3]))
             groups[tuple(maps.shape[2:])].append((maps.half(), (masks * 255).round().byte()))
     return [PhraseMaps(*(torch.cat(parts) for parts in zip(*group, strict=True))) for group in groups.values()]
-
-
-def pool_masks(masks: NDArray[np.bool_], box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
-    """How much of every cell of a grid the masks cover, 0 to 1; nothing where the grid reaches beyond the picture.
-
-    Args:
-        masks: `(P, H, W)`.
-        box: `(left, top, right, bottom)` that the grid covers, in pixels of the picture.
-        size: Rows and columns of the grid.
-
-    Returns:
-        `(P, *size)`.
-    """
-    (height, width), (left, top, right, bottom) = masks.shape[1:], (round(side) for side in box)
-    framed = F.pad(torch.from_numpy(masks).float(), (-left, right - width, -top, bottom - height))
-    return F.adaptive_avg_pool2d(framed, size)
 
 
 def fit(vlm: GroundedVLM, groups: Sequence[PhraseMaps], steps: int) -> None:

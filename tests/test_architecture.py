@@ -23,7 +23,7 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
     {"errors", "rows", "unsupported"},
-    {"files"},
+    {"files", "coco"},
     {"spec", "images", "embedded"},
     {"hookspecs", "prompt", "request"},
     {"backbone", "abilities"},
@@ -34,11 +34,11 @@ ROOMS = (
     {"transformers_backbone"},
     {"data"},
     {"decoder"},
-    {"coco"},
-    {"training", "evaluation", "testing"},
+    {"evaluation", "testing"},
     {"render", "probe", "bench", "scaffold"},
-    {"exports"},
+    {"exports", "training"},
     {"cli", "web"},
+    {"__main__"},
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 

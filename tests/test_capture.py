@@ -330,3 +330,106 @@ def test_no_tensor_of_capture_grows_with_the_square_of_the_length() -> None:
     with torch.no_grad(), Watch(), capture_rows(model, [plan([600, 650], [1, 2, 3])], range(3)):
         model.base_model(ids, use_cache=False)
     assert 0 < largest <= max(4 * rows * length, length * SIZES["intermediate_size"])
+
+
+def trainable(build: Any) -> tuple[Any, list[Tensor]]:
+    """A model of which nothing but the projections to queries and keys, and sinks, requires a gradient; and those."""
+    model = build().requires_grad_(requires_grad=False)
+    chosen = [
+        parameter.requires_grad_()
+        for name, parameter in model.named_parameters()
+        if any(part in name for part in ("q_proj", "k_proj", "sinks"))
+    ]
+    return model, chosen
+
+
+def reduced(rows: Tensor, groups: Tensor, reduce: str) -> Tensor:
+    """Rows `(R, n, C)` to one per group, one after another."""
+    if reduce == "none":
+        return rows
+    parts = [rows[groups == group] for group in range(int(groups.max()) + 1)]
+    return torch.stack([part.mean(0) if reduce == "mean" else part.amax(0) for part in parts])
+
+
+@pytest.mark.parametrize("build", MODELS)
+@pytest.mark.parametrize("reduce", ["mean", "max", "none"])
+def test_the_gradient_of_rows_is_that_of_eager_attention(build: Any, reduce: Any) -> None:
+    ids, mask = tokens([12, 9], "left")
+    columns = [[0, 1, 4, 5], [3, 4, 6]]
+    plans = [plan([5, 6, 9, 11], columns[0], [0, 0, 1, 1]), plan([7, 8, 11], columns[1], [0, 0, 1])]
+    model, chosen = trainable(build)
+    with capture_rows(model, plans, range(3), reduce) as recorder:
+        model(ids, attention_mask=mask)
+    found = [recorder.maps[layer][b] for layer in range(3) for b in range(2)]
+
+    eager, of_eager = trainable(build)
+    eager.set_attn_implementation("eager")
+    truth = eager(ids, attention_mask=mask, output_attentions=True).attentions
+    expected = [
+        reduced(truth[layer][b][:, one.rows][:, :, one.columns].transpose(0, 1), one.groups, reduce)
+        for layer in range(3)
+        for b, one in enumerate(plans)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(one.shape, generator=generator) for one in expected]
+    scalars = [sum((one * w).sum() for one, w in zip(maps, weights, strict=True)) for maps in (found, expected)]
+    got = torch.autograd.grad(scalars[0], chosen)
+    wanted = torch.autograd.grad(scalars[1], of_eager)
+    largest = max(gradient.abs().max().item() for gradient in wanted)
+    assert largest > 0.01
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5 * largest, rtol=0)
+
+
+def test_rows_carry_gradient_only_where_the_pass_does() -> None:
+    ids, _ = tokens([10])
+    model, _ = trainable(grouped)
+    wanted = [plan([7], [0, 3])]
+    with torch.no_grad(), capture_rows(model, wanted, [0]) as disabled:
+        model(ids)
+    with capture_rows(model.requires_grad_(requires_grad=False), wanted, [0]) as frozen:
+        model(ids)
+    assert not disabled.maps[0][0].requires_grad
+    assert not frozen.maps[0][0].requires_grad
+
+
+def test_logits_and_their_gradient_are_bit_identical_with_capture_on_and_off() -> None:
+    ids, mask = tokens([12, 9], "left")
+    model, chosen = trainable(grouped)
+    off = model(ids, attention_mask=mask).logits
+    with capture_rows(model, [plan([8], [4]), plan([8], [4])], range(3)):
+        on = model(ids, attention_mask=mask).logits
+    assert torch.equal(on, off)
+    pairs = zip(*(torch.autograd.grad(logits.square().mean(), chosen) for logits in (on, off)), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_rows_in_training_mode_are_the_weights_before_dropout() -> None:
+    ids, _ = tokens([10])
+    model, chosen = trainable(grouped)
+    for layer in model.train().model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    with capture_rows(model, [plan([7], [0, 3])], [0]) as recorder:
+        model(ids)
+    expected = eager_attention(grouped(), ids, None)[0][0][:, 7, [0, 3]]
+    torch.testing.assert_close(recorder.maps[0][0][0], expected, atol=1e-5, rtol=0)
+    assert torch.autograd.grad(recorder.maps[0][0].sum(), chosen, allow_unused=True)[0].abs().max() > 0
+
+
+def test_gradient_through_checkpointed_layers_is_refused() -> None:
+    ids, _ = tokens([10])
+    model, _ = trainable(grouped)
+    # Newer versions of transformers have another name for it.
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    wanted = [plan([7], [0, 3])]
+    with (
+        pytest.raises(CaptureError, match=r"Gradient checkpointing is on: .* Turn it off, put the model in eval mode"),
+        capture_rows(model.train(), wanted, [0]),
+    ):
+        model(ids)
+    with torch.no_grad(), capture_rows(model, wanted, [0]) as without_gradient:
+        model(ids, use_cache=False)
+    with capture_rows(model.eval(), wanted, [0]) as in_eval_mode:  # where transformers does not checkpoint
+        model(ids)
+    assert not without_gradient.maps[0][0].requires_grad
+    assert in_eval_mode.maps[0][0].requires_grad

@@ -49,9 +49,11 @@ def test_the_python_of_the_documentation_runs(code: str, tmp_path: Path) -> None
     assert run([sys.executable, "-c", code], tmp_path)
 
 
-@pytest.mark.parametrize("line", [line for line in lines("README.md") if line.startswith("adapters ")])
-def test_the_commands_of_the_readme_run(line: str, tmp_path: Path) -> None:
-    assert run(line.split(), tmp_path)
+@pytest.mark.parametrize("code", [code for code in blocks("README.md", "bash") if "adapters " in code])
+def test_the_commands_of_the_readme_run_one_after_the_other(code: str, tmp_path: Path) -> None:
+    for line in code.splitlines():
+        if line.startswith("adapters "):
+            assert run(line.split(), tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -63,8 +65,8 @@ def test_the_make_targets_of_the_readme_exist(line: str) -> None:
 @pytest.mark.parametrize("line", [line for line in lines("README.md") if line.startswith("pip ")])
 def test_the_extras_of_the_readme_exist(line: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    (named,) = re.findall(r"\[(\w+)\]", line)
-    assert named in extras
+    (named,) = re.findall(r"\[([\w,]+)\]", line)
+    assert set(named.split(",")) <= set(extras)
 
 
 def test_every_line_of_shell_in_the_readme_is_covered() -> None:

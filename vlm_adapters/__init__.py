@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlm_adapters.decoder.profile import HeadProfile
     from vlm_adapters.errors import (
         AdapterError,
+        CacheError,
         CaptureError,
         CheckpointError,
         DataError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         PhraseError,
         PluginError,
         PromptError,
+        RecipeError,
         RequestError,
         UnknownAdapterError,
     )
@@ -60,6 +62,7 @@ __all__ = [
     "BackboneInputs",
     "BoxAnswer",
     "BoxGrounder",
+    "CacheError",
     "CaptureError",
     "CheckpointError",
     "CoordinateFrame",
@@ -87,6 +90,7 @@ __all__ = [
     "ProcessedImages",
     "Prompt",
     "PromptError",
+    "RecipeError",
     "RenderedPrompt",
     "RequestError",
     "SupportsGeneration",
@@ -117,8 +121,8 @@ _NAMES_BY_MODULE = {
     "decoder.grounder": "GroundedPhrase GroundedVLM Grounder Grounding",
     "decoder.head_grounder": "HeadGrounder",
     "decoder.profile": "HeadProfile",
-    "errors": "AdapterError CaptureError CheckpointError DataError DecoderError ImageError OptionError OutputError "
-    "PhraseError PluginError PromptError RequestError UnknownAdapterError",
+    "errors": "AdapterError CacheError CaptureError CheckpointError DataError DecoderError ImageError OptionError "
+    "OutputError PhraseError PluginError PromptError RecipeError RequestError UnknownAdapterError",
     "hookspecs": "hookimpl",
     "image_processor": "ImageProcessorWrapper MetaData Padding ProcessedImages wrap_image_processor",
     "images": "load_image",

@@ -176,7 +176,8 @@ def capture_rows(
     """Record attention rows of the language model in the forward passes run inside the block.
 
     Plans count positions from the first token that passes inside the block, so begin with an empty cache. Prefill and
-    cached decoding steps together give the same rows as one pass over the whole sequence.
+    cached decoding steps together give the same rows as one pass over the whole sequence. Rows carry gradient as the
+    pass itself does: none under `torch.no_grad()`.
 
     Args:
         model: A transformers model; its language model's attention goes through the attention interface.
@@ -189,8 +190,13 @@ def capture_rows(
 
     Raises:
         CaptureError: Rows cannot be computed exactly: unknown score bias, another kernel than sdpa or eager, a cache
-            that is static or rolled back.
+            that is static or rolled back; or their gradient cannot, for layers are recomputed in the backward pass.
     """
+    if torch.is_grad_enabled() and _recomputes(model):
+        raise CaptureError(
+            "Gradient checkpointing is on: layers run again in the backward pass, where no rows are recorded, so rows "
+            "would have no right gradient. Turn it off, put the model in eval mode, or take rows without gradient."
+        )
     install(model)
     recorder = RowRecorder(model, plans, layers, reduce)
     token = _active.set(recorder)
@@ -235,9 +241,19 @@ def _attend(
     output = _kernel(base, module)(module, query, key, value, attention_mask, **kwargs)
     if (recorder := _active.get()) is not None and recorder.wants(module):
         options = _score_options(module, query, kwargs)
-        with torch.no_grad(), _without_autocast(query.device.type):
+        with _without_autocast(query.device.type):
             recorder.record(cast("int", module.layer_idx), query, key, attention_mask, options)
     return output
+
+
+def _recomputes(model: nn.Module) -> bool:
+    """Whether layers with attention are checkpointed in this mode; transformers does so in training mode only."""
+    return any(
+        getattr(layer, "gradient_checkpointing", False)
+        and layer.training
+        and any(hasattr(part, "layer_idx") for part in layer.modules())
+        for layer in model.modules()
+    )
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:

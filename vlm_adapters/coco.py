@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_adapters.decoder.grounder import Grounding
 from vlm_adapters.errors import DataError
+
+if TYPE_CHECKING:
+    from vlm_adapters.decoder.grounder import Grounding
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> dict[str, object]:

@@ -54,3 +54,11 @@ class OutputError(AdapterError):
 
 class DataError(AdapterError):
     """A data set or a sample of it is malformed."""
+
+
+class CacheError(AdapterError):
+    """A cache is no cache, unfinished, damaged, or of another plan."""
+
+
+class RecipeError(AdapterError):
+    """A recipe cannot be used, or a run that it would go on with was another's."""

@@ -24,12 +24,31 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        _to_disk(temporary)
         temporary.replace(final)
+        _to_disk(final.parent)
     except OSError as error:
         raise OutputError(f"{final} cannot be written: {error.strerror or error}. Give another place.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would outlast a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that processes which were killed left in a folder."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.rsplit(".", 2)[-2]
+        if process.isdecimal() and not Path(f"/proc/{process}").exists() and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, object] | Sequence[object]) -> None:

@@ -144,6 +144,24 @@ def heat_sheet(
     return _framed(_stack(lines))
 
 
+def mask_sheet(
+    samples: Sequence[tuple[Image.Image, str, Sequence[NDArray[np.bool_]], Sequence[NDArray[np.bool_]]]],
+) -> Image.Image:
+    """A contact sheet: of every sample the picture, its masks with the true outlines, its text and mean IoU.
+
+    Args:
+        samples: `(picture, text, masks, true masks)`, masks `(H, W)` bool.
+    """
+    columns = []
+    for picture, text, masks, truth in samples:
+        ious = [mask_iou(mask, wanted) for mask, wanted in zip(masks, truth, strict=True)]
+        colours = [colour_of(index) for index in range(len(masks))]
+        told = f"mean IoU {np.mean(ious):.2f}" if ious else "no phrase"
+        panels = [_panel(picture), _panel(mask_overlay(picture, masks, colours, truth))]
+        columns.append(_stack([_line(text, INK), *panels, _line(told, INK)]))
+    return _framed(_stack([_beside(columns[start : start + COLUMNS]) for start in range(0, len(columns), COLUMNS)]))
+
+
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write a picture as a whole PNG file, creating its folder."""
     with whole_file(path) as temporary:

@@ -25,6 +25,9 @@ class GridRequest:
         hidden_layers: Layers whose hidden states are wanted as grids. Layer i means the output of layer i; the last
             one is after the final norm.
         phrase_hidden_layers: Layers whose hidden states are wanted at the phrase's own tokens.
+        gradient: Let all of it carry gradient, where torch has it enabled, into those parameters of the backbone that
+            require it. The model stays in the mode that it is in: in training mode its dropout applies, though a row
+            is always the weights before they are dropped. Gradient checkpointing of the language model is refused.
     """
 
     layers: LayerChoice = None
@@ -33,6 +36,7 @@ class GridRequest:
     reduce: Literal["mean", "max", "none"] = "mean"
     hidden_layers: LayerChoice = ()
     phrase_hidden_layers: LayerChoice = ()
+    gradient: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("align", ("token", "predictor")), ("reduce", ("mean", "max", "none"))):

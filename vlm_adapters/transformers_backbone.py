@@ -25,6 +25,8 @@ from vlm_adapters.view import Size, View, place_views
 
 _ANY_SIZE = (512, 512)
 """A picture that every family takes: cells and grids per picture do not depend on its size."""
+_LIKELIEST: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+"""Checkpoints have settings of their own (Qwen-VL samples, and punishes repetition); the likeliest is promised."""
 
 
 class TransformersBackbone(ABC):
@@ -198,11 +200,11 @@ class TransformersBackbone(ABC):
         )
 
     def extract(self, inputs: BackboneInputs, request: GridRequest | None = None) -> list[list[Grids]]:
-        """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient.
+        """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient unless it is asked for.
 
         Raises:
             RequestError: The request names layers, heads or rows that do not exist.
-            CaptureError: Rows cannot be computed exactly.
+            CaptureError: Rows, or the gradient asked for, cannot be computed exactly.
         """
         request = request or GridRequest()
         chosen = ResolvedRequest.of(request, self.info)
@@ -215,7 +217,10 @@ class TransformersBackbone(ABC):
         # Index 0 of transformers' hidden states is the embedding, i + 1 the output of layer i.
         states = sorted({layer + 1 for layer in (*chosen.hidden_layers, *chosen.phrase_hidden_layers)})
         options: dict[str, Any] = {"output_hidden_states": states} if states else {}
-        with torch.no_grad(), capture_rows(self.model, plans, chosen.layers, request.reduce) as recorder:
+        with (
+            torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()),
+            capture_rows(self.model, plans, chosen.layers, request.reduce) as recorder,
+        ):
             # The base model: logits over the vocabulary are not asked for, and can be the largest tensor of all.
             output = self.model.base_model(**inputs.tensors, use_cache=False, **options)
         result = []
@@ -237,7 +242,7 @@ class TransformersBackbone(ABC):
             raise PromptError(f"The prompt ends with the turn of the {role}. End with the user's, which is answered.")
         tensors = self.preprocess([prompt]).tensors
         with torch.no_grad():
-            ids = self.model.generate(**tensors, max_new_tokens=max_new_tokens, do_sample=False)
+            ids = self.model.generate(**tensors, max_new_tokens=max_new_tokens, **_LIKELIEST)
         answer: str = self.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)
         return answer
 

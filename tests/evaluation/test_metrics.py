@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from pycocotools import mask as coco
 
-from vlm_adapters.evaluation.metrics import boundary_f_score, mask_iou
+from vlm_adapters.evaluation.metrics import boundary_f_score, box_iou, mask_iou
 
 MASKS = arrays(bool, (5, 7), elements=st.booleans())
 
@@ -114,3 +115,22 @@ def test_it_is_that_of_the_distances_between_outline_pixels(
         precision, recall = share(first, second), share(second, first)
         expected = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     assert boundary_f_score(a, b, tolerance=tolerance) == pytest.approx(expected)
+
+
+def test_boxes_reach_from_the_first_to_the_last_pixel_of_a_mask() -> None:
+    # Two corners of a 4 x 6 box; a 4 x 3 box in it shares half.
+    corners = rectangle(2, 2, 3, 3) | rectangle(5, 7, 6, 8)
+    assert box_iou(corners, rectangle(2, 2, 6, 8)) == 1
+    assert box_iou(corners, rectangle(2, 2, 6, 5)) == 0.5
+    assert box_iou(rectangle(0, 0, 0, 0), corners) == 0
+    assert box_iou(rectangle(0, 0, 0, 0), rectangle(0, 0, 0, 0)) == 1
+
+
+@given(MASKS, MASKS)
+def test_intersections_over_unions_are_those_of_pycocotools(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> None:
+    first, second = (coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in (a, b))
+    if a.any() or b.any():  # pycocotools gives 0 / 0 as 0
+        assert mask_iou(a, b) == pytest.approx(coco.iou([first], [second], [0])[0, 0])
+    if a.any() and b.any():
+        boxes = [coco.toBbox(mask)[None] for mask in (first, second)]
+        assert box_iou(a, b) == pytest.approx(coco.iou(*boxes, [0])[0, 0])

@@ -1,4 +1,4 @@
-"""Every check of attention, hidden states, batches and conduct fails on an adapter that is broken on purpose."""
+"""Every check of what comes out, of batches and of conduct fails on an adapter that is broken on purpose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from torch import Tensor
 from vlm_adapters.backbone import BackboneInputs, Grids
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.request import GridRequest
-from vlm_adapters.testing import ALL_CHECKS, AdapterCase, checks_attention, checks_batch, checks_conduct, checks_hidden
+from vlm_adapters.testing import (
+    ALL_CHECKS,
+    AdapterCase,
+    checks_attention,
+    checks_batch,
+    checks_conduct,
+    checks_gradient,
+    checks_hidden,
+)
 from vlm_adapters.testing.breaking import break_arguments, break_grids, break_loaded, break_method, break_result
 from vlm_adapters.testing.fake_model import ATTENTION_LAYERS
 from vlm_adapters.testing.fakes import FAKE_CASE, FakeAdapter
@@ -147,6 +155,41 @@ def all_rows(method: Extract, adapter: FakeAdapter, inputs: BackboneInputs, requ
     return method(inputs, request)
 
 
+def half_detached(tensor: Tensor) -> Tensor:
+    return (tensor + tensor.detach()) / 2
+
+
+def mean_for_max(method: Extract, _: FakeAdapter, inputs: BackboneInputs, request: GridRequest) -> Result:
+    """The values of the maximum with the gradient of the mean."""
+    result = method(inputs, request)
+    if request.reduce != "max":
+        return result
+    pairs = zip(result, method(inputs, replace(request, reduce="mean")), strict=True)
+    return [
+        [
+            replace(one, attention=one.attention.detach() + other.attention - other.attention.detach())
+            for one, other in zip(largest, mean, strict=True)
+        ]
+        for largest, mean in pairs
+    ]
+
+
+def always_enabled(method: Extract, _: FakeAdapter, inputs: BackboneInputs, request: GridRequest) -> Result:
+    with torch.enable_grad():
+        return method(inputs, request)
+
+
+def into_the_input(method: Extract, _: FakeAdapter, inputs: BackboneInputs, request: GridRequest) -> Result:
+    """Something requires a gradient that the user did not ask it of."""
+    cells = inputs.tensors["cells"].clone().requires_grad_(request.gradient)
+    return method(replace(inputs, tensors={**inputs.tensors, "cells": cells}), request)
+
+
+def to_eval(method: Extract, adapter: FakeAdapter, inputs: BackboneInputs, request: GridRequest) -> Result:
+    adapter.model.eval()
+    return method(inputs, request)
+
+
 def keep_state(method: Extract, adapter: Any, inputs: BackboneInputs, request: GridRequest) -> Result:
     adapter.inputs = inputs
     time.sleep(0.01)
@@ -195,6 +238,22 @@ BROKEN = [
     ("check_chosen_hidden_layers", "sorted", break_grids(FAKE_CASE, sorted_layers)),
     ("check_chosen_phrase_hidden_layers", "all of them", ask(lambda _: {"phrase_hidden_layers": None})),
     ("check_chosen_phrase_hidden_layers", "sorted", break_grids(FAKE_CASE, sorted_layers)),
+    ("check_gradient_of_rows", "detached", attention(Tensor.detach)),
+    ("check_gradient_of_rows", "half of it", attention(half_detached)),
+    ("check_gradient_of_rows", "that of the mean", extract(mean_for_max)),
+    ("check_gradient_of_rows", "flag ignored", ask(lambda _: {"gradient": False})),
+    ("check_gradient_of_hidden_states", "detached", states(Tensor.detach)),
+    ("check_gradient_of_hidden_states", "half of it", states(half_detached)),
+    (
+        "check_gradient_of_hidden_states",
+        "none of the phrases",
+        break_grids(FAKE_CASE, lambda grids: {"phrase_hidden": tuple(map(Tensor.detach, grids.phrase_hidden))}),
+    ),
+    ("check_gradient_only_where_asked", "always", ask(lambda _: {"gradient": True})),
+    ("check_gradient_only_where_asked", "even where disabled", extract(always_enabled)),
+    ("check_gradient_only_where_asked", "into the input", extract(into_the_input)),
+    ("check_gradient_keeps_the_mode", "to eval mode", extract(to_eval)),
+    ("check_gradient_keeps_the_mode", "to training mode", extract(leave_eval)),
     ("check_left_padded_batch_equals_samples", "mask dropped", break_arguments(FAKE_CASE, "extract", without_mask)),
     ("check_left_padded_batch_equals_samples", "divided by it", break_result(FAKE_CASE, "extract", divided_by_batch)),
     ("check_right_padded_batch_equals_samples", "as if left", break_result(FAKE_CASE, "preprocess", as_if_left)),
@@ -221,7 +280,7 @@ def test_check_fails(check: str, case: AdapterCase) -> None:
 
 
 def test_every_check_is_shown_to_fail() -> None:
-    modules = checks_attention, checks_hidden, checks_batch, checks_conduct
+    modules = checks_attention, checks_hidden, checks_gradient, checks_batch, checks_conduct
     defined = {check for check in CHECKS if any(hasattr(module, check) for module in modules)}
     assert {check for check, _, _ in BROKEN} == defined
 

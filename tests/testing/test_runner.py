@@ -3,11 +3,16 @@ from __future__ import annotations
 import pickle
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
-from vlm_adapters.testing import ALL_CHECKS, AdapterCase, CheckSkipped, run_checks
-from vlm_adapters.testing.breaking import break_result
+from vlm_adapters.backbone import BackboneInputs
+from vlm_adapters.errors import CaptureError
+from vlm_adapters.request import GridRequest
+from vlm_adapters.testing import ALL_CHECKS, AdapterCase, CheckSkipped, ReferencePass, run_checks
+from vlm_adapters.testing.breaking import break_method, break_result
 from vlm_adapters.testing.fakes import FAKE_CASE, FakeReference
 
 CHECKS = {check.__name__: check for check in ALL_CHECKS}
@@ -15,7 +20,7 @@ CHECKS = {check.__name__: check for check in ALL_CHECKS}
 
 def test_every_check_of_the_modules_runs() -> None:
     modules = [module for name, module in sys.modules.items() if name.startswith("vlm_adapters.testing.checks_")]
-    assert len(modules) == 7
+    assert len(modules) == 9
     defined = {name for module in modules for name in vars(module) if name.startswith("check_")}
     assert defined == set(CHECKS) | {"check_text_moves_no_picture"}
     assert len(ALL_CHECKS) == len(CHECKS)
@@ -50,6 +55,27 @@ def test_family_of_one_picture_skips() -> None:
     for name in ("check_several_pictures", "check_several_pictures_are_not_mixed"):
         with pytest.raises(CheckSkipped, match="fake takes one picture per prompt"):
             CHECKS[name](case)
+
+
+def test_adapter_that_refuses_gradient_skips() -> None:
+    def refuse(method: Any, _: object, inputs: BackboneInputs, request: GridRequest) -> Any:
+        if request.gradient:
+            raise CaptureError("No gradient here.")
+        return method(inputs, request)
+
+    for name in (name for name in CHECKS if name.startswith("check_gradient")):
+        with pytest.raises(CheckSkipped, match=r"gives no gradient: No gradient here\."):
+            CHECKS[name](break_method(FAKE_CASE, "extract", refuse))
+
+
+def test_reference_without_gradient_is_noticed() -> None:
+    class Detached(FakeReference):
+        @torch.no_grad()
+        def run(self, *arguments: Any) -> ReferencePass:
+            return super().run(*arguments)
+
+    with pytest.raises(AssertionError, match=r"of AdapterCase\.reference\.run: expected a gradient, found none"):
+        CHECKS["check_gradient_of_rows"](replace(FAKE_CASE, reference=Detached()))
 
 
 def test_case_without_oblong_pictures_shows_no_orientation() -> None:

@@ -22,7 +22,24 @@ from vlm_adapters.errors import AdapterError
 if TYPE_CHECKING:
     from typer.core import TyperCommand
 
-COMMANDS = ("list", "info", "ground", "attend", "calibrate", "probe", "check", "scaffold", "convert", "demo", "bench")
+COMMANDS = (
+    "list",
+    "info",
+    "ground",
+    "attend",
+    "evaluate",
+    "calibrate",
+    "probe",
+    "check",
+    "scaffold",
+    "convert",
+    "data",
+    "plan",
+    "cache",
+    "train",
+    "demo",
+    "bench",
+)
 """All commands, in the order of the help."""
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import overload
 
 from vlm_adapters.data.sample import Annotation, Sample
+from vlm_adapters.errors import DataError, ImageError
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Problem:
     """Something that keeps a sample, or an entry of a file, from being used.
 
     Attributes:
-        place: Where it stands: file, and line or entry.
+        place: Where it stands: `file:line`, lines counted from 1, or `file[entry]`, entries from 0.
         told: What is wrong, and what to do.
     """
 
@@ -38,7 +40,7 @@ class Dataset(Sequence[Sample]):
     @property
     @abstractmethod
     def source(self) -> str:
-        """What the set is, in one line: the same text opens the same set (`open_dataset`)."""
+        """What the set is, in one line that `open_dataset` opens again; not that of a part taken by hand."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -57,6 +59,18 @@ class Dataset(Sequence[Sample]):
         """What a sample says; no picture is opened where the source tells without."""
         return self.sample(index)
 
+    def place(self, index: int) -> str:
+        """Where a sample stands, as in `Problem.place`."""
+        return f"{self.source}[{index}]"
+
+    def picture_file(self, index: int) -> Path | None:  # noqa: ARG002 - others have files
+        """The file that `load_image` makes a sample's picture of; None where there is no such file."""
+        return None
+
+    def at_epoch(self, epoch: int) -> Dataset:  # noqa: ARG002 - others draw
+        """The set as it is in an epoch of training, as long as this one; unlike it only where something is drawn."""
+        return self
+
     @overload
     def __getitem__(self, index: int) -> Sample: ...
     @overload
@@ -74,19 +88,17 @@ class Subset(Dataset):
     Args:
         whole: The set.
         indices: Into it.
-        told: In what the part differs, for `source`; by default the indices.
     """
 
-    def __init__(self, whole: Dataset, indices: Sequence[int], told: str | None = None) -> None:
+    def __init__(self, whole: Dataset, indices: Sequence[int]) -> None:
         self._whole, self._indices = whole, indices
-        self._told = told
         self.skips_broken, self.problems = whole.skips_broken, whole.problems
 
     @property
     def source(self) -> str:
         """See `Dataset`."""
-        told = self._told or f"indices {self._indices if isinstance(self._indices, range) else list(self._indices)}"
-        return f"{self._whole.source} [{told}]"
+        told = self._indices if isinstance(self._indices, range) else list(self._indices)
+        return f"{self._whole.source} [indices {told}]"
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -98,3 +110,37 @@ class Subset(Dataset):
     def annotation(self, index: int) -> Annotation:
         """See `Dataset`."""
         return self._whole.annotation(self._indices[index])
+
+    def place(self, index: int) -> str:
+        """See `Dataset`."""
+        return self._whole.place(self._indices[index])
+
+    def picture_file(self, index: int) -> Path | None:
+        """See `Dataset`."""
+        return self._whole.picture_file(self._indices[index])
+
+    def at_epoch(self, epoch: int) -> Dataset:
+        """See `Dataset`."""
+        return Subset(self._whole.at_epoch(epoch), self._indices)
+
+
+def read_samples(dataset: Dataset, indices: Iterable[int]) -> Iterator[tuple[int, Sample | Problem]]:
+    """Read samples one after another, as those who go through a set do.
+
+    Yields:
+        The index and its sample, or where `dataset.skips_broken` what is wrong with it.
+
+    Raises:
+        DataError: Masks are broken, and the set does not skip them.
+        ImageError: A picture is missing or cannot be used, and the set does not skip it.
+    """
+    for index in indices:
+        read: Sample | Problem
+        try:
+            read = dataset.sample(index)
+        except (DataError, ImageError) as error:
+            problem = Problem(dataset.place(index), str(error))
+            if not dataset.skips_broken:
+                raise type(error)(f"{problem.place}: {problem.told}") from error
+            read = problem
+        yield index, read

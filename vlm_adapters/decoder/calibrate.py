@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from vlm_adapters.backbone import BackboneAdapter, BackboneInfo
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.head_grounder import extract_with_neutral, profile_maps, request_of
+from vlm_adapters.decoder.losses import cover_cells
 from vlm_adapters.decoder.phrase_maps import (
     Box,
     combine,
@@ -49,6 +49,9 @@ THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 LABEL_FREE_HEADS = 3
 """As many as Kang et al. take."""
 MOST_HEADS = 8
+RANKED_HEADS = 128
+"""So many of the best are named in the profile, those of which masks are made among them."""
+
 FOUND_IN_GREY = 0.05
 LOST = 0.05
 GREY = (128, 128, 128)
@@ -100,9 +103,10 @@ def calibrate(
         most: Heads of the profile at most; without masks, at most `LABEL_FREE_HEADS`.
     """
     if data.masks is None:
-        ranked = _rank_label_free(adapter, data.prompts, neutral)[: min(most, LABEL_FREE_HEADS)]
+        every, most = _rank_label_free(adapter, data.prompts, neutral), min(most, LABEL_FREE_HEADS)
     else:
-        ranked = _rank_by_masks(adapter, data, criterion, neutral)[:most]
+        every = _rank_by_masks(adapter, data, criterion, neutral)
+    ranked = every[:most]
     maps = [_chosen_maps(adapter, prompt, ranked, neutral) for prompt in data.prompts]
     threshold = HALF_HEIGHT
     if data.masks is not None:
@@ -117,6 +121,7 @@ def calibrate(
         seed=data.seed,
         neutral=neutral,
         heads=ranked,
+        others=every[len(ranked) : RANKED_HEADS],
         smoothing=SMOOTHING,
         threshold=threshold,
         least_prominence=_least_prominence(maps, grey, ranked),
@@ -219,9 +224,7 @@ def pool_masks(masks: NDArray[np.bool_], box: Box, shape: tuple[int, int]) -> Te
     Returns:
         `(P, h, w)` bool; all false where the object is outside the box.
     """
-    (height, width), (left, top, right, bottom) = masks.shape[1:], (round(side) for side in box)
-    framed = functional.pad(torch.from_numpy(masks).float(), (-left, right - width, -top, bottom - height))
-    cover = functional.adaptive_avg_pool2d(framed, shape)
+    cover = cover_cells(masks, box, shape)
     return (cover > 0) & (cover >= cover.amax(dim=(1, 2), keepdim=True).clamp(max=0.5))
 
 

@@ -98,26 +98,45 @@ class MaskLogits:
 
 
 def decode_masks(
-    features: PhraseFeatures,
+    features: Sequence[PhraseFeatures],
     decoder: UNet,
     refiner: SAMRefiner | UntrainedRefiner | None = None,
-    picture: EncodedPicture | None = None,
-) -> MaskLogits:
-    """Turn what was read of one picture into the logits of its phrases.
+    pictures: Sequence[EncodedPicture | None] = (),
+) -> list[MaskLogits]:
+    """Turn what was read of some pictures into the logits of their phrases; grids of one shape are decoded together.
 
     Args:
-        features: On the decoder's device.
+        features: Of every picture, on the decoder's device.
         decoder: The U-Net.
         refiner: Refines its masks; None leaves them coarse.
-        picture: As the refiner's model encoded it.
+        pictures: Each as the refiner's model encoded it.
 
     Raises:
-        DecoderError: The maps, the hidden states or the picture do not fit.
+        DecoderError: Maps, hidden states or pictures do not fit.
     """
-    coarse = decoder(features.maps)
-    refined = None
-    if refiner is not None:
-        if picture is None:
-            raise DecoderError("A refiner needs the picture as its model encoded it. Give SegmentAnything.encode(it).")
-        refined = refiner(picture, coarse, features.box, features.hidden or None)
-    return MaskLogits(features.maps, coarse, features.box, refined)
+    coarse = _coarse_logits(features, decoder)
+    if refiner is None:
+        return [MaskLogits(own.maps, logits, own.box, None) for own, logits in zip(features, coarse, strict=True)]
+    encoded = [picture for picture in pictures if picture is not None]
+    if len(encoded) != len(features):
+        raise DecoderError(
+            f"A refiner needs every picture as its model encoded it, and has {len(encoded)} of {len(features)}. "
+            "Give SegmentAnything.encode(picture) of each."
+        )
+    return [
+        MaskLogits(own.maps, logits, own.box, refiner(picture, logits, own.box, own.hidden or None))
+        for own, logits, picture in zip(features, coarse, encoded, strict=True)
+    ]
+
+
+def _coarse_logits(features: Sequence[PhraseFeatures], decoder: UNet) -> list[Tensor]:
+    """`(P, h', w')` of every picture."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, own in enumerate(features):
+        groups.setdefault(tuple(own.maps.shape[1:]), []).append(index)
+    found: dict[int, Tensor] = {}
+    for group in groups.values():
+        maps = [features[index].maps.float() for index in group]
+        together = decoder(torch.cat(maps)).split([len(own) for own in maps])
+        found |= dict(zip(group, together, strict=True))
+    return [found[index] for index in range(len(features))]

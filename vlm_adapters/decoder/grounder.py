@@ -162,13 +162,10 @@ class GroundedVLM(Grounder):
             pictures: The first pictures as the refiner's model encoded them, where that was done before.
         """
         place = next(self.decoder.parameters()).device
-        found = []
-        for index, (prompt, features) in enumerate(zip(prompts, self.features(prompts), strict=True)):
-            picture = None
-            if self.refiner is not None:
-                picture = pictures[index] if pictures else self.refiner.sam.encode(prompt.pictures[0])
-            found.append(decode_masks(features.to(place), self.decoder, self.refiner, picture))
-        return found
+        if self.refiner is not None and pictures is None:
+            pictures = [self.refiner.sam.encode(prompt.pictures[0]) for prompt in prompts]
+        features = [own.to(place) for own in self.features(prompts)]
+        return decode_masks(features, self.decoder, self.refiner, pictures or ())
 
     def features(self, prompts: Sequence[Prompt]) -> list[PhraseFeatures]:
         """Run the backbone: what the decoder reads of every prompt's first picture."""

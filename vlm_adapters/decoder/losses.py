@@ -1,16 +1,35 @@
 """What a decoder is trained on and judged by while it trains: losses and agreement of mask logits with masks.
 
-Every function takes logits of `K` masks, `(K, H, W)` or `(K, N)`, any real numbers, and targets of the same shape, bool
+Every loss takes logits of `K` masks, `(K, H, W)` or `(K, N)`, any real numbers, and targets of the same shape, bool
 or in [0, 1] (soft edges). It computes in float32, gives a scalar tensor, and raises `DecoderError` where the shapes
 differ or nothing is there. Source: F-LMM (arXiv 2406.05821).
 """
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from vlm_adapters.errors import DecoderError
+
+
+def cover_cells(masks: NDArray[np.bool_], box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
+    """How much of every cell of a grid the masks cover: targets of the size of coarse logits.
+
+    Args:
+        masks: `(P, H, W)`.
+        box: `(left, top, right, bottom)` that the grid covers, in pixels of the picture; taken to whole pixels.
+        size: Rows and columns of the grid.
+
+    Returns:
+        `(P, *size)` float32 in [0, 1]; 0 where the grid reaches beyond the picture.
+    """
+    (height, width), (left, top, right, bottom) = masks.shape[1:], (round(side) for side in box)
+    framed = functional.pad(torch.from_numpy(masks).float(), (-left, right - width, -top, bottom - height))
+    return functional.adaptive_avg_pool2d(framed, size)
 
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:

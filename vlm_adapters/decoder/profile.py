@@ -50,6 +50,7 @@ class HeadProfile(BaseModel):
         seed: Of the scenes; None for pictures of one's own.
         neutral: The sentence, in the place of the prompt's own, whose maps the phrases' maps are divided by.
         heads: At least one, best first.
+        others: The next best, of which no mask is made: a decoder can be trained on the maps of a few heads alone.
         smoothing: Of the maps: standard deviation of a Gaussian, in cells.
         threshold: A mask is where its map is above this height, between the map's median (0) and its peak (1).
         least_prominence: Where the map's peak stands out less (see `prominence`), nothing is found.
@@ -64,6 +65,7 @@ class HeadProfile(BaseModel):
     seed: int | None
     neutral: Annotated[str, Field(pattern=r"\S")]
     heads: Annotated[list[ProfileHead], Field(min_length=1)]
+    others: list[ProfileHead] = []
     smoothing: Annotated[float, Field(ge=0, le=10)]
     threshold: Annotated[float, Field(ge=0, lt=1)]
     least_prominence: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -112,7 +114,7 @@ class HeadProfile(BaseModel):
             )
         missing = [
             f"{head.layer}.{head.head}"
-            for head in self.heads
+            for head in (*self.heads, *self.others)
             if head.layer not in info.attention_layers or head.head >= info.num_heads
         ]
         if missing:

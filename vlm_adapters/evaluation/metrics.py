@@ -12,6 +12,14 @@ def mask_iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return int((found & truth).sum()) / union if union else 1.0
 
 
+def box_iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Intersection over union of the boxes around two masks `(H, W)` bool, in [0, 1]; two empty masks agree: 1.
+
+    A box reaches from the first to the last row and column that the mask has a pixel in, both included.
+    """
+    return mask_iou(_filled_box(found), _filled_box(truth))
+
+
 def boundary_f_score(found: NDArray[np.bool_], truth: NDArray[np.bool_], *, tolerance: int = 2) -> float:
     """How well the outlines of two masks agree: the harmonic mean of precision and recall of their outline pixels.
 
@@ -33,6 +41,14 @@ def boundary_f_score(found: NDArray[np.bool_], truth: NDArray[np.bool_], *, tole
     precision = float(_near(wanted, tolerance)[outline].mean())
     recall = float(_near(outline, tolerance)[wanted].mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _filled_box(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    box = np.zeros_like(mask)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size:
+        box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return box
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

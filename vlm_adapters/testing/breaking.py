@@ -30,8 +30,8 @@ def break_method(case: AdapterCase, name: str, around: Callable[..., Any]) -> Ad
     def spoil(adapter: Any) -> None:
         base = type(adapter)
 
-        def method(self: Any, *arguments: Any) -> Any:
-            return around(getattr(base, name).__get__(self), self, *arguments)
+        def method(self: Any, *arguments: Any, **options: Any) -> Any:
+            return around(getattr(base, name).__get__(self), self, *arguments, **options)
 
         adapter.__class__ = type(f"Broken{base.__name__}", (base,), {name: method})
 
@@ -40,7 +40,9 @@ def break_method(case: AdapterCase, name: str, around: Callable[..., Any]) -> Ad
 
 def break_result(case: AdapterCase, name: str, change: Callable[..., Any]) -> AdapterCase:
     """Give `change(result, *arguments)` instead of a method's result."""
-    return break_method(case, name, lambda method, _, *arguments: change(method(*arguments), *arguments))
+    return break_method(
+        case, name, lambda method, _, *arguments, **options: change(method(*arguments, **options), *arguments)
+    )
 
 
 def break_arguments(case: AdapterCase, name: str, change: Callable[..., tuple[Any, ...]]) -> AdapterCase:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids
+from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
-from vlm_adapters.testing.reference import ReferencePass
 from vlm_adapters.testing.support import (
+    by_phrase,
     cells,
     maps,
     prompt,
@@ -42,9 +39,8 @@ def check_mean_of_rows(case: AdapterCase) -> None:
     """`reduce="mean"`, the default, gives the mean of a phrase's rows."""
     adapter = case.load()
     inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
-    require_close(
-        maps(run(adapter, prompt())[1]), _by_phrase(inputs, rows, "mean"), 1e-6, "mean of rows (P, L, n, cell)"
-    )
+    expected = by_phrase(maps(rows), inputs.phrase_tokens[0], "mean")
+    require_close(maps(run(adapter, prompt())[1]), expected, 1e-6, "mean of rows (P, L, n, cell)")
 
 
 def check_max_of_rows(case: AdapterCase) -> None:
@@ -52,7 +48,8 @@ def check_max_of_rows(case: AdapterCase) -> None:
     adapter = case.load()
     inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
     found = maps(run(adapter, prompt(), GridRequest(reduce="max"))[1])
-    require_close(found, _by_phrase(inputs, rows, "max"), 1e-6, "max of rows (P, L, n, cell)")
+    expected = by_phrase(maps(rows), inputs.phrase_tokens[0], "max")
+    require_close(found, expected, 1e-6, "max of rows (P, L, n, cell)")
 
 
 def check_row_phrases(case: AdapterCase) -> None:
@@ -148,18 +145,5 @@ def _require_rows(case: AdapterCase, adapter: BackboneAdapter, *, earlier: int =
         layers = grids[0].layers
         require_equal(layers, tuple(sorted(shown.attention)), "layers of a request for all")
         tokens = torch.cat([torch.empty(0, dtype=torch.long), *inputs.phrase_tokens[index]]) - earlier
-        expected = _rows_of(shown, index, tokens, cells(grids))
+        expected = shown.rows(index, tokens, cells(grids))
         require_close(maps(grids), expected, 1e-5, f"rows (R, L, n, cell) of prompt {index}")
-
-
-def _rows_of(shown: ReferencePass, index: int, rows: Tensor, columns: Tensor) -> Tensor:
-    """`(R, L, n, C)` of the full attention of sequence `index`."""
-    return torch.stack(
-        [shown.attention[layer][index][:, rows][..., columns] for layer in sorted(shown.attention)]
-    ).permute(2, 0, 1, 3)
-
-
-def _by_phrase(inputs: BackboneInputs, rows: Sequence[Grids], reduce: str) -> Tensor:
-    """`(P, L, n, C)` from the rows `(R, L, n, C)` of all phrases, one after the other."""
-    parts = maps(rows).split([len(tokens) for tokens in inputs.phrase_tokens[0]])
-    return torch.stack([part.mean(0) if reduce == "mean" else part.amax(0) for part in parts])

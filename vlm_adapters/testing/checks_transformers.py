@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs
+from vlm_adapters.backbone import BackboneInputs
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
-from vlm_adapters.testing.support import CheckSkipped, cells, maps, prompt, require_close, require_identical
+from vlm_adapters.testing.support import (
+    cells,
+    continued,
+    maps,
+    prompt,
+    require_close,
+    require_identical,
+    transformers_model_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +35,7 @@ def check_capture_changes_no_logits(case: AdapterCase) -> None:
     from vlm_adapters.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
-    model = _model_of(adapter)
+    model = transformers_model_of(adapter)
     inputs = adapter.preprocess([prompt()])
     before = _logits(model, inputs)
     grids = adapter.extract(inputs, GridRequest())[0]
@@ -44,7 +52,7 @@ def check_generation_equals_one_pass(case: AdapterCase) -> None:
     from vlm_adapters.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
-    model = _model_of(adapter)
+    model = transformers_model_of(adapter)
     question = Prompt(prompt().messages[:1])
     inputs = adapter.preprocess([question])
     columns = torch.cat([grid.tokens.flatten() for grid in adapter.locate_image_tokens(inputs)[0]])
@@ -60,33 +68,18 @@ def check_generation_equals_one_pass(case: AdapterCase) -> None:
         generate = cast("Callable[..., Tensor]", model.generate)
         sequence = generate(**inputs.tensors, max_new_tokens=_NEW_TOKENS, min_new_tokens=_NEW_TOKENS, do_sample=False)
     found = torch.stack([recorder.maps[layer][0] for layer in adapter.info.attention_layers], dim=1)
-    whole = _continued(inputs, sequence[:, -_NEW_TOKENS:], rows)
+    whole = _with_rows(inputs, sequence[:, -_NEW_TOKENS:], rows)
     expected = maps(adapter.extract(whole, GridRequest(reduce="none"))[0])
     require_close(found, expected, 1e-5, "rows captured during generation (R, L, n, cell), against one pass")
 
 
-def _continued(inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:
+def _with_rows(inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:
     """The inputs with the new tokens `(1, T)` at their end, and the given rows as the tokens of one phrase."""
-    tensors = dict(inputs.tensors)
-    shape = inputs.tensors["input_ids"].shape
-    for name, tensor in inputs.tensors.items():
-        if tensor.shape == shape:
-            added = new if name == "input_ids" else torch.full_like(new, int(name == "attention_mask"))
-            tensors[name] = torch.cat([tensor, added.to(tensor.dtype)], dim=1)
     words = inputs.prompts[0].text
     asked = Prompt.chat(inputs.prompts[0].messages, [(0, len(words))])
-    return replace(inputs, prompts=(asked,), tensors=tensors, phrase_tokens=((rows,),))
+    return replace(inputs, prompts=(asked,), tensors=continued(inputs, new), phrase_tokens=((rows,),))
 
 
 def _logits(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:
     with torch.no_grad():
         return cast("Tensor", model(**inputs.tensors, use_cache=False).logits)
-
-
-def _model_of(adapter: BackboneAdapter) -> PreTrainedModel:
-    from transformers import PreTrainedModel  # noqa: PLC0415 (heavy)
-
-    model = getattr(adapter, "model", None)
-    if not isinstance(model, PreTrainedModel):
-        raise CheckSkipped(f"{type(adapter).__name__} has no transformers model `model`")
-    return model

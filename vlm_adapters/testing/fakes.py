@@ -132,7 +132,7 @@ class FakeAdapter:
             rows = [positions - 1 for positions in rows]
             if any(bool((positions < 0).any()) for positions in rows):
                 raise RequestError('align="predictor" has no row for the first token of a sequence.')
-        with torch.no_grad():
+        with torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()):
             output = cast("FakePass", self.model(**inputs.tensors, wanted=rows))
         found = []
         for b, of_prompt in enumerate(self.locate_image_tokens(inputs)):
@@ -183,8 +183,7 @@ class FakeReference:
         """See `Reference`."""
         fake = cast("FakeAdapter", adapter)
         batch, length = inputs.tensors["input_ids"].shape
-        with torch.no_grad():
-            output = fake.model(**inputs.tensors, wanted=[torch.arange(length)] * batch)
+        output = fake.model(**inputs.tensors, wanted=[torch.arange(length)] * batch)
         return ReferencePass({layer: torch.stack(rows) for layer, rows in output.rows.items()}, output.states)
 
     def image_positions(self, adapter: BackboneAdapter, inputs: BackboneInputs) -> Tensor:  # noqa: ARG002 (the protocol's)

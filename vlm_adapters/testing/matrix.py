@@ -14,25 +14,31 @@ _BY_CHECK = {
     "check_precisions_agree": "bfloat16",
     "check_generation_equals_one_pass": "KV cache",
     "check_control_tokens_are_text": "hostile text",
+    "check_frame_of_coordinates": "points",
 }
 _BY_MODULE = {
     "checks_geometry": "cells in place",
     "checks_attention": "exact rows",
     "checks_hidden": "hidden states",
+    "checks_gradient": "gradient",
     "checks_batch": "batches",
     "checks_protocol": "protocol",
     "checks_conduct": "model untouched",
     "checks_transformers": "model untouched",
+    "checks_abilities": "answers",
 }
 CAPABILITIES = (
     "cells in place",
     "exact rows",
     "hidden states",
+    "gradient",
     "batches",
     "several pictures",
     "KV cache",
     "bfloat16",
     "hostile text",
+    "answers",
+    "points",
     "model untouched",
     "protocol",
 )

@@ -27,12 +27,20 @@ class ReferencePass:
     attention: Mapping[int, Tensor]
     hidden: Mapping[int, Tensor]
 
+    def rows(self, index: int, positions: Tensor, columns: Tensor) -> Tensor:
+        """`(R, L, n, C)`: rows of sequence `index` at `positions (R,)`, and of them the `columns (C,)`."""
+        layers = [self.attention[layer][index][:, positions][..., columns] for layer in sorted(self.attention)]
+        return torch.stack(layers).permute(2, 0, 1, 3)
+
 
 class Reference(Protocol):
     """What the checks must know of a model, got without the adapter's own methods."""
 
     def run(self, adapter: BackboneAdapter, inputs: BackboneInputs) -> ReferencePass:
-        """Run the model once, its own plain way. The adapter was loaded with the eager kernel in float32."""
+        """Run the model once, its own plain way: gradient flows into the parameters that require it.
+
+        The adapter was loaded with the eager kernel in float32.
+        """
         ...
 
     def image_positions(self, adapter: BackboneAdapter, inputs: BackboneInputs) -> Tensor:
@@ -71,8 +79,7 @@ class TransformersReference:
             m.register_forward_hook(keep) for m in model.modules() if isinstance(getattr(m, "layer_idx", None), int)
         ]
         try:
-            with torch.no_grad():
-                output = model(**inputs.tensors, output_hidden_states=True, use_cache=False)
+            output = model(**inputs.tensors, output_hidden_states=True, use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()

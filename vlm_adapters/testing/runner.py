@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vlm_adapters.testing import (
+    checks_abilities,
     checks_attention,
     checks_batch,
     checks_conduct,
     checks_geometry,
+    checks_gradient,
     checks_hidden,
     checks_protocol,
     checks_transformers,
@@ -60,6 +62,10 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_hidden.check_phrase_hidden,
     checks_hidden.check_chosen_hidden_layers,
     checks_hidden.check_chosen_phrase_hidden_layers,
+    checks_gradient.check_gradient_of_rows,
+    checks_gradient.check_gradient_of_hidden_states,
+    checks_gradient.check_gradient_only_where_asked,
+    checks_gradient.check_gradient_keeps_the_mode,
     checks_batch.check_left_padded_batch_equals_samples,
     checks_batch.check_right_padded_batch_equals_samples,
     checks_batch.check_batch_keeps_its_order,
@@ -75,6 +81,10 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_conduct.check_spawned_process,
     checks_transformers.check_capture_changes_no_logits,
     checks_transformers.check_generation_equals_one_pass,
+    checks_abilities.check_answer_is_the_likeliest,
+    checks_abilities.check_answering_changes_nothing,
+    checks_abilities.check_only_a_user_is_answered,
+    checks_abilities.check_frame_of_coordinates,
 )
 """Every check, in the order of a report. Each tests one behaviour and raises AssertionError or CheckSkipped."""
 

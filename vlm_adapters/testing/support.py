@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unittest
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids
 from vlm_adapters.prompt import Message, Prompt
 from vlm_adapters.request import GridRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TEXT = "a red circle , a blue star and a green square at the top left"
 PHRASES = ("a red circle", "blue star")
@@ -126,6 +130,14 @@ def hidden(grids: Sequence[Grids]) -> Tensor:
     return torch.cat([grid.hidden.flatten(-2) for grid in grids], dim=-1)
 
 
+def by_phrase(rows: Tensor, phrase_tokens: Sequence[Tensor], reduce: str) -> Tensor:
+    """`(P, L, n, C)` from the rows `(R, L, n, C)` of all phrases, one after the other; with `"none"` the rows."""
+    if reduce == "none" or not phrase_tokens:
+        return rows
+    parts = rows.split([len(tokens) for tokens in phrase_tokens])
+    return torch.stack([part.mean(0) if reduce == "mean" else part.amax(0) for part in parts])
+
+
 def module_of(adapter: BackboneAdapter) -> nn.Module:
     """The torch module behind an adapter.
 
@@ -136,3 +148,28 @@ def module_of(adapter: BackboneAdapter) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise CheckSkipped(f"{type(adapter).__name__} has no torch module `model`")
     return module
+
+
+def transformers_model_of(adapter: BackboneAdapter) -> PreTrainedModel:
+    """The transformers model behind an adapter.
+
+    Raises:
+        CheckSkipped: There is none.
+    """
+    from transformers import PreTrainedModel  # noqa: PLC0415 (heavy)
+
+    model = getattr(adapter, "model", None)
+    if not isinstance(model, PreTrainedModel):
+        raise CheckSkipped(f"{type(adapter).__name__} has no transformers model `model`")
+    return model
+
+
+def continued(inputs: BackboneInputs, new: Tensor) -> dict[str, Tensor]:
+    """Tensors of the inputs of one prompt with the new tokens `(1, T)` at their end."""
+    tensors = dict(inputs.tensors)
+    shape = inputs.tensors["input_ids"].shape
+    for name, tensor in inputs.tensors.items():
+        if tensor.shape == shape:
+            added = new if name == "input_ids" else torch.full_like(new, int(name == "attention_mask"))
+            tensors[name] = torch.cat([tensor, added.to(tensor.dtype)], dim=1)
+    return tensors

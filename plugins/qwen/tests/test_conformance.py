@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,12 +12,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from vlm_adapters.abilities import Box, CoordinateFrame
 from vlm_adapters.backbone import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.prompt import Prompt
 from vlm_adapters.request import GridRequest
-from vlm_adapters.testing import ALL_CHECKS, AdapterCase, Check, check_text_moves_no_picture, parametrize_with_checks
+from vlm_adapters.testing import (
+    ALL_CHECKS,
+    AdapterCase,
+    Check,
+    CheckSkipped,
+    check_text_moves_no_picture,
+    checks_abilities,
+    parametrize_with_checks,
+)
 from vlm_adapters.testing.breaking import break_arguments, break_loaded, break_method, break_result
-from vlm_adapters_qwen.case import QWEN2_5_VL, qwen_grids
+from vlm_adapters_qwen.case import QWEN2_5_VL, QWEN2_VL, QWEN3_5, qwen_grids
 from vlm_adapters_qwen.tiny import SPECIAL_TOKENS, qwen2_5_vl
 
 CHECKS = {check.__name__: check for check in ALL_CHECKS}
@@ -32,6 +44,7 @@ def test_conformance(case: AdapterCase, check: Check) -> None:
 def test_rows_with_other_groups_of_key_heads(heads: int) -> None:
     case = replace(QWEN2_5_VL, load=partial(qwen2_5_vl, key_value_heads=heads))
     CHECKS["check_rows_equal_eager"](case)
+    CHECKS["check_gradient_of_rows"](case)
     CHECKS["check_generation_equals_one_pass"](case)
 
 
@@ -67,6 +80,90 @@ def square(method: Extract, _: object, inputs: BackboneInputs, request: GridRequ
     return method(inputs, request)
 
 
+def half_detached(method: Extract, _: object, inputs: BackboneInputs, request: GridRequest) -> list[list[Grids]]:
+    return [
+        [replace(grids, attention=(grids.attention + grids.attention.detach()) / 2) for grids in of_prompt]
+        for of_prompt in method(inputs, request)
+    ]
+
+
+def as_the_checkpoint_likes(_: object, adapter: Any, prompt: Prompt, max_new_tokens: int = 256) -> str:
+    """Generation with the settings that the checkpoint brings, sampling or not."""
+    tensors = adapter.preprocess([prompt]).tensors
+    ids = adapter.model.generate(**tensors, max_new_tokens=max_new_tokens)
+    answer: str = adapter.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)
+    return answer
+
+
+def answer_anyone(generate: Callable[..., str], _: object, prompt: Prompt, max_new_tokens: int = 256) -> str:
+    return generate(Prompt(prompt.messages[:1]), max_new_tokens)
+
+
+def answer_longer(generate: Callable[..., str], _: object, prompt: Prompt, max_new_tokens: int = 256) -> str:
+    return generate(prompt, max_new_tokens + 1)
+
+
+def answer_and(change: Callable[[Any], object]) -> Callable[..., str]:
+    def answer(generate: Callable[..., str], adapter: Any, prompt: Prompt, max_new_tokens: int = 256) -> str:
+        change(adapter.model)
+        return generate(prompt, max_new_tokens)
+
+    return answer
+
+
+def louder(model: Any) -> None:
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+
+
+def frames(change: Callable[[CoordinateFrame, tuple[int, int]], object]) -> AdapterCase:
+    return break_result(QWEN2_5_VL, "coordinate_frame", change)
+
+
+class NoWayBack(CoordinateFrame):
+    """Whole numbers only, on the way to the frame."""
+
+    def from_picture(self, box: Box, size: tuple[int, int]) -> Box:
+        left, top, right, bottom = map(round, super().from_picture(box, size))
+        return left, top, right, bottom
+
+
+COUNT = itertools.count(1)
+BROKEN_ABILITIES = [
+    ("check_answer_is_the_likeliest", "settings", break_method(QWEN2_5_VL, "generate", as_the_checkpoint_likes)),
+    ("check_answer_is_the_likeliest", "longer", break_method(QWEN2_5_VL, "generate", answer_longer)),
+    ("check_answer_is_the_likeliest", "reversed", break_result(QWEN2_5_VL, "generate", lambda told, *_: told[::-1])),
+    ("check_answering_changes_nothing", "mode", break_method(QWEN2_5_VL, "generate", answer_and(nn.Module.train))),
+    ("check_answering_changes_nothing", "weights", break_method(QWEN2_5_VL, "generate", answer_and(louder))),
+    (
+        "check_answering_changes_nothing",
+        "unlike answers",
+        break_result(QWEN2_5_VL, "generate", lambda told, *_: f"{told} {next(COUNT)}"),
+    ),
+    ("check_only_a_user_is_answered", "anyone", break_method(QWEN2_5_VL, "generate", answer_anyone)),
+    ("check_frame_of_coordinates", "numbers", frames(lambda frame, _: (frame.width, frame.height))),
+    ("check_frame_of_coordinates", "some sizes", frames(lambda frame, size: frame if size[0] % 2 else None)),
+    ("check_frame_of_coordinates", "unlike frames", frames(lambda *_: CoordinateFrame(next(COUNT), 1))),
+    ("check_frame_of_coordinates", "rounded", frames(lambda *_: NoWayBack(10, 10))),
+]
+
+
+@pytest.mark.parametrize(("check", "case"), [pytest.param(c, of, id=f"{c}: {how}") for c, how, of in BROKEN_ABILITIES])
+def test_check_fails_on_broken_ability(check: str, case: AdapterCase) -> None:
+    with pytest.raises(AssertionError, match="expected"):
+        CHECKS[check](case)
+
+
+def test_every_check_of_abilities_is_shown_to_fail() -> None:
+    assert {check for check, _, _ in BROKEN_ABILITIES} == {name for name in CHECKS if hasattr(checks_abilities, name)}
+
+
+@pytest.mark.parametrize("case", [QWEN2_VL, QWEN3_5])
+def test_a_model_that_is_not_known_to_point_is_not_checked_for_it(case: AdapterCase) -> None:
+    with pytest.raises(CheckSkipped, match="its model is not known to point"):
+        CHECKS["check_frame_of_coordinates"](case)
+
+
 @pytest.mark.parametrize(
     ("check", "case"),
     [
@@ -75,6 +172,7 @@ def square(method: Extract, _: object, inputs: BackboneInputs, request: GridRequ
         pytest.param(
             "check_generation_equals_one_pass", break_arguments(QWEN2_5_VL, "extract", next_rows), id="row too early"
         ),
+        pytest.param("check_gradient_of_rows", break_method(QWEN2_5_VL, "extract", half_detached), id="half of it"),
         pytest.param("check_nothing_square", break_method(QWEN2_5_VL, "extract", square), id="all rows"),
         pytest.param(
             "check_stays_in_eval_mode", break_loaded(QWEN2_5_VL, lambda adapter: adapter.model.train()), id="training"

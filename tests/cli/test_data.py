@@ -1,0 +1,124 @@
+"""`adapters data check` and `adapters data convert`, as a stranger runs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlm_adapters.cli import main
+from vlm_adapters.data.folder import Folder
+
+
+def adapters(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["adapters", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Four scenes in the plain form."""
+    assert adapters(monkeypatch, "data", "convert", "scenes:count=4,seed=7", "--out", str(tmp_path / "set")) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'set'}: 4 samples, 0 left out\n"
+    return tmp_path / "set"
+
+
+def break_it(folder: Path) -> None:
+    """Break the mask of the first line, the second line, and the picture of the third."""
+    file = folder / "samples.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    first = json.loads(lines[0])
+    first["phrases"][0]["mask"]["counts"] = "0"
+    file.write_text("\n".join([json.dumps(first), "{", *lines[2:]]) + "\n", encoding="utf-8")
+    (folder / "pictures" / "000002.png").unlink()
+
+
+def test_a_sound_set_is_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters(monkeypatch, "data", "check", str(folder)) == 0
+    phrases = sum(len(sample.phrases) for sample in Folder(folder))
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert told == [
+        [f"folder:path={folder}"],
+        [],
+        ["What", "it", "holds"],
+        ["samples", "4"],
+        ["pictures", "4"],
+        ["phrases", str(phrases)],
+        ["empty", "masks", "0"],
+        ["problems", "0"],
+    ]
+
+
+def test_a_broken_set_is_told_by_file_and_line_and_is_exit_code_1(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_it(folder)
+    assert adapters(monkeypatch, "data", "check", str(folder)) == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line]
+    begins = ("2: Invalid JSON", "1: The mask of 'a yellow star with a black dot' is broken: ", "3: The picture '")
+    for line, begin in zip(told, begins, strict=True):
+        assert line.startswith(f"{folder}/samples.jsonl:{begin}")
+
+
+def test_json_holds_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    break_it(folder)
+    assert adapters(monkeypatch, "data", "check", str(folder), "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [problem["place"] for problem in told.pop("problems")] == [
+        f"{folder}/samples.jsonl:{line}" for line in (2, 1, 3)
+    ]
+    phrases = len(Folder(folder)[2].phrases)
+    assert told == {
+        "source": f"folder:path={folder}",
+        "samples": 1,
+        "pictures": 1,
+        "phrases": phrases,
+        "empty_masks": 0,
+        "tags": {},
+    }
+
+
+def test_convert_writes_what_can_be_used_if_asked_and_tells_the_rest(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_it(folder)
+    out = tmp_path / "out"
+    assert adapters(monkeypatch, "data", "convert", f"folder:path={folder},broken=skip", "--out", str(out)) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{out}: 1 samples, 3 left out\n"
+    assert [line.partition("samples.jsonl:")[2][:1] for line in told.err.splitlines()] == ["2", "1", "3"]
+    assert [sample.id for sample in Folder(out)] == ["scene-7-3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["check", "scnes:count=4"], "Did you mean 'scenes'?"),
+        (["check", "nowhere"], "There is no data set 'nowhere'"),
+        (["convert", "FOLDER", "--out", "FOLDER"], "is there and not an empty folder. Give another place."),
+        (["convert", "BROKEN", "--out", "new"], "samples.jsonl:2: Invalid JSON"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(
+    arguments: list[str],
+    told: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "BROKEN" in arguments:
+        break_it(folder)
+    named = [str(folder) if argument in ("FOLDER", "BROKEN") else argument for argument in arguments]
+    assert adapters(monkeypatch, "data", *named) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert told in error
+    assert len(error.strip().splitlines()) == 1
+    assert not Path("new").exists()

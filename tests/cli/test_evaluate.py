@@ -1,0 +1,185 @@
+"""`adapters evaluate` on the embedded model: its files, its words, and how mistakes are told."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlm_adapters.cli import gallery, main
+from vlm_adapters.coco import decode_rle
+from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.evaluation.record import Record, read_records
+from vlm_adapters.evaluation.summary import summarise
+
+TINY = "tiny-qwen2_5_vl"
+SCENES = f"scenes:count=5,seed={HELD_OUT_SEED}"
+
+
+def adapters(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["adapters", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(out)]
+        assert adapters(patch, *arguments, "--device", "cpu") == 0
+    return out
+
+
+def test_the_numbers_of_the_card_are_those_of_the_records(ran: Path) -> None:
+    card = json.loads((ran / "card.json").read_text(encoding="utf-8"))
+    records = read_records(ran / "records.jsonl")
+    assert card["phrases"] == len(records) == sum(len(scene.phrases) for scene in Scenes(5, seed=HELD_OUT_SEED))
+    computed = {number.metric: number.value for number in summarise(records)}
+    assert {number["metric"]: number["value"] for number in card["numbers"]} == computed
+    assert card["pins"]["data"] == f"{SCENES},first=0"
+    assert not [path for path in ran.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_the_records_are_those_of_the_masks_and_of_the_truth(ran: Path) -> None:
+    scenes = Scenes(5, seed=HELD_OUT_SEED)
+    ious = []
+    for record in read_records(ran / "records.jsonl"):
+        found = decode_rle({"size": list(record.size), "counts": record.final.counts})
+        ious.append(mask_iou(found, scenes[record.index].masks[record.phrase]))
+        assert record.final.iou == ious[-1]
+        assert record.words == scenes[record.index].phrases[record.phrase].text
+    assert np.mean(ious) > 0.7
+
+
+class Images(HTMLParser):
+    """Collects the pictures of a page, and checks that what is opened is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag != "script"
+        if tag == "img":
+            self.sources.append(str(dict(attrs)["src"]))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_the_gallery_shows_the_best_the_worst_and_random_cases(ran: Path) -> None:
+    page = Images()
+    page.feed((ran / "gallery.html").read_text(encoding="utf-8"))
+    assert len(page.sources) == 3 * 8 * 3
+    assert [kind for kind in page.texts if kind in ("Best", "Worst", "Random")] == ["Best", "Worst", "Random"]
+    for source in page.sources:
+        with Image.open(ran / source) as picture:
+            assert max(picture.size) <= gallery.SIDE
+    ranked = sorted(read_records(ran / "records.jsonl"), key=lambda record: record.final.iou)
+    titles = [text for text in page.texts if re.fullmatch(r".*: \d\.\d\d", text)]
+    assert titles[0] == f"{ranked[-1].words}: {ranked[-1].final.iou:.2f}"
+    assert titles[8] == f"{ranked[0].words}: {ranked[0].final.iou:.2f}"
+
+
+def test_words_are_shown_as_they_are_written(ran: Path) -> None:
+    record = read_records(ran / "records.jsonl")[0]
+    words = '<b>&"x"'
+    strange = Record(**{**vars(record), "words": words, "prompt": f"see {words}!", "span": (4, 11)})
+    article = gallery._article(strange, {"a.png": "picture"})  # noqa: SLF001 - what is in the page
+    assert "<b>" not in article
+    assert "see <mark>&lt;b&gt;&amp;&quot;x&quot;</mark>!" in article
+
+
+def test_a_found_mask_is_drawn_where_it_is(ran: Path) -> None:
+    record = max(read_records(ran / "records.jsonl"), key=lambda record: record.final.iou)
+    truth = Scenes(5, seed=HELD_OUT_SEED)[record.index].masks[record.phrase]
+    with Image.open(ran / "gallery" / "best_00_truth.png") as picture:
+        pixels = np.asarray(picture.resize((truth.shape[1], truth.shape[0]))).astype(int)
+    coloured = np.ptp(pixels, axis=2) > 20
+    assert mask_iou(coloured, truth) > 0.95
+
+
+def test_a_second_run_finds_everything_done(
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (ran / "records.jsonl").read_bytes(), (ran / "parts" / "part-000.jsonl").read_bytes()
+    arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(ran), "--device", "cpu"]
+    assert adapters(monkeypatch, *arguments, "--json", "--seed", "3") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == json.loads((ran / "card.json").read_text(encoding="utf-8"))
+    assert "5/5" in told.err
+    assert ((ran / "records.jsonl").read_bytes(), (ran / "parts" / "part-000.jsonl").read_bytes()) == before
+
+
+def test_what_is_printed_says_what_ran_and_where_the_files_are(
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(ran), "--device", "cpu"]
+    assert adapters(monkeypatch, *arguments) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("method: decoder, trained on qwen2_5_vl\npacked, 5 samples, 5 pictures, ")
+    assert re.search(r"mIoU +0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", told)
+    assert str(ran / "gallery.html") in told
+
+
+def test_a_run_with_other_arguments_is_told_in_what_it_differs(
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", TINY, SCENES, "--protocol", "isolated", "--batch", "2", "--out", str(ran)]
+    assert adapters(monkeypatch, *arguments, "--device", "cpu") == 1
+    error = capsys.readouterr().err
+    assert "is of another run: protocol: 'packed' there, 'isolated' here. Give another --out" in error.splitlines()[-1]
+
+
+def test_the_words_alone_are_evaluated_by_heads_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", TINY, "scenes:count=1,seed=4", "--protocol", "isolated", "--method", "heads", "--json"]
+    assert adapters(monkeypatch, *arguments, "--out", str(tmp_path), "--device", "cpu") == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["pins"]["method"].startswith("heads, without training")
+    assert "heads.json" in card["pins"]["sha256"]
+    assert {record.prompt for record in read_records(tmp_path / "records.jsonl")} == {
+        phrase.text for phrase in Scenes(1, seed=4)[0].phrases
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([TINY, SCENES], "Missing option '--protocol'"),
+        ([TINY, SCENES, "--protocol", "loose"], "Unknown protocol 'loose'. Use one of isolated, packed."),
+        ([TINY, SCENES, "--protocol", "packed", "--sentences", "first"], "has one text for a sample"),
+        ([TINY, "scenes:number=5", "--protocol", "packed"], "has no key 'number'"),
+        (["nowhere", SCENES, "--protocol", "packed"], "No checkpoint 'nowhere'"),
+        ([TINY, SCENES, "--protocol", "packed", "--sam", "nowhere.pth"], "There is no file 'nowhere.pth'"),
+        ([TINY, SCENES, "--protocol", "packed", "--method", "magic"], "Unknown method 'magic'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert adapters(monkeypatch, "evaluate", *arguments, "--out", str(tmp_path / "out")) == 1
+    *before, error = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: ")
+    assert told in error
+    assert not [line for line in before if "Loading weights" not in line]
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,113 @@
+"""`adapters plan`, `adapters cache build` and `adapters train`, over the fake backbone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlm_adapters.cli import main
+from vlm_adapters.testing.fakes import FakeAdapter
+from vlm_adapters.training import sources
+from vlm_adapters.training.recipe import recipe_names
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def adapters(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line in this process; its exit code."""
+    monkeypatch.setattr(sources, "load_adapter", lambda *_, **__: FakeAdapter())
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["adapters", *arguments])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "mine.yaml"
+    content = {
+        "model": "fake",
+        "device": "cpu",
+        "train": ["scenes:count=4,seed=3"],
+        "validation": "scenes:count=2,seed=6",
+        "cache": str(tmp_path / "cache"),
+        "decoder": {"base_width": 2, "depth": 2, "canvas": 16},
+        "epochs": 2,
+        "batch": 2,
+    }
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_a_plan_tells_what_the_cache_then_takes(
+    adapters: Run, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters("plan", recipe, "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "cache").exists()
+    assert adapters("cache", "build", recipe, "--json") == 0
+    built = json.loads(capsys.readouterr().out)
+    assert [one["folder"] for one in planned] == [one["folder"] for one in built]
+    assert [one["samples"] for one in planned] == [one["samples"] for one in built] == [4, 2]
+    for plan, cache in zip(planned, built, strict=True):
+        assert plan["bytes"] == pytest.approx(cache["bytes"], rel=0.1)
+        assert plan["seconds"] > 0
+    assert adapters("plan", recipe) == 0
+    assert capsys.readouterr().out.count("there already") == 2
+
+
+def test_a_recipe_is_trained_and_the_next_command_is_told(
+    adapters: Run, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert adapters("train", recipe, "epochs=3", "--out", str(out)) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith(f"6 steps, kept in {out}\nbest validation: mean IoU 0.")
+    assert f"adapters ground PICTURE TEXT --model {out}/best" in told.out
+    assert "training: 6 of 6 steps, loss " in told.err
+    assert "cache of scenes:count=4,seed=3,first=0: 4 of 4 samples" in told.err
+    assert adapters("train", recipe, "epochs=3", "--out", str(out), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 6
+
+
+def test_the_recipes_of_the_library_are_listed(adapters: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapters("train", "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipe_names())
+    assert adapters("train", "--list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == recipe_names()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train"], "Name a recipe: one of flmm_deepseek_vl,"),
+        (["train", "nothing"], "There is no recipe 'nothing'"),
+        (["train", "scenes", "epoch=2"], "Did you mean 'epochs'?"),
+        (["train", "scenes", "train=['scenes:count=x']"], "count"),
+        (
+            ["cache", "build", "scenes", "cache=null"],
+            "has no cache to build. Give it a folder: cache=FOLDER.",
+        ),
+        (["plan", "scenes", "heads=nowhere.json"], "No head profile can be read from nowhere.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(
+    adapters: Run, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters(*arguments) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1

@@ -1,0 +1,72 @@
+"""A recipe over the fake backbone and a few scenes, and the loader that gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vlm_adapters.data.opening import open_dataset
+from vlm_adapters.decoder.features import FeatureRequest
+from vlm_adapters.testing.fakes import FakeAdapter
+from vlm_adapters.training import sources
+from vlm_adapters.training.extracted import LiveSamples
+from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.training.recipe import Recipe
+
+Live = Callable[..., LiveSamples]
+Recipes = Callable[..., Recipe]
+
+
+class CountingAdapter(FakeAdapter):
+    """Counts the prompts that it extracted."""
+
+    extracted = 0
+
+    def extract(self, inputs: Any, request: Any) -> Any:
+        type(self).extracted += len(inputs.prompts)
+        return super().extract(inputs, request)
+
+
+@pytest.fixture
+def adapter(monkeypatch: pytest.MonkeyPatch) -> CountingAdapter:
+    """The backbone that recipes of the model `fake` load."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(CountingAdapter, "extracted", 0)
+    built = CountingAdapter()
+    monkeypatch.setattr(sources, "load_adapter", lambda *_, **__: built)
+    return built
+
+
+@pytest.fixture
+def live(adapter: CountingAdapter) -> Live:
+    def build(data: str = "scenes:count=5,seed=3", *, hidden: bool = False) -> LiveSamples:
+        plan = FeaturePlan.of(adapter, data, FeatureRequest(hidden=hidden))
+        return LiveSamples(adapter, open_dataset(data), plan)
+
+    return build
+
+
+@pytest.fixture
+def recipe(adapter: CountingAdapter, tmp_path: Path) -> Recipes:
+    del adapter
+
+    def build(**changes: Any) -> Recipe:
+        content: dict[str, Any] = {
+            "model": "fake",
+            "device": "cpu",
+            "train": ["scenes:count=7,seed=3"],
+            "validation": "scenes:count=3,seed=6",
+            "cache": str(tmp_path / "cache"),
+            "decoder": {"base_width": 2, "depth": 2, "canvas": 16},
+            "epochs": 2,
+            "batch": 3,
+            "learning_rate": 0.01,
+            "pictures": 2,
+        }
+        return Recipe.model_validate(content | changes)
+
+    return build

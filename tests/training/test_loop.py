@@ -1,0 +1,318 @@
+"""The loop: what it learns from, how it goes on, and that many processes do what one does."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.decoder.calibrate import CalibrationSet, calibrate
+from vlm_adapters.decoder.grounder import GroundedVLM
+from vlm_adapters.decoder.losses import dice_loss, mask_loss
+from vlm_adapters.decoder.sam import SegmentAnything
+from vlm_adapters.decoder.unet import UNet, UNetConfig
+from vlm_adapters.errors import RecipeError
+from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.testing.fakes import FakeAdapter
+from vlm_adapters.training import sources
+from vlm_adapters.training.checkpoint import checkpoints
+from vlm_adapters.training.extracted import LiveSamples
+from vlm_adapters.training.log import read_log
+from vlm_adapters.training.loop import Step, rate_at, train
+from vlm_adapters.training.recipe import Recipe
+from vlm_adapters.training.sources import Sources
+from vlm_adapters.training.trainee import Trainee
+
+Recipes = Callable[..., Recipe]
+Live = Callable[..., LiveSamples]
+
+
+def losses(out: Path) -> list[float]:
+    return [told["loss"] for told in read_log(out) if "loss" in told]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoints(out)[-1] / "model.safetensors")
+
+
+def test_the_loss_goes_down_and_the_best_decoder_can_ground(recipe: Recipes, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    state = train(recipe(epochs=8), out)
+    told = losses(out)
+    assert len(told) == state.step == 24  # 7 samples in batches of 3, 8 times
+    assert np.mean(told[-3:]) < 0.9 * np.mean(told[:3])
+    vlm = GroundedVLM.from_pretrained(out / "best", adapter=FakeAdapter())
+    assert vlm.ground(Image.new("RGB", (64, 64)), "a red circle", ["a red circle"]).phrases[0].mask.shape == (64, 64)
+
+
+def test_the_validation_is_the_mean_iou_of_the_saved_decoder(recipe: Recipes, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    state = train(recipe(epochs=3), out)
+    vlm = GroundedVLM.from_pretrained(out / "best", adapter=FakeAdapter())
+    opened = Sources(recipe()).validation()
+    assert opened is not None
+    ious = [
+        mask_iou(found.mask, mask)
+        for sample in opened[1]
+        for found, mask in zip(vlm.ground_all([sample.prompt])[0].phrases, sample.masks, strict=True)
+    ]
+    assert state.best_iou == pytest.approx(np.mean(ious), abs=2e-3)  # the cache keeps maps in half precision
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(recipe: Recipes, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(recipe(), whole)
+
+    def stop(step: Step) -> None:
+        if step.number == 4:  # in the middle of an epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    state = train(recipe(), broken, report=stop)
+    assert 4 <= state.step < 6
+    train(recipe(), broken)
+    assert losses(broken) == losses(whole)
+    assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(broken).items())
+    moments = [load_file(checkpoints(out)[-1] / "optimizer.safetensors") for out in (whole, broken)]
+    assert all(torch.equal(tensor, moments[1][name]) for name, tensor in moments[0].items())
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: Recipes, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(step: Step) -> None:
+        if step.number == 5:
+            raise KilledError
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(recipe(), whole)
+    with pytest.raises(KilledError):
+        train(recipe(), broken, report=kill)
+    assert [path.name for path in checkpoints(broken)] == ["step-00000003"]
+    train(recipe(), broken)
+    assert losses(broken) == losses(whole)
+
+
+def test_a_finished_run_does_nothing(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "run")
+    before = losses(tmp_path / "run")
+    assert train(recipe(), tmp_path / "run").step == 6
+    assert losses(tmp_path / "run") == before
+
+
+def test_two_processes_do_what_one_does(recipe: Recipes, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    chosen = recipe(validation=None)
+    train(chosen, one)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(chosen.model_dump(mode="json")))
+    script = tmp_path / "launched.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom vlm_adapters.training.loop import train\n"
+        "from vlm_adapters.training.recipe import Recipe\ntrain(Recipe.read(sys.argv[1]), Path(sys.argv[2]))\n"
+    )
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes=2",
+        "--num_machines=1",
+        "--mixed_precision=no",
+    ]
+    command = [
+        sys.executable,
+        *launch,
+        "--dynamo_backend=no",
+        "--main_process_port=0",
+        str(script),
+        str(file),
+        str(two),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+    for name, tensor in weights(two).items():
+        torch.testing.assert_close(tensor, weights(one)[name], rtol=1e-3, atol=1e-3)
+
+
+def test_with_the_backbone_in_the_loop_the_curve_is_the_same(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "cached")
+    train(recipe(cache=None), tmp_path / "live")
+    assert losses(tmp_path / "live") == pytest.approx(losses(tmp_path / "cached"), abs=1e-4)
+
+
+def test_small_pieces_of_a_batch_give_the_same_gradient(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(micro_batch=1, validation=None), tmp_path / "pieces")
+    train(recipe(micro_batch=3, validation=None), tmp_path / "whole")
+    assert losses(tmp_path / "pieces") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+
+
+def test_from_a_cache_the_backbone_is_not_loaded(recipe: Recipes, tmp_path: Path, adapter: Any) -> None:
+    train(recipe(), tmp_path / "first")
+    done = adapter.extracted
+    train(recipe(epochs=1), tmp_path / "second")
+    assert adapter.extracted == done
+
+
+def test_the_loss_of_samples_is_weighted_by_their_phrases(live: Live) -> None:
+    source = live("scenes:count=3,seed=3")
+    samples = source.read([0, 1, 2])
+    torch.manual_seed(0)
+    trainee = Trainee(UNet(UNetConfig(source.plan.features.channels(source.plan.backbone), base_width=2)))
+    total = 0.0
+    for sample in samples:
+        with torch.no_grad():
+            logits = trainee.decoder(sample.features.maps)
+        left, top, right, bottom = (round(side) for side in sample.features.box)
+        padded = np.zeros((len(sample.masks), bottom - top, right - left))
+        padded[:, : sample.masks.shape[1], : sample.masks.shape[2]] = sample.masks
+        cells = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(padded).float(), logits.shape[1:])
+        total += len(sample.masks) * float(mask_loss(logits, cells) + dice_loss(logits, cells))
+    assert float(trainee.loss(samples).detach()) == pytest.approx(total, rel=1e-4)
+
+
+def test_every_sample_is_seen_once_an_epoch_in_another_order(recipe: Recipes, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watched(Sources):
+        def train(self) -> Any:
+            samples = super().train()
+            read = samples.read
+            samples.read = lambda indices: (seen.extend(indices), read(indices))[1]  # type: ignore[method-assign]
+            return samples
+
+    chosen = recipe(validation=None)
+    train(chosen, tmp_path / "run", Watched(chosen))
+    assert sorted(seen[:7]) == sorted(seen[7:]) == list(range(7))
+    assert seen[:7] != seen[7:]
+
+
+def test_the_rate_grows_evenly_and_falls_as_a_cosine(recipe: Recipes) -> None:
+    chosen = recipe(learning_rate=2.0, warm_up=0.2)
+    rates = [rate_at(step, 10, chosen) for step in range(10)]
+    assert rates[:3] == [1.0, 2.0, 2.0]
+    assert rates[6] == pytest.approx(1.0)
+    assert rates[9] == pytest.approx(1 + math.cos(math.pi * 7 / 8))
+
+
+def test_the_last_checkpoints_and_the_best_stay(recipe: Recipes, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    state = train(recipe(epochs=5, keep_checkpoints=1), out)
+    kept = {path.name for path in checkpoints(out)}
+    assert kept == {"step-00000015", f"step-{state.best_step:08d}"}
+    assert (out / "best").resolve().name == f"step-{state.best_step:08d}"
+    ious = {told["step"]: told["validation_mean_iou"] for told in read_log(out) if "validation_mean_iou" in told}
+    assert len(ious) == 5
+    assert ious[state.best_step or 0] == max(ious.values()) == state.best_iou
+
+
+def test_without_validation_the_best_is_the_last(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(validation=None), tmp_path / "run")
+    assert (tmp_path / "run" / "best").resolve().name == "step-00000006"
+
+
+def test_a_run_of_another_recipe_is_refused(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(epochs=1), tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"a run of another recipe: epochs: 1 -> 2\. Give another --out"):
+        train(recipe(epochs=2), tmp_path / "run")
+
+
+def test_a_checkpoint_that_is_broken_is_told(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(epochs=1), tmp_path / "run")
+    (checkpoints(tmp_path / "run")[-1] / "state.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"state\.json cannot be read .* Delete that folder to go on"):
+        train(recipe(epochs=1), tmp_path / "run")
+
+
+def test_the_sheet_shows_the_validation_samples(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(epochs=1), tmp_path / "run")
+    with Image.open(tmp_path / "run" / "figures" / "step-00000003.png") as sheet:
+        assert sheet.width > 2 * 260
+
+
+def test_a_line_that_a_kill_cut_off_is_taken_back(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "run")
+    log = tmp_path / "run" / "log.jsonl"
+    before = log.read_text()
+    log.write_text(before + '{"step": 7, "lo')
+    train(recipe(), tmp_path / "run")
+    assert log.read_text() == before
+    assert all(json.loads(line) for line in log.read_text().splitlines())
+
+
+def test_several_sets_are_learned_from_together(recipe: Recipes, tmp_path: Path) -> None:
+    sets = ["scenes:count=4,seed=3", "scenes:count=3,seed=8"]
+    samples = Sources(recipe(train=sets)).train()
+    assert len(samples) == 7
+    ids = [sample.annotation.id for sample in samples.read([5, 0, 3, 6])]
+    assert ids == ["scene-8-1", "scene-3-0", "scene-3-3", "scene-8-2"]
+    assert train(recipe(train=sets), tmp_path / "run").step == 6
+
+
+def test_a_refiner_is_trained_with_the_decoder_and_goes_on_bit_for_bit(
+    recipe: Recipes, tmp_path: Path, tiny_sam: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "load_sam", lambda _: SegmentAnything(tiny_sam()))
+    chosen = recipe(refiner={"sam": "tiny.pth"}, train=["scenes:count=4,seed=3"], validation=None)
+    train(chosen, tmp_path / "whole")
+
+    def stop(step: Step) -> None:
+        if step.number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert train(chosen, tmp_path / "broken", report=stop).step < 4
+    train(chosen, tmp_path / "broken")
+    after = [load_file(tmp_path / name / "best" / "refiner.safetensors") for name in ("whole", "broken")]
+    assert all(torch.equal(tensor, after[1][name]) for name, tensor in after[0].items())
+    torch.manual_seed(chosen.seed)
+    before = Trainee.of(chosen, Sources(chosen).train().plan, SegmentAnything(tiny_sam())).trained()
+    changed = {name for name, tensor in after[0].items() if not torch.equal(tensor, before[f"refiner.{name}"])}
+    assert {"text.projection.weight", "text.layer_weights"} < changed
+    assert any(name.startswith("sam.model.mask_decoder") for name in changed)
+    assert not any("image_encoder" in name for name in after[0])
+
+
+def test_a_decoder_of_the_best_heads_of_a_profile_reads_them_alone(recipe: Recipes, tmp_path: Path) -> None:
+    scenes = Scenes(2, seed=5)
+    profile = calibrate(FakeAdapter(), CalibrationSet.of_scenes(scenes, 5, labelled=True), most=1)
+    profile.write(tmp_path / "heads.json")
+    ranked = [(head.layer, head.head) for head in (*profile.heads, *profile.others)]
+    assert len(profile.heads) == 1
+    assert len(ranked) > 3
+    train(recipe(heads=str(tmp_path / "heads.json"), top_heads=3, epochs=1), tmp_path / "run")
+    vlm = GroundedVLM.from_pretrained(tmp_path / "run" / "best", adapter=FakeAdapter())
+    assert vlm.request.heads == tuple(ranked[:3])
+    assert vlm.decoder.config.channels == 3
+
+
+def test_more_heads_than_a_profile_names_are_an_error(recipe: Recipes, tmp_path: Path) -> None:
+    scenes = Scenes(2, seed=5)
+    calibrate(FakeAdapter(), CalibrationSet.of_scenes(scenes, 5, labelled=True)).write(tmp_path / "heads.json")
+    with pytest.raises(RecipeError, match=r"top_heads=999, and the profile .* names \d+ heads\. Ask for fewer"):
+        Sources(recipe(heads=str(tmp_path / "heads.json"), top_heads=999))
+
+
+def test_phrases_to_learn_from_are_needed(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = recipe(validation=None)
+    opened = Sources(chosen)
+    samples = opened.train()
+    monkeypatch.setattr(samples, "phrase_count", lambda _: 0)
+    monkeypatch.setattr(opened, "train", lambda: samples)
+    with pytest.raises(RecipeError, match="There is no phrase to learn from"):
+        train(chosen, tmp_path / "run", opened)

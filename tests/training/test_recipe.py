@@ -1,0 +1,92 @@
+"""Recipes: those that come with the library, changes to them, and what is told of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlm_adapters.data.opening import open_dataset
+from vlm_adapters.errors import DataError, RecipeError
+from vlm_adapters.training.recipe import Recipe, recipe_names
+
+PAPER = ("flmm_llava", "flmm_llava_next", "flmm_deepseek_vl", "flmm_qwen2_5_vl", "flmm_qwen3_vl")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_of_the_library_can_be_read_and_says_what_it_is(name: str) -> None:
+    assert Recipe.read(name).model
+    assert len(recipe_names()[name]) > 10
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_settings_are_in_its_recipes(name: str) -> None:
+    recipe = Recipe.read(name)
+    assert (recipe.learning_rate, recipe.betas, recipe.weight_decay) == (1e-4, (0.9, 0.999), 0.01)
+    assert (recipe.epochs, recipe.batch, recipe.warm_up, recipe.clip) == (8, 8, 0.03, 1.0)
+    assert recipe.precision == "bfloat16"
+    assert recipe.decoder.base_width == 64
+    assert recipe.refiner is not None
+    assert recipe.refiner.use_text
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_data_of_the_papers_recipes_is_named_as_it_can_be_opened(name: str) -> None:
+    recipe = Recipe.read(name)
+    for data in [*recipe.train, recipe.validation]:
+        assert data is not None
+        with pytest.raises(DataError, match=r"(There is no|cannot be read).* data/\w+|data/\S+ cannot be read"):
+            open_dataset(data)
+
+
+def test_a_change_reaches_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: a\ntrain: ['scenes:count=3']\n")
+    recipe = Recipe.read(
+        str(path), ["epochs=2", "decoder.base_width=8", "refiner.sam=sam.pth", "refiner.use_box=false"]
+    )
+    assert (recipe.epochs, recipe.decoder.base_width) == (2, 8)
+    assert recipe.refiner is not None
+    assert (recipe.refiner.sam, recipe.refiner.use_box, recipe.refiner.use_mask) == ("sam.pth", False, True)
+
+
+def test_one_set_to_learn_from_needs_no_list() -> None:
+    assert Recipe.read("scenes", ["train=scenes:count=3,seed=9"]).train == ["scenes:count=3,seed=9"]
+
+
+def test_a_recipe_comes_back_from_json() -> None:
+    recipe = Recipe.read("scenes")
+    assert Recipe.model_validate(yaml.safe_load(recipe.model_dump_json())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["epoch=2"], r"unknown key 'epoch'\. Did you mean 'epochs'\?"),
+        (["zzz=2"], r"unknown key 'zzz'\. Remove it"),
+        (["epochs=0"], "epochs: Input should be greater than or equal to 1"),
+        (["epochs"], "'epochs' is not of the form key=value"),
+        (["epochs.more=1"], "goes into 'epochs', which has no keys of its own"),
+        (["train=[]"], "train: List should have at least 1 item"),
+        (["epochs=[1"], "has no YAML after '='"),
+        (["top_heads=3"], "top_heads chooses among the heads of a profile; name it with heads"),
+        (["precision=float8"], "precision: Input should be 'float32' or 'bfloat16'"),
+    ],
+)
+def test_a_mistake_is_told(changes: list[str], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        Recipe.read("scenes", changes)
+
+
+def test_a_recipe_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe 'scene'.* one of flmm_deepseek_vl, .*, scenes\."):
+        Recipe.read("scene")
+
+
+@pytest.mark.parametrize(("text", "told"), [("- a", "holds a list"), ("a: [", "is no YAML")])
+def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=told):
+        Recipe.read(str(path))

@@ -1,0 +1,69 @@
+"""`adapters cache`: what decoders read of a backbone, computed once."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.progress import ProgressBars
+
+if TYPE_CHECKING:
+    from vlm_adapters.training.cache import CacheIndex
+    from vlm_adapters.training.sources import CacheToBuild
+
+group = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@group.callback()
+def _group() -> None:
+    """Caches of maps, hidden states and geometry, from which decoders are trained without the backbone."""
+
+
+@group.command()
+def build(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.", show_default=False)],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the backbone of RECIPE over its data once, and keep what its decoder reads.
+
+    Goes on where it was broken off, at any time; what is there already stays.
+    `adapters plan RECIPE` tells size and time before. Any data and model will do:
+    adapters cache build scenes model=MODEL 'train=[DATA]' cache=FOLDER
+    """
+    from vlm_adapters.training.cache import CacheIndex
+    from vlm_adapters.training.recipe import Recipe
+    from vlm_adapters.training.sources import Sources
+
+    with ProgressBars(Console(stderr=True)) as bars:
+        sources = Sources(Recipe.read(recipe, changes or []), bars.built)
+        caches = sources.caches()
+        for cache in caches:
+            if not cache.is_finished():
+                sources.build(cache)
+    indices = [CacheIndex.read(cache.folder) for cache in caches]
+    if as_json:
+        typer.echo(json.dumps([_told(cache, index) for cache, index in zip(caches, indices, strict=True)]))
+        return
+    for cache, index in zip(caches, indices, strict=True):
+        typer.echo(f"{cache.folder}: {len(index.ids)} samples, {sum(index.phrases)} phrases, {index.bytes:,} bytes")
+        for left in index.left_out:
+            typer.echo(f"  left out: {left.told}")
+
+
+def _told(cache: CacheToBuild, index: CacheIndex) -> dict[str, object]:
+    return {
+        "folder": str(cache.folder),
+        "data": cache.data.source,
+        "samples": len(index.ids),
+        "phrases": sum(index.phrases),
+        "bytes": index.bytes,
+        "left_out": [left.told for left in index.left_out],
+    }

@@ -1,0 +1,91 @@
+"""`adapters data`: what is in a data set, and its plain form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.text import Text
+
+from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.tables import print_facts
+
+if TYPE_CHECKING:
+    from vlm_adapters.data.checking import DataReport
+    from vlm_adapters.data.dataset import Dataset
+
+group = typer.Typer(name="data", add_completion=False)
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A folder in the plain form, a .yaml file, or kind:key=value,key=value with kind one of scenes, folder, "
+        "refcoco, png, instances.",
+        show_default=False,
+    ),
+]
+
+
+@group.callback()
+def about() -> None:
+    """Look at data sets, and write them in the plain form."""
+
+
+@group.command()
+def check(data: Data, *, as_json: JsonOption = False) -> None:
+    """Go through all of DATA, open every picture and mask, and say what is wrong by file and line or entry.
+
+    Exit code 1 if anything is. What is broken is listed, whatever broken= says.
+    """
+    from vlm_adapters.data.checking import check_dataset
+    from vlm_adapters.data.opening import open_skipping
+
+    dataset = open_skipping(data)
+    report = check_dataset(dataset, _indices(dataset, "Checking"))
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
+    else:
+        _print(report, Console())
+    raise typer.Exit(1 if report.problems else 0)
+
+
+@group.command()
+def convert(
+    data: Data,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder for it; new or empty.", show_default=False)],
+) -> None:
+    """Write DATA in the plain form: pictures, and samples.jsonl with texts, spans and masks as run lengths.
+
+    Pictures that are upright and RGB are copied as they are, others become PNGs.
+    """
+    from vlm_adapters.data.convert import write_folder
+    from vlm_adapters.data.opening import open_dataset
+
+    dataset = open_dataset(data)
+    broken = write_folder(dataset, out, _indices(dataset, "Writing"))
+    left_out = (*dataset.problems, *broken)
+    for problem in left_out:
+        typer.echo(f"left out: {problem.place}: {problem.told}", err=True)
+    typer.echo(f"{out}: {len(dataset) - len(broken):,} samples, {len(left_out):,} left out")
+
+
+def _indices(dataset: Dataset, doing: str) -> Iterator[int]:
+    console = Console(stderr=True)
+    return iter(track(range(len(dataset)), doing, console=console, disable=not console.is_terminal))
+
+
+def _print(report: DataReport, console: Console) -> None:
+    counts = ("samples", "pictures", "phrases", "empty_masks")
+    facts = [(name.replace("_", " "), getattr(report, name)) for name in counts]
+    tags = [(f"phrases tagged {tag}", count) for tag, count in report.tags.items()]
+    console.print(Text(report.source, style="bold"), soft_wrap=True)
+    print_facts(console, "What it holds", [*facts, *tags, ("problems", len(report.problems))])
+    for problem in report.problems:
+        console.print(f"{problem.place}: {problem.told}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,54 @@
+"""`adapters plan`: what a recipe will take, before it begins."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+
+from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.tables import print_rows
+
+
+def command(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.", show_default=False)],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)
+    ] = None,
+    *,
+    samples: Annotated[int, typer.Option(help="Samples of each data set to measure on.", min=1)] = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell size and time of the caches of RECIPE, by running the backbone on the first samples of its data.
+
+    Time is that of this machine, without the loading of the model. Nothing is
+    written.
+    """
+    from vlm_adapters.training.forecast import forecast
+    from vlm_adapters.training.recipe import Recipe
+    from vlm_adapters.training.sources import Sources
+
+    sources = Sources(Recipe.read(recipe, changes or []))
+    found = [forecast(sources, cache, samples) for cache in sources.caches()]
+    if as_json:
+        typer.echo(json.dumps([one.told() for one in found]))
+        return
+    console = Console()
+    rows = [
+        (
+            one.data,
+            one.samples,
+            decimal(one.bytes),
+            "there already" if one.finished else str(timedelta(seconds=round(one.seconds))),
+            one.folder,
+        )
+        for one in found
+    ]
+    print_rows(console, f"Caches of {recipe}", ("data", "samples", "size", "time", "folder"), rows, ("samples", "size"))
+    measured = sum(one.measured for one in found)
+    if measured:
+        typer.echo(f"Measured on {measured} samples; phrases and pictures of the others may be larger or smaller.")

@@ -1,0 +1,87 @@
+"""`adapters train`: a decoder over a frozen backbone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.progress import ProgressBars
+from vlm_adapters.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vlm_adapters.training.checkpoint import RunState
+
+SIGTERM_EXIT = 143
+"""What a shell says of a process that SIGTERM ended."""
+
+
+def command(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name (--list) or YAML file.", show_default=False)
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("run"),
+    list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes that come with the library.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the decoder of RECIPE over a frozen backbone, from a cache of its maps or with it in the loop.
+
+    Caches that the recipe names are built where they are missing. The run is
+    kept in --out: checkpoints, `best` (give it to `ground --model`), log.jsonl,
+    tensorboard and figures. The same command goes on with a run that was
+    broken off; SIGTERM saves first. Several processes: `accelerate launch -m
+    vlm_adapters train RECIPE`.
+    """
+    from vlm_adapters.training.recipe import Recipe, recipe_names
+
+    if list_recipes:
+        _list(recipe_names(), as_json=as_json)
+        return
+    if recipe is None:
+        raise RecipeError(f"Name a recipe: one of {', '.join(recipe_names())}, or a YAML file.")
+    chosen = Recipe.read(recipe, changes or [])
+    try:
+        from vlm_adapters.training.loop import train
+        from vlm_adapters.training.sources import Sources
+    except ImportError as error:
+        raise RecipeError(f"Training needs the extra 'train': pip install 'vlm-adapters[train]' ({error}).") from error
+    console = Console(stderr=True)
+    with ProgressBars(console) as bars:
+        state = train(chosen, out, Sources(chosen, bars.built), bars.stepped)
+    _print(state, out, total=bars.total, as_json=as_json)
+    if state.step < bars.total:
+        typer.echo(
+            f"Stopped at step {state.step} of {bars.total}; the same command goes on: "
+            f"adapters train {shlex.join([recipe, *(changes or [])])} --out {out}",
+            err=True,
+        )
+        raise typer.Exit(SIGTERM_EXIT)
+
+
+def _list(names: dict[str, str], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(names))
+        return
+    width = max(map(len, names))
+    for name, told in names.items():
+        typer.echo(f"{name:{width}}  {told}")
+
+
+def _print(state: RunState, out: Path, *, total: int, as_json: bool) -> None:
+    if as_json:
+        told = {"out": str(out), "steps": state.step, "of": total, "best_step": state.best_step}
+        typer.echo(json.dumps({**told, "best_validation_mean_iou": state.best_iou}))
+        return
+    typer.echo(f"{state.step} steps, kept in {out}")
+    if state.best_iou is not None:
+        typer.echo(f"best validation: mean IoU {state.best_iou:.4f} at step {state.best_step}")
+        typer.echo(f"Next: adapters ground PICTURE TEXT --model {out / 'best'}")

@@ -1,0 +1,60 @@
+"""Going through a data set: what is in it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vlm_adapters.data.dataset import Dataset, Problem, read_samples
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a data set holds.
+
+    Attributes:
+        source: What the set is.
+        samples: How many can be used.
+        pictures: How many unlike pictures they have, by `picture_id`.
+        phrases: How many phrases they have.
+        empty_masks: How many of these have a mask without a pixel.
+        tags: How many have each tag.
+        problems: What cannot be used: entries, and samples whose picture or masks are broken.
+    """
+
+    source: str
+    samples: int
+    pictures: int
+    phrases: int
+    empty_masks: int
+    tags: Mapping[str, int]
+    problems: tuple[Problem, ...]
+
+
+def check_dataset(dataset: Dataset, indices: Iterable[int]) -> DataReport:
+    """Read samples one after another, opening every picture and every mask.
+
+    Args:
+        dataset: A set that skips what is broken (`open_skipping`).
+        indices: Which ones; `range(len(dataset))` for all.
+
+    Raises:
+        DataError: Masks are broken, and the set does not skip them.
+        ImageError: A picture is missing or cannot be used, and the set does not skip it.
+    """
+    problems = list(dataset.problems)
+    pictures: set[str] = set()
+    tags: Counter[str] = Counter()
+    samples = phrases = empty_masks = 0
+    for _, sample in read_samples(dataset, indices):
+        if isinstance(sample, Problem):
+            problems.append(sample)
+            continue
+        samples += 1
+        phrases += len(sample.phrases)
+        pictures.add(sample.picture_id)
+        empty_masks += int((~sample.masks.any((1, 2))).sum())
+        tags.update(tag for of_phrase in sample.phrase_tags for tag in of_phrase)
+    told = dict(sorted(tags.items()))
+    return DataReport(dataset.source, samples, len(pictures), phrases, empty_masks, told, tuple(problems))

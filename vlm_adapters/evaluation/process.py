@@ -1,0 +1,75 @@
+"""Which of the processes of a run this is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+import torch
+from torch.distributed import ProcessGroup
+
+from vlm_adapters.errors import PluginError
+
+_LONGEST = timedelta(days=30)
+"""That one process may wait for the others at the end: their shares can differ by more than torch's minutes."""
+
+
+_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers say how many processes they started; accelerate looks there, too."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of the processes that share the work of a run.
+
+    Attributes:
+        index: From 0; the first one brings the parts together.
+        count: How many there are.
+        device: Where its model is to live: of several processes, each has an accelerator of its own.
+        finish: Returns when all processes have called it; they are no longer tied to each other then.
+    """
+
+    index: int = 0
+    count: int = 1
+    device: str = "auto"
+    finish: Callable[[], None] = lambda: None
+
+    @classmethod
+    def this(cls, device: str = "auto") -> Process:
+        """Find out from what `accelerate launch`, `torchrun` or `mpirun` set; without them there is one process.
+
+        Args:
+            device: As it was asked for.
+
+        Raises:
+            PluginError: There are several processes, and accelerate is not installed, or does not see all of them.
+        """
+        count = next((int(os.environ[name]) for name in _COUNTS if name in os.environ), 1)
+        if count == 1:
+            return cls(device=device)
+        try:
+            from accelerate import PartialState  # noqa: PLC0415 - an extra, needed by several processes only
+        except ImportError as error:
+            raise PluginError(
+                f"{count} processes were started, and they need accelerate to share the work. Install "
+                "'vlm-adapters[train]', or start one process."
+            ) from error
+        on_cpu = device == "cpu" or not torch.accelerator.is_available()
+        state = PartialState(cpu=on_cpu)
+        if state.num_processes != count:
+            raise PluginError(
+                f"{count} processes were started, and accelerate sees {state.num_processes}: every sample would count "
+                "several times. Start them with `accelerate launch` or `torchrun`."
+            )
+
+        # a group of its own, so that a launcher whose processes never meet is noticed soon
+        waiting = cast("ProcessGroup", torch.distributed.new_group(backend="gloo", timeout=_LONGEST))
+
+        def finish() -> None:
+            torch.distributed.barrier(waiting)
+            state.destroy_process_group()
+
+        return cls(state.process_index, count, "cpu" if on_cpu else str(state.device), finish)

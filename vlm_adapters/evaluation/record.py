@@ -1,0 +1,145 @@
+"""One record per phrase: what was found, and how well it agrees with the truth. All numbers come from these."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlm_adapters.coco import encode_rle
+from vlm_adapters.data.sample import Sample
+from vlm_adapters.evaluation.metrics import boundary_f_score, box_iou
+from vlm_adapters.files import whole_file
+from vlm_adapters.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well one mask agrees with the truth.
+
+    Attributes:
+        area: Pixels of the mask.
+        intersection: Pixels that it shares with the true mask.
+        union: Pixels in either.
+        box_iou: IoU of the boxes around both.
+        boundary_f: Boundary F-score at 2 pixels.
+        counts: The mask as COCO's compressed run lengths over the picture's size.
+    """
+
+    area: int
+    intersection: int
+    union: int
+    box_iou: float
+    boundary_f: float
+    counts: str = field(repr=False)
+
+    @classmethod
+    def of(cls, found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Self:
+        """Compare two masks `(H, W)` bool."""
+        return cls(
+            area=int(found.sum()),
+            intersection=int((found & truth).sum()),
+            union=int((found | truth).sum()),
+            box_iou=box_iou(found, truth),
+            boundary_f=boundary_f_score(found, truth),
+            counts=str(encode_rle(found)["counts"]),
+        )
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union, in [0, 1]; 1 where both masks are empty."""
+        return self.intersection / self.union if self.union else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One phrase of one sample.
+
+    Attributes:
+        index: Of the sample in its data set.
+        sample: Its id.
+        picture: Id of its picture.
+        phrase: Index of the phrase in the sample.
+        phrase_id: What names its object in the source; None where nothing does.
+        words: The phrase.
+        prompt: The text that the model was given.
+        span: Where the phrase stands in it: first character, and the one after the last.
+        tags: Words that metrics are reported by.
+        size: `(H, W)` of the picture.
+        true_area: Pixels of the true mask.
+        found: The masks by name: `coarse` and `refined` of a decoder with a refiner, else `mask`.
+    """
+
+    index: int
+    sample: str
+    picture: str
+    phrase: int
+    phrase_id: str | None
+    words: str
+    prompt: str = field(repr=False)
+    span: tuple[int, int]
+    tags: tuple[str, ...]
+    size: tuple[int, int]
+    true_area: int
+    found: Mapping[str, Agreement]
+
+    @property
+    def final(self) -> Agreement:
+        """The last of the masks: the refined one where there is one."""
+        return list(self.found.values())[-1]
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` and JSON made of a record."""
+        tuples = {name: tuple(content[name]) for name in ("span", "tags", "size")}
+        found = {name: Agreement(**agreement) for name, agreement in content["found"].items()}
+        return cls(**{**content, **tuples, "found": found})
+
+
+def records_of(
+    index: int, sample: Sample, prompts: Sequence[Prompt], found: Mapping[str, NDArray[np.bool_]]
+) -> list[Record]:
+    """Compare what was found of all phrases of a sample with the truth.
+
+    Args:
+        index: Of the sample in its data set.
+        sample: With its true masks.
+        prompts: What was asked; their phrases, one prompt after the other, are those of the sample.
+        found: Masks `(P, H, W)` bool by name.
+    """
+    asked = [(prompt.text, phrase) for prompt in prompts for phrase in prompt.phrases]
+    return [
+        Record(
+            index=index,
+            sample=sample.id,
+            picture=sample.picture_id,
+            phrase=number,
+            phrase_id=sample.phrase_ids[number] if sample.phrase_ids else None,
+            words=phrase.text,
+            prompt=text,
+            span=phrase.span,
+            tags=sample.phrase_tags[number] if sample.phrase_tags else (),
+            size=(sample.image.height, sample.image.width),
+            true_area=int(sample.masks[number].sum()),
+            found={name: Agreement.of(masks[number], sample.masks[number]) for name, masks in found.items()},
+        )
+        for number, (text, phrase) in enumerate(asked)
+    ]
+
+
+def write_records(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
+    """Write records as a whole file, a JSON object per line."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+
+
+def read_records(path: str | os.PathLike[str]) -> list[Record]:
+    """Read what `write_records` wrote."""
+    with Path(path).open(encoding="utf-8", newline="\n") as file:
+        return [Record.from_json(json.loads(line)) for line in file]

@@ -1,0 +1,118 @@
+"""Does an adapter that answers or points keep to what it declares. Skipped where it declares neither."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from vlm_adapters.abilities import Box, CoordinateFrame, SupportsGeneration, SupportsPointing
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs
+from vlm_adapters.errors import PromptError
+from vlm_adapters.prompt import Prompt
+from vlm_adapters.testing.case import AdapterCase
+from vlm_adapters.testing.support import (
+    CheckSkipped,
+    continued,
+    maps,
+    module_of,
+    prompt,
+    require,
+    require_equal,
+    require_error,
+    require_identical,
+    run,
+    transformers_model_of,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_NEW_TOKENS = 6
+_CANNOT_ANSWER = "the adapter does not answer (no SupportsGeneration)"
+_CANNOT_POINT = "the adapter gives no frame of coordinates (SupportsPointing): its model is not known to point"
+
+
+def check_answer_is_the_likeliest(case: AdapterCase) -> None:
+    """Each token of an answer is the likeliest after all before it, whatever the checkpoint's generation settings."""
+    adapter = _answering(case)
+    model = transformers_model_of(cast("BackboneAdapter", adapter))
+    question = _question()
+    ids = _likeliest(model, cast("BackboneAdapter", adapter).preprocess([question]))
+    decode = cast("Any", adapter).processor.tokenizer.decode
+    plain = model.generation_config.to_dict()
+    for settings in ({}, {"do_sample": True, "temperature": 10.0, "repetition_penalty": 10.0, "num_beams": 3}):
+        model.generation_config.update(**{**plain, **settings})
+        for count in (1, _NEW_TOKENS):
+            found = adapter.generate(question, max_new_tokens=count)
+            require_equal(
+                found, decode(ids[:count], skip_special_tokens=True), f"answer of {count} tokens with {settings}"
+            )
+
+
+def check_answering_changes_nothing(case: AdapterCase) -> None:
+    """The same question gets the same answer again; the model, its mode and its rows stay as they were."""
+    adapter = _answering(case)
+    backbone = cast("BackboneAdapter", adapter)
+    module = module_of(backbone)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    modes = [part.training for part in module.modules()]
+    rows = maps(run(backbone, prompt())[1])
+    first, second = (adapter.generate(_question(), max_new_tokens=_NEW_TOKENS) for _ in range(2))
+    require_equal(second, first, "answer to the same question again")
+    for name, tensor in module.state_dict().items():
+        require_identical(tensor, before[name], f"{name} after an answer")
+    require_equal([part.training for part in module.modules()], modes, "training mode of the parts after an answer")
+    require_identical(maps(run(backbone, prompt())[1]), rows, "attention after an answer")
+
+
+def check_only_a_user_is_answered(case: AdapterCase) -> None:
+    """A prompt that ends with the assistant's turn is a `PromptError`."""
+    adapter = _answering(case)
+    require_error(PromptError, lambda: adapter.generate(prompt(), max_new_tokens=1), "generate after the assistant")
+
+
+def check_frame_of_coordinates(case: AdapterCase) -> None:
+    """For pictures of any size there is a frame, the same at every call, in which a box comes back as it went."""
+    adapter = case.load()
+    frames = [adapter.coordinate_frame(size) if isinstance(adapter, SupportsPointing) else None for size in case.sizes]
+    if not any(frames):
+        raise CheckSkipped(_CANNOT_POINT)
+    for size, frame in zip(case.sizes, frames, strict=True):
+        what = f"coordinate_frame of a {size} picture"
+        require(isinstance(frame, CoordinateFrame), f"{what}: expected a CoordinateFrame as for others, found {frame}")
+        frame = cast("CoordinateFrame", frame)
+        require_equal(cast("SupportsPointing", adapter).coordinate_frame(size), frame, f"{what}, asked again")
+        height, width = size
+        whole = (0.0, 0.0, float(width), float(height))
+        _require_box(frame.from_picture(whole, size), (0, 0, frame.width, frame.height), f"{what}, the whole picture")
+        part = (width / 3, height / 7, 2 * width / 3, 6 * height / 7)
+        _require_box(frame.to_picture(frame.from_picture(part, size), size), part, f"{what}, a box there and back")
+
+
+def _answering(case: AdapterCase) -> SupportsGeneration:
+    adapter = case.load()
+    if not isinstance(adapter, SupportsGeneration):
+        raise CheckSkipped(_CANNOT_ANSWER)
+    return adapter
+
+
+def _question() -> Prompt:
+    return Prompt(prompt().messages[:1])
+
+
+def _likeliest(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:
+    """`(T,)` tokens, each by a plain pass over all before it: no cache, nothing of transformers' `generate`."""
+    ends = torch.tensor(model.generation_config.eos_token_id or []).flatten()
+    new = torch.empty(1, 0, dtype=torch.long)
+    while new.shape[1] < _NEW_TOKENS and not torch.isin(new[:, -1:], ends).any():
+        with torch.no_grad():
+            logits: Tensor = model(**continued(inputs, new), use_cache=False).logits
+        new = torch.cat([new, logits[:, -1:].argmax(-1)], dim=1)
+    return new[0]
+
+
+def _require_box(found: Box, expected: Box, what: str) -> None:
+    difference = max(abs(one - other) for one, other in zip(found, expected, strict=True))
+    require(difference <= 1e-6 * max(expected), f"{what}: expected {expected}, found {found}")

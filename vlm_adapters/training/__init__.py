@@ -1,0 +1,1 @@
+"""Learning without the backbone in memory: caches of what decoders read, and the loop that trains them."""

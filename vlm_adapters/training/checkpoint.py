@@ -1,0 +1,128 @@
+"""Checkpoints of a run: a decoder's folder each, with what it takes to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from vlm_adapters.decoder.stored import read_stored
+from vlm_adapters.errors import RecipeError
+from vlm_adapters.files import whole_file, whole_folder, write_json
+from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.training.recipe import Recipe
+from vlm_adapters.training.trainee import Trainee
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+BEST = "best"
+
+
+class RunState(BaseModel):
+    """Where a run is.
+
+    Attributes:
+        recipe: What it follows.
+        step: Steps done.
+        best_step: The step of the best validation so far; None before the first.
+        best_iou: Its mean IoU.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: Recipe
+    step: int = 0
+    best_step: int | None = None
+    best_iou: float | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the state of a checkpoint.
+
+        Raises:
+            RecipeError: It is no checkpoint of a run.
+        """
+        try:
+            return cls.model_validate_json((folder / STATE_FILE).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise RecipeError(
+                f"The run cannot go on: {folder / STATE_FILE} cannot be read ({str(error).splitlines()[0]}). "
+                "Delete that folder to go on from the checkpoint before, or give another --out."
+            ) from error
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first; every one is whole."""
+    return sorted(out.glob("step-*"))
+
+
+def save_checkpoint(
+    out: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, state: RunState, plan: FeaturePlan
+) -> None:
+    """Write a checkpoint, point `best` to the best one, and delete those that the recipe does not keep."""
+    folder = out / _name(state.step)
+    if not folder.is_dir():
+        with whole_folder(folder) as temporary:
+            trainee.save(temporary, plan)
+            with whole_file(temporary / OPTIMIZER_FILE) as file:
+                file.write_bytes(save(_moments(trainee, optimizer)))
+            write_json(temporary / STATE_FILE, state.model_dump(mode="json"))
+    best = _name(state.step if state.best_step is None else state.best_step)
+    _point(out / BEST, best)
+    for old in checkpoints(out)[: -state.recipe.keep_checkpoints]:
+        if old.name != best:
+            doomed = old.with_name(f".{old.name}.{os.getpid()}.tmp")
+            old.rename(doomed)  # a kill while it is deleted leaves nothing that looks whole
+            shutil.rmtree(doomed)
+
+
+def load_checkpoint(folder: Path, trainee: Trainee, optimizer: torch.optim.Optimizer) -> None:
+    """Give a trainee and its optimizer the tensors of a checkpoint.
+
+    Raises:
+        RecipeError: They do not fit.
+    """
+    stored = read_stored(folder)
+    try:
+        trainee.decoder.load_state_dict(dict(stored.decoder))
+        if trainee.refiner:
+            trainee.refiner.load_state_dict(dict(stored.refiner), strict=False)  # the image encoder is not kept
+        moments = load_file(folder / OPTIMIZER_FILE)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise RecipeError(
+            f"The run cannot go on from {folder}: {' '.join(str(error).split())[:300]}. Give another --out."
+        ) from error
+    names = list(trainee.trained())
+    content = optimizer.state_dict()
+    content["state"] = {
+        names.index(name): {key: moments[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
+        for name in {key.partition(".")[2] for key in moments}
+    }
+    optimizer.load_state_dict(content)
+
+
+def _moments(trainee: Trainee, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{key}.{name}": tensor.detach().contiguous()
+        for name, weight in trainee.trained().items()
+        for key, tensor in optimizer.state.get(weight, {}).items()
+    }
+
+
+def _point(link: Path, target: str) -> None:
+    """Make a link to a sibling, in one step."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"

@@ -1,0 +1,131 @@
+"""Samples as a decoder learns from them: features and true masks, whether computed now or kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlm_adapters.backbone import BackboneAdapter
+from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.sample import Annotation, Sample
+from vlm_adapters.decoder.features import PhraseFeatures
+from vlm_adapters.decoder.sam import EncodedPicture, SegmentAnything
+from vlm_adapters.training.plan import FeaturePlan
+
+
+@dataclass(frozen=True)
+class ExtractedSample:
+    """All that training needs of a sample.
+
+    Attributes:
+        annotation: Its text and phrases.
+        features: What a decoder reads, in the precision of the plan; every map's peak is 1.
+        masks: `(P, H, W)` bool: the truth, at the picture's size.
+        picture: As the image encoder of Segment Anything sees it, if the plan says so.
+    """
+
+    annotation: Annotation
+    features: PhraseFeatures = field(repr=False)
+    masks: NDArray[np.bool_] = field(repr=False)
+    picture: EncodedPicture | None = field(default=None, repr=False)
+
+
+class ExtractedSamples(Protocol):
+    """Where the loop takes samples from."""
+
+    @property
+    def plan(self) -> FeaturePlan:
+        """What was, or is, computed."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def phrase_count(self, index: int) -> int:
+        """How many phrases a sample has; cheap."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
+        """Give some samples, in this order."""
+        ...
+
+    def at_epoch(self, epoch: int) -> ExtractedSamples:
+        """The samples as they are in an epoch; unlike these only where the data set draws anew."""
+        ...
+
+
+class LiveSamples:
+    """Runs the backbone whenever samples are asked for.
+
+    Attributes:
+        adapter: The backbone.
+        data: What to run it on.
+        plan: What to compute.
+        sam: Encodes pictures, if the plan says so.
+    """
+
+    def __init__(
+        self, adapter: BackboneAdapter, data: Dataset, plan: FeaturePlan, sam: SegmentAnything | None = None
+    ) -> None:
+        self.adapter, self.data, self.plan, self.sam = adapter, data, plan, sam
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def phrase_count(self, index: int) -> int:
+        """See `ExtractedSamples`."""
+        return len(self.data.annotation(index).phrases)
+
+    def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
+        """See `ExtractedSamples`; the samples go through the backbone as one batch."""
+        return extract_samples(self.adapter, [self.data[index] for index in indices], self.plan, self.sam)
+
+    def at_epoch(self, epoch: int) -> LiveSamples:
+        """See `ExtractedSamples`."""
+        return LiveSamples(self.adapter, self.data.at_epoch(epoch), self.plan, self.sam)
+
+
+@torch.no_grad()
+def extract_samples(
+    adapter: BackboneAdapter, samples: Sequence[Sample], plan: FeaturePlan, sam: SegmentAnything | None = None
+) -> list[ExtractedSample]:
+    """Run a backbone over a batch of samples, and round what it gives to the plan's precision.
+
+    Every map is divided by its peak first: a decoder does not mind its scale, and float16 would lose a map of a
+    thousand small values.
+
+    Args:
+        adapter: The backbone of the plan.
+        samples: One batch.
+        plan: What to compute.
+        sam: Encodes the pictures; None if the plan keeps no embeddings.
+    """
+    request, dtype = plan.features, plan.tensor_type
+    extracted = adapter.extract(adapter.preprocess([sample.prompt for sample in samples]), request.grids)
+    found = []
+    for sample, grids in zip(samples, extracted, strict=True):
+        features = PhraseFeatures.of(grids, request)
+        maps = features.maps / features.maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
+        kept = replace(features, maps=maps.to(dtype), hidden=tuple(states.to(dtype) for states in features.hidden))
+        picture = sam.encode(sample.image) if sam else None
+        if picture is not None:
+            picture = replace(picture, features=picture.features.to(dtype).cpu())
+        found.append(ExtractedSample(annotation_of(sample), kept.to("cpu"), sample.masks, picture))
+    return found
+
+
+def annotation_of(sample: Annotation) -> Annotation:
+    """What a sample says, without its pixels."""
+    return Annotation(**{name: getattr(sample, name) for name in Annotation.__dataclass_fields__})
+
+
+def picture_digest(sample: Sample) -> str:
+    """Names a picture by its pixels."""
+    digest = hashlib.sha256(f"{sample.image.size}".encode())
+    digest.update(sample.image.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""What a run tells while it goes: a line of JSON per step, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch.utils.tensorboard import SummaryWriter
+
+from vlm_adapters.files import whole_file
+
+if TYPE_CHECKING:
+    from vlm_adapters.training.loop import Step
+
+LOG_FILE = "log.jsonl"
+
+
+class RunLog:
+    """Writes `log.jsonl` and TensorBoard's events.
+
+    Args:
+        out: Folder of the run.
+        step: Steps done; what an earlier run told of later ones is taken back.
+    """
+
+    def __init__(self, out: Path, step: int) -> None:
+        self._path = out / LOG_FILE
+        lines = self._path.read_text("utf-8").splitlines() if self._path.is_file() else []
+        with whole_file(self._path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= step), "utf-8")
+        self._events = SummaryWriter(out / "tensorboard", purge_step=step + 1 if step else None)
+
+    def step(self, step: Step) -> None:
+        """Tell what a step did."""
+        self._write({"step": step.number, "loss": step.loss, "rate": step.rate, "norm": step.norm})
+
+    def validation(self, step: int, mean_iou: float) -> None:
+        """Tell a validation's mean IoU."""
+        self._write({"step": step, "validation_mean_iou": mean_iou})
+
+    def _write(self, told: dict[str, float]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told) + "\n")
+        for name, value in told.items():
+            if name != "step":
+                self._events.add_scalar(name, value, int(told["step"]))
+        self._events.flush()
+
+
+def read_log(out: Path) -> list[dict[str, float]]:
+    """Everything that a run told, in its order."""
+    return [json.loads(line) for line in (out / LOG_FILE).read_text("utf-8").splitlines()]
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return 1 << 62  # a line that a kill cut off

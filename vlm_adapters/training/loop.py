@@ -1,0 +1,221 @@
+"""The training loop: one step after the other, on one process or on many, broken off and gone on with at any step.
+
+Processes are those of Hugging Face accelerate. Every process computes the gradient of its own share of a batch, and
+the gradients are summed; a loss is divided by the phrases of the whole batch, so that any number of processes does the
+same.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor, nn
+
+from vlm_adapters.errors import RecipeError
+from vlm_adapters.files import remove_leftovers
+from vlm_adapters.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
+from vlm_adapters.training.extracted import ExtractedSample, ExtractedSamples
+from vlm_adapters.training.log import RunLog
+from vlm_adapters.training.recipe import Recipe
+from vlm_adapters.training.sources import Sources
+from vlm_adapters.training.trainee import Trainee
+from vlm_adapters.training.validation import Validation
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did, over all processes.
+
+    Attributes:
+        number: Of the step, from 1.
+        total: Steps of the whole run.
+        loss: Mean over the phrases of the batch, before the step.
+        rate: Learning rate.
+        norm: Of the gradient, before it was clipped.
+        seconds: Since the step before.
+    """
+
+    number: int
+    total: int
+    loss: float
+    rate: float
+    norm: float
+    seconds: float
+
+
+def train(
+    recipe: Recipe, out: Path, sources: Sources | None = None, report: Callable[[Step], None] = lambda _: None
+) -> RunState:
+    """Train by a recipe; goes on where an earlier run into the same folder ended.
+
+    Args:
+        recipe: What to do.
+        out: Folder of the run: `step-...` (checkpoints, each a decoder's folder), `best` (a link to one of them),
+            `log.jsonl`, `tensorboard`, `figures`.
+        sources: Opens the samples; by default, the recipe's.
+        report: Called after every step, in the main process.
+
+    Returns:
+        Where the run is: at its end, or where SIGTERM stopped it.
+
+    Raises:
+        RecipeError: The folder holds a run of another recipe, or there is nothing to learn from.
+    """
+    processes = PartialState(cpu=recipe.device == "cpu")
+    sources = sources or Sources(recipe)
+    samples, validation = sources.train(), Validation.of(sources)
+    if recipe.cache is not None:
+        sources.release()
+    trainee = Trainee.of(recipe, samples.plan, sources.sam).to(processes.device)
+    optimizer = torch.optim.AdamW(
+        trainee.trained().values(), lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
+    )
+    state = _resumed(recipe, out, trainee, optimizer)
+    batches = _Batches(samples, recipe)
+    log = RunLog(out, state.step) if processes.is_main_process else None
+    with _stop_asked() as asked:
+        for number, batch in batches.read_from(state.step, processes):
+            started = monotonic()
+            rate = rate_at(number, batches.total, recipe)
+            loss, stop = _gradient(trainee, batch, recipe, stop=asked.is_set())
+            norm = float(nn.utils.clip_grad_norm_(trainee.trained().values(), recipe.clip))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+            state.step = number + 1
+            step = Step(state.step, batches.total, loss, rate, norm, monotonic() - started)
+            if log:
+                log.step(step)
+                report(step)
+            last = stop or state.step == batches.total
+            if last or state.step % (recipe.validate_every or batches.per_epoch) == 0:
+                if validation is not None and not stop:
+                    _validate(validation, trainee, state, log, out)
+                if processes.is_main_process:
+                    save_checkpoint(out, trainee, optimizer, state, samples.plan)
+                processes.wait_for_everyone()
+            if stop:
+                break
+    return state
+
+
+def rate_at(step: int, total: int, recipe: Recipe) -> float:
+    """Learning rate of a step, counted from 0: grows evenly, then falls to 0 as half a cosine."""
+    warm = round(recipe.warm_up * total)
+    if step < warm:
+        return recipe.learning_rate * (step + 1) / warm
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    samples: Sequence[ExtractedSample]
+    phrases: int
+
+
+class _Batches:
+    """The batches of a run. Which samples a step takes is known from its number and the seed alone."""
+
+    def __init__(self, samples: ExtractedSamples, recipe: Recipe) -> None:
+        self.samples, self.recipe = samples, recipe
+        self.usable = np.array([i for i in range(len(samples)) if samples.phrase_count(i)])
+        if not len(self.usable):
+            raise RecipeError(f"There is no phrase to learn from in {', '.join(map(str, recipe.train))}.")
+        self.per_epoch = math.ceil(len(self.usable) / recipe.batch)
+        self.total = self.per_epoch * recipe.epochs
+
+    def indices(self, step: int) -> list[int]:
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.usable)
+        own: list[int] = order[place * self.recipe.batch : (place + 1) * self.recipe.batch].tolist()
+        return own
+
+    def read_from(self, step: int, processes: PartialState) -> Iterator[tuple[int, _Batch]]:
+        """The steps from one on, with the share of their samples that this process takes; one is read ahead."""
+
+        def read(number: int) -> _Batch:
+            samples = self.samples.at_epoch(number // self.per_epoch)
+            indices = self.indices(number)
+            own = indices[processes.process_index :: processes.num_processes]
+            return _Batch(samples.read(own) if own else [], sum(map(samples.phrase_count, indices)))
+
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(read, step) if step < self.total else None
+            for number in range(step, self.total):
+                assert ahead is not None  # noqa: S101 - for the type checker: a step is always read before it is done
+                batch = ahead.result()
+                ahead = reader.submit(read, number + 1) if number + 1 < self.total else None
+                yield number, batch
+
+
+def _gradient(trainee: Trainee, batch: _Batch, recipe: Recipe, *, stop: bool) -> tuple[float, bool]:
+    """Compute the gradient of a batch over all processes; gives its loss, and whether any process is to stop."""
+    total = torch.zeros((), device=trainee.device)
+    for start in range(0, len(batch.samples), recipe.micro_batch):
+        with torch.autocast(trainee.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss = trainee.loss(batch.samples[start : start + recipe.micro_batch]) / batch.phrases
+        loss.backward()
+        total += loss.detach()
+    if PartialState().num_processes == 1:
+        return float(total), stop
+    return _summed(list(trainee.trained().values()), total, stop=stop)
+
+
+def _summed(weights: Sequence[nn.Parameter], loss: Tensor, *, stop: bool) -> tuple[float, bool]:
+    """Sum gradients over the processes; a weight that no process used has none after it, as on one process."""
+    used = torch.tensor([float(weight.grad is not None) for weight in weights], device=loss.device)
+    flat = [(torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in weights]
+    told = torch.stack([loss, torch.tensor(float(stop), device=loss.device)])
+    summed = reduce(torch.cat([*flat, used, told]), reduction="sum")
+    *gradients, used, told = summed.split([*(len(own) for own in flat), len(weights), 2])
+    for weight, gradient, count in zip(weights, gradients, used.tolist(), strict=True):
+        weight.grad = gradient.view_as(weight) if count else None
+    return float(told[0]), bool(told[1] > 0)
+
+
+def _validate(validation: Validation, trainee: Trainee, state: RunState, log: RunLog | None, out: Path) -> None:
+    iou = validation.mean_iou(trainee)
+    if state.best_iou is None or iou > state.best_iou:
+        state.best_step, state.best_iou = state.step, iou
+    if log:
+        log.validation(state.step, iou)
+        validation.write_sheet(trainee, out / "figures" / f"step-{state.step:08d}.png")
+
+
+def _resumed(recipe: Recipe, out: Path, trainee: Trainee, optimizer: torch.optim.Optimizer) -> RunState:
+    if not (found := checkpoints(out)):
+        return RunState(recipe=recipe)
+    state = RunState.read(found[-1])
+    own, others = recipe.model_dump(mode="json"), state.recipe.model_dump(mode="json")
+    if differing := [f"{name}: {others[name]} -> {own[name]}" for name in own if own[name] != others[name]]:
+        raise RecipeError(f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out.")
+    remove_leftovers(out)
+    load_checkpoint(found[-1], trainee, optimizer)
+    return state
+
+
+@contextmanager
+def _stop_asked() -> Iterator[threading.Event]:
+    """Within, SIGTERM only sets an event."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

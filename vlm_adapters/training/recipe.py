@@ -1,0 +1,194 @@
+"""A recipe: everything that decides what a training run does, as a person writes it in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, Self, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vlm_adapters.backbone import OptionValue
+from vlm_adapters.errors import RecipeError
+from vlm_adapters.training.plan import Precision
+
+Data = str | dict[str, object]
+"""A data set as `open_dataset` takes it."""
+
+_AtLeastOne = Annotated[int, Field(ge=1)]
+_RECIPES = files("vlm_adapters.training") / "recipes"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DecoderRecipe(_Part):
+    """Sizes of the U-Net, see `UNetConfig`."""
+
+    base_width: _AtLeastOne = 64
+    depth: _AtLeastOne = 4
+    canvas: _AtLeastOne = 64
+
+
+class RefinerRecipe(_Part):
+    """A refiner that is trained with the U-Net, see `SAMRefiner`.
+
+    Attributes:
+        sam: Checkpoint file of Segment Anything.
+        use_mask: Prompt with the coarse mask.
+        use_box: Prompt with the box around it.
+        use_text: Prompt with the words.
+    """
+
+    sam: str
+    use_mask: bool = True
+    use_box: bool = True
+    use_text: bool = True
+
+
+class Recipe(_Part):
+    """What a training run does.
+
+    Attributes:
+        model: Backbone: embedded name, folder or hub id.
+        options: Of its adapter, such as `min_pixels`.
+        dtype: The backbone computes in it: `auto`, `float32`, `bfloat16`, `float16`.
+        device: Of everything: `auto`, `cpu`, `cuda`.
+        train: Data to learn from, one set or a list of them, which are joined.
+        validation: Data to choose the best by; None chooses the last.
+        cache: Folder of the caches, which are built there if they are not; None runs the backbone all along.
+        keep: In which precision features are kept.
+        heads: A head profile: only its heads are read; None reads all.
+        top_heads: Only so many of the profile, the best ones.
+        decoder: Sizes of the U-Net.
+        refiner: What refines its masks; None trains the U-Net alone.
+        epochs: How often every sample is seen.
+        batch: Samples of one step, over all processes.
+        micro_batch: Samples whose gradient is computed at once, per process.
+        learning_rate: Its peak.
+        weight_decay: Of AdamW.
+        betas: Of AdamW.
+        warm_up: Share of the steps over which the rate grows; after it, it falls to 0 as a cosine.
+        clip: Largest norm of the gradient.
+        precision: In which the decoder computes.
+        seed: Of the weights and of the order of samples.
+        validate_every: Steps between validations and checkpoints; None does so after every epoch.
+        keep_checkpoints: How many checkpoints stay; the best one stays in any case.
+        pictures: How many validation samples the contact sheet shows.
+    """
+
+    model: str
+    options: dict[str, OptionValue] = {}
+    dtype: str = "auto"
+    device: str = "auto"
+    train: Annotated[list[Data], Field(min_length=1)]
+    validation: Data | None = None
+    cache: str | None = None
+    keep: Precision = "float16"
+    heads: str | None = None
+    top_heads: _AtLeastOne | None = None
+    decoder: DecoderRecipe = DecoderRecipe()
+    refiner: RefinerRecipe | None = None
+    epochs: _AtLeastOne = 8
+    batch: _AtLeastOne = 8
+    micro_batch: _AtLeastOne = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    warm_up: Annotated[float, Field(ge=0, le=1)] = 0.03
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    validate_every: _AtLeastOne | None = None
+    keep_checkpoints: _AtLeastOne = 2
+    pictures: Annotated[int, Field(ge=0)] = 8
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _one_or_several(cls, named: object) -> object:
+        return [named] if isinstance(named, str | dict) else named
+
+    @model_validator(mode="after")
+    def _heads_belong_together(self) -> Self:
+        if self.top_heads is not None and self.heads is None:
+            raise ValueError("top_heads chooses among the heads of a profile; name it with heads")
+        return self
+
+    @classmethod
+    def read(cls, name_or_path: str, changes: Sequence[str] = ()) -> Self:
+        """Read a recipe that comes with the library, by name, or a file, and change some of its keys.
+
+        Args:
+            name_or_path: `"scenes"`, or the path of a YAML file.
+            changes: `key=value`, the value as YAML; a key within a part is `decoder.base_width`.
+
+        Raises:
+            RecipeError: There is none, it is no YAML, or a key or a value is wrong.
+        """
+        content = _content(name_or_path)
+        for change in changes:
+            _apply(content, change)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise RecipeError(_told(name_or_path, error)) from error
+
+
+def recipe_names() -> dict[str, str]:
+    """The recipes that come with the library, and what the first line of each says."""
+    found = sorted((path for path in _RECIPES.iterdir() if path.name.endswith(".yaml")), key=lambda path: path.name)
+    return {
+        path.name.removesuffix(".yaml"): path.read_text("utf-8").splitlines()[0].removeprefix("# ") for path in found
+    }
+
+
+def _content(name_or_path: str) -> dict[str, object]:
+    names = list(recipe_names())
+    path = _RECIPES / f"{name_or_path}.yaml" if name_or_path in names else Path(name_or_path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(
+            f"There is no recipe {name_or_path!r}: {error.strerror or error}. Give a YAML file, or one of "
+            f"{', '.join(names)}."
+        ) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise RecipeError(f"The recipe {name_or_path} is no YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"The recipe {name_or_path} holds a {type(content).__name__}. Give keys and values.")
+    return content
+
+
+def _apply(content: dict[str, object], change: str) -> None:
+    path, equals, text = change.partition("=")
+    if not (path and equals):
+        raise RecipeError(f"The change {change!r} is not of the form key=value, such as epochs=2.")
+    *parents, last = path.split(".")
+    place = content
+    for key in parents:
+        inner = place.get(key)
+        inner = {} if inner is None else inner
+        if not isinstance(inner, dict):
+            raise RecipeError(f"The change {change!r} goes into {key!r}, which has no keys of its own.")
+        place[key] = inner
+        place = cast("dict[str, object]", inner)
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"The change {change!r} has no YAML after '=': {' '.join(str(error).split())}.") from error
+
+
+def _told(name: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(str(first["loc"][-1]), Recipe.model_fields, n=1)
+        return (
+            f"The recipe {name} has an unknown key {place!r}. {f'Did you mean {near[0]!r}?' if near else 'Remove it.'}"
+        )
+    told = first["msg"].removeprefix("Value error, ")
+    return f"The recipe {name} cannot be used: {f'{place}: ' if place else ''}{told}."

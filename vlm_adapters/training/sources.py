@@ -1,0 +1,174 @@
+"""From a recipe to the samples that it learns from: out of caches, which are built where they are missing, or live."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_adapters.backbone import BackboneAdapter
+from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.opening import open_dataset
+from vlm_adapters.decoder.features import FeatureRequest
+from vlm_adapters.decoder.profile import HeadProfile
+from vlm_adapters.decoder.sam import SegmentAnything
+from vlm_adapters.decoder.sam_checkpoint import load_sam
+from vlm_adapters.errors import CacheError, RecipeError
+from vlm_adapters.loading import load_adapter
+from vlm_adapters.training.cache import BuildProgress, CachedSamples, build_cache
+from vlm_adapters.training.extracted import ExtractedSample, ExtractedSamples, LiveSamples
+from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.training.recipe import Data, Recipe
+
+Report = Callable[[str, BuildProgress], None]
+"""Told the source of the data that a cache is built of, and how far it is."""
+
+
+class Joined:
+    """Samples of several sources of one plan, as one."""
+
+    def __init__(self, parts: Sequence[ExtractedSamples]) -> None:
+        self.parts = parts
+        self.plan = parts[0].plan
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def phrase_count(self, index: int) -> int:
+        """See `ExtractedSamples`."""
+        part, inner = self._place(index)
+        return self.parts[part].phrase_count(inner)
+
+    def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
+        """See `ExtractedSamples`; every source is asked once."""
+        places = [self._place(index) for index in indices]
+        found: dict[tuple[int, int], ExtractedSample] = {}
+        for part in sorted({part for part, _ in places}):
+            own = [place for place in places if place[0] == part]
+            found |= dict(zip(own, self.parts[part].read([inner for _, inner in own]), strict=True))
+        return [found[place] for place in places]
+
+    def at_epoch(self, epoch: int) -> Joined:
+        """See `ExtractedSamples`."""
+        return Joined([part.at_epoch(epoch) for part in self.parts])
+
+    def _place(self, index: int) -> tuple[int, int]:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return part, index - int(self._starts[part])
+
+
+class Sources:
+    """Opens the samples of a recipe, and loads the backbone only where it is needed.
+
+    Args:
+        recipe: What to open.
+        report: Told how far the building of a cache is.
+
+    Attributes:
+        sam: The Segment Anything model of the recipe's refiner; None without one.
+        request: What the decoder reads.
+    """
+
+    def __init__(self, recipe: Recipe, report: Report = lambda *_: None) -> None:
+        self.recipe = recipe
+        self.sam: SegmentAnything | None = load_sam(recipe.refiner.sam) if recipe.refiner else None
+        self.request = _request(recipe)
+        self._report = report
+        self._adapter: BackboneAdapter | None = None
+
+    def train(self) -> ExtractedSamples:
+        """Open the samples to learn from."""
+        parts = [self._open(data) for data in self.recipe.train]
+        return parts[0] if len(parts) == 1 else Joined(parts)
+
+    def validation(self) -> tuple[ExtractedSamples, Dataset] | None:
+        """Open the samples to choose the best by, and their data set; None if the recipe names none."""
+        if self.recipe.validation is None:
+            return None
+        return self._open(self.recipe.validation), open_dataset(self.recipe.validation)
+
+    def caches(self) -> list[CacheToBuild]:
+        """The caches of the recipe, finished or not.
+
+        Raises:
+            RecipeError: The recipe has no cache.
+        """
+        if self.recipe.cache is None:
+            raise RecipeError("The recipe has no cache to build. Give it a folder: cache=FOLDER.")
+        named = [*self.recipe.train, *([self.recipe.validation] if self.recipe.validation is not None else [])]
+        return [CacheToBuild(data, self._folder(data)) for data in map(open_dataset, named)]
+
+    def build(self, cache: CacheToBuild) -> None:
+        """Build a cache, or go on with it."""
+        live = self.live(cache.data)
+        build_cache(live, cache.folder, report=lambda progress: self._report(cache.data.source, progress))
+
+    def live(self, data: Dataset) -> LiveSamples:
+        """Run the backbone on a data set whenever samples are asked for; it is loaded now."""
+        recipe = self.recipe
+        if self._adapter is None:
+            options: dict[str, Any] = {**recipe.options}
+            self._adapter = load_adapter(recipe.model, device=recipe.device, dtype=recipe.dtype, **options)
+            if self.sam is not None:
+                self.sam.to(getattr(getattr(self._adapter, "model", None), "device", "cpu"))
+        plan = FeaturePlan.of(self._adapter, data.source, self.request, self.sam, recipe.keep)
+        return LiveSamples(self._adapter, data, plan, self.sam)
+
+    def release(self) -> None:
+        """Let go of the backbone; it is loaded again if it is needed."""
+        self._adapter = None
+
+    def _open(self, named: Data) -> ExtractedSamples:
+        data = open_dataset(named)
+        if self.recipe.cache is None:
+            return self.live(data)
+        cache = CacheToBuild(data, self._folder(data))
+        if not cache.is_finished():
+            self.build(cache)
+        return CachedSamples(cache.folder)
+
+    def _folder(self, data: Dataset) -> Path:
+        """Where the cache of a data set lies: named by all that can be known without the backbone."""
+        recipe, refiner = self.recipe, self.recipe.refiner
+        told: list[object] = [recipe.model, recipe.options, recipe.dtype, recipe.keep, data.source, repr(self.request)]
+        told.append(refiner and Path(refiner.sam).name)
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+        name = re.sub(r"[^\w.-]+", "-", f"{Path(recipe.model).name}-{data.source}")[:60]
+        return Path(recipe.cache or ".") / f"{name}-{digest}"
+
+
+@dataclass(frozen=True)
+class CacheToBuild:
+    """A data set, and the folder of its cache."""
+
+    data: Dataset
+    folder: Path
+
+    def is_finished(self) -> bool:
+        """Whether the cache can be read."""
+        try:
+            CachedSamples(self.folder)
+        except CacheError:
+            return False
+        return True
+
+
+def _request(recipe: Recipe) -> FeatureRequest:
+    hidden = recipe.refiner is not None and recipe.refiner.use_text
+    if recipe.heads is None:
+        return FeatureRequest(hidden=hidden)
+    profile = HeadProfile.read(recipe.heads)
+    heads = [(head.layer, head.head) for head in (*profile.heads, *profile.others)]
+    if recipe.top_heads and recipe.top_heads > len(heads):
+        raise RecipeError(
+            f"top_heads={recipe.top_heads}, and the profile {recipe.heads} names {len(heads)} heads. Ask for fewer, or "
+            "make it anew with `adapters calibrate`."
+        )
+    return FeatureRequest.of_heads(heads[: recipe.top_heads], hidden=hidden)

@@ -1,0 +1,81 @@
+"""Judging a trainee while it learns: a number to choose the best by, and a sheet of pictures for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+
+from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.render import mask_sheet, write_png
+from vlm_adapters.training.cache import CachedSamples
+from vlm_adapters.training.extracted import ExtractedSamples
+from vlm_adapters.training.sources import Sources
+from vlm_adapters.training.trainee import Trainee
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The samples that a run is judged by.
+
+    Attributes:
+        samples: What the decoder reads of them.
+        data: Their pictures.
+        pictures: How many the sheet shows.
+    """
+
+    samples: ExtractedSamples
+    data: Dataset
+    pictures: int
+
+    @classmethod
+    def of(cls, sources: Sources) -> Validation | None:
+        """Open what the recipe names; None if it names nothing."""
+        opened = sources.validation()
+        return opened and cls(*opened, sources.recipe.pictures)
+
+    def mean_iou(self, trainee: Trainee) -> float:
+        """Mean IoU over all phrases at the pictures' size, each process judging its share."""
+        processes = PartialState()
+        indices = range(len(self.samples))[processes.process_index :: processes.num_processes]
+        total, count = 0.0, 0
+        trainee.eval()
+        for batch in _batches(indices):
+            samples = self.samples.read(batch)
+            for sample, masks in zip(samples, trainee.masks(samples), strict=True):
+                total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
+                count += len(masks)
+        trainee.train()
+        summed = torch.tensor([total, count], device=processes.device, dtype=torch.float32)
+        if processes.num_processes > 1:
+            summed = reduce(summed, reduction="sum")
+        return float(summed[0] / summed[1].clamp(min=1))
+
+    def write_sheet(self, trainee: Trainee, path: Path) -> None:
+        """Write the first samples with their masks, the truth outlined."""
+        shown = range(min(self.pictures, len(self.samples)))
+        if not shown:
+            return
+        samples = self.samples.read(shown)
+        trainee.eval()
+        found = trainee.masks(samples)
+        trainee.train()
+        # of a cache, samples that could not be read are not among them
+        places = self.samples.index.indices if isinstance(self.samples, CachedSamples) else shown
+        pictures = [self.data[places[index]].image for index in shown]
+        rows = [
+            (picture, sample.annotation.text, list(masks), list(sample.masks))
+            for picture, sample, masks in zip(pictures, samples, found, strict=True)
+        ]
+        write_png(mask_sheet(rows), path)
+
+
+def _batches(indices: range) -> Iterable[range]:
+    return (indices[start : start + BATCH] for start in range(0, len(indices), BATCH))
