@@ -111,3 +111,12 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_what_is_not_installed_is_named(
+    adapters: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.delitem(sys.modules, "vlm_adapters.training.sources")
+    assert adapters("plan", "scenes") == 1
+    assert "pip install 'vlm-adapters[train]'" in capsys.readouterr().err

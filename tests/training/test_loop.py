@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from vlm_adapters.decoder.grounder import GroundedVLM
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
 from vlm_adapters.decoder.sam import SegmentAnything
 from vlm_adapters.decoder.unet import UNet, UNetConfig
-from vlm_adapters.errors import RecipeError
+from vlm_adapters.errors import CacheError, RecipeError
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.testing.fakes import FakeAdapter
 from vlm_adapters.training import sources
@@ -316,3 +317,10 @@ def test_phrases_to_learn_from_are_needed(recipe: Recipes, tmp_path: Path, monke
     monkeypatch.setattr(opened, "train", lambda: samples)
     with pytest.raises(RecipeError, match="There is no phrase to learn from"):
         train(chosen, tmp_path / "run", opened)
+
+
+def test_several_processes_build_no_cache(recipe: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Sources(recipe())
+    monkeypatch.setattr(opened, "processes", SimpleNamespace(num_processes=2))
+    with pytest.raises(CacheError, match=r"is not finished, and it is built by one process\. Build it first"):
+        opened.train()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_adapters.errors import OptionError, PhraseError
+from vlm_adapters.errors import OptionError, PhraseError, RecipeError
+
+if TYPE_CHECKING:
+    from vlm_adapters.training.sources import Report, Sources
 
 Picture = Annotated[str, typer.Argument(help="A picture on disk.", show_default=False)]
 Text = Annotated[str, typer.Argument(help="The sentence to ground.", show_default=False)]
@@ -21,6 +24,10 @@ SpanOption = Annotated[
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16")]
+RecipeName = Annotated[str, typer.Argument(help="A recipe's name or YAML file.", show_default=False)]
+Changes = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 DEFAULT_MODEL = "tiny-qwen2_5_vl"
@@ -35,6 +42,22 @@ def phrases_of(text: str, words: Sequence[str] | None, spans: Sequence[str] | No
     if not words and not spans:
         return [(0, len(text))]
     return [*(words or []), *(_span(span) for span in spans or [])]
+
+
+def open_sources(name: str, changes: Sequence[str] | None, report: Report | None = None) -> Sources:
+    """Open the sources of a recipe.
+
+    Raises:
+        RecipeError: The recipe cannot be used, or what training needs is not installed.
+    """
+    from vlm_adapters.training.recipe import Recipe  # noqa: PLC0415 - torch
+
+    recipe = Recipe.read(name, changes or [])
+    try:
+        from vlm_adapters.training.sources import Sources  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise RecipeError(f"Training needs an extra: pip install 'vlm-adapters[train]' ({error}).") from error
+    return Sources(recipe, report) if report else Sources(recipe)
 
 
 def picture_size(text: str) -> tuple[int, int]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 
-from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, open_sources
 from vlm_adapters.cli.progress import ProgressBars
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ def _group() -> None:
 
 @group.command()
 def build(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.", show_default=False)],
-    changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)
-    ] = None,
+    recipe: RecipeName,
+    changes: Changes = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,11 +37,9 @@ def build(
     adapters cache build scenes model=MODEL 'train=[DATA]' cache=FOLDER
     """
     from vlm_adapters.training.cache import CacheIndex
-    from vlm_adapters.training.recipe import Recipe
-    from vlm_adapters.training.sources import Sources
 
     with ProgressBars(Console(stderr=True)) as bars:
-        sources = Sources(Recipe.read(recipe, changes or []), bars.built)
+        sources = open_sources(recipe, changes, bars.built)
         caches = sources.caches()
         for cache in caches:
             if not cache.is_finished():

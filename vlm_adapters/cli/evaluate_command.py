@@ -63,10 +63,12 @@ def command(
 ) -> None:
     """Measure the masks of MODEL on DATA.
 
-    Writes to --out: records.jsonl (one line per phrase, from which all numbers come), card.json and card.md (what was
-    run, and the table), gallery.html (best, worst and random cases). A run that was stopped goes on where it was.
+    Writes to --out: records.jsonl (one line per phrase, from which all numbers
+    come), card.json and card.md (what was run, and the table), gallery.html
+    (best, worst and random cases). A run that was stopped goes on where it was
+    if it is started again.
 
-    Several GPUs, or machines with a common --out: accelerate launch $(which adapters) evaluate ...
+    On several GPUs: accelerate launch $(which adapters) evaluate ...
     """
     from vlm_adapters.evaluation.pins import Settings
     from vlm_adapters.evaluation.process import Process

@@ -10,15 +10,13 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
-from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, open_sources
 from vlm_adapters.cli.tables import print_rows
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.", show_default=False)],
-    changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)
-    ] = None,
+    recipe: RecipeName,
+    changes: Changes = None,
     *,
     samples: Annotated[int, typer.Option(help="Samples of each data set to measure on.", min=1)] = 16,
     as_json: JsonOption = False,
@@ -28,11 +26,9 @@ def command(
     Time is that of this machine, without the loading of the model. Nothing is
     written.
     """
+    sources = open_sources(recipe, changes)
     from vlm_adapters.training.forecast import forecast
-    from vlm_adapters.training.recipe import Recipe
-    from vlm_adapters.training.sources import Sources
 
-    sources = Sources(Recipe.read(recipe, changes or []))
     found = [forecast(sources, cache, samples) for cache in sources.caches()]
     if as_json:
         typer.echo(json.dumps([one.told() for one in found]))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.arguments import Changes, JsonOption, open_sources
 from vlm_adapters.cli.progress import ProgressBars
 from vlm_adapters.errors import RecipeError
 
@@ -25,9 +25,7 @@ def command(
     recipe: Annotated[
         str | None, typer.Argument(help="A recipe's name (--list) or YAML file.", show_default=False)
     ] = None,
-    changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)
-    ] = None,
+    changes: Changes = None,
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("run"),
     list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes that come with the library.")] = False,
@@ -41,22 +39,18 @@ def command(
     broken off; SIGTERM saves first. Several processes: `accelerate launch -m
     vlm_adapters train RECIPE`.
     """
-    from vlm_adapters.training.recipe import Recipe, recipe_names
+    from vlm_adapters.training.recipe import recipe_names
 
     if list_recipes:
         _list(recipe_names(), as_json=as_json)
         return
     if recipe is None:
         raise RecipeError(f"Name a recipe: one of {', '.join(recipe_names())}, or a YAML file.")
-    chosen = Recipe.read(recipe, changes or [])
-    try:
+    with ProgressBars(Console(stderr=True)) as bars:
+        sources = open_sources(recipe, changes, bars.built)
         from vlm_adapters.training.loop import train
-        from vlm_adapters.training.sources import Sources
-    except ImportError as error:
-        raise RecipeError(f"Training needs the extra 'train': pip install 'vlm-adapters[train]' ({error}).") from error
-    console = Console(stderr=True)
-    with ProgressBars(console) as bars:
-        state = train(chosen, out, Sources(chosen, bars.built), bars.stepped)
+
+        state = train(sources.recipe, out, sources, bars.stepped)
     _print(state, out, total=bars.total, as_json=as_json)
     if state.step < bars.total:
         typer.echo(

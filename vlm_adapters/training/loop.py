@@ -73,8 +73,8 @@ def train(
     Raises:
         RecipeError: The folder holds a run of another recipe, or there is nothing to learn from.
     """
-    processes = PartialState(cpu=recipe.device == "cpu")
     sources = sources or Sources(recipe)
+    processes = sources.processes
     samples, validation = sources.train(), Validation.of(sources)
     if recipe.cache is not None:
         sources.release()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
 from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.data.dataset import Dataset
@@ -74,12 +75,14 @@ class Sources:
     Attributes:
         sam: The Segment Anything model of the recipe's refiner; None without one.
         request: What the decoder reads.
+        processes: Those that work on the recipe.
     """
 
     def __init__(self, recipe: Recipe, report: Report = lambda *_: None) -> None:
         self.recipe = recipe
         self.sam: SegmentAnything | None = load_sam(recipe.refiner.sam) if recipe.refiner else None
         self.request = _request(recipe)
+        self.processes = PartialState(cpu=recipe.device == "cpu")
         self._report = report
         self._adapter: BackboneAdapter | None = None
 
@@ -115,7 +118,8 @@ class Sources:
         recipe = self.recipe
         if self._adapter is None:
             options: dict[str, Any] = {**recipe.options}
-            self._adapter = load_adapter(recipe.model, device=recipe.device, dtype=recipe.dtype, **options)
+            device = str(self.processes.device)  # each process has its own
+            self._adapter = load_adapter(recipe.model, device=device, dtype=recipe.dtype, **options)
             if self.sam is not None:
                 self.sam.to(getattr(getattr(self._adapter, "model", None), "device", "cpu"))
         plan = FeaturePlan.of(self._adapter, data.source, self.request, self.sam, recipe.keep)
@@ -131,6 +135,11 @@ class Sources:
             return self.live(data)
         cache = CacheToBuild(data, self._folder(data))
         if not cache.is_finished():
+            if self.processes.num_processes > 1:
+                raise CacheError(
+                    f"The cache {cache.folder} is not finished, and it is built by one process. Build it first: "
+                    "`adapters cache build` with the same recipe and changes."
+                )
             self.build(cache)
         return CachedSamples(cache.folder)
 
