@@ -24,6 +24,7 @@ from vlm_adapters.render import (
     heat_overlay,
     heat_sheet,
     mask_overlay,
+    mask_sheet,
     write_png,
 )
 
@@ -227,6 +228,19 @@ def test_a_sheet_has_a_row_per_title_and_wraps() -> None:
     assert two.width == one.width == wide.width
     assert two.height > 1.8 * one.height - 2 * GAP
     assert wide.height > 4 * one.height
+
+
+def test_a_contact_sheet_wraps_and_names_every_phrase_in_the_colour_of_its_mask() -> None:
+    picture, mask = Image.new("RGB", (40, 30), "white"), np.zeros((30, 40), np.bool_)
+    mask[5:25, 5:35] = True
+    one = (picture, ["a cat", "a dog"], [mask, ~mask], [mask, mask])
+    narrow, wide, two_rows = (mask_sheet([one] * count) for count in (1, 4, 5))
+    assert wide.width > 3 * narrow.width
+    assert (two_rows.width, two_rows.height > 1.8 * wide.height) == (wide.width, True)
+    shown = np.asarray(narrow)
+    below = shown[2 * 200 :].reshape(-1, 3)  # under both panels
+    for index in range(2):
+        assert (below == colour_of(index)).all(axis=1).any()
 
 
 def test_a_png_is_written_as_it_is(tmp_path: Path) -> None:

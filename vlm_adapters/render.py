@@ -40,6 +40,7 @@ LINE = 24
 COLUMNS = 7
 """Panels beside each other; more go below."""
 FIGURE_COLUMNS = 5
+SHEET_COLUMNS = 4
 
 
 def colour_of(index: int) -> Colour:
@@ -145,21 +146,24 @@ def heat_sheet(
 
 
 def mask_sheet(
-    samples: Sequence[tuple[Image.Image, str, Sequence[NDArray[np.bool_]], Sequence[NDArray[np.bool_]]]],
+    samples: Sequence[tuple[Image.Image, Sequence[str], Sequence[NDArray[np.bool_]], Sequence[NDArray[np.bool_]]]],
 ) -> Image.Image:
-    """A contact sheet: of every sample the picture, its masks with the true outlines, its text and mean IoU.
+    """A contact sheet: of every sample the picture, its masks with the true outlines, and the IoU of every phrase.
 
     Args:
-        samples: `(picture, text, masks, true masks)`, masks `(H, W)` bool.
+        samples: `(picture, phrases, masks, true masks)`, masks `(H, W)` bool, one per phrase.
     """
     columns = []
-    for picture, text, masks, truth in samples:
-        ious = [mask_iou(mask, wanted) for mask, wanted in zip(masks, truth, strict=True)]
+    for picture, phrases, masks, truth in samples:
         colours = [colour_of(index) for index in range(len(masks))]
-        told = f"mean IoU {np.mean(ious):.2f}" if ious else "no phrase"
         panels = [_panel(picture), _panel(mask_overlay(picture, masks, colours, truth))]
-        columns.append(_stack([_line(text, INK), *panels, _line(told, INK)]))
-    return _framed(_stack([_beside(columns[start : start + COLUMNS]) for start in range(0, len(columns), COLUMNS)]))
+        told = [
+            _line(f"{mask_iou(mask, wanted):.2f}  {phrase}", colour)
+            for phrase, mask, wanted, colour in zip(phrases, masks, truth, colours, strict=True)
+        ]
+        columns.append(_stack([*panels, *told]))
+    rows = [columns[start : start + SHEET_COLUMNS] for start in range(0, len(columns), SHEET_COLUMNS)]
+    return _framed(_stack([_beside(row) for row in rows]))
 
 
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:

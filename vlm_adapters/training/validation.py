@@ -71,7 +71,7 @@ class Validation:
         places = self.samples.index.indices if isinstance(self.samples, CachedSamples) else shown
         pictures = [self.data[places[index]].image for index in shown]
         rows = [
-            (picture, sample.annotation.text, list(masks), list(sample.masks))
+            (picture, [phrase.text for phrase in sample.annotation.phrases], list(masks), list(sample.masks))
             for picture, sample, masks in zip(pictures, samples, found, strict=True)
         ]
         write_png(mask_sheet(rows), path)
