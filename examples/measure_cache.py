@@ -2,10 +2,13 @@
 
     python examples/measure_cache.py [--report FILE]
 
-Takes about 6 minutes and 4 GB of memory on two cores. Two backbones: one with random weights, the language model of
+Takes about 7 minutes and 4 GB of memory on two cores. Two backbones: one with random weights, the language model of
 Qwen2.5-0.5B with 20 of its 24 layers (0.3 billion parameters) and pictures of about 1,000 image tokens, under a U-Net
-of F-LMM's width; and the embedded one, under the U-Net of the recipe `scenes`. Both ways run in this one process, one
+of F-LMM's width; and the embedded one, under the U-Net of the recipe `scenes`. All ways run in this one process, one
 after the other, without checkpoints in between; an epoch is timed from its predecessor's last step to its own last.
+
+The backbone runs on one picture at a time: cache and loop give the decoder the same bits. In batches, padding
+changes the last bits of what it computes, and training lets them grow; how far is measured, too.
 
 At the end stands what the same would be for a model of 7 billion parameters: arithmetic, not a measurement.
 """
@@ -15,26 +18,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from cache_arithmetic import arithmetic
 
-from vlm_adapters import load_adapter
-from vlm_adapters.backbone import BackboneAdapter
+from vlm_adapters import TransformersBackbone, load_adapter
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.files import write_json
 from vlm_adapters.testing.tiny import random_model
 from vlm_adapters.training.cache import CachedSamples, build_cache
-from vlm_adapters.training.extracted import LiveSamples
+from vlm_adapters.training.extracted import ExtractedSample, LiveSamples
 from vlm_adapters.training.loop import Step, train
 from vlm_adapters.training.plan import FeaturePlan
 from vlm_adapters.training.recipe import Recipe
@@ -45,8 +45,6 @@ SEED = 5
 HEAD_WIDTH = 64
 EMBEDDED = "tiny-qwen2_5_vl"
 MOST_DIFFERENCE, MOST_SHARE = 1e-4, 0.2
-PARAMETERS_7B, LAYERS_7B, HEADS_7B, WIDTH_7B = 7e9, 28, 28, 3584
-"""Of Qwen2.5-VL-7B's language model; the vision tower comes on top of it and is left out."""
 
 
 @dataclass(frozen=True)
@@ -62,39 +60,56 @@ class Sizes:
     epochs: int = 3
 
 
-class Given(Sources):
-    """Sources whose backbone is there already."""
+class OneByOne(LiveSamples):
+    """Runs the backbone on one sample at a time."""
 
-    def __init__(self, recipe: Recipe, adapter: BackboneAdapter) -> None:
+    def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
+        """See `ExtractedSamples`."""
+        return [sample for index in indices for sample in super(OneByOne, self).read([index])]
+
+    def at_epoch(self, epoch: int) -> OneByOne:  # noqa: ARG002 - scenes are not drawn anew
+        """See `ExtractedSamples`."""
+        return self
+
+
+class Given(Sources):
+    """Sources whose backbone is there already, and who run it as they are told."""
+
+    def __init__(self, recipe: Recipe, adapter: TransformersBackbone, way: type[LiveSamples] = OneByOne) -> None:
         super().__init__(recipe)
-        self.adapter = adapter
+        self.adapter, self.way = adapter, way
 
     def live(self, data: Dataset) -> LiveSamples:
         """See `Sources`."""
-        return LiveSamples(self.adapter, data, FeaturePlan.of(self.adapter, data.source, self.request))
+        return self.way(self.adapter, data, FeaturePlan.of(self.adapter, data.source, self.request))
 
 
 class Clock:
-    """Notes loss and time of every step; gives the seconds of the epochs after the first."""
+    """Notes the loss and the time of every step."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.losses: list[float] = []
-        self.times: list[float] = []
+        self.times: list[tuple[float, float]] = []
 
     def __call__(self, step: Step) -> None:
         """Note a step."""
         self.losses.append(step.loss)
-        self.times.append(perf_counter())
+        self.times.append((perf_counter(), process_time()))
         print(f"{self.name}: step {step.number} of {step.total}, loss {step.loss:.4f}", flush=True)
 
-    def epoch_seconds(self, epochs: int) -> float:
-        """Median over the epochs after the first."""
+    def epoch(self, epochs: int) -> tuple[float, float]:
+        """Median over the epochs after the first: seconds on the wall, and of the processor, all its cores together."""
         ends = self.times[len(self.times) // epochs - 1 :: len(self.times) // epochs]
-        return statistics.median(np.diff(ends).tolist())
+        wall, processor = np.median(np.diff(ends, axis=0), axis=0).tolist()
+        return wall, processor
+
+    def difference(self, other: Clock) -> float:
+        """Largest difference of the loss curves."""
+        return float(np.abs(np.subtract(self.losses, other.losses)).max())
 
 
-def large_backbone(sizes: Sizes) -> BackboneAdapter:
+def large_backbone(sizes: Sizes) -> TransformersBackbone:
     """The embedded backbone's classes and processor with random weights, larger, on pictures of more tokens."""
     tiny = load_adapter(EMBEDDED, device="cpu")
     told = tiny.model.config.to_dict()
@@ -117,24 +132,23 @@ def large_backbone(sizes: Sizes) -> BackboneAdapter:
     return type(tiny)(model, tiny.processor, checkpoint="random", **limits)
 
 
-def compare(adapter: BackboneAdapter, recipe: Recipe, folder: Path) -> dict[str, float]:
-    """Build a cache, train from it, and train with the backbone in the loop."""
-    live = Given(recipe, adapter).live(Given(recipe, adapter).caches()[0].data)
-    print(f"Caches {len(live)} scenes ...", flush=True)
+def compare(adapter: TransformersBackbone, recipe: Recipe, folder: Path) -> dict[str, float]:
+    """Build a cache, train from it, and train with the backbone in the loop: one sample at a time, and in batches."""
+    cache = Given(recipe, adapter).caches()[0]
+    print(f"Caches {len(cache.data)} scenes ...", flush=True)
     started = perf_counter()
-    build_cache(live, Given(recipe, adapter).caches()[0].folder)
+    build_cache(Given(recipe, adapter).live(cache.data), cache.folder, batch_samples=1)
     building = perf_counter() - started
-    cached, looped = Clock("from the cache"), Clock("backbone in the loop")
+    samples = CachedSamples(cache.folder)
+    started = perf_counter()
+    cells = [sample.features.maps[0, 0].numel() for sample in samples.read(range(len(samples)))]
+    reading = perf_counter() - started
+    cached, looped, batched = Clock("from the cache"), Clock("backbone in the loop"), Clock("in the loop, in batches")
     train(recipe, folder / "cached", Given(recipe, adapter), cached)
     without = recipe.model_copy(update={"cache": None})
     train(without, folder / "looped", Given(without, adapter), looped)
-    samples = CachedSamples(Given(recipe, adapter).caches()[0].folder)
-    started = perf_counter()
-    read = samples.read(range(len(samples)))
-    reading = perf_counter() - started
-    config = UNetConfig(samples.plan.features.channels(adapter.info), recipe.decoder.base_width)
-    in_cache, in_loop = cached.epoch_seconds(recipe.epochs), looped.epoch_seconds(recipe.epochs)
-    cells = [sample.features.maps[0, 0].numel() for sample in read]
+    train(without, folder / "batched", Given(without, adapter, LiveSamples), batched)
+    (in_cache, work_in_cache), (in_loop, work_in_loop) = cached.epoch(recipe.epochs), looped.epoch(recipe.epochs)
     return {
         "parameters": sum(weight.numel() for weight in adapter.model.parameters()),
         "layers": adapter.info.num_layers,
@@ -142,61 +156,20 @@ def compare(adapter: BackboneAdapter, recipe: Recipe, folder: Path) -> dict[str,
         "samples": len(samples),
         "phrases": sum(samples.index.phrases),
         "image tokens, mean": float(np.mean(cells)),
-        "decoder channels": config.channels,
+        "decoder channels": samples.plan.features.channels(adapter.info),
         "decoder base width": recipe.decoder.base_width,
-        "epochs": recipe.epochs,
+        "steps": len(cached.losses),
         "seconds to build the cache": building,
         "seconds to read all of it": reading,
         "bytes of the cache": samples.index.bytes,
         "seconds of an epoch, backbone in the loop": in_loop,
+        "seconds of an epoch, backbone in the loop in batches": batched.epoch(recipe.epochs)[0],
         "seconds of an epoch, from the cache": in_cache,
         "cached / in the loop": in_cache / in_loop,
-        "largest difference of the loss curves": float(np.abs(np.subtract(cached.losses, looped.losses)).max()),
+        "cached / in the loop, processor seconds": work_in_cache / work_in_loop,
+        "largest difference of the loss curves": cached.difference(looped),
+        "largest difference of the loss curves, in batches": cached.difference(batched),
     }
-
-
-def arithmetic(measured: dict[str, float]) -> dict[str, float]:
-    """What an epoch would take for 7 billion parameters, per sample, at the speeds that were measured on the large one.
-
-    A forward pass takes 2 operations per parameter and token, and 2 x layers x width x tokens^2 for causal attention.
-    The U-Net's are counted on its own graph, forward and backward.
-    """
-
-    def forward_pass(parameters: float, layers: float, width: float) -> float:
-        return 2 * parameters * tokens + 2 * layers * width * tokens**2
-
-    tokens = measured["image tokens, mean"]
-    phrases = measured["phrases"] / measured["samples"]
-    channels = LAYERS_7B * HEADS_7B
-    small = forward_pass(measured["parameters"], measured["layers"], measured["width"])
-    large = forward_pass(PARAMETERS_7B, LAYERS_7B, WIDTH_7B)
-    width, side = int(measured["decoder base width"]), round(tokens**0.5)
-    of_unet = phrases * unet_operations(UNetConfig(channels, width), side)
-    of_measured = phrases * unet_operations(UNetConfig(int(measured["decoder channels"]), width), side)
-    size = phrases * channels * tokens * 2
-    forward = large / small * measured["seconds to build the cache"] / measured["samples"]
-    learning = of_unet / of_measured * measured["seconds of an epoch, from the cache"] / measured["samples"]
-    return {
-        "tokens": tokens,
-        "phrases per sample": phrases,
-        "TFLOP, forward pass of the backbone": large / 1e12,
-        "TFLOP, U-Net forward and backward": of_unet / 1e12,
-        "operations, from the cache / in the loop": of_unet / (of_unet + large),
-        "MB read from the cache": size / 1e6,
-        "seconds, forward pass at the measured speed": forward,
-        "seconds, U-Net at the measured speed": learning,
-        "seconds, reading at the measured speed": size
-        * measured["seconds to read all of it"]
-        / measured["bytes of the cache"],
-        "cached / in the loop": learning / (learning + forward),
-    }
-
-
-def unet_operations(config: UNetConfig, side: int) -> int:
-    """Floating-point operations to learn from one phrase on a grid of `side x side` cells."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        UNet(config)(torch.zeros(1, config.channels, side, side)).sum().backward()
-    return counter.get_total_flops()
 
 
 def measure(sizes: Sizes, folder: Path) -> dict[str, object]:
@@ -206,11 +179,8 @@ def measure(sizes: Sizes, folder: Path) -> dict[str, object]:
         fixed = {"model": name, "device": "cpu", "train": [f"scenes:count={count},seed={SEED}"], "cache": str(folder)}
         return Recipe.model_validate({**fixed, "epochs": sizes.epochs, "validate_every": 10**9, **changes})
 
-    large = compare(
-        large_backbone(sizes),
-        recipe("random", sizes.samples, batch=2, decoder={"base_width": sizes.base_width}),
-        folder / "large",
-    )
+    published = recipe("random", sizes.samples, batch=2, decoder={"base_width": sizes.base_width})
+    large = compare(large_backbone(sizes), published, folder / "large")
     scenes = Recipe.read("scenes")
     alike = {"decoder": scenes.decoder, "learning_rate": scenes.learning_rate, "batch": scenes.batch}
     embedded = recipe(EMBEDDED, sizes.embedded_samples, **alike)

@@ -36,7 +36,7 @@ ROOMS = (
     {"decoder"},
     {"evaluation", "testing"},
     {"render", "probe", "bench", "scaffold"},
-    {"exports", "training"},
+    {"exports", "gallery", "training"},
     {"cli", "web"},
     {"__main__"},
 )

@@ -95,7 +95,6 @@ def command(
 
 def _run(settings: Settings, process: Process, out: Path) -> Card | None:
     """Do this process's share; the first process then waits for the others and writes everything."""
-    from vlm_adapters.cli.gallery import write_gallery
     from vlm_adapters.decoder.choose import load_grounder
     from vlm_adapters.evaluation.asking import open_asked
     from vlm_adapters.evaluation.card import Card, Outcome
@@ -103,6 +102,7 @@ def _run(settings: Settings, process: Process, out: Path) -> Card | None:
     from vlm_adapters.evaluation.parts import Parts, merge
     from vlm_adapters.evaluation.pins import Pins
     from vlm_adapters.evaluation.record import write_records
+    from vlm_adapters.gallery import write_gallery
 
     dataset = open_asked(
         settings.data, settings.protocol, settings.sentences

@@ -78,7 +78,8 @@ class BoxGrounder(Grounder):
                 f"The adapter {adapter.name} does not declare that {adapter.info.checkpoint} can say where things are. "
                 'Use the method "heads", or train a decoder.'
             )
-        self.adapter = adapter
+        self.adapter: BackboneAdapter = adapter
+        self._pointing: SupportsPointing = adapter
         self.sam = sam
 
     @property
@@ -96,10 +97,10 @@ class BoxGrounder(Grounder):
         picture = prompt.pictures[0]
         size = picture.height, picture.width
         question = Prompt((Message("user", (picture, question_about(prompt.text, phrase))),))
-        frame = self.adapter.coordinate_frame(size)
+        frame = self._pointing.coordinate_frame(size)
         if frame is None:
             raise OptionError(f"{self.adapter.name} cannot point in a picture of {size[1]} x {size[0]} pixels.")
-        return BoxAnswer.read(self.adapter.generate(question, max_new_tokens=MOST_TOKENS), frame, size)
+        return BoxAnswer.read(self._pointing.generate(question, max_new_tokens=MOST_TOKENS), frame, size)
 
     def _grounding(self, prompt: Prompt) -> Grounding:
         picture = prompt.pictures[0]

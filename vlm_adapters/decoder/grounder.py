@@ -79,7 +79,13 @@ class Grounding:
 
 
 class Grounder(ABC):
-    """Anything that finds the phrases of a sentence in a picture."""
+    """Anything that finds the phrases of a sentence in a picture.
+
+    Attributes:
+        adapter: The backbone that it stands on.
+    """
+
+    adapter: BackboneAdapter
 
     @property
     @abstractmethod

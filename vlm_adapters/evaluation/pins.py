@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from vlm_adapters import __version__
-from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.named import read_named
-from vlm_adapters.decoder.box_grounder import BoxGrounder
 from vlm_adapters.decoder.grounder import GroundedVLM, Grounder
 from vlm_adapters.decoder.head_grounder import HeadGrounder
 from vlm_adapters.decoder.stored import folder_of
@@ -104,7 +102,7 @@ class Pins:
     @classmethod
     def of(cls, settings: Settings, grounder: Grounder, dataset: Dataset) -> Self:
         """Write down a run that is about to start."""
-        adapter = _adapter_of(grounder)
+        adapter = grounder.adapter
         info, model = adapter.info, getattr(adapter, "model", None)
         return cls(
             model=settings.model,
@@ -142,14 +140,8 @@ def installed() -> dict[str, str]:
     }
 
 
-def _adapter_of(grounder: Grounder) -> BackboneAdapter:
-    if not isinstance(grounder, GroundedVLM | BoxGrounder | HeadGrounder):
-        raise TypeError(f"{type(grounder).__name__} has no backbone that is known")
-    return grounder.adapter
-
-
 def _digests(settings: Settings, grounder: Grounder) -> Iterator[tuple[str, str]]:
-    info = _adapter_of(grounder).info
+    info = grounder.adapter.info
     if info.revision is None and (folder := Path(info.checkpoint)).is_dir():
         yield from ((f"backbone/{path.name}", sha256_of(path)) for path in sorted(folder.glob("*.safetensors")))
     if isinstance(grounder, GroundedVLM):
