@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_adapters.cli import gallery, main
+from vlm_adapters import gallery
+from vlm_adapters.cli import main
 from vlm_adapters.coco import decode_rle
 from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.evaluation.metrics import mask_iou
