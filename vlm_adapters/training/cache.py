@@ -85,7 +85,7 @@ class BuildProgress:
         samples: Seen so far, computed or found.
         total: Of the data set.
         computed: Those for which the backbone ran.
-        bytes: Of the shards so far.
+        bytes: Of the shards so far, and of what is in memory for the next.
     """
 
     samples: int
@@ -134,7 +134,8 @@ def build_cache(
             samples: list[ExtractedSample] = []
             for batch in shard.batches(batch_samples):
                 samples += extract_samples(live.adapter, batch, live.plan, live.sam)
-                report(BuildProgress(start + len(samples), len(live.data), computed + len(samples), size))
+                held = size + sum(sample.nbytes for sample in samples)
+                report(BuildProgress(start + len(samples), len(live.data), computed + len(samples), held))
             manifest = write_shard(folder, number, shard.kept, samples, shard.left_out)
             computed += len(samples)
         manifests.append(manifest)

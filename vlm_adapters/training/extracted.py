@@ -35,6 +35,12 @@ class ExtractedSample:
     masks: NDArray[np.bool_] = field(repr=False)
     picture: EncodedPicture | None = field(default=None, repr=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Size of its features."""
+        tensors = [self.features.maps, *self.features.hidden, *([self.picture.features] if self.picture else [])]
+        return sum(tensor.nbytes for tensor in tensors)
+
 
 class ExtractedSamples(Protocol):
     """Where the loop takes samples from."""
