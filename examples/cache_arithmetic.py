@@ -18,7 +18,8 @@ PARAMETERS, LAYERS, HEADS, WIDTH = 7e9, 28, 28, 3584
 def arithmetic(measured: dict[str, float]) -> dict[str, float]:
     """What one sample takes with 7 billion parameters, the tokens of its text left out on both sides.
 
-    A cache holds 2 bytes for every phrase, layer, head and image token.
+    A cache holds 2 bytes for every phrase, layer, head and image token. It was read just after it was written, out of
+    memory; of a disk's speed the measurement knows nothing.
 
     Args:
         measured: As `measure_cache.compare` gives it, of a smaller model.

@@ -2,13 +2,10 @@
 
     python examples/measure_cache.py [--report FILE]
 
-Takes about 7 minutes and 4 GB of memory on two cores. Two backbones: one with random weights, the language model of
+Takes about 5 minutes and 4 GB of memory on two cores. Two backbones: one with random weights, the language model of
 Qwen2.5-0.5B with 20 of its 24 layers (0.3 billion parameters) and pictures of about 1,000 image tokens, under a U-Net
 of F-LMM's width; and the embedded one, under the U-Net of the recipe `scenes`. All ways run in this one process, one
 after the other, without checkpoints in between; an epoch is timed from its predecessor's last step to its own last.
-
-The backbone runs on one picture at a time: cache and loop give the decoder the same bits. In batches, padding
-changes the last bits of what it computes, and training lets them grow; how far is measured, too.
 
 At the end stands what the same would be for a model of 7 billion parameters: arithmetic, not a measurement.
 """
@@ -19,7 +16,6 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
@@ -34,7 +30,7 @@ from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.files import write_json
 from vlm_adapters.testing.tiny import random_model
 from vlm_adapters.training.cache import CachedSamples, build_cache
-from vlm_adapters.training.extracted import ExtractedSample, LiveSamples
+from vlm_adapters.training.extracted import LiveSamples
 from vlm_adapters.training.loop import Step, train
 from vlm_adapters.training.plan import FeaturePlan
 from vlm_adapters.training.recipe import Recipe
@@ -60,28 +56,16 @@ class Sizes:
     epochs: int = 3
 
 
-class OneByOne(LiveSamples):
-    """Runs the backbone on one sample at a time."""
-
-    def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
-        """See `ExtractedSamples`."""
-        return [sample for index in indices for sample in super(OneByOne, self).read([index])]
-
-    def at_epoch(self, epoch: int) -> OneByOne:  # noqa: ARG002 - scenes are not drawn anew
-        """See `ExtractedSamples`."""
-        return self
-
-
 class Given(Sources):
-    """Sources whose backbone is there already, and who run it as they are told."""
+    """Sources whose backbone is there already."""
 
-    def __init__(self, recipe: Recipe, adapter: TransformersBackbone, way: type[LiveSamples] = OneByOne) -> None:
+    def __init__(self, recipe: Recipe, adapter: TransformersBackbone) -> None:
         super().__init__(recipe)
-        self.adapter, self.way = adapter, way
+        self.adapter = adapter
 
     def live(self, data: Dataset) -> LiveSamples:
         """See `Sources`."""
-        return self.way(self.adapter, data, FeaturePlan.of(self.adapter, data.source, self.request))
+        return LiveSamples(self.adapter, data, FeaturePlan.of(self.adapter, data.source, self.request))
 
 
 class Clock:
@@ -133,21 +117,20 @@ def large_backbone(sizes: Sizes) -> TransformersBackbone:
 
 
 def compare(adapter: TransformersBackbone, recipe: Recipe, folder: Path) -> dict[str, float]:
-    """Build a cache, train from it, and train with the backbone in the loop: one sample at a time, and in batches."""
+    """Build a cache, train from it, and train with the backbone in the loop."""
     cache = Given(recipe, adapter).caches()[0]
     print(f"Caches {len(cache.data)} scenes ...", flush=True)
     started = perf_counter()
-    build_cache(Given(recipe, adapter).live(cache.data), cache.folder, batch_samples=1)
+    build_cache(Given(recipe, adapter).live(cache.data), cache.folder)
     building = perf_counter() - started
     samples = CachedSamples(cache.folder)
     started = perf_counter()
     cells = [sample.features.maps[0, 0].numel() for sample in samples.read(range(len(samples)))]
     reading = perf_counter() - started
-    cached, looped, batched = Clock("from the cache"), Clock("backbone in the loop"), Clock("in the loop, in batches")
+    cached, looped = Clock("from the cache"), Clock("backbone in the loop")
     train(recipe, folder / "cached", Given(recipe, adapter), cached)
     without = recipe.model_copy(update={"cache": None})
     train(without, folder / "looped", Given(without, adapter), looped)
-    train(without, folder / "batched", Given(without, adapter, LiveSamples), batched)
     (in_cache, work_in_cache), (in_loop, work_in_loop) = cached.epoch(recipe.epochs), looped.epoch(recipe.epochs)
     return {
         "parameters": sum(weight.numel() for weight in adapter.model.parameters()),
@@ -163,12 +146,10 @@ def compare(adapter: TransformersBackbone, recipe: Recipe, folder: Path) -> dict
         "seconds to read all of it": reading,
         "bytes of the cache": samples.index.bytes,
         "seconds of an epoch, backbone in the loop": in_loop,
-        "seconds of an epoch, backbone in the loop in batches": batched.epoch(recipe.epochs)[0],
         "seconds of an epoch, from the cache": in_cache,
         "cached / in the loop": in_cache / in_loop,
         "cached / in the loop, processor seconds": work_in_cache / work_in_loop,
         "largest difference of the loss curves": cached.difference(looped),
-        "largest difference of the loss curves, in batches": cached.difference(batched),
     }
 
 

@@ -2,7 +2,7 @@
 
     python examples/measure_recipes.py [--model tiny-qwen2_5_vl] [--count 500] [--report FILE] [KEY=VALUE ...]
 
-Takes about 5 minutes for each embedded backbone on two idle cores, the building of the cache and the measuring with
+Takes about 4 minutes for each embedded backbone on two idle cores, the building of the cache and the measuring with
 it. A decoder is to reach 95 % of the embedded decoder's mean IoU, which its `measured.json` tells, after at most
 10 minutes of training. The recipe's own validation chooses the checkpoint; no held-out scene has a part in that.
 """

@@ -33,7 +33,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_what_comes_back_is_what_was_computed(live: Live, tmp_path: Path) -> None:
     source = live(hidden=True)
-    build_cache(source, tmp_path, shard_samples=2, batch_samples=2)
+    build_cache(source, tmp_path, shard_samples=2)
     cached = CachedSamples(tmp_path)
     assert len(cached) == 5
     for index in (4, 0, 3):
@@ -162,7 +162,7 @@ def replace(self, target):  # a kill while a file has its temporary name, or rig
 Path.replace = replace
 adapter, data = FakeAdapter(), "scenes:count=5,seed=3"
 plan = FeaturePlan.of(adapter, data, FeatureRequest())
-build_cache(LiveSamples(adapter, open_dataset(data), plan), folder, shard_samples=2, batch_samples=1)
+build_cache(LiveSamples(adapter, open_dataset(data), plan), folder, shard_samples=2)
 """
 
 
@@ -250,7 +250,7 @@ def test_an_empty_set_is_refused(live: Live, tmp_path: Path) -> None:
 
 def test_progress_ends_with_all_samples(live: Live, tmp_path: Path) -> None:
     told: list[BuildProgress] = []
-    index = build_cache(live(), tmp_path, shard_samples=2, batch_samples=1, report=told.append)
+    index = build_cache(live(), tmp_path, shard_samples=2, report=told.append)
     assert [progress.samples for progress in told] == [1, 2, 2, 3, 4, 4, 5, 5]
     assert told[-1] == BuildProgress(samples=5, total=5, computed=5, bytes=index.bytes)
 

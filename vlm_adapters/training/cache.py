@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -23,13 +23,12 @@ from vlm_adapters.data.dataset import Problem, read_samples
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import CacheError, DataError
 from vlm_adapters.files import remove_leftovers, write_json
-from vlm_adapters.training.extracted import ExtractedSample, LiveSamples, extract_samples, picture_digest
+from vlm_adapters.training.extracted import ExtractedSample, LiveSamples, picture_digest
 from vlm_adapters.training.plan import PLAN_FILE, FeaturePlan
 from vlm_adapters.training.shard import KeptSample, LeftOut, Manifest, read_rows, shard_name, write_shard
 
 INDEX_FILE = "index.json"
 SHARD_SAMPLES = 64
-BATCH_SAMPLES = 8
 
 
 class CacheIndex(BaseModel):
@@ -99,7 +98,6 @@ def build_cache(
     folder: Path,
     *,
     shard_samples: int = SHARD_SAMPLES,
-    batch_samples: int = BATCH_SAMPLES,
     report: Callable[[BuildProgress], None] = lambda _: None,
 ) -> CacheIndex:
     """Run a backbone over a data set, and keep what a decoder reads. Goes on where an earlier build ended.
@@ -108,8 +106,7 @@ def build_cache(
         live: Backbone, data and plan.
         folder: Of the cache; of another plan, it is refused.
         shard_samples: Samples per shard. All of a shard is in memory at once.
-        batch_samples: Samples per pass of the backbone. Other values give other roundings.
-        report: Called after every batch.
+        report: Called after every sample, and after every shard.
 
     Raises:
         CacheError: The folder holds a cache of another plan, or the data set is drawn anew in every epoch.
@@ -124,33 +121,34 @@ def build_cache(
             "train without a cache: cache=null."
         )
     _claim(folder, live.plan)
-    manifests, computed, size = [], 0, 0
+    kept: list[KeptSample] = []
+    left_out: list[LeftOut] = []
+    shards: list[int] = []
+    computed = size = 0
     for number, start in enumerate(range(0, len(live.data), shard_samples)):
         indices = range(start, min(start + shard_samples, len(live.data)))
         shard = _ShardBuild.of(live, indices)
         manifest = shard.found(folder, number)
         if manifest is None:
             (folder / INDEX_FILE).unlink(missing_ok=True)  # from here on the cache is unfinished
-            samples: list[ExtractedSample] = []
-            for batch in shard.batches(batch_samples):
-                samples += extract_samples(live.adapter, batch, live.plan, live.sam)
-                held = size + sum(sample.nbytes for sample in samples)
-                report(BuildProgress(start + len(samples), len(live.data), computed + len(samples), held))
-            manifest = write_shard(folder, number, shard.kept, samples, shard.left_out)
-            computed += len(samples)
-        manifests.append(manifest)
+            begun = BuildProgress(start, len(live.data), computed, size)
+            manifest = write_shard(folder, number, shard.kept, shard.extracted(live, begun, report), shard.left_out)
+            computed += len(shard.samples)
         size += manifest.bytes
+        shards.append(len(manifest.samples))
+        kept += (sample.model_copy(update={"key": ""}) for sample in manifest.samples)  # keys are long, and done with
+        left_out += manifest.left_out
         report(BuildProgress(indices.stop, len(live.data), computed, size))
-    for stale in sorted(folder.glob("shard-*"))[2 * len(manifests) :]:
+    for stale in sorted(folder.glob("shard-*"))[2 * len(shards) :]:
         stale.unlink()  # of a longer data set, or of smaller shards
     index = CacheIndex(
         shard_samples=shard_samples,
         bytes=size,
-        ids=[kept.id for manifest in manifests for kept in manifest.samples],
-        indices=[kept.index for manifest in manifests for kept in manifest.samples],
-        phrases=[kept.phrases for manifest in manifests for kept in manifest.samples],
-        shards=[len(manifest.samples) for manifest in manifests],
-        left_out=[left for manifest in manifests for left in manifest.left_out],
+        ids=[sample.id for sample in kept],
+        indices=[sample.index for sample in kept],
+        phrases=[sample.phrases for sample in kept],
+        shards=shards,
+        left_out=left_out,
     )
     write_json(folder / INDEX_FILE, index.model_dump())
     return index
@@ -221,6 +219,18 @@ class _ShardBuild:
                 kept.append(KeptSample(index=index, id=sample.id, key=key, phrases=len(sample.phrases)))
         return cls(samples, kept, left_out)
 
+    def extracted(
+        self, live: LiveSamples, begun: BuildProgress, report: Callable[[BuildProgress], None]
+    ) -> list[ExtractedSample]:
+        """Run the backbone, telling how far it is from where the shard was begun."""
+        found: list[ExtractedSample] = []
+        size = begun.bytes
+        for sample in self.samples:
+            found.append(live.extract(sample))
+            size += found[-1].nbytes
+            report(BuildProgress(begun.samples + len(found), begun.total, begun.computed + len(found), size))
+        return found
+
     def found(self, folder: Path, number: int) -> Manifest | None:
         """The manifest of an earlier build, if its shard is whole and holds the same."""
         try:
@@ -229,9 +239,6 @@ class _ShardBuild:
             return None
         same = manifest.samples == self.kept and manifest.left_out == self.left_out
         return manifest if same and manifest.is_whole(folder) else None
-
-    def batches(self, size: int) -> Iterator[list[Sample]]:
-        return (self.samples[start : start + size] for start in range(0, len(self.samples), size))
 
 
 def sample_key(sample: Sample, plan: FeaturePlan) -> str:

@@ -87,42 +87,31 @@ class LiveSamples:
         """See `ExtractedSamples`."""
         return len(self.data.annotation(index).phrases)
 
+    @torch.no_grad()
+    def extract(self, sample: Sample) -> ExtractedSample:
+        """Run the backbone over a sample, and round what it gives to the plan's precision.
+
+        Samples go through it one by one: what is padded beside others differs in its last bits, and a cache and the
+        loop would not agree. Every map is divided by its peak first: a decoder does not mind its scale, and float16
+        would lose a map of a thousand small values.
+        """
+        request, dtype = self.plan.features, self.plan.tensor_type
+        (grids,) = self.adapter.extract(self.adapter.preprocess([sample.prompt]), request.grids)
+        features = PhraseFeatures.of(grids, request)
+        maps = features.maps / features.maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
+        kept = replace(features, maps=maps.to(dtype), hidden=tuple(states.to(dtype) for states in features.hidden))
+        picture = self.sam.encode(sample.image) if self.sam else None
+        if picture is not None:
+            picture = replace(picture, features=picture.features.to(dtype).cpu())
+        return ExtractedSample(annotation_of(sample), kept.to("cpu"), sample.masks, picture)
+
     def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
-        """See `ExtractedSamples`; the samples go through the backbone as one batch."""
-        return extract_samples(self.adapter, [self.data[index] for index in indices], self.plan, self.sam)
+        """See `ExtractedSamples`."""
+        return [self.extract(self.data[index]) for index in indices]
 
     def at_epoch(self, epoch: int) -> LiveSamples:
         """See `ExtractedSamples`."""
         return LiveSamples(self.adapter, self.data.at_epoch(epoch), self.plan, self.sam)
-
-
-@torch.no_grad()
-def extract_samples(
-    adapter: BackboneAdapter, samples: Sequence[Sample], plan: FeaturePlan, sam: SegmentAnything | None = None
-) -> list[ExtractedSample]:
-    """Run a backbone over a batch of samples, and round what it gives to the plan's precision.
-
-    Every map is divided by its peak first: a decoder does not mind its scale, and float16 would lose a map of a
-    thousand small values.
-
-    Args:
-        adapter: The backbone of the plan.
-        samples: One batch.
-        plan: What to compute.
-        sam: Encodes the pictures; None if the plan keeps no embeddings.
-    """
-    request, dtype = plan.features, plan.tensor_type
-    extracted = adapter.extract(adapter.preprocess([sample.prompt for sample in samples]), request.grids)
-    found = []
-    for sample, grids in zip(samples, extracted, strict=True):
-        features = PhraseFeatures.of(grids, request)
-        maps = features.maps / features.maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
-        kept = replace(features, maps=maps.to(dtype), hidden=tuple(states.to(dtype) for states in features.hidden))
-        picture = sam.encode(sample.image) if sam else None
-        if picture is not None:
-            picture = replace(picture, features=picture.features.to(dtype).cpu())
-        found.append(ExtractedSample(annotation_of(sample), kept.to("cpu"), sample.masks, picture))
-    return found
 
 
 def annotation_of(sample: Annotation) -> Annotation:

@@ -7,8 +7,8 @@ from time import perf_counter
 
 from safetensors.torch import save
 
-from vlm_adapters.training.cache import BATCH_SAMPLES, CacheIndex
-from vlm_adapters.training.extracted import LiveSamples, extract_samples
+from vlm_adapters.training.cache import CacheIndex
+from vlm_adapters.training.extracted import LiveSamples
 from vlm_adapters.training.shard import packed
 from vlm_adapters.training.sources import CacheToBuild, Sources
 
@@ -56,9 +56,9 @@ def forecast(sources: Sources, cache: CacheToBuild, count: int) -> Forecast:
         )
     live = sources.live(cache.data)
     indices = range(min(count, total))
-    _extract(live, indices[:1])  # what is done only once does not count
+    _bytes(live, 0)  # what is done only once does not count
     started = perf_counter()
-    size = sum(_extract(live, indices[start : start + BATCH_SAMPLES]) for start in indices[::BATCH_SAMPLES])
+    size = sum(_bytes(live, index) for index in indices)
     seconds = perf_counter() - started
     scale = total / len(indices)
     return Forecast(
@@ -72,7 +72,6 @@ def forecast(sources: Sources, cache: CacheToBuild, count: int) -> Forecast:
     )
 
 
-def _extract(live: LiveSamples, indices: range) -> int:
-    """Bytes of some samples."""
-    samples = extract_samples(live.adapter, [live.data[index] for index in indices], live.plan, live.sam)
-    return sum(len(save(packed(row, sample))) for row, sample in enumerate(samples))
+def _bytes(live: LiveSamples, index: int) -> int:
+    """Of a sample in a shard."""
+    return len(save(packed(0, live.extract(live.data[index]))))

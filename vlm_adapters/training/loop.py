@@ -44,7 +44,7 @@ class Step:
         loss: Mean over the phrases of the batch, before the step.
         rate: Learning rate.
         norm: Of the gradient, before it was clipped.
-        seconds: Since the step before.
+        seconds: Since the step before, with what was done in between.
     """
 
     number: int
@@ -86,8 +86,8 @@ def train(
     batches = _Batches(samples, recipe)
     log = RunLog(out, state.step) if processes.is_main_process else None
     with _stop_asked() as asked:
+        before = monotonic()
         for number, batch in batches.read_from(state.step, processes):
-            started = monotonic()
             rate = rate_at(number, batches.total, recipe)
             loss, stop = _gradient(trainee, batch, recipe, stop=asked.is_set())
             norm = float(nn.utils.clip_grad_norm_(trainee.trained().values(), recipe.clip))
@@ -96,7 +96,9 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
             state.step = number + 1
-            step = Step(state.step, batches.total, loss, rate, norm, monotonic() - started)
+            now = monotonic()
+            step = Step(state.step, batches.total, loss, rate, norm, now - before)
+            before = now
             if log:
                 log.step(step)
                 report(step)
