@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 
@@ -139,18 +140,19 @@ class _Batches:
         self.per_epoch = math.ceil(len(self.usable) / recipe.batch)
         self.total = self.per_epoch * recipe.epochs
 
-    def indices(self, step: int) -> list[int]:
-        epoch, place = divmod(step, self.per_epoch)
-        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.usable)
-        own: list[int] = order[place * self.recipe.batch : (place + 1) * self.recipe.batch].tolist()
-        return own
+    def epoch(self, number: int) -> tuple[ExtractedSamples, list[int]]:
+        """The samples as they are in an epoch, and their order."""
+        order = np.random.default_rng((self.recipe.seed, number)).permutation(self.usable)
+        return self.samples.at_epoch(number), order.tolist()
 
     def read_from(self, step: int, processes: PartialState) -> Iterator[tuple[int, _Batch]]:
         """The steps from one on, with the share of their samples that this process takes; one is read ahead."""
+        epoch = lru_cache(maxsize=1)(self.epoch)
 
         def read(number: int) -> _Batch:
-            samples = self.samples.at_epoch(number // self.per_epoch)
-            indices = self.indices(number)
+            which, place = divmod(number, self.per_epoch)
+            samples, order = epoch(which)
+            indices = order[place * self.recipe.batch : (place + 1) * self.recipe.batch]
             own = indices[processes.process_index :: processes.num_processes]
             return _Batch(samples.read(own) if own else [], sum(map(samples.phrase_count, indices)))
 
