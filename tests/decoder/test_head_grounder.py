@@ -29,6 +29,7 @@ CONTENT: dict[str, Any] = {
     "seed": 5,
     "neutral": "an image",
     "heads": [{"layer": 2, "head": 1, "weight": 0.5, "value": 0.5}, {"layer": 0, "head": 0, "weight": 0.1, "value": 0}],
+    "others": [],
     "smoothing": 0.5,
     "threshold": 0.5,
     "least_prominence": 8.0,
