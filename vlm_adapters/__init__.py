@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from vlm_adapters.abilities import CoordinateFrame, SupportsGeneration, SupportsPointing
     from vlm_adapters.backbone import BackboneAdapter, BackboneInfo, BackboneInputs, Grids, ImageGrid, place_map
     from vlm_adapters.chat import RenderedPrompt
+    from vlm_adapters.data.dataset import Dataset
+    from vlm_adapters.data.opening import open_dataset
+    from vlm_adapters.data.sample import Sample
     from vlm_adapters.decoder.box_grounder import BoxAnswer, BoxGrounder
     from vlm_adapters.decoder.choose import load_grounder
+    from vlm_adapters.decoder.features import FeatureRequest
     from vlm_adapters.decoder.grounder import GroundedPhrase, GroundedVLM, Grounder, Grounding
     from vlm_adapters.decoder.head_grounder import HeadGrounder
     from vlm_adapters.decoder.profile import HeadProfile
@@ -48,6 +52,9 @@ if TYPE_CHECKING:
     from vlm_adapters.registry import AdapterEntry, list_adapters
     from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
     from vlm_adapters.spec import AdapterSpec
+    from vlm_adapters.training.cache import CachedSamples
+    from vlm_adapters.training.loop import train
+    from vlm_adapters.training.recipe import Recipe
     from vlm_adapters.transformers_backbone import TransformersBackbone
     from vlm_adapters.view import View, fit_square, square_view
 
@@ -63,11 +70,14 @@ __all__ = [
     "BoxAnswer",
     "BoxGrounder",
     "CacheError",
+    "CachedSamples",
     "CaptureError",
     "CheckpointError",
     "CoordinateFrame",
     "DataError",
+    "Dataset",
     "DecoderError",
+    "FeatureRequest",
     "GridRequest",
     "Grids",
     "GroundedPhrase",
@@ -90,9 +100,11 @@ __all__ = [
     "ProcessedImages",
     "Prompt",
     "PromptError",
+    "Recipe",
     "RecipeError",
     "RenderedPrompt",
     "RequestError",
+    "Sample",
     "SupportsGeneration",
     "SupportsPointing",
     "TransformersBackbone",
@@ -105,10 +117,12 @@ __all__ = [
     "load_adapter",
     "load_grounder",
     "load_image",
+    "open_dataset",
     "place_map",
     "resolve_heads",
     "resolve_layers",
     "square_view",
+    "train",
     "wrap_image_processor",
 ]
 
@@ -116,8 +130,12 @@ _NAMES_BY_MODULE = {
     "abilities": "CoordinateFrame SupportsGeneration SupportsPointing",
     "backbone": "BackboneAdapter BackboneInfo BackboneInputs Grids ImageGrid place_map",
     "chat": "RenderedPrompt",
+    "data.dataset": "Dataset",
+    "data.opening": "open_dataset",
+    "data.sample": "Sample",
     "decoder.box_grounder": "BoxAnswer BoxGrounder",
     "decoder.choose": "load_grounder",
+    "decoder.features": "FeatureRequest",
     "decoder.grounder": "GroundedPhrase GroundedVLM Grounder Grounding",
     "decoder.head_grounder": "HeadGrounder",
     "decoder.profile": "HeadProfile",
@@ -131,6 +149,9 @@ _NAMES_BY_MODULE = {
     "registry": "AdapterEntry list_adapters",
     "request": "GridRequest resolve_heads resolve_layers",
     "spec": "AdapterSpec",
+    "training.cache": "CachedSamples",
+    "training.loop": "train",
+    "training.recipe": "Recipe",
     "transformers_backbone": "TransformersBackbone",
     "view": "View fit_square square_view",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +55,7 @@ def open_sources(name: str, changes: Sequence[str] | None, report: Report | None
 
     recipe = Recipe.read(name, changes or [])
     try:
+        import_module("vlm_adapters.training.loop")  # needs all of the extra
         from vlm_adapters.training.sources import Sources  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise RecipeError(f"Training needs an extra: pip install 'vlm-adapters[train]' ({error}).") from error
