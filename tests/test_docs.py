@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +112,30 @@ def test_the_figures_of_the_heads_in_the_readme_are_those_that_were_measured() -
     assert found <= set(measured.values())
     (absent,) = re.findall(r"(\d+) % are found", told)
     assert int(absent) == round(100 * measured["found, labelled, absent things"])
+
+
+def test_the_figures_of_training_in_the_readme_are_those_that_were_measured() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    folders = [embedded_checkpoints()[name] for name in ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")]
+
+    def measured(folder: Path, what: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((folder / f"measured_{what}.json").read_text("utf-8"))
+        return found
+
+    cache, memory = measured(folders[0], "cache"), measured(folders[0], "cache_memory")
+    large, small = cache["random, 0.3 B"], cache["tiny-qwen2_5_vl"]
+    in_cache, in_loop = (large[f"seconds of an epoch, {way}"] for way in ("from the cache", "backbone in the loop"))
+    assert f"takes {in_cache:.1f} s against {in_loop:.1f} s ({100 * large['cached / in the loop']:.1f} %)" in text
+    share, work = small["cached / in the loop"], small["cached / in the loop, processor seconds"]
+    assert f"it is {100 * share:.0f} % ({100 * work:.0f} % of the processor's time" in text
+    operations = 100 * cache["arithmetic, 7 B"]["operations, from the cache / in the loop"]
+    assert f"operations are {operations:.2f} % of the backbone's" in text
+    recipes = [measured(folder, "recipe") for folder in folders]
+    first, second, third = (f"{100 * found['share']:.1f} %" for found in recipes)
+    assert f"{first}, {second} and {third} of the embedded decoders' mean IoU" in text
+    seconds = [f"{found['seconds, to train']:.0f}" for found in recipes]
+    assert f"after {seconds[0]}, {seconds[1]} and {seconds[2]} s of training" in text
+    grown = 100 * (memory["most memory, last quarter / first"] - 1)
+    assert f"needs {grown:.1f} % more memory than the first" in text
+    large_ms, small_ms = (memory[f"median ms to read a sample, {size} cache"] for size in ("large", "small"))
+    assert f"read in {large_ms:.2f} ms, against {small_ms:.2f} ms from a cache of 128" in text

@@ -20,6 +20,7 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.profile import HeadProfile
 from vlm_adapters.decoder.sam import SegmentAnything
 from vlm_adapters.decoder.sam_checkpoint import load_sam
+from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CacheError, RecipeError
 from vlm_adapters.loading import load_adapter
 from vlm_adapters.training.cache import BuildProgress, CachedSamples, build_cache
@@ -147,7 +148,8 @@ class Sources:
         """Where the cache of a data set lies: named by all that can be known without the backbone."""
         recipe, refiner = self.recipe, self.recipe.refiner
         told: list[object] = [recipe.model, recipe.options, recipe.dtype, recipe.keep, data.source, repr(self.request)]
-        told.append(refiner and Path(refiner.sam).name)
+        told.append(_beginnings(embedded_checkpoints().get(recipe.model, Path(recipe.model))))
+        told.append(refiner and _beginnings(Path(refiner.sam)))
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
         name = re.sub(r"[^\w.-]+", "-", f"{Path(recipe.model).name}-{data.source}")[:60]
         return Path(recipe.cache or ".") / f"{name}-{digest}"
@@ -167,6 +169,16 @@ class CacheToBuild:
         except CacheError:
             return False
         return True
+
+
+def _beginnings(path: Path) -> list[tuple[str, int, str]]:
+    """Name, size and digest of the first part of files of weights: others where a model was trained on."""
+    found = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    told = []
+    for file in found:
+        with file.open("rb") as content:
+            told.append((file.name, file.stat().st_size, hashlib.sha256(content.read(1 << 20)).hexdigest()))
+    return told
 
 
 def _request(recipe: Recipe) -> FeatureRequest:
