@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from vlm_adapters.data.checking import check_dataset
+from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
+from vlm_adapters.data.opening import open_dataset
 from vlm_adapters.data.sample import Sample
+from vlm_adapters.data.scenes import Scenes
 from vlm_adapters.errors import AdapterError, DataError, ImageError
 from vlm_adapters.prompt import Phrase
 
@@ -81,3 +86,23 @@ def test_a_report_counts_what_can_be_used_and_lists_what_cannot() -> None:
     assert (report.samples, report.pictures, report.phrases, report.empty_masks) == (4, 2, 8, 4)
     assert report.tags == {"plural": 4, "thing": 8}
     assert report.problems == (Problem("file:1", "broken entry"), Problem("partly[1]", "No picture."))
+
+
+def test_a_fingerprint_tells_changed_masks_and_pictures_and_nothing_else(tmp_path: Path) -> None:
+    write_folder(Scenes(3, seed=3), tmp_path / "plain", range(3))
+    dataset = open_dataset(f"folder:path={tmp_path / 'plain'}")
+    before = dataset.fingerprint()
+    assert open_dataset(dataset.source).fingerprint() == before
+    lines = (tmp_path / "plain" / "samples.jsonl").read_text()
+    (tmp_path / "plain" / "samples.jsonl").write_text(lines.replace('"id": "', '"id": "other-', 1))
+    changed = open_dataset(dataset.source).fingerprint()
+    (tmp_path / "plain" / "samples.jsonl").write_text(lines)
+    picture = dataset.picture_file(2)
+    assert picture is not None
+    picture.write_bytes(picture.read_bytes() + b" ")
+    assert len({before, changed, open_dataset(dataset.source).fingerprint()}) == 3
+
+
+def test_scenes_of_one_seed_have_one_fingerprint() -> None:
+    assert Scenes(3, seed=3).fingerprint() == Scenes(3, seed=3).fingerprint()
+    assert Scenes(3, seed=3).fingerprint() != Scenes(3, seed=4).fingerprint()

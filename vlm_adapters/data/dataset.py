@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,24 @@ class Dataset(Sequence[Sample]):
         """The file that `load_image` makes a sample's picture of; None where there is no such file."""
         return None
 
+    def files(self) -> tuple[Path, ...]:
+        """The files that say what the set holds; its pictures are not among them."""
+        return ()
+
+    def fingerprint(self) -> str:
+        """Names what the set holds: another one where a file that says so has changed, or a picture its size in bytes.
+
+        Reads the files, and opens no picture.
+        """
+        digest = hashlib.sha256(self.source.encode())
+        for file in self.files():
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        for index in range(len(self)):
+            if picture := self.picture_file(index):
+                size = picture.stat().st_size if picture.is_file() else None
+                digest.update(f"{picture.name} {size}\n".encode())
+        return digest.hexdigest()
+
     def at_epoch(self, epoch: int) -> Dataset:  # noqa: ARG002 - others draw
         """The set as it is in an epoch of training, as long as this one; unlike it only where something is drawn."""
         return self
@@ -118,6 +137,10 @@ class Subset(Dataset):
     def picture_file(self, index: int) -> Path | None:
         """See `Dataset`."""
         return self._whole.picture_file(self._indices[index])
+
+    def files(self) -> tuple[Path, ...]:
+        """See `Dataset`."""
+        return self._whole.files()
 
     def at_epoch(self, epoch: int) -> Dataset:
         """See `Dataset`."""

@@ -124,6 +124,10 @@ class Folder(Dataset):
         """See `Dataset`."""
         return self._lines.place(self._samples[index])
 
+    def files(self) -> tuple[Path, ...]:
+        """See `Dataset`."""
+        return (self._folder / SAMPLES_FILE,)
+
     def picture_file(self, index: int) -> Path:
         """See `Dataset`."""
         return self._folder / self._lines.read(self._samples[index]).picture

@@ -104,6 +104,10 @@ class CaptionedInstances(Dataset):
         """See `Dataset`."""
         return self._lines.place(self._samples[index])
 
+    def files(self) -> tuple[Path, ...]:
+        """See `Dataset`."""
+        return (self._instances.path, self._lines.path)
+
     def picture_file(self, index: int) -> Path:
         """See `Dataset`."""
         return self._file(self._lines.read(self._samples[index]))

@@ -81,6 +81,10 @@ class Png(Dataset):
         """See `Dataset`."""
         return f"{self._read.path}[{self._read.narratives[index].entry}]"
 
+    def files(self) -> tuple[Path, ...]:
+        """See `Dataset`."""
+        return (Path(self._files.narratives), Path(self._files.panoptic))
+
     def picture_file(self, index: int) -> Path:
         """See `Dataset`."""
         return self._images / self._read.panoptic[self._read.narratives[index].picture].picture.file_name

@@ -137,6 +137,10 @@ class RefCoco(Dataset):
         entries = dict.fromkeys(str(one.ref.entry) for one in self._samples[index])
         return f"{self._refs.path}[{', '.join(entries)}]"
 
+    def files(self) -> tuple[Path, ...]:
+        """See `Dataset`."""
+        return (self._annotations / "instances.json", self._refs.path)
+
     def picture_file(self, index: int) -> Path:
         """See `Dataset`."""
         return self._images / self._instances.pictures[self._samples[index][0].ref.picture].file_name
