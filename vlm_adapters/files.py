@@ -44,11 +44,14 @@ def _to_disk(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that processes which were killed left in a folder."""
+    """Remove the temporary files and folders that processes which were killed left in a folder."""
     for path in folder.glob(".*.tmp"):
         process = path.name.rsplit(".", 2)[-2]
-        if process.isdecimal() and not Path(f"/proc/{process}").exists() and path.is_file():
-            path.unlink(missing_ok=True)
+        if process.isdecimal() and not Path(f"/proc/{process}").exists():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, object] | Sequence[object]) -> None:
@@ -67,6 +70,7 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(path)
     temporary = final.parent / f".{final.name}.{os.getpid()}.tmp"
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this one's number
         temporary.mkdir(parents=True)
         yield temporary
         temporary.replace(final)

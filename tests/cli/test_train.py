@@ -79,7 +79,16 @@ def test_a_recipe_is_trained_and_the_next_command_is_told(
     assert "training: 6 of 6 steps, loss " in told.err
     assert "cache of scenes:count=4,seed=3,first=0: 4 of 4 samples" in told.err
     assert adapters("train", recipe, "epochs=3", "--out", str(out), "--json") == 0
-    assert json.loads(capsys.readouterr().out)["steps"] == 6
+    told = json.loads(capsys.readouterr().out)
+    assert (told["steps"], told["of"]) == (6, 6)
+
+
+def test_a_mistake_in_the_validation_shows_before_anything_is_computed(
+    adapters: Run, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapters("train", recipe, "validation=scenes:cuont=2", "--out", str(tmp_path / "run")) == 1
+    assert "cuont" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_recipes_of_the_library_are_listed(adapters: Run, capsys: pytest.CaptureFixture[str]) -> None:

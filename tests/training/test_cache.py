@@ -19,7 +19,7 @@ from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.sam import SegmentAnything
 from vlm_adapters.errors import CacheError, DataError, ImageError
 from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training.cache import BuildProgress, CachedSamples, build_cache
+from vlm_adapters.training.cache import BuildProgress, CachedSamples, build_cache, is_intact
 from vlm_adapters.training.extracted import LiveSamples
 from vlm_adapters.training.plan import FeaturePlan, weights_digest
 
@@ -123,6 +123,34 @@ def test_a_shard_that_was_cut_off_is_computed_again(live: Live, tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:-1])
     build_cache(source, tmp_path, shard_samples=2)
     assert digests(tmp_path) == before
+
+
+def test_a_byte_that_flipped_in_a_shard_is_noticed_and_mended(live: Live, tmp_path: Path) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=2)
+    assert is_intact(tmp_path, source.data)
+    before = digests(tmp_path)
+    path = tmp_path / "shard-000001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert not is_intact(tmp_path, source.data)
+    build_cache(source, tmp_path, shard_samples=2)
+    assert digests(tmp_path) == before
+
+
+def test_a_cache_is_intact_for_its_own_data_alone(live: Live, tmp_path: Path) -> None:
+    source = live()
+    assert not is_intact(tmp_path, source.data)
+    build_cache(source, tmp_path, shard_samples=2)
+    assert not is_intact(tmp_path, Changed(source.data, 4))
+    assert not is_intact(tmp_path, source.data[:4])
+
+
+def test_what_a_kill_left_of_the_plan_is_no_hindrance(live: Live, tmp_path: Path) -> None:
+    (tmp_path / ".plan.json.999999999.tmp").touch()
+    build_cache(live(), tmp_path)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_shards_of_a_longer_set_are_removed(live: Live, tmp_path: Path) -> None:

@@ -20,13 +20,14 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.scenes import Scenes
 from vlm_adapters.decoder.calibrate import CalibrationSet, calibrate
 from vlm_adapters.decoder.grounder import GroundedVLM
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
 from vlm_adapters.decoder.sam import SegmentAnything
 from vlm_adapters.decoder.unet import UNet, UNetConfig
-from vlm_adapters.errors import CacheError, RecipeError
+from vlm_adapters.errors import CacheError, DecoderError, RecipeError
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.testing.fakes import FakeAdapter
 from vlm_adapters.training import sources
@@ -35,7 +36,7 @@ from vlm_adapters.training.extracted import LiveSamples
 from vlm_adapters.training.log import read_log
 from vlm_adapters.training.loop import Step, rate_at, train
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.sources import Sources
+from vlm_adapters.training.sources import Sources, check_alike
 from vlm_adapters.training.trainee import Trainee
 
 Recipes = Callable[..., Recipe]
@@ -257,7 +258,8 @@ def test_a_refiner_is_trained_with_the_decoder_and_goes_on_bit_for_bit(
     recipe: Recipes, tmp_path: Path, tiny_sam: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "load_sam", lambda _: SegmentAnything(tiny_sam()))
-    chosen = recipe(refiner={"sam": "tiny.pth"}, train=["scenes:count=4,seed=3"], validation=None)
+    (tmp_path / "tiny.pth").write_bytes(b"stands for its weights")
+    chosen = recipe(refiner={"sam": str(tmp_path / "tiny.pth")}, train=["scenes:count=4,seed=3"], validation=None)
     train(chosen, tmp_path / "whole")
 
     def stop(step: Step) -> None:
@@ -309,5 +311,103 @@ def test_phrases_to_learn_from_are_needed(recipe: Recipes, tmp_path: Path, monke
 def test_several_processes_build_no_cache(recipe: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Sources(recipe())
     monkeypatch.setattr(opened, "processes", SimpleNamespace(num_processes=2))
-    with pytest.raises(CacheError, match=r"is not finished, and it is built by one process\. Build it first"):
+    with pytest.raises(
+        CacheError, match=r"is not finished, or its data have changed, and it is built by one process\. Build it first"
+    ):
         opened.train()
+
+
+def test_a_validation_that_a_stop_left_out_is_made_first_when_the_run_goes_on(recipe: Recipes, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(recipe(), whole)
+    for last in (2, 5):  # the stop is noticed after the next step, which ends an epoch
+
+        def stop(step: Step, last: int = last) -> None:
+            if step.number == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        state = train(recipe(), broken, report=stop)
+        assert (state.step, state.is_finished) == (last + 1, False)
+    assert train(recipe(), broken).is_finished
+    assert [told for told in read_log(broken) if "loss" not in told] == [
+        told for told in read_log(whole) if "loss" not in told
+    ]
+    assert (broken / "best").resolve().name == (whole / "best").resolve().name
+
+
+def test_broken_samples_are_left_out_and_told_with_the_backbone_in_the_loop(
+    recipe: Recipes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
+    (tmp_path / "plain" / "pictures" / "000002.png").unlink()
+    data = f"folder:path={tmp_path / 'plain'},broken=skip"
+    state = train(recipe(train=[data], validation=None, cache=None, batch=4), tmp_path / "run")
+    assert state.is_finished
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "samples.jsonl:3" in told
+    assert "000002.png" in told
+
+
+def test_other_data_under_the_same_name_are_computed_anew(recipe: Recipes, tmp_path: Path, adapter: Any) -> None:
+    write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
+    chosen = recipe(train=[f"folder:path={tmp_path / 'plain'}"], validation=None)
+    assert len(Sources(chosen).train()) == 4
+    lines = (tmp_path / "plain" / "samples.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "plain" / "samples.jsonl").write_text("".join(lines[:3]))
+    done = adapter.extracted
+    assert len(Sources(chosen).train()) == 3
+    assert adapter.extracted - done == 3
+
+
+def test_a_run_whose_data_have_changed_is_refused(recipe: Recipes, tmp_path: Path) -> None:
+    write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
+    chosen = recipe(train=[f"folder:path={tmp_path / 'plain'}"], validation=None)
+    train(chosen, tmp_path / "run")
+    lines = (tmp_path / "plain" / "samples.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "plain" / "samples.jsonl").write_text("".join(lines[:3]))
+    with pytest.raises(RecipeError, match=r"a run of 4 steps, and the data now give 2: they have changed"):
+        train(chosen, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_samples_named(recipe: Recipes, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"The loss of step \d is \S+ and its gradient's norm \S+ \(samples scene-3-"):
+        train(recipe(learning_rate=1e30, validation=None), tmp_path / "run")
+
+
+def test_values_beyond_half_precision_are_an_error(live: Live) -> None:
+    source = live(hidden=True)
+    extract = source.adapter.extract
+
+    def large(*arguments: Any) -> Any:
+        grids = extract(*arguments)
+        for of_prompt in grids:
+            for own in of_prompt:
+                for states in own.phrase_hidden:
+                    states.mul_(1e9)
+        return grids
+
+    source.adapter.extract = large  # type: ignore[method-assign]
+    with pytest.raises(CacheError, match=r"sample scene-3-0 does not fit into float16.* Take keep=bfloat16"):
+        source.read([0])
+
+
+def test_a_profile_of_another_backbone_is_an_error(recipe: Recipes, tmp_path: Path) -> None:
+    scenes = Scenes(2, seed=5)
+    profile = calibrate(FakeAdapter(), CalibrationSet.of_scenes(scenes, 5, labelled=True))
+    other = profile.backbone.model_copy(update={"model_type": "other"})
+    profile.model_copy(update={"backbone": other}).write(tmp_path / "heads.json")
+    with pytest.raises(DecoderError, match="The head profile is of other"):
+        train(recipe(heads=str(tmp_path / "heads.json")), tmp_path / "run")
+
+
+def test_a_gpu_that_is_not_there_is_told(recipe: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RecipeError, match=r"asks for device=cuda, and torch sees no GPU here"):
+        Sources(recipe(device="cuda"))
+
+
+def test_caches_of_unlike_models_are_not_mixed(live: Live) -> None:
+    plan = live().plan
+    other = plan.model_copy(update={"weights": "0" * 16, "data": "scenes:count=2,seed=1"})
+    with pytest.raises(CacheError, match=r"differs: weights: \w+ -> 0{16}\. Delete the older cache"):
+        check_alike([plan, other])

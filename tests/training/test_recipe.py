@@ -71,7 +71,12 @@ def test_a_recipe_comes_back_from_json() -> None:
         (["train=[]"], "train: List should have at least 1 item"),
         (["epochs=[1"], "has no YAML after '='"),
         (["top_heads=3"], "top_heads chooses among the heads of a profile; name it with heads"),
-        (["precision=float8"], "precision: Input should be 'float32' or 'bfloat16'"),
+        (["precision=float8"], "precision: Input should be 'float32' or 'bfloat16', found 'float8'"),
+        (["device=banana"], "device: Input should be 'auto', 'cpu' or 'cuda', found 'banana'"),
+        (["betas=[2,0.9]"], r"betas\.0: Input should be less than 1, found '2'"),
+        (["seed=-1"], "seed: Input should be greater than or equal to 0"),
+        (["epochs=true"], "epochs: Input should be a valid integer, found 'True'"),
+        (["weight_decay=.inf"], "weight_decay: Input should be a finite number"),
     ],
 )
 def test_a_mistake_is_told(changes: list[str], told: str) -> None:

@@ -32,9 +32,10 @@ def build(
 ) -> None:
     """Run the backbone of RECIPE over its data once, and keep what its decoder reads.
 
-    Goes on where it was broken off, at any time; what is there already stays.
+    Goes on where it was broken off, at any time. What is there already is
+    compared, sample by sample and byte by byte, and stays if it is the same.
     `adapters plan RECIPE` tells size and time before. Any data and model will do:
-    adapters cache build scenes model=MODEL 'train=[DATA]' cache=FOLDER
+    adapters cache build scenes model=MODEL train=DATA validation=null cache=FOLDER
     """
     from vlm_adapters.training.cache import CacheIndex
 
@@ -42,7 +43,7 @@ def build(
         sources = open_sources(recipe, changes, bars.built)
         caches = sources.caches()
         for cache in caches:
-            if not cache.is_finished():
+            if not cache.is_intact():
                 sources.build(cache)
     indices = [CacheIndex.read(cache.folder) for cache in caches]
     if as_json:

@@ -19,13 +19,9 @@ class ProgressBars:
 
     Args:
         console: Where to.
-
-    Attributes:
-        total: Steps of the run, as far as is known.
     """
 
     def __init__(self, console: Console) -> None:
-        self.total = 0
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -55,7 +51,6 @@ class ProgressBars:
 
     def stepped(self, step: Step) -> None:
         """Show what a step did."""
-        self.total = step.total
         self._show("training", step.number, step.total, f"loss {step.loss:.3f}", unit="steps")
 
     def _show(self, name: str, done: int, total: int, told: str, unit: str) -> None:
@@ -68,4 +63,4 @@ class ProgressBars:
         tenth = 10 * done // max(total, 1)
         if not self._console.is_terminal and tenth > self._told.get(name, -1):
             self._told[name] = tenth
-            self._console.print(f"{name}: {done} of {total} {unit}, {told}", highlight=False, soft_wrap=True)
+            self._console.print(f"{name}: {done} of {total} {unit}, {pace}", highlight=False, soft_wrap=True)

@@ -51,10 +51,11 @@ def command(
         from vlm_adapters.training.loop import train
 
         state = train(sources.recipe, out, sources, bars.stepped)
-    _print(state, out, total=bars.total, as_json=as_json)
-    if state.step < bars.total:
+    if sources.processes.is_main_process:
+        _print(state, out, as_json=as_json)
+    if not state.is_finished:
         typer.echo(
-            f"Stopped at step {state.step} of {bars.total}; the same command goes on: "
+            f"Stopped at step {state.step} of {state.total}; the same command goes on: "
             f"adapters train {shlex.join([recipe, *(changes or [])])} --out {out}",
             err=True,
         )
@@ -70,9 +71,9 @@ def _list(names: dict[str, str], *, as_json: bool) -> None:
         typer.echo(f"{name:{width}}  {told}")
 
 
-def _print(state: RunState, out: Path, *, total: int, as_json: bool) -> None:
+def _print(state: RunState, out: Path, *, as_json: bool) -> None:
     if as_json:
-        told = {"out": str(out), "steps": state.step, "of": total, "best_step": state.best_step}
+        told = {"out": str(out), "steps": state.step, "of": state.total, "best_step": state.best_step}
         typer.echo(json.dumps({**told, "best_validation_mean_iou": state.best_iou}))
         return
     typer.echo(f"{state.step} steps, kept in {out}")

@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vlm_adapters.data.dataset import Problem, read_samples
+from vlm_adapters.data.dataset import Dataset, Problem, read_samples
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import CacheError, DataError
 from vlm_adapters.files import remove_leftovers, write_json
@@ -35,6 +35,7 @@ class CacheIndex(BaseModel):
     """Where every sample of a finished cache is.
 
     Attributes:
+        data: Fingerprint of the data set.
         shard_samples: Samples of the data set that a shard covers.
         bytes: Of all shards.
         ids: Of the samples, in the order of the data set, those left out not among them.
@@ -46,6 +47,7 @@ class CacheIndex(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    data: str
     shard_samples: int
     bytes: int
     ids: list[str]
@@ -127,7 +129,7 @@ def build_cache(
     computed = size = 0
     for number, start in enumerate(range(0, len(live.data), shard_samples)):
         indices = range(start, min(start + shard_samples, len(live.data)))
-        shard = _ShardBuild.of(live, indices)
+        shard = _ShardBuild.of(live.data, live.plan, indices)
         manifest = shard.found(folder, number)
         if manifest is None:
             (folder / INDEX_FILE).unlink(missing_ok=True)  # from here on the cache is unfinished
@@ -142,6 +144,7 @@ def build_cache(
     for stale in sorted(folder.glob("shard-*"))[2 * len(shards) :]:
         stale.unlink()  # of a longer data set, or of smaller shards
     index = CacheIndex(
+        data=live.data.fingerprint(),
         shard_samples=shard_samples,
         bytes=size,
         ids=[sample.id for sample in kept],
@@ -152,6 +155,22 @@ def build_cache(
     )
     write_json(folder / INDEX_FILE, index.model_dump())
     return index
+
+
+def is_intact(folder: Path, data: Dataset) -> bool:
+    """Whether a cache is finished, every shard has the bytes that were written, and all is of this data set as it is.
+
+    Reads every sample and every shard, and runs no backbone.
+    """
+    try:
+        plan, index = FeaturePlan.read(folder), CacheIndex.read(folder)
+    except CacheError:
+        return False
+    starts = range(0, len(data), index.shard_samples)
+    return len(starts) == len(index.shards) and all(
+        _ShardBuild.of(data, plan, range(start, min(start + index.shard_samples, len(data)))).found(folder, number)
+        for number, start in enumerate(starts)
+    )
 
 
 class CachedSamples:
@@ -208,14 +227,14 @@ class _ShardBuild:
     left_out: list[LeftOut]
 
     @classmethod
-    def of(cls, live: LiveSamples, indices: range) -> Self:
+    def of(cls, data: Dataset, plan: FeaturePlan, indices: range) -> Self:
         samples, kept, left_out = [], [], []
-        for index, sample in read_samples(live.data, indices):
+        for index, sample in read_samples(data, indices):
             if isinstance(sample, Problem):
                 left_out.append(LeftOut(index=index, told=f"{sample.place}: {sample.told}"))
             else:
                 samples.append(sample)
-                key = sample_key(sample, live.plan)
+                key = sample_key(sample, plan)
                 kept.append(KeptSample(index=index, id=sample.id, key=key, phrases=len(sample.phrases)))
         return cls(samples, kept, left_out)
 
@@ -260,6 +279,7 @@ def _claim(folder: Path, plan: FeaturePlan) -> None:
             )
         remove_leftovers(folder)
         return
+    remove_leftovers(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise CacheError(f"The folder {folder} holds other things, and no {PLAN_FILE}. Give a new folder.")
     plan.write(folder)

@@ -30,7 +30,9 @@ class RunState(BaseModel):
 
     Attributes:
         recipe: What it follows.
+        total: Steps of the whole run.
         step: Steps done.
+        validated_step: The last step that was validated; None before the first.
         best_step: The step of the best validation so far; None before the first.
         best_iou: Its mean IoU.
     """
@@ -38,9 +40,16 @@ class RunState(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     recipe: Recipe
+    total: int
     step: int = 0
+    validated_step: int | None = None
     best_step: int | None = None
     best_iou: float | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.step == self.total and (self.recipe.validation is None or self.validated_step == self.step)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -66,9 +75,14 @@ def checkpoints(out: Path) -> list[Path]:
 def save_checkpoint(
     out: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, state: RunState, plan: FeaturePlan
 ) -> None:
-    """Write a checkpoint, point `best` to the best one, and delete those that the recipe does not keep."""
+    """Write a checkpoint, point `best` to the best one, and delete those that the recipe does not keep.
+
+    Of a step that has one, only the state is written: after its validation.
+    """
     folder = out / _name(state.step)
-    if not folder.is_dir():
+    if folder.is_dir():
+        write_json(folder / STATE_FILE, state.model_dump(mode="json"))
+    else:
         with whole_folder(folder) as temporary:
             trainee.save(temporary, plan)
             with whole_file(temporary / OPTIMIZER_FILE) as file:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from vlm_adapters.backbone import BackboneAdapter
-from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.dataset import Dataset, read_samples
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.decoder.features import PhraseFeatures
 from vlm_adapters.decoder.sam import EncodedPicture, SegmentAnything
+from vlm_adapters.errors import CacheError
 from vlm_adapters.training.plan import FeaturePlan
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class ExtractedSamples(Protocol):
         ...
 
     def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
-        """Give some samples, in this order."""
+        """Give some samples, in this order, without those that cannot be read, where the set says so."""
         ...
 
     def at_epoch(self, epoch: int) -> ExtractedSamples:
@@ -67,6 +72,8 @@ class ExtractedSamples(Protocol):
 
 class LiveSamples:
     """Runs the backbone whenever samples are asked for.
+
+    What the data set leaves out (`skips_broken`) is told once, as a warning.
 
     Attributes:
         adapter: The backbone.
@@ -79,6 +86,7 @@ class LiveSamples:
         self, adapter: BackboneAdapter, data: Dataset, plan: FeaturePlan, sam: SegmentAnything | None = None
     ) -> None:
         self.adapter, self.data, self.plan, self.sam = adapter, data, plan, sam
+        self._left_out: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.data)
@@ -100,6 +108,11 @@ class LiveSamples:
         features = PhraseFeatures.of(grids, request)
         maps = features.maps / features.maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
         kept = replace(features, maps=maps.to(dtype), hidden=tuple(states.to(dtype) for states in features.hidden))
+        if not all(bool(tensor.isfinite().all()) for tensor in (kept.maps, *kept.hidden)):
+            raise CacheError(
+                f"What the backbone gives for sample {sample.id} does not fit into {self.plan.dtype}: there are values "
+                f"that are not finite. {'Take keep=bfloat16' if dtype == torch.float16 else 'Check the backbone'}."
+            )
         picture = self.sam.encode(sample.image) if self.sam else None
         if picture is not None:
             picture = replace(picture, features=picture.features.to(dtype).cpu())
@@ -107,11 +120,20 @@ class LiveSamples:
 
     def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
         """See `ExtractedSamples`."""
-        return [self.extract(self.data[index]) for index in indices]
+        found = []
+        for _, sample in read_samples(self.data, indices):
+            if isinstance(sample, Sample):
+                found.append(self.extract(sample))
+            elif sample.place not in self._left_out:
+                self._left_out.add(sample.place)
+                _LOG.warning("left out %s: %s", sample.place, sample.told)
+        return found
 
     def at_epoch(self, epoch: int) -> LiveSamples:
         """See `ExtractedSamples`."""
-        return LiveSamples(self.adapter, self.data.at_epoch(epoch), self.plan, self.sam)
+        there = copy(self)  # what was left out is told once, in whatever epoch
+        there.data = self.data.at_epoch(epoch)
+        return there
 
 
 def annotation_of(sample: Annotation) -> Annotation:

@@ -74,4 +74,4 @@ def forecast(sources: Sources, cache: CacheToBuild, count: int) -> Forecast:
 
 def _bytes(live: LiveSamples, index: int) -> int:
     """Of a sample in a shard."""
-    return len(save(packed(0, live.extract(live.data[index]))))
+    return sum(len(save(packed(0, sample))) for sample in live.read([index]))

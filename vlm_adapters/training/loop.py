@@ -30,7 +30,7 @@ from vlm_adapters.training.checkpoint import RunState, checkpoints, load_checkpo
 from vlm_adapters.training.extracted import ExtractedSample, ExtractedSamples
 from vlm_adapters.training.log import RunLog
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.sources import Sources
+from vlm_adapters.training.sources import Sources, check_alike
 from vlm_adapters.training.trainee import Trainee
 from vlm_adapters.training.validation import Validation
 
@@ -74,45 +74,93 @@ def train(
     Raises:
         RecipeError: The folder holds a run of another recipe, or there is nothing to learn from.
     """
-    sources = sources or Sources(recipe)
-    processes = sources.processes
-    samples, validation = sources.train(), Validation.of(sources)
-    if recipe.cache is not None:
-        sources.release()
-    trainee = Trainee.of(recipe, samples.plan, sources.sam).to(processes.device)
-    optimizer = torch.optim.AdamW(
-        trainee.trained().values(), lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
-    )
-    state = _resumed(recipe, out, trainee, optimizer)
-    batches = _Batches(samples, recipe)
-    log = RunLog(out, state.step) if processes.is_main_process else None
+    check_recipe(out, recipe)
+    run = _Run(recipe, out, sources or Sources(recipe))
+    trainee, optimizer, state = run.trainee, run.optimizer, run.state
+    if state.step and run.is_due:
+        run.validate()  # where a run was stopped before it came to that
     with _stop_asked() as asked:
         before = monotonic()
-        for number, batch in batches.read_from(state.step, processes):
-            rate = rate_at(number, batches.total, recipe)
+        for number, batch in run.batches.read_from(state.step, run.processes):
+            rate = rate_at(number, state.total, recipe)
             loss, stop = _gradient(trainee, batch, recipe, stop=asked.is_set())
             norm = float(nn.utils.clip_grad_norm_(trainee.trained().values(), recipe.clip))
+            _check_finite(loss, norm, number + 1, batch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad()
             state.step = number + 1
             now = monotonic()
-            step = Step(state.step, batches.total, loss, rate, norm, now - before)
-            before = now
-            if log:
-                log.step(step)
+            step, before = Step(state.step, state.total, loss, rate, norm, now - before), now
+            if run.log:
+                run.log.step(step)
                 report(step)
-            last = stop or state.step == batches.total
-            if last or state.step % (recipe.validate_every or batches.per_epoch) == 0:
-                if validation is not None and not stop:
-                    _validate(validation, trainee, state, log, out)
-                if processes.is_main_process:
-                    save_checkpoint(out, trainee, optimizer, state, samples.plan)
-                processes.wait_for_everyone()
+            if run.is_due or stop:
+                run.keep()
             if stop:
                 break
+            if run.is_due:
+                run.validate()
     return state
+
+
+class _Run:
+    """What a run works on, and how it is kept and judged."""
+
+    def __init__(self, recipe: Recipe, out: Path, sources: Sources) -> None:
+        self.recipe, self.out, self.processes = recipe, out, sources.processes
+        self.samples, self.validation = sources.train(), Validation.of(sources)
+        if self.validation is not None:
+            check_alike([self.samples.plan, self.validation.samples.plan])
+        if recipe.cache is not None:
+            sources.release()
+        self.trainee = Trainee.of(recipe, self.samples.plan, sources.sam).to(self.processes.device)
+        self.optimizer = torch.optim.AdamW(
+            self.trainee.trained().values(),
+            lr=recipe.learning_rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+        )
+        self.batches = _Batches(self.samples, recipe)
+        self.state = _resumed(recipe, out, self.batches.total, self.trainee, self.optimizer)
+        self.log = RunLog(out, self.state.step) if self.processes.is_main_process else None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a checkpoint and a validation are."""
+        every = self.recipe.validate_every or self.batches.per_epoch
+        return self.state.step == self.state.total or self.state.step % every == 0
+
+    def keep(self) -> None:
+        if self.processes.is_main_process:
+            save_checkpoint(self.out, self.trainee, self.optimizer, self.state, self.samples.plan)
+        self.processes.wait_for_everyone()
+
+    def validate(self) -> None:
+        state, validation = self.state, self.validation
+        if validation is None or state.validated_step == state.step:
+            return
+        iou = validation.mean_iou(self.trainee)
+        state.validated_step = state.step
+        if state.best_iou is None or iou > state.best_iou:
+            state.best_step, state.best_iou = state.step, iou
+        if self.log:
+            self.log.validation(state.step, iou)
+            validation.write_sheet(self.trainee, self.out / "figures" / f"step-{state.step:08d}.png")
+        self.keep()
+
+
+def check_recipe(out: Path, recipe: Recipe) -> None:
+    """Check that a folder holds no run of another recipe.
+
+    Raises:
+        RecipeError: It does, or its last checkpoint is broken.
+    """
+    for folder in checkpoints(out)[-1:]:
+        others, own = RunState.read(folder).recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
+        if differing := [f"{name}: {others[name]} -> {own[name]}" for name in own if own[name] != others[name]]:
+            raise RecipeError(f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out.")
 
 
 def rate_at(step: int, total: int, recipe: Recipe) -> float:
@@ -125,8 +173,13 @@ def rate_at(step: int, total: int, recipe: Recipe) -> float:
 
 @dataclass(frozen=True)
 class _Batch:
+    """The share of a step's samples that this process takes, without those that cannot be read."""
+
     samples: Sequence[ExtractedSample]
-    phrases: int
+
+    @property
+    def phrases(self) -> int:
+        return sum(len(sample.masks) for sample in self.samples)
 
 
 class _Batches:
@@ -154,7 +207,7 @@ class _Batches:
             samples, order = epoch(which)
             indices = order[place * self.recipe.batch : (place + 1) * self.recipe.batch]
             own = indices[processes.process_index :: processes.num_processes]
-            return _Batch(samples.read(own) if own else [], sum(map(samples.phrase_count, indices)))
+            return _Batch(samples.read(own))
 
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(read, step) if step < self.total else None
@@ -170,42 +223,49 @@ def _gradient(trainee: Trainee, batch: _Batch, recipe: Recipe, *, stop: bool) ->
     total = torch.zeros((), device=trainee.device)
     for start in range(0, len(batch.samples), recipe.micro_batch):
         with torch.autocast(trainee.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss = trainee.loss(batch.samples[start : start + recipe.micro_batch]) / batch.phrases
+            loss = trainee.loss(batch.samples[start : start + recipe.micro_batch])
         loss.backward()
         total += loss.detach()
-    if PartialState().num_processes == 1:
-        return float(total), stop
-    return _summed(list(trainee.trained().values()), total, stop=stop)
+    weights = list(trainee.trained().values())
+    told = torch.stack([total, total.new_tensor(batch.phrases), total.new_tensor(float(stop))])
+    if PartialState().num_processes > 1:
+        told = _summed(weights, told)
+    loss_sum, phrases, stops = told.tolist()
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad /= max(phrases, 1)
+    return loss_sum / max(phrases, 1), stops > 0
 
 
-def _summed(weights: Sequence[nn.Parameter], loss: Tensor, *, stop: bool) -> tuple[float, bool]:
-    """Sum gradients over the processes; a weight that no process used has none after it, as on one process."""
-    used = torch.tensor([float(weight.grad is not None) for weight in weights], device=loss.device)
+def _summed(weights: Sequence[nn.Parameter], told: Tensor) -> Tensor:
+    """Sum gradients and some numbers over the processes; a weight that no process used has no gradient after it."""
+    used = told.new_tensor([float(weight.grad is not None) for weight in weights])
     flat = [(torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in weights]
-    told = torch.stack([loss, torch.tensor(float(stop), device=loss.device)])
     summed = reduce(torch.cat([*flat, used, told]), reduction="sum")
-    *gradients, used, told = summed.split([*(len(own) for own in flat), len(weights), 2])
+    *gradients, used, told = summed.split([*(len(own) for own in flat), len(weights), len(told)])
     for weight, gradient, count in zip(weights, gradients, used.tolist(), strict=True):
-        weight.grad = gradient.view_as(weight) if count else None
-    return float(told[0]), bool(told[1] > 0)
+        weight.grad = gradient.view_as(weight).clone() if count else None
+    return told
 
 
-def _validate(validation: Validation, trainee: Trainee, state: RunState, log: RunLog | None, out: Path) -> None:
-    iou = validation.mean_iou(trainee)
-    if state.best_iou is None or iou > state.best_iou:
-        state.best_step, state.best_iou = state.step, iou
-    if log:
-        log.validation(state.step, iou)
-        validation.write_sheet(trainee, out / "figures" / f"step-{state.step:08d}.png")
+def _check_finite(loss: float, norm: float, number: int, batch: _Batch) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        ids = ", ".join(sample.annotation.id for sample in batch.samples)
+        raise RecipeError(
+            f"The loss of step {number} is {loss:g} and its gradient's norm {norm:g} (samples {ids}). The checkpoints "
+            "before it stay. Take a smaller learning_rate or clip, or look at those samples."
+        )
 
 
-def _resumed(recipe: Recipe, out: Path, trainee: Trainee, optimizer: torch.optim.Optimizer) -> RunState:
+def _resumed(recipe: Recipe, out: Path, total: int, trainee: Trainee, optimizer: torch.optim.Optimizer) -> RunState:
     if not (found := checkpoints(out)):
-        return RunState(recipe=recipe)
+        return RunState(recipe=recipe, total=total)
     state = RunState.read(found[-1])
-    own, others = recipe.model_dump(mode="json"), state.recipe.model_dump(mode="json")
-    if differing := [f"{name}: {others[name]} -> {own[name]}" for name in own if own[name] != others[name]]:
-        raise RecipeError(f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out.")
+    if state.total != total:
+        raise RecipeError(
+            f"{out} holds a run of {state.total} steps, and the data now give {total}: they have changed. Give another "
+            "--out."
+        )
     remove_leftovers(out)
     load_checkpoint(found[-1], trainee, optimizer)
     return state

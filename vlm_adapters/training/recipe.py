@@ -18,12 +18,13 @@ from vlm_adapters.training.plan import Precision
 Data = str | dict[str, object]
 """A data set as `open_dataset` takes it."""
 
-_AtLeastOne = Annotated[int, Field(ge=1)]
+_AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
+_BelowOne = Annotated[float, Field(ge=0, lt=1)]
 _RECIPES = files("vlm_adapters.training") / "recipes"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DecoderRecipe(_Part):
@@ -84,7 +85,7 @@ class Recipe(_Part):
     model: str
     options: dict[str, OptionValue] = {}
     dtype: str = "auto"
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     train: Annotated[list[Data], Field(min_length=1)]
     validation: Data | None = None
     cache: str | None = None
@@ -98,14 +99,14 @@ class Recipe(_Part):
     micro_batch: _AtLeastOne = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_BelowOne, _BelowOne] = (0.9, 0.999)
     warm_up: Annotated[float, Field(ge=0, le=1)] = 0.03
     clip: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
     validate_every: _AtLeastOne | None = None
     keep_checkpoints: _AtLeastOne = 2
-    pictures: Annotated[int, Field(ge=0)] = 8
+    pictures: Annotated[int, Field(ge=0, strict=True)] = 8
 
     @field_validator("train", mode="before")
     @classmethod
@@ -191,4 +192,5 @@ def _told(name: str, error: ValidationError) -> str:
             f"The recipe {name} has an unknown key {place!r}. {f'Did you mean {near[0]!r}?' if near else 'Remove it.'}"
         )
     told = first["msg"].removeprefix("Value error, ")
-    return f"The recipe {name} cannot be used: {f'{place}: ' if place else ''}{told}."
+    found = "" if isinstance(first["input"], dict) else f", found {str(first['input'])[:100]!r}"
+    return f"The recipe {name} cannot be used: {f'{place}: ' if place else ''}{told}{found}."

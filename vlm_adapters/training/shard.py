@@ -93,9 +93,12 @@ class Manifest(BaseModel):
             ) from error
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the shard is there and has its size."""
+        """Whether the shard is there, and has the bytes that were written."""
         path = folder / self.file
-        return path.is_file() and path.stat().st_size == self.bytes
+        if not path.is_file() or path.stat().st_size != self.bytes:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 
 def write_shard(

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
+from huggingface_hub import try_to_load_from_cache
 
 from vlm_adapters.backbone import BackboneAdapter
 from vlm_adapters.data.dataset import Dataset
@@ -23,10 +25,13 @@ from vlm_adapters.decoder.sam_checkpoint import load_sam
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CacheError, RecipeError
 from vlm_adapters.loading import load_adapter
-from vlm_adapters.training.cache import BuildProgress, CachedSamples, build_cache
+from vlm_adapters.training.cache import BuildProgress, CachedSamples, build_cache, is_intact
 from vlm_adapters.training.extracted import ExtractedSample, ExtractedSamples, LiveSamples
 from vlm_adapters.training.plan import FeaturePlan
-from vlm_adapters.training.recipe import Data, Recipe
+from vlm_adapters.training.recipe import Recipe
+
+_GLIMPSES, _GLIMPSE = 64, 4096
+"""How many places of a file of weights are looked at, and how many bytes at each."""
 
 Report = Callable[[str, BuildProgress], None]
 """Told the source of the data that a cache is built of, and how far it is."""
@@ -36,6 +41,7 @@ class Joined:
     """Samples of several sources of one plan, as one."""
 
     def __init__(self, parts: Sequence[ExtractedSamples]) -> None:
+        check_alike([part.plan for part in parts])
         self.parts = parts
         self.plan = parts[0].plan
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -66,8 +72,25 @@ class Joined:
         return part, index - int(self._starts[part])
 
 
+def check_alike(plans: Sequence[FeaturePlan]) -> None:
+    """Check that the same was computed of several data sets.
+
+    Raises:
+        CacheError: It was not.
+    """
+    for plan in plans[1:]:
+        if plan.digest != plans[0].digest:
+            differing = [told for told in plans[0].differences(plan) if not told.startswith("data:")]
+            raise CacheError(
+                f"What was computed of {plans[0].data} and of {plan.data} differs: {'; '.join(differing)}. Delete the "
+                "older cache, and build it anew."
+            )
+
+
 class Sources:
     """Opens the samples of a recipe, and loads the backbone only where it is needed.
+
+    All data sets are opened at once: a mistake in one shows before another is computed.
 
     Args:
         recipe: What to open.
@@ -75,6 +98,7 @@ class Sources:
 
     Attributes:
         sam: The Segment Anything model of the recipe's refiner; None without one.
+        profile: Of the heads that are read; None reads all.
         request: What the decoder reads.
         processes: Those that work on the recipe.
     """
@@ -82,21 +106,26 @@ class Sources:
     def __init__(self, recipe: Recipe, report: Report = lambda *_: None) -> None:
         self.recipe = recipe
         self.sam: SegmentAnything | None = load_sam(recipe.refiner.sam) if recipe.refiner else None
-        self.request = _request(recipe)
+        self.profile = HeadProfile.read(recipe.heads) if recipe.heads else None
+        self.request = _request(recipe, self.profile)
+        self._train = [open_dataset(data) for data in recipe.train]
+        self._validation = None if recipe.validation is None else open_dataset(recipe.validation)
+        if recipe.device == "cuda" and not torch.cuda.is_available():
+            raise RecipeError("The recipe asks for device=cuda, and torch sees no GPU here. Take device=auto or cpu.")
         self.processes = PartialState(cpu=recipe.device == "cpu")
         self._report = report
         self._adapter: BackboneAdapter | None = None
 
     def train(self) -> ExtractedSamples:
         """Open the samples to learn from."""
-        parts = [self._open(data) for data in self.recipe.train]
+        parts = [self._open(data) for data in self._train]
         return parts[0] if len(parts) == 1 else Joined(parts)
 
     def validation(self) -> tuple[ExtractedSamples, Dataset] | None:
         """Open the samples to choose the best by, and their data set; None if the recipe names none."""
-        if self.recipe.validation is None:
+        if self._validation is None:
             return None
-        return self._open(self.recipe.validation), open_dataset(self.recipe.validation)
+        return self._open(self._validation), self._validation
 
     def caches(self) -> list[CacheToBuild]:
         """The caches of the recipe, finished or not.
@@ -106,8 +135,8 @@ class Sources:
         """
         if self.recipe.cache is None:
             raise RecipeError("The recipe has no cache to build. Give it a folder: cache=FOLDER.")
-        named = [*self.recipe.train, *([self.recipe.validation] if self.recipe.validation is not None else [])]
-        return [CacheToBuild(data, self._folder(data)) for data in map(open_dataset, named)]
+        sets = [*self._train, *([self._validation] if self._validation else [])]
+        return [CacheToBuild(data, self._folder(data)) for data in sets]
 
     def build(self, cache: CacheToBuild) -> None:
         """Build a cache, or go on with it."""
@@ -121,6 +150,8 @@ class Sources:
             options: dict[str, Any] = {**recipe.options}
             device = str(self.processes.device)  # each process has its own
             self._adapter = load_adapter(recipe.model, device=device, dtype=recipe.dtype, **options)
+            if self.profile:
+                self.profile.check_fits(self._adapter.info)
             if self.sam is not None:
                 self.sam.to(getattr(getattr(self._adapter, "model", None), "device", "cpu"))
         plan = FeaturePlan.of(self._adapter, data.source, self.request, self.sam, recipe.keep)
@@ -130,15 +161,15 @@ class Sources:
         """Let go of the backbone; it is loaded again if it is needed."""
         self._adapter = None
 
-    def _open(self, named: Data) -> ExtractedSamples:
-        data = open_dataset(named)
+    def _open(self, data: Dataset) -> ExtractedSamples:
         if self.recipe.cache is None:
             return self.live(data)
         cache = CacheToBuild(data, self._folder(data))
         if not cache.is_finished():
             if self.processes.num_processes > 1:
                 raise CacheError(
-                    f"The cache {cache.folder} is not finished, and it is built by one process. Build it first: "
+                    f"The cache {cache.folder} is not finished, or its data have changed, and it is built by one "
+                    "process. Build it first: "
                     "`adapters cache build` with the same recipe and changes."
                 )
             self.build(cache)
@@ -148,8 +179,8 @@ class Sources:
         """Where the cache of a data set lies: named by all that can be known without the backbone."""
         recipe, refiner = self.recipe, self.recipe.refiner
         told: list[object] = [recipe.model, recipe.options, recipe.dtype, recipe.keep, data.source, repr(self.request)]
-        told.append(_beginnings(embedded_checkpoints().get(recipe.model, Path(recipe.model))))
-        told.append(refiner and _beginnings(Path(refiner.sam)))
+        told.append(_weights_told(recipe.model))
+        told.append(refiner and _glimpses(Path(refiner.sam)))
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
         name = re.sub(r"[^\w.-]+", "-", f"{Path(recipe.model).name}-{data.source}")[:60]
         return Path(recipe.cache or ".") / f"{name}-{digest}"
@@ -163,29 +194,40 @@ class CacheToBuild:
     folder: Path
 
     def is_finished(self) -> bool:
-        """Whether the cache can be read."""
+        """Whether the cache can be read, and its data set has the same fingerprint as it had then."""
         try:
-            CachedSamples(self.folder)
+            return CachedSamples(self.folder).index.data == self.data.fingerprint()
         except CacheError:
             return False
-        return True
+
+    def is_intact(self) -> bool:
+        """Whether every sample and every byte is as it was; reads them all."""
+        return is_intact(self.folder, self.data)
 
 
-def _beginnings(path: Path) -> list[tuple[str, int, str]]:
-    """Name, size and digest of the first part of files of weights: others where a model was trained on."""
-    found = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
-    told = []
-    for file in found:
-        with file.open("rb") as content:
-            told.append((file.name, file.stat().st_size, hashlib.sha256(content.read(1 << 20)).hexdigest()))
-    return told
+def _weights_told(model: str) -> object:
+    """What tells the weights of a model apart without loading it: glimpses of its files, or the hub's commit."""
+    folder = embedded_checkpoints().get(model, Path(model))
+    if folder.is_dir():
+        return [_glimpses(file) for file in sorted(folder.glob("*.safetensors"))]
+    config = try_to_load_from_cache(model, "config.json") if model.count("/") <= 1 else None
+    return Path(config).parent.name if isinstance(config, str) else None
 
 
-def _request(recipe: Recipe) -> FeatureRequest:
+def _glimpses(file: Path) -> tuple[str, int, str]:
+    """Name, size, and a digest of places spread over a file: another one where a model was trained on."""
+    size, digest = file.stat().st_size, hashlib.sha256()
+    with file.open("rb") as content:
+        for place in range(_GLIMPSES):
+            content.seek(place * max(size - _GLIMPSE, 0) // (_GLIMPSES - 1))
+            digest.update(content.read(_GLIMPSE))
+    return file.name, size, digest.hexdigest()
+
+
+def _request(recipe: Recipe, profile: HeadProfile | None) -> FeatureRequest:
     hidden = recipe.refiner is not None and recipe.refiner.use_text
-    if recipe.heads is None:
+    if profile is None:
         return FeatureRequest(hidden=hidden)
-    profile = HeadProfile.read(recipe.heads)
     heads = [(head.layer, head.head) for head in (*profile.heads, *profile.others)]
     if recipe.top_heads and recipe.top_heads > len(heads):
         raise RecipeError(
