@@ -123,7 +123,7 @@ def build_cache(
             "train without a cache: cache=null."
         )
     _claim(folder, live.plan)
-    kept: list[KeptSample] = []
+    kept: list[tuple[str, int, int]] = []  # of a manifest no more than this, or memory would grow with the data
     left_out: list[LeftOut] = []
     shards: list[int] = []
     computed = size = 0
@@ -138,7 +138,7 @@ def build_cache(
             computed += len(shard.samples)
         size += manifest.bytes
         shards.append(len(manifest.samples))
-        kept += (sample.model_copy(update={"key": ""}) for sample in manifest.samples)  # keys are long, and done with
+        kept += ((sample.id, sample.index, sample.phrases) for sample in manifest.samples)
         left_out += manifest.left_out
         report(BuildProgress(indices.stop, len(live.data), computed, size))
     for stale in sorted(folder.glob("shard-*"))[2 * len(shards) :]:
@@ -147,9 +147,9 @@ def build_cache(
         data=live.data.fingerprint(),
         shard_samples=shard_samples,
         bytes=size,
-        ids=[sample.id for sample in kept],
-        indices=[sample.index for sample in kept],
-        phrases=[sample.phrases for sample in kept],
+        ids=[name for name, _, _ in kept],
+        indices=[index for _, index, _ in kept],
+        phrases=[phrases for _, _, phrases in kept],
         shards=shards,
         left_out=left_out,
     )
