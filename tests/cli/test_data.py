@@ -67,6 +67,20 @@ def test_a_broken_set_is_told_by_file_and_line_and_is_exit_code_1(
         assert line.startswith(f"{folder}/samples.jsonl:{begin}")
 
 
+def test_one_id_for_unlike_pictures_is_told_by_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "samples.jsonl"
+    lines = [json.loads(line) | {"picture_id": "x"} for line in file.read_text(encoding="utf-8").splitlines()]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert adapters(monkeypatch, "data", "check", str(folder)) == 1
+    assert [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line] == [
+        f"{file}:{number}: picture_id: 'x' names the picture 'pictures/000000.png' in line 1, and "
+        f"'pictures/{number - 1:06}.png' here. Give unlike pictures unlike ids."
+        for number in (2, 3, 4)
+    ]
+
+
 def test_json_holds_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     break_it(folder)
     assert adapters(monkeypatch, "data", "check", str(folder), "--json") == 1

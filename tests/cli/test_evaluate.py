@@ -14,7 +14,8 @@ from PIL import Image
 
 from vlm_adapters import gallery
 from vlm_adapters.cli import main
-from vlm_adapters.coco import decode_rle
+from vlm_adapters.coco import decode_rle, encode_rle
+from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.evaluation.record import Record, read_records
@@ -144,6 +145,26 @@ def test_a_run_with_other_arguments_is_told_in_what_it_differs(
     assert adapters(monkeypatch, *arguments, "--device", "cpu") == 1
     error = capsys.readouterr().err
     assert "is of another run: protocol: 'packed' there, 'isolated' here. Give another --out" in error.splitlines()[-1]
+
+
+def test_old_numbers_are_not_given_for_a_changed_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, file = tmp_path / "plain", tmp_path / "plain" / "samples.jsonl"
+    write_folder(Scenes(2, seed=HELD_OUT_SEED), plain, range(2))
+    arguments = ["evaluate", TINY, str(plain), "--protocol", "packed", "--device", "cpu", "--json", "--out"]
+    assert adapters(monkeypatch, *arguments, str(tmp_path / "old")) == 0
+    old = json.loads(capsys.readouterr().out)
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for phrase in (phrase for line in lines for phrase in line["phrases"]):
+        phrase["mask"] = encode_rle(~decode_rle(phrase["mask"]))
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert adapters(monkeypatch, *arguments, str(tmp_path / "old")) == 1
+    assert "is of another run: data_fingerprint: '" in capsys.readouterr().err.splitlines()[-1]
+    assert adapters(monkeypatch, *arguments, str(tmp_path / "new")) == 0
+    new = json.loads(capsys.readouterr().out)
+    assert new["numbers"] != old["numbers"]
+    assert new["pins"]["data_fingerprint"] != old["pins"]["data_fingerprint"]
 
 
 def test_the_words_alone_are_evaluated_by_heads_too(

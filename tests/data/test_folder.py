@@ -162,6 +162,10 @@ def test_empty_masks_and_phrases_without_tags_are_kept(tmp_path: Path) -> None:
         (line(phrases=[line()["phrases"][0], {**line()["phrases"][0], "id": "7"}]), "Some phrases have id and others"),
         (line(phrases=[line()["phrases"][0], {**line()["phrases"][0], "tags": []}]), "Some phrases have tags and oth"),
         (line(id="good"), "id: 'good' is the id of line 1, too"),
+        (
+            line(picture="b.png"),
+            r"picture_id: '1' names the picture 'a\.png' in line 1, and 'b\.png' here\. Give unlike pictures unlike",
+        ),
     ],
 )
 def test_a_broken_line_is_told_by_its_number(broken: object, told: str, tmp_path: Path) -> None:
@@ -193,6 +197,11 @@ def test_a_missing_picture_is_told(tmp_path: Path) -> None:
         dataset.sample(0)
 
 
+def test_one_picture_may_be_that_of_many_lines(tmp_path: Path) -> None:
+    write(tmp_path / "set", line(), line(id="b"), line(id="c", picture="./a.png"), line(id="d", picture_id="2"))
+    assert [sample.picture_id for sample in open_dataset(tmp_path / "set")] == ["1", "1", "1", "2"]
+
+
 def test_a_file_that_changed_since_is_told(tmp_path: Path) -> None:
     dataset = open_dataset(write(tmp_path / "set", line(), line(id="b")))
     write(tmp_path / "set", line(id="longer"), line(id="b"))
@@ -214,14 +223,14 @@ def test_a_folder_with_something_in_it_is_not_written_to(tmp_path: Path) -> None
 
 def test_a_set_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    dataset = open_dataset(write(tmp_path / "in" / "set", line(), line(id="b", picture="gone.png")))
+    dataset = open_dataset(write(tmp_path / "in" / "set", line(), line(id="b", picture="gone.png", picture_id="2")))
     with pytest.raises(ImageError, match=r"samples\.jsonl:2: .*gone\.png' does not exist"):
         write_folder(dataset, tmp_path / "out", range(2))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_what_is_broken_is_left_out_and_told_where_the_set_skips_it(tmp_path: Path) -> None:
-    write(tmp_path / "set", line(), line(id="b", picture="gone.png"))
+    write(tmp_path / "set", line(), line(id="b", picture="gone.png", picture_id="2"))
     dataset = open_dataset(f"folder:path={tmp_path / 'set'},broken=skip")
     (problem,) = write_folder(dataset, tmp_path / "out", range(2))
     assert problem.place == f"{tmp_path}/set/samples.jsonl:2"

@@ -60,6 +60,14 @@ def test_the_picture_is_that_of_2017(png: PngSet) -> None:
     assert np.array_equal(np.asarray(dataset[1].image), np.asarray(Image.open(dataset.picture_file(1))))
 
 
+def test_a_fingerprint_tells_changed_segments_and_a_part_only_its_own(png: PngSet) -> None:
+    before = [open_dataset(png.named(**keys)).fingerprint() for keys in ({}, {"limit": 1})]
+    png.segments[2][3:9, ::3] = 70_000
+    after = [open_dataset(png.write().named(**keys)).fingerprint() for keys in ({}, {"limit": 1})]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
 def test_annotations_are_those_of_the_samples_without_a_picture(png: PngSet) -> None:
     dataset = open_dataset(png.named())
     sample = dataset[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,33 @@ def test_a_picture_is_encoded_once_for_all_prompts_about_it(squares: SquaresOf) 
     vlm, samples = refined(squares)
     find_masks(vlm, samples, [words_alone(sample) for sample in samples], 1)
     assert len(vlm.refiner.sam.encoded) == 2
+
+
+def test_samples_of_equal_pictures_share_what_was_encoded(squares: SquaresOf) -> None:
+    vlm, samples = refined(squares)
+    copied = replace(samples[0], id="copy", image=samples[0].image.copy())
+    find_masks(vlm, [*samples, copied], [as_it_is(sample) for sample in (*samples, copied)], 8)
+    assert len(vlm.refiner.sam.encoded) == 2
+
+
+class RedPixels(UntrainedRefiner):
+    def forward(self, picture: Image.Image, logits: torch.Tensor, *_: object) -> torch.Tensor:  # type: ignore[override]
+        red = torch.from_numpy(np.asarray(picture)[..., 0] > 128)
+        return torch.where(red, 1.0, -1.0).expand(len(logits), -1, -1)
+
+
+def test_unlike_pictures_of_one_id_are_refined_each_by_itself(squares: SquaresOf) -> None:
+    vlm = GroundedVLM.untrained(load_fake(), base_width=4)
+    vlm.refiner = RedPixels(Marker())  # type: ignore[arg-type]
+    small = squares(3)[2]
+    larger = replace(
+        small,
+        image=small.image.resize((48, 24), Image.Resampling.NEAREST),
+        masks=np.kron(small.masks, np.ones((1, 2, 2), bool)),
+    )
+    samples = [replace(sample, picture_id="x") for sample in (*squares(3), larger)]
+    for sample, found in zip(samples, find_masks(vlm, samples, [as_it_is(one) for one in samples], 3), strict=True):
+        assert (found["refined"] == sample.masks[0]).all()
 
 
 def test_an_unknown_protocol_is_told() -> None:

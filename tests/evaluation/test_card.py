@@ -56,6 +56,7 @@ def test_pins_name_the_weights_by_their_digests(pins: Pins, tmp_path: Path) -> N
     assert pins.sha256["decoder/model.safetensors"] == expected
     assert pins.sha256["sam/sam.pth"] == hashlib.sha256(b"weights").hexdigest() == sha256_of(tmp_path / "sam.pth")
     assert pins.data == "scenes:count=3,seed=0,first=0"
+    assert pins.data_fingerprint == Scenes(3).fingerprint()
     assert (pins.samples, pins.protocol, pins.sentences) == (3, "packed", None)
     assert pins.versions == installed()
     assert set(pins.versions) >= {"vlm-adapters", "python", "torch", "transformers"}
@@ -91,6 +92,7 @@ def test_json_and_page_say_the_same(card: Card, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
     assert content["command"] == ASKED.command
     assert content["pins"]["sha256"] == dict(card.pins.sha256)
+    assert content["pins"]["data_fingerprint"] == card.pins.data_fingerprint
     value = next(one["value"] for one in content["numbers"] if one["group"] == "all" and one["metric"] == "mIoU")
     page = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert f"| mIoU | {value:.4f} [{value:.4f}, {value:.4f}] |" in page
@@ -98,6 +100,7 @@ def test_json_and_page_say_the_same(card: Card, tmp_path: Path) -> None:
         assert told in page
     for digest in card.pins.sha256.values():
         assert digest in page
+    assert f"| fingerprint of the data | {card.pins.data_fingerprint} |" in page
     assert "numpy.random.default_rng(5)" in page
     assert "| sentences | one text for a sample: none to choose |" in page
 

@@ -68,22 +68,26 @@ class Dataset(Sequence[Sample]):
         """The file that `load_image` makes a sample's picture of; None where there is no such file."""
         return None
 
+    def mask_file(self, index: int) -> Path | None:  # noqa: ARG002 - others have files
+        """The file of a sample's masks alone; None where there is no such file."""
+        return None
+
     def files(self) -> tuple[Path, ...]:
-        """The files that say what the set holds; its pictures are not among them."""
+        """The files that say what the set holds; those of single samples are not among them."""
         return ()
 
     def fingerprint(self) -> str:
-        """Names what the set holds: another one where a file that says so has changed, or a picture its size in bytes.
+        """Names what the set holds: another one where a file that says so has changed, or one of a sample its size.
 
-        Reads the files, and opens no picture.
+        Reads `files`; of `picture_file` and `mask_file` it takes names and sizes in bytes, and opens none.
         """
         digest = hashlib.sha256(self.source.encode())
         for file in self.files():
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         for index in range(len(self)):
-            if picture := self.picture_file(index):
-                size = picture.stat().st_size if picture.is_file() else None
-                digest.update(f"{picture.name} {size}\n".encode())
+            for file in filter(None, (self.picture_file(index), self.mask_file(index))):
+                size = file.stat().st_size if file.is_file() else None
+                digest.update(f"{file.name} {size}\n".encode())
         return digest.hexdigest()
 
     def at_epoch(self, epoch: int) -> Dataset:  # noqa: ARG002 - others draw
@@ -137,6 +141,10 @@ class Subset(Dataset):
     def picture_file(self, index: int) -> Path | None:
         """See `Dataset`."""
         return self._whole.picture_file(self._indices[index])
+
+    def mask_file(self, index: int) -> Path | None:
+        """See `Dataset`."""
+        return self._whole.mask_file(self._indices[index])
 
     def files(self) -> tuple[Path, ...]:
         """See `Dataset`."""

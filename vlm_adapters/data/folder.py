@@ -6,7 +6,8 @@
 ```
 
 `picture` is relative to the folder, `span` counts characters of `text`, `mask` is COCO's compressed run lengths on the
-upright picture; `id` and `tags` of phrases may be left out, of all phrases of a sample alike.
+upright picture; `id` and `tags` of phrases may be left out, of all phrases of a sample alike. Lines with
+one `picture_id` have one `picture`.
 """
 
 from __future__ import annotations
@@ -100,11 +101,18 @@ class Folder(Dataset):
         self._folder = Path(path)
         self._lines = JsonLines(self._folder / SAMPLES_FILE, SampleLine)
         ids: dict[str, int] = {}
+        pictures: dict[str, tuple[int, str]] = {}
 
         def check(place: Line, line: SampleLine) -> None:
             line.annotation()
             if (first := ids.setdefault(line.id, place.number)) != place.number:
                 raise DataError(f"id: {line.id!r} is the id of line {first}, too. Give every line its own.")
+            first, picture = pictures.setdefault(line.picture_id, (place.number, line.picture))
+            if PurePosixPath(picture) != PurePosixPath(line.picture):
+                raise DataError(
+                    f"picture_id: {line.picture_id!r} names the picture {picture!r} in line {first}, and "
+                    f"{line.picture!r} here. Give unlike pictures unlike ids."
+                )
 
         self._samples, self.problems = self._lines.usable(check)
 

@@ -89,20 +89,24 @@ class Png(Dataset):
         """See `Dataset`."""
         return self._images / self._read.panoptic[self._read.narratives[index].picture].picture.file_name
 
+    def mask_file(self, index: int) -> Path:
+        """See `Dataset`."""
+        return self._segments / self._read.panoptic[self._read.narratives[index].picture].file_name
+
     def sample(self, index: int) -> Sample:
         """See `Dataset`."""
         narrative = self._read.narratives[index]
-        picture, file_name = self._read.panoptic[narrative.picture]
+        picture, mask_file = self._read.panoptic[narrative.picture].picture, self.mask_file(index)
         size = (picture.height, picture.width)
         image = open_picture(self.picture_file(index), size)
-        segments = _segment_ids(self._segments / file_name, size)
+        segments = _segment_ids(mask_file, size)
         masks = np.stack([np.isin(segments, said.segments) for said in narrative.phrases])
         there = set(np.unique(segments).tolist())
         for said in narrative.phrases:
             if missing := [segment for segment in said.segments if segment not in there]:
                 raise DataError(
                     f"The phrase {narrative.text[said.start : said.end]!r} names segments {missing} that have no pixel "
-                    f"in {self._segments / file_name}. Use files of one release."
+                    f"in {mask_file}. Use files of one release."
                 )
         return Sample(**vars(self.annotation(index)), image=image, masks=masks)
 

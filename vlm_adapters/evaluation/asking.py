@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
@@ -79,7 +80,7 @@ def find_masks(
     """Find the masks of all phrases of some samples.
 
     Args:
-        grounder: Finds them. A picture is encoded for its refiner once, however many prompts there are about it.
+        grounder: Finds them. A picture is encoded for its refiner once, however many prompts and samples it has.
         samples: Whose pictures the prompts are about.
         asked: The prompts of every sample.
         batch: Prompts that are computed at once.
@@ -88,11 +89,11 @@ def find_masks(
         Per sample the masks `(P, H, W)` bool at the picture's size, by name; none where nothing was asked.
     """
     flat = [(owner, prompt) for owner, prompts in enumerate(asked) for prompt in prompts]
-    encode = _encoder(grounder, {sample.picture_id: sample for sample in samples})
+    encode = _encoder(grounder, samples)
     found: list[list[dict[str, Masks]]] = [[] for _ in samples]
     for start in range(0, len(flat), batch):
         owners, prompts = zip(*flat[start : start + batch], strict=True)
-        pictures = [encode(samples[owner].picture_id) for owner in owners] if encode else None
+        pictures = [encode(owner) for owner in owners] if encode else None
         for owner, masks in zip(owners, _masks_of_batch(grounder, prompts, pictures), strict=True):
             found[owner].append(masks)
     return [
@@ -101,12 +102,16 @@ def find_masks(
     ]
 
 
-def _encoder(grounder: Grounder, samples: Mapping[str, Sample]) -> Callable[[str], EncodedPicture] | None:
-    """What encodes the picture of this id for the refiner, once; None where nothing refines."""
+def _encoder(grounder: Grounder, samples: Sequence[Sample]) -> Callable[[int], EncodedPicture] | None:
+    """What encodes the picture of a sample for the refiner, equal ones once; None where nothing refines."""
     if not (isinstance(grounder, GroundedVLM) and grounder.refiner):
         return None
     sam = grounder.refiner.sam
-    return cache(lambda picture: sam.encode(samples[picture].image))
+    # By the pixels: that one id names one picture is a promise of the data set, and may be broken.
+    keys = [(sample.image.size, hashlib.sha256(sample.image.tobytes()).digest()) for sample in samples]
+    images = {key: sample.image for key, sample in zip(keys, samples, strict=True)}
+    encoded = cache(lambda key: sam.encode(images[key]))
+    return lambda sample: encoded(keys[sample])
 
 
 @torch.no_grad()

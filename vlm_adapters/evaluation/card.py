@@ -27,6 +27,9 @@ RULES = {
     "P@t": "share of masks with IoU >= t",
     "Acc@0.5 of boxes": "share of masks whose box has IoU >= 0.5 with the true mask's box",
     "boundary F": "mean F-score of the outlines, tolerance 2 pixels",
+    "fingerprint of the data": "sha256 over its name, its files of texts and masks, and the names and sizes in bytes "
+    "of its pictures, and of masks that have a file for each picture; another one where the set lies elsewhere",
+    "sha256 of ids and texts": "the same wherever the set lies; what was asked of which samples, without the truth",
     "isolated": "the model is given every phrase's words alone",
     "packed": "the model is given the sample's whole text, in which a phrase is read after those before it",
 }
@@ -129,13 +132,13 @@ class Card:
 
     def facts(self) -> list[tuple[str, object]]:
         """What was run, as rows for people."""
-        pins = {
-            name: value for name, value in asdict(self.pins).items() if name not in ("sha256", "versions", "options")
-        }
+        told_apart = ("sha256", "versions", "options", "data_fingerprint")
+        pins = {name: value for name, value in asdict(self.pins).items() if name not in told_apart}
         return [
             *(pins | {"sentences": pins["sentences"] or "one text for a sample: none to choose"}).items(),
             *((f"option {name}", value) for name, value in self.pins.options.items()),
             *((f"sha256 of {name}", value) for name, value in self.pins.sha256.items()),
+            ("fingerprint of the data", self.pins.data_fingerprint),
             ("sha256 of ids and texts", self.samples_digest),
             ("samples used", self.samples),
             ("samples skipped", len(self.skipped)),

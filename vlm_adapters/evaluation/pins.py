@@ -75,6 +75,7 @@ class Pins:
         sha256: Digests of the files of weights, by name: decoder, head profile, Segment Anything, and those of the
             backbone where no commit pins it.
         data: `Dataset.source`.
+        data_fingerprint: `Dataset.fingerprint`.
         samples: How many it has.
         protocol: A key of `PROTOCOLS`.
         sentences: Which sentences of an object count; None where the data set has one text for a sample.
@@ -91,6 +92,7 @@ class Pins:
     method: str
     sha256: Mapping[str, str]
     data: str
+    data_fingerprint: str
     samples: int
     protocol: str
     sentences: str | None
@@ -112,6 +114,7 @@ class Pins:
             method=grounder.told,
             sha256=dict(_digests(settings, grounder)),
             data=dataset.source,
+            data_fingerprint=dataset.fingerprint(),
             samples=len(dataset),
             protocol=settings.protocol,
             sentences=None if (said := read_named(dataset.source)[1].get("sentences")) is None else str(said),
