@@ -14,7 +14,7 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.testing.fakes import FakeAdapter
 from vlm_adapters.training import sources
 from vlm_adapters.training.extracted import LiveSamples
-from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.training.plan import FeaturePlan, Precision
 from vlm_adapters.training.recipe import Recipe
 
 Live = Callable[..., LiveSamples]
@@ -43,8 +43,10 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> CountingAdapter:
 
 @pytest.fixture
 def live(adapter: CountingAdapter) -> Live:
-    def build(data: str = "scenes:count=5,seed=3", *, hidden: bool = False) -> LiveSamples:
-        plan = FeaturePlan.of(adapter, data, FeatureRequest(hidden=hidden))
+    def build(
+        data: str = "scenes:count=5,seed=3", *, hidden: bool = False, dtype: Precision = "float16"
+    ) -> LiveSamples:
+        plan = FeaturePlan.of(adapter, data, FeatureRequest(hidden=hidden), dtype=dtype)
         return LiveSamples(adapter, open_dataset(data), plan)
 
     return build

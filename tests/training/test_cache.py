@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.opening import open_dataset
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.sam import SegmentAnything
 from vlm_adapters.errors import CacheError, DataError, ImageError
@@ -49,6 +51,28 @@ def test_what_comes_back_is_what_was_computed(live: Live, tmp_path: Path) -> Non
         assert kept.features.box == own.grid.box
         for states, wanted_states in zip(kept.features.hidden, own.phrase_hidden, strict=True):
             torch.testing.assert_close(states, wanted_states.half(), rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_bit_comes_back_in_either_precision(live: Live, tmp_path: Path, dtype: str) -> None:
+    source = live(hidden=True, dtype=dtype)
+    build_cache(source, tmp_path)
+    (kept,), (own,) = CachedSamples(tmp_path).read([2]), source.read([2])
+    assert kept.features.maps.dtype == own.features.maps.dtype == getattr(torch, dtype)
+    assert torch.equal(kept.features.maps, own.features.maps)
+    assert all(torch.equal(*both) for both in zip(kept.features.hidden, own.features.hidden, strict=True))
+
+
+def test_memory_does_not_grow_with_the_shapes_that_were_written(live: Live, tmp_path: Path) -> None:
+    source = live("scenes:count=40,seed=3")
+    build_cache(source, tmp_path / "first", shard_samples=4)  # what is made only once
+    gc.collect()
+    before = len(gc.get_objects())
+    source.data = open_dataset("scenes:count=40,seed=8")
+    source.plan = source.plan.model_copy(update={"data": "scenes:count=40,seed=8"})
+    build_cache(source, tmp_path / "second", shard_samples=4)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100
 
 
 def test_samples_come_in_the_order_asked_and_as_often(live: Live, tmp_path: Path) -> None:

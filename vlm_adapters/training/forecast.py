@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from vlm_adapters.training.cache import CacheIndex
 from vlm_adapters.training.extracted import LiveSamples

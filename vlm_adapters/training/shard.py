@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 from torch import Tensor
 
 from vlm_adapters.data.sample import Annotation
@@ -24,6 +24,8 @@ from vlm_adapters.errors import CacheError
 from vlm_adapters.files import whole_file, write_json
 from vlm_adapters.prompt import Phrase
 from vlm_adapters.training.extracted import ExtractedSample
+
+Array = NDArray[Any]
 
 
 class KeptSample(BaseModel):
@@ -113,7 +115,7 @@ def write_shard(
         samples: The samples.
         left_out: What was skipped.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Array] = {}
     for row, sample in enumerate(samples):
         tensors |= packed(row, sample)
     content = save(tensors)
@@ -151,8 +153,8 @@ def read_rows(path: Path, rows: Sequence[int]) -> list[ExtractedSample]:
         ) from error
 
 
-def packed(row: int, sample: ExtractedSample) -> dict[str, Tensor]:
-    """The tensors of a sample, as a shard has them in a row."""
+def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
+    """The tensors of a sample, as a shard has them in a row; bfloat16, which numpy does not know, as its bits."""
     annotation, features, picture = sample.annotation, sample.features, sample.picture
     about = {
         "id": annotation.id,
@@ -165,17 +167,25 @@ def packed(row: int, sample: ExtractedSample) -> dict[str, Tensor]:
         "tokens": [states.shape[1] for states in features.hidden],
         "size": sample.masks.shape[1:],
         "side": picture.frame.side if picture else None,
+        "dtype": str(features.maps.dtype).removeprefix("torch."),
     }
     tensors = {
-        "about": torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8),
-        "maps": features.maps.contiguous(),
-        "masks": torch.from_numpy(np.packbits(sample.masks.reshape(len(sample.masks), -1), axis=1)),
+        "about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8),
+        "maps": _bits(features.maps),
+        "masks": np.packbits(sample.masks.reshape(len(sample.masks), -1), axis=1),
     }
     if features.hidden:
-        tensors["hidden"] = torch.cat(features.hidden, dim=1).contiguous()
+        tensors["hidden"] = _bits(torch.cat(features.hidden, dim=1))
     if picture:
-        tensors["picture"] = picture.features.contiguous()
+        tensors["picture"] = _bits(picture.features)
     return {f"{row:06d}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _bits(tensor: Tensor) -> Array:
+    # safetensors.torch.save keeps a type for every size it ever saw, so memory would grow with the data
+    whole = tensor.contiguous()
+    array: Array = (whole.view(torch.int16) if whole.dtype == torch.bfloat16 else whole).numpy()
+    return array
 
 
 def _unpacked(row: int, tensor: Callable[[str], Tensor], names: set[str]) -> ExtractedSample:
@@ -190,16 +200,19 @@ def _unpacked(row: int, tensor: Callable[[str], Tensor], names: set[str]) -> Ext
         phrase_ids=tuple(about["phrase_ids"]),
         phrase_tags=tuple(tuple(tags) for tags in about["phrase_tags"]),
     )
+
+    def floats(name: str) -> Tensor:
+        bits = tensor(f"{prefix}{name}")
+        return bits.view(torch.bfloat16) if about["dtype"] == "bfloat16" else bits
+
     hidden: tuple[Tensor, ...] = ()
     if f"{prefix}hidden" in names:
-        hidden = tensor(f"{prefix}hidden").split(about["tokens"], dim=1)
+        hidden = floats("hidden").split(about["tokens"], dim=1)
     picture = None
     if about["side"] is not None:
-        picture = EncodedPicture(tensor(f"{prefix}picture"), Frame(size, about["side"]))
+        picture = EncodedPicture(floats("picture"), Frame(size, about["side"]))
     masks = _masks(tensor(f"{prefix}masks"), size)
-    return ExtractedSample(
-        annotation, PhraseFeatures(tensor(f"{prefix}maps"), tuple(about["box"]), hidden), masks, picture
-    )
+    return ExtractedSample(annotation, PhraseFeatures(floats("maps"), tuple(about["box"]), hidden), masks, picture)
 
 
 def _masks(packed: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:
