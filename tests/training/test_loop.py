@@ -348,6 +348,22 @@ def test_broken_samples_are_left_out_and_told_with_the_backbone_in_the_loop(
     assert "000002.png" in told
 
 
+def test_broken_samples_are_left_out_of_joined_sets_and_of_the_validation(recipe: Recipes, tmp_path: Path) -> None:
+    write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
+    (tmp_path / "plain" / "pictures" / "000001.png").unlink()
+    data = f"folder:path={tmp_path / 'plain'},broken=skip"
+    chosen = recipe(train=[data, "scenes:count=2,seed=8"], validation=data, cache=None, pictures=4)
+    assert [sample.annotation.id for sample in Sources(chosen).train().read([5, 1, 0, 4])] == [
+        "scene-8-1",
+        "scene-3-0",
+        "scene-8-0",
+    ]
+    state = train(chosen, tmp_path / "run")
+    assert state.is_finished
+    with Image.open(tmp_path / "run" / "figures" / f"step-{state.step:08d}.png") as sheet:
+        assert 3 * 260 < sheet.width < 4 * 260  # three of the four can be shown
+
+
 def test_other_data_under_the_same_name_are_computed_anew(recipe: Recipes, tmp_path: Path, adapter: Any) -> None:
     write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
     chosen = recipe(train=[f"folder:path={tmp_path / 'plain'}"], validation=None)

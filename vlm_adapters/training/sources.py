@@ -55,13 +55,9 @@ class Joined:
         return self.parts[part].phrase_count(inner)
 
     def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
-        """See `ExtractedSamples`; every source is asked once."""
+        """See `ExtractedSamples`."""
         places = [self._place(index) for index in indices]
-        found: dict[tuple[int, int], ExtractedSample] = {}
-        for part in sorted({part for part, _ in places}):
-            own = [place for place in places if place[0] == part]
-            found |= dict(zip(own, self.parts[part].read([inner for _, inner in own]), strict=True))
-        return [found[place] for place in places]
+        return [sample for part, inner in places for sample in self.parts[part].read([inner])]
 
     def at_epoch(self, epoch: int) -> Joined:
         """See `ExtractedSamples`."""
@@ -169,8 +165,7 @@ class Sources:
             if self.processes.num_processes > 1:
                 raise CacheError(
                     f"The cache {cache.folder} is not finished, or its data have changed, and it is built by one "
-                    "process. Build it first: "
-                    "`adapters cache build` with the same recipe and changes."
+                    "process. Build it first: `adapters cache build` with the same recipe and changes."
                 )
             self.build(cache)
         return CachedSamples(cache.folder)

@@ -61,20 +61,20 @@ class Validation:
     def write_sheet(self, trainee: Trainee, path: Path) -> None:
         """Write the first samples with their masks, the truth outlined."""
         shown = range(min(self.pictures, len(self.samples)))
-        if not shown:
-            return
-        samples = self.samples.read(shown)
+        # of a cache, samples that could not be read are not among them
+        places = self.samples.index.indices if isinstance(self.samples, CachedSamples) else shown
+        read = [(places[index], sample) for index in shown for sample in self.samples.read([index])]
+        samples = [sample for _, sample in read]
         trainee.eval()
         found = trainee.masks(samples)
         trainee.train()
-        # of a cache, samples that could not be read are not among them
-        places = self.samples.index.indices if isinstance(self.samples, CachedSamples) else shown
-        pictures = [self.data[places[index]].image for index in shown]
+        pictures = [self.data[place].image for place, _ in read]
         rows = [
             (picture, [phrase.text for phrase in sample.annotation.phrases], list(masks), list(sample.masks))
             for picture, sample, masks in zip(pictures, samples, found, strict=True)
         ]
-        write_png(mask_sheet(rows), path)
+        if rows:
+            write_png(mask_sheet(rows), path)
 
 
 def _batches(indices: range) -> Iterable[range]:
