@@ -3,57 +3,46 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vlm_adapters.cli import main
 from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.decoder.profile import HeadProfile
 
 TINY = "tiny-qwen2_5_vl"
 
 
-def adapters(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["adapters", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def test_heads_are_chosen_with_masks_and_the_profile_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "heads.json")
-    assert adapters(monkeypatch, "calibrate", TINY, "--labelled", "4", "--seed", "6", "--out", file, "--json") == 0
+    assert adapters("calibrate", TINY, "--labelled", "4", "--seed", "6", "--out", file, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     profile = HeadProfile.read(told.pop("file"))
     assert profile.model_dump() == told
     assert (profile.samples, profile.seed, profile.criterion) == (4, 6, "iou")
     Scenes(1, seed=HELD_OUT_SEED)[0].image.save(tmp_path / "scene.png")
     arguments = ["ground", str(tmp_path / "scene.png"), "a red circle", "--profile", file, "--out", str(tmp_path)]
-    assert adapters(monkeypatch, *arguments, "--json") == 0
+    assert adapters(*arguments, "--json") == 0
     assert json.loads(capsys.readouterr().out)["method"] == "heads"
-    assert adapters(monkeypatch, *arguments) == 0
+    assert adapters(*arguments) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("method: heads, without training: ")
     assert "by iou on 4 pictures" in first
 
 
 def test_heads_are_chosen_without_masks_on_scenes_and_on_pictures_of_the_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "heads.json")
-    assert adapters(monkeypatch, "calibrate", TINY, "--samples", "2", "--out", file) == 0
+    assert adapters("calibrate", TINY, "--samples", "2", "--out", file) == 0
     assert capsys.readouterr().out.startswith("part-entropy on 2 pictures from scenes\n")
     for index, scene in enumerate(Scenes(2, seed=6)):
         scene.image.save(tmp_path / f"{index}.png")
         (tmp_path / f"{index}.txt").write_text(scene.text)
-    assert adapters(monkeypatch, "calibrate", TINY, "--pictures", str(tmp_path), "--out", file) == 0
+    assert adapters("calibrate", TINY, "--pictures", str(tmp_path), "--out", file) == 0
     profile = HeadProfile.read(file)
     assert (profile.source, profile.seed, profile.samples) == (str(tmp_path), None, 2)
 
@@ -73,12 +62,12 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     arguments: list[str],
     told: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    adapters: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Scenes(1, seed=6)[0].image.save(tmp_path / "scene.png")
     named = [str(tmp_path / "scene.png") if argument == "PICTURE" else argument for argument in arguments]
-    assert adapters(monkeypatch, *named) == 1
+    assert adapters(*named) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert told in error
@@ -86,7 +75,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(
 
 
 def test_ground_says_that_the_model_was_asked_for_boxes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Scenes(1, seed=6)[0].image.save(tmp_path / "scene.png")
     arguments = [
@@ -98,7 +87,7 @@ def test_ground_says_that_the_model_was_asked_for_boxes(
         "--out",
         str(tmp_path / "out"),
     ]
-    assert adapters(monkeypatch, *arguments) == 0
+    assert adapters(*arguments) == 0
     told = capsys.readouterr().out
     assert told.startswith("method: box, in the model's own words")
     assert "nothing found" in told  # the tiny model knows no coordinates
@@ -106,10 +95,10 @@ def test_ground_says_that_the_model_was_asked_for_boxes(
 
 
 def test_ground_says_that_the_decoder_ran(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Scenes(1, seed=6)[0].image.save(tmp_path / "scene.png")
     arguments = ["ground", str(tmp_path / "scene.png"), "a red circle", "--out", str(tmp_path / "out")]
-    assert adapters(monkeypatch, *arguments) == 0
+    assert adapters(*arguments) == 0
     assert capsys.readouterr().out.startswith("method: decoder, trained on qwen2_5_vl\n")
     assert json.loads((tmp_path / "out" / "grounding.json").read_text())["method"] == "decoder"

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vlm_adapters.cli import main
 from vlm_adapters.data.folder import Folder
 
 
-def adapters(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["adapters", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
-
-
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+def folder(tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Path:
     """Four scenes in the plain form."""
-    assert adapters(monkeypatch, "data", "convert", "scenes:count=4,seed=7", "--out", str(tmp_path / "set")) == 0
+    assert adapters("data", "convert", "scenes:count=4,seed=7", "--out", str(tmp_path / "set")) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'set'}: 4 samples, 0 left out\n"
     return tmp_path / "set"
 
@@ -38,10 +29,8 @@ def break_it(folder: Path) -> None:
     (folder / "pictures" / "000002.png").unlink()
 
 
-def test_a_sound_set_is_counted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert adapters(monkeypatch, "data", "check", str(folder)) == 0
+def test_a_sound_set_is_counted(folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapters("data", "check", str(folder)) == 0
     phrases = sum(len(sample.phrases) for sample in Folder(folder))
     told = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert told == [
@@ -57,10 +46,10 @@ def test_a_sound_set_is_counted(
 
 
 def test_a_broken_set_is_told_by_file_and_line_and_is_exit_code_1(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     break_it(folder)
-    assert adapters(monkeypatch, "data", "check", str(folder)) == 1
+    assert adapters("data", "check", str(folder)) == 1
     told = [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line]
     begins = ("2: Invalid JSON", "1: The mask of 'a yellow star with a black dot' is broken: ", "3: The picture '")
     for line, begin in zip(told, begins, strict=True):
@@ -68,12 +57,12 @@ def test_a_broken_set_is_told_by_file_and_line_and_is_exit_code_1(
 
 
 def test_one_id_for_unlike_pictures_is_told_by_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = folder / "samples.jsonl"
     lines = [json.loads(line) | {"picture_id": "x"} for line in file.read_text(encoding="utf-8").splitlines()]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    assert adapters(monkeypatch, "data", "check", str(folder)) == 1
+    assert adapters("data", "check", str(folder)) == 1
     assert [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line] == [
         f"{file}:{number}: picture_id: 'x' names the picture 'pictures/000000.png' in line 1, and "
         f"'pictures/{number - 1:06}.png' here. Give unlike pictures unlike ids."
@@ -81,9 +70,9 @@ def test_one_id_for_unlike_pictures_is_told_by_line(
     ]
 
 
-def test_json_holds_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_holds_the_same(folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     break_it(folder)
-    assert adapters(monkeypatch, "data", "check", str(folder), "--json") == 1
+    assert adapters("data", "check", str(folder), "--json") == 1
     told = json.loads(capsys.readouterr().out)
     assert [problem["place"] for problem in told.pop("problems")] == [
         f"{folder}/samples.jsonl:{line}" for line in (2, 1, 3)
@@ -100,11 +89,11 @@ def test_json_holds_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_convert_writes_what_can_be_used_if_asked_and_tells_the_rest(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     break_it(folder)
     out = tmp_path / "out"
-    assert adapters(monkeypatch, "data", "convert", f"folder:path={folder},broken=skip", "--out", str(out)) == 0
+    assert adapters("data", "convert", f"folder:path={folder},broken=skip", "--out", str(out)) == 0
     told = capsys.readouterr()
     assert told.out == f"{out}: 1 samples, 3 left out\n"
     assert [line.partition("samples.jsonl:")[2][:1] for line in told.err.splitlines()] == ["2", "1", "3"]
@@ -124,13 +113,13 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     arguments: list[str],
     told: str,
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    adapters: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if "BROKEN" in arguments:
         break_it(folder)
     named = [str(folder) if argument in ("FOLDER", "BROKEN") else argument for argument in arguments]
-    assert adapters(monkeypatch, "data", *named) == 1
+    assert adapters("data", *named) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert told in error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from vlm_adapters import gallery
-from vlm_adapters.cli import main
 from vlm_adapters.coco import decode_rle, encode_rle
 from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
@@ -25,23 +24,12 @@ TINY = "tiny-qwen2_5_vl"
 SCENES = f"scenes:count=5,seed={HELD_OUT_SEED}"
 
 
-def adapters(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["adapters", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ran(adapters: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run."""
     out = tmp_path_factory.mktemp("run") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(out)]
-        assert adapters(patch, *arguments, "--device", "cpu") == 0
+    arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(out)]
+    assert adapters(*arguments, "--device", "cpu") == 0
     return out
 
 
@@ -116,11 +104,11 @@ def test_a_found_mask_is_drawn_where_it_is(ran: Path) -> None:
 
 
 def test_a_second_run_finds_everything_done(
-    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ran: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (ran / "records.jsonl").read_bytes(), (ran / "parts" / "part-000.jsonl").read_bytes()
     arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(ran), "--device", "cpu"]
-    assert adapters(monkeypatch, *arguments, "--json", "--seed", "3") == 0
+    assert adapters(*arguments, "--json", "--seed", "3") == 0
     told = capsys.readouterr()
     assert json.loads(told.out) == json.loads((ran / "card.json").read_text(encoding="utf-8"))
     assert "5/5" in told.err
@@ -128,10 +116,10 @@ def test_a_second_run_finds_everything_done(
 
 
 def test_what_is_printed_says_what_ran_and_where_the_files_are(
-    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ran: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(ran), "--device", "cpu"]
-    assert adapters(monkeypatch, *arguments) == 0
+    assert adapters(*arguments) == 0
     told = capsys.readouterr().out
     assert told.startswith("method: decoder, trained on qwen2_5_vl\npacked, 5 samples, 5 pictures, ")
     assert re.search(r"mIoU +0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", told)
@@ -139,39 +127,39 @@ def test_what_is_printed_says_what_ran_and_where_the_files_are(
 
 
 def test_a_run_with_other_arguments_is_told_in_what_it_differs(
-    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ran: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", TINY, SCENES, "--protocol", "isolated", "--batch", "2", "--out", str(ran)]
-    assert adapters(monkeypatch, *arguments, "--device", "cpu") == 1
+    assert adapters(*arguments, "--device", "cpu") == 1
     error = capsys.readouterr().err
     assert "is of another run: protocol: 'packed' there, 'isolated' here. Give another --out" in error.splitlines()[-1]
 
 
 def test_old_numbers_are_not_given_for_a_changed_truth(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain, file = tmp_path / "plain", tmp_path / "plain" / "samples.jsonl"
     write_folder(Scenes(2, seed=HELD_OUT_SEED), plain, range(2))
     arguments = ["evaluate", TINY, str(plain), "--protocol", "packed", "--device", "cpu", "--json", "--out"]
-    assert adapters(monkeypatch, *arguments, str(tmp_path / "old")) == 0
+    assert adapters(*arguments, str(tmp_path / "old")) == 0
     old = json.loads(capsys.readouterr().out)
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     for phrase in (phrase for line in lines for phrase in line["phrases"]):
         phrase["mask"] = encode_rle(~decode_rle(phrase["mask"]))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    assert adapters(monkeypatch, *arguments, str(tmp_path / "old")) == 1
+    assert adapters(*arguments, str(tmp_path / "old")) == 1
     assert "is of another run: data_fingerprint: '" in capsys.readouterr().err.splitlines()[-1]
-    assert adapters(monkeypatch, *arguments, str(tmp_path / "new")) == 0
+    assert adapters(*arguments, str(tmp_path / "new")) == 0
     new = json.loads(capsys.readouterr().out)
     assert new["numbers"] != old["numbers"]
     assert new["pins"]["data_fingerprint"] != old["pins"]["data_fingerprint"]
 
 
 def test_the_words_alone_are_evaluated_by_heads_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", TINY, "scenes:count=1,seed=4", "--protocol", "isolated", "--method", "heads", "--json"]
-    assert adapters(monkeypatch, *arguments, "--out", str(tmp_path), "--device", "cpu") == 0
+    assert adapters(*arguments, "--out", str(tmp_path), "--device", "cpu") == 0
     card = json.loads(capsys.readouterr().out)
     assert card["pins"]["method"].startswith("heads, without training")
     assert "heads.json" in card["pins"]["sha256"]
@@ -196,10 +184,10 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     arguments: list[str],
     told: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    adapters: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert adapters(monkeypatch, "evaluate", *arguments, "--out", str(tmp_path / "out")) == 1
+    assert adapters("evaluate", *arguments, "--out", str(tmp_path / "out")) == 1
     *before, error = capsys.readouterr().err.strip().splitlines()
     assert error.startswith("error: ")
     assert told in error

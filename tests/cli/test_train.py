@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vlm_adapters.cli import main
 from vlm_adapters.testing.fakes import FakeAdapter
 from vlm_adapters.training import sources
 from vlm_adapters.training.recipe import recipe_names
@@ -18,20 +17,9 @@ from vlm_adapters.training.recipe import recipe_names
 Run = Callable[..., int]
 
 
-@pytest.fixture
-def adapters(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command line in this process; its exit code."""
+@pytest.fixture(autouse=True)
+def _fake_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "load_adapter", lambda *_, **__: FakeAdapter())
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["adapters", *arguments])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
-
-    return run
 
 
 @pytest.fixture
