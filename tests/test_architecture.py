@@ -22,15 +22,16 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
-    {"errors", "rows", "unsupported"},
+    {"errors", "rows", "unsupported", "load_options"},
     {"files", "coco"},
     {"spec", "images", "embedded"},
-    {"hookspecs", "prompt", "request"},
+    {"hookspecs", "prompt", "request", "placement", "wrappers"},
     {"backbone", "abilities"},
     {"registry", "view"},
     {"loading", "image_processor"},
     {"chat", "capture", "byte_tokenizer"},
-    {"extraction", "published"},
+    {"extraction", "published", "lora"},
+    {"pretrained"},
     {"transformers_backbone"},
     {"data"},
     {"decoder"},

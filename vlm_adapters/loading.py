@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
@@ -19,7 +21,8 @@ from huggingface_hub.errors import (
 )
 
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CheckpointError
+from vlm_adapters.errors import CheckpointError, OptionError
+from vlm_adapters.load_options import dtype_name
 from vlm_adapters.registry import adapter_class, find_adapter, list_adapters, published_builder
 
 if TYPE_CHECKING:
@@ -43,46 +46,123 @@ class Checkpoint:
     model_type: str
 
 
-def load_adapter(
+@dataclass(frozen=True)
+class LoraFolder:
+    """A folder that holds a LoRA and no model.
+
+    Attributes:
+        folder: With `adapter_config.json`.
+        base: Directory or hub id of the model that it belongs to.
+        base_revision: Commit, tag or branch of the base on the hub.
+    """
+
+    folder: Path
+    base: str
+    base_revision: str | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read where the base is; None where the folder holds no LoRA, or a whole model as well.
+
+        Raises:
+            CheckpointError: `adapter_config.json` names no base.
+        """
+        path = folder / "adapter_config.json"
+        if (folder / "config.json").exists() or not path.is_file():
+            return None
+        config = _json(path)
+        base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+        revision = config.get("revision") if isinstance(config, dict) else None
+        if not isinstance(base, str) or not base:
+            raise CheckpointError(f"{path} names no base_model_name_or_path, the model that the LoRA belongs to.")
+        location = str(embedded_checkpoints().get(base, base))
+        return cls(folder, location, revision if isinstance(revision, str) and revision else None)
+
+
+def load_adapter(  # noqa: PLR0913 - what every training script passes
     name_or_path: str | os.PathLike[str],
     *,
-    device: str | torch.device = "auto",
+    device: str | int | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    attn_implementation: str | Mapping[str, str] | None = None,
+    device_map: str | int | torch.device | Mapping[str, str | int | torch.device] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    offload_folder: str | os.PathLike[str] | None = None,
+    quantization_config: object | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    subfolder: str = "",
     **options: object,
 ) -> BackboneAdapter:
     """Load a checkpoint with the adapter for its `model_type`.
 
+    All but `device`, `dtype`, `revision` and `trust_remote_code` reach the adapter's class only where they are given.
+
     Args:
         name_or_path: An embedded checkpoint (`"tiny-qwen2_5_vl"`), a directory, or a hub id
             (`"Qwen/Qwen2.5-VL-3B-Instruct"`), tried in this order; write `./name` for a directory with the name of an
-            embedded checkpoint.
-        device: Where the model lives; `"auto"` leaves it to the adapter.
-        dtype: Precision of the weights; `"auto"` leaves it to the adapter.
+            embedded checkpoint. A directory that holds a LoRA loads its base and itself.
+        device: Where the model lives: any device of torch; `"auto"` leaves it to the adapter.
+        dtype: Precision of the weights, also as `"bf16"` or `"fp16"`; `"auto"` leaves it to the adapter.
         revision: Branch, tag or commit of a hub id.
         trust_remote_code: Whether code from the checkpoint may run.
+        attn_implementation: Kernel of the attention, such as `"sdpa"` or `"eager"`.
+        device_map: Devices of the parts of the model, or `"auto"`, instead of `device`.
+        max_memory: Most bytes per device, for `device_map="auto"`.
+        offload_folder: Where weights go that the map places on `"disk"`.
+        quantization_config: `"nf4"` or `"int8"` (bitsandbytes), or a config of transformers.
+        token: For gated repositories of the hub.
+        cache_dir: Where the hub's files are kept.
+        local_files_only: Whether the hub is left alone.
+        subfolder: Of the directory or the repository.
         options: Options of the adapter, such as `min_pixels`.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it has no readable `config.json` with a `model_type`.
         UnknownAdapterError: No installed plugin offers an adapter for it.
         PluginError: The plugin is broken or something must be installed first.
+        OptionError: The adapter does not take an option, or its value cannot be used.
     """
-    checkpoint = find_checkpoint(name_or_path, revision=revision)
+    hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only or None}
+    loader = {
+        "attn_implementation": attn_implementation,
+        "device_map": device_map,
+        "max_memory": max_memory,
+        "offload_folder": offload_folder,
+        "quantization_config": quantization_config,
+        **hub,
+    }
+    name = os.fspath(name_or_path)
+    folder = embedded_checkpoints().get(name, Path(name))
+    if subfolder and os.path.isdir(folder):  # noqa: PTH112 - as in `find_checkpoint`
+        name, subfolder = os.path.join(folder, subfolder), ""  # noqa: PTH118
+    checkpoint = find_checkpoint(name, revision=revision, subfolder=subfolder, **_given(hub))
     if revision is not None and Path(checkpoint.location).is_dir():
         raise CheckpointError(
             f"{name_or_path} is a folder, which has no revision {revision!r}. Leave the revision out."
         )
     adapter = adapter_class(find_adapter(checkpoint.model_type))
-    return adapter.from_pretrained(
-        checkpoint.location,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
+    arguments = {
+        "device": device,
+        "dtype": dtype_name(dtype) if isinstance(dtype, str) else dtype,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        **_given({**loader, "subfolder": subfolder or None}),
         **options,
-    )
+    }
+    try:
+        inspect.signature(adapter.from_pretrained).bind(checkpoint.location, **arguments)
+    except TypeError as error:
+        raise OptionError(f"{getattr(adapter, '__name__', adapter)}.from_pretrained: {error}.") from error
+    loaded: BackboneAdapter = adapter.from_pretrained(checkpoint.location, **arguments)
+    return loaded
+
+
+def _given(options: Mapping[str, object]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def load_published(name: str) -> BackboneAdapter | None:
@@ -126,8 +206,16 @@ def published_info(name: str) -> BackboneInfo:
     )
 
 
-def find_checkpoint(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Checkpoint:
+def find_checkpoint(
+    name_or_path: str | os.PathLike[str], *, revision: str | None = None, subfolder: str = "", **hub: Any
+) -> Checkpoint:
     """Find a checkpoint by embedded name, directory or hub id, and read its `model_type`.
+
+    Args:
+        name_or_path: As `load_adapter` takes it.
+        revision: As `load_adapter` takes it.
+        subfolder: Of a repository on the hub.
+        hub: `token`, `cache_dir` and `local_files_only`, as `load_adapter` takes them.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it has no readable `config.json` with a `model_type`.
@@ -135,21 +223,42 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], *, revision: str | Non
     name = os.fspath(name_or_path)
     location = str(embedded_checkpoints().get(name, name))
     if os.path.isdir(location):  # noqa: PTH112 - unlike Path.is_dir, false for "" and for names no file can have
+        if lora := LoraFolder.read(Path(location)):
+            return Checkpoint(location, _base_of(lora, hub).model_type)
         return Checkpoint(location, _model_type(Path(location, "config.json")))
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(_no_checkpoint(name))
-    return Checkpoint(name, _model_type(_hub_config(name, revision)))
+    return Checkpoint(
+        name, _model_type(_hub_config(name, {"revision": revision, "subfolder": subfolder or None, **hub}))
+    )
 
 
-def _model_type(path: Path) -> str:
+def _base_of(lora: LoraFolder, hub: Mapping[str, Any]) -> Checkpoint:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        if Path(lora.base).is_dir():
+            return Checkpoint(lora.base, _model_type(Path(lora.base, "config.json")))
+        return find_checkpoint(lora.base, revision=lora.base_revision, **hub)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{lora.folder} holds a LoRA over {lora.base!r}, which cannot be found: {error} Or load the base from "
+            "elsewhere: `adapter.model = peft.PeftModel.from_pretrained(adapter.model, folder)`."
+        ) from error
+
+
+def _json(path: Path) -> object:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"No config.json in {path.parent}. Give the directory of a checkpoint as `hf download` makes it."
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}. Download the checkpoint again.") from error
+    return content
+
+
+def _model_type(path: Path) -> str:
+    config = _json(path)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str) or not model_type:
         raise CheckpointError(
@@ -159,33 +268,37 @@ def _model_type(path: Path) -> str:
     return model_type
 
 
-def _hub_config(repository: str, revision: str | None) -> Path:
+def _hub_config(repository: str, options: Mapping[str, Any]) -> Path:
     """The checkpoint's `config.json` from the local cache, else from the hub."""
+    revision = options["revision"]
     try:
         # a model_type does not change, so what is on disk needs no question to the hub
-        return Path(hf_hub_download(repository, "config.json", revision=revision, local_files_only=True))
+        return Path(hf_hub_download(repository, "config.json", **{**options, "local_files_only": True}))
     except Exception:  # noqa: BLE001, S110 - not on disk: the hub is asked, and its answer is the one to report
         pass
     try:
-        return Path(hf_hub_download(repository, "config.json", revision=revision))
+        return Path(hf_hub_download(repository, "config.json", **options))
     except Exception as error:
         at = f" --revision {revision}" if revision else ""
         raise CheckpointError(
             f"{repository!r} is no directory here, and its config.json cannot be had from the hub: "
-            f"{_hub_reason(error, revision)}. Run `hf download {repository}{at}` where the hub can be reached, "
+            f"{_hub_reason(error, options)}. Run `hf download {repository}{at}` where the hub can be reached, "
             f"or give the directory of a checkpoint. {_embedded_checkpoints_told()}"
         ) from error
 
 
-def _hub_reason(error: Exception, revision: str | None) -> str:
-    asked = (
-        "HF_HUB_OFFLINE is set, so the hub was not asked" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
-    )
+def _hub_reason(error: Exception, options: Mapping[str, Any]) -> str:
+    asked = "the hub cannot be reached"
+    for name, is_set in (
+        ("HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE),
+        ("local_files_only", "local_files_only" in options),
+    ):
+        asked = f"{name} is set, so the hub was not asked" if is_set else asked
     reasons: dict[type[Exception], str] = {  # the first that fits, so the special ones stand before their bases
         LocalEntryNotFoundError: f"it is not in the local cache, and {asked}",
-        GatedRepoError: "the repository is gated; accept its terms on its page and run `hf auth login`",
-        RepositoryNotFoundError: "there is no such repository, or it is private and needs `hf auth login`",
-        RevisionNotFoundError: f"the repository has no revision {revision!r}",
+        GatedRepoError: "the repository is gated; accept its terms there, and give a token or run `hf auth login`",
+        RepositoryNotFoundError: "there is no such repository, or it is private and needs a token or `hf auth login`",
+        RevisionNotFoundError: f"the repository has no revision {options['revision']!r}",
         EntryNotFoundError: "the repository has no config.json, so it is no transformers checkpoint",
     }
     told = " ".join(f"{type(error).__name__}: {error}".split())

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -17,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from vlm_adapters.errors import AdapterError
+from vlm_adapters.errors import AdapterError, LoadingWarning
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand
@@ -75,6 +77,7 @@ def main() -> None:
     """Run the command line; an error that the user can mend becomes one line."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are for people who watch
+    warnings.showwarning = _one_line(warnings.showwarning)
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except AdapterError as error:
@@ -85,6 +88,18 @@ def main() -> None:
         sys.exit(130)
     typer.secho(f"error: {' '.join(told.split())}", fg="red", err=True)
     sys.exit(1)
+
+
+def _one_line(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Show a `LoadingWarning` as a line for people, without the place in the code; others as they are shown."""
+
+    def show(message: Warning | str, category: type[Warning], *place: object, **options: object) -> None:
+        if issubclass(category, LoadingWarning):
+            typer.secho(f"note: {' '.join(str(message).split())}", fg="yellow", err=True)
+        else:
+            otherwise(message, category, *place, **options)
+
+    return show
 
 
 def _print_version(*, asked: bool) -> None:
