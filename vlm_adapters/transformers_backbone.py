@@ -233,7 +233,7 @@ class TransformersBackbone(ABC):
             output = self.model.base_model(**inputs.tensors, use_cache=False, **options)
         result = []
         for b, (plan, of_prompt) in enumerate(zip(plans, grids, strict=True)):
-            attention = chosen.attention(recorder, plan, b, self.model.device)
+            attention = chosen.attention(recorder, plan, b, self.device)
             hidden = HiddenStates(getattr(output, "hidden_states", None), b, self.info.hidden_size)
             parts = attention.split([grid.tokens.numel() for grid in of_prompt], dim=-1)
             result.append(
