@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from huggingface_hub import constants, errors
 
-from vlm_adapters import loading
+from vlm_adapters import checkpoints, loading
+from vlm_adapters.checkpoints import Checkpoint, find_checkpoint
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, OptionError, PluginError, UnknownAdapterError
-from vlm_adapters.loading import Checkpoint, find_checkpoint, load_adapter, load_published
+from vlm_adapters.loading import load_adapter, load_published
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,8 @@ def toy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     site.add_plugin("acme-toy")
     site.add_module("toy_adapter", ADAPTER)
     directory = checkpoint_in(tmp_path / "tiny-toy")
-    monkeypatch.setattr(loading, "embedded_checkpoints", lambda: {"tiny-toy": directory})
+    for module in (loading, checkpoints):
+        monkeypatch.setattr(module, "embedded_checkpoints", lambda: {"tiny-toy": directory})
     return directory
 
 
@@ -105,7 +107,7 @@ def test_the_hub_is_asked_as_the_caller_says(toy: Path, monkeypatch: pytest.Monk
         asked.append(options)
         return str(toy / name)
 
-    monkeypatch.setattr(loading, "hf_hub_download", download)
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
     _, options = cast(
         "tuple[str, dict[str, object]]",
         load_adapter("acme/toy", revision="v1", token=TOKEN, cache_dir="here", subfolder="deep"),
@@ -250,7 +252,7 @@ def test_the_hub_says_no_in_one_way(monkeypatch: pytest.MonkeyPatch, kind: type[
     def no(*_: object, **__: object) -> str:
         raise kind.__new__(kind)  # the hub's errors want a response, which says nothing here
 
-    monkeypatch.setattr(loading, "hf_hub_download", no)
+    monkeypatch.setattr(checkpoints, "hf_hub_download", no)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(CheckpointError) as caught:
         find_checkpoint("acme/toy", revision="v1")

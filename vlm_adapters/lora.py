@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from vlm_adapters.checkpoints import LoraFolder
 from vlm_adapters.errors import CheckpointError, OptionError
-from vlm_adapters.loading import LoraFolder
 from vlm_adapters.wrappers import unwrapped
 
 _WEIGHTS = "adapter_model.safetensors"

@@ -24,8 +24,8 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from vlm_adapters.checkpoints import LoraFolder
 from vlm_adapters.errors import CheckpointError, LoadingWarning, OptionError
-from vlm_adapters.loading import LoraFolder
 from vlm_adapters.lora import add_lora
 from vlm_adapters.placement import resolve_device, resolve_dtype
 

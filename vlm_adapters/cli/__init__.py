@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -19,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from vlm_adapters.errors import AdapterError, LoadingWarning
+from vlm_adapters.errors import AdapterError
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand
@@ -75,9 +74,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that the user can mend becomes one line."""
+    warnings.formatwarning = _one_line
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are for people who watch
-    warnings.showwarning = _one_line(warnings.showwarning)
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except AdapterError as error:
@@ -90,16 +89,9 @@ def main() -> None:
     sys.exit(1)
 
 
-def _one_line(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """Show a `LoadingWarning` as a line for people, without the place in the code; others as they are shown."""
-
-    def show(message: Warning | str, category: type[Warning], *place: object, **options: object) -> None:
-        if issubclass(category, LoadingWarning):
-            typer.secho(f"note: {' '.join(str(message).split())}", fg="yellow", err=True)
-        else:
-            otherwise(message, category, *place, **options)
-
-    return show
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as a user reads it, without the line of code that warned."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _print_version(*, asked: bool) -> None:
