@@ -211,6 +211,8 @@ def _without_settings(config: PreTrainedConfig, placement: Placement, kernel: ob
             pinned.append(str(asked))
         for name, value in _NEUTRAL.items():
             setattr(each, name, value)
+        if hasattr(each, "_experts_implementation"):
+            each._experts_implementation = None  # noqa: SLF001 - as above
         if hasattr(each, "use_cache"):
             each.use_cache = True
     return [] if kernel else sorted(set(pinned))
