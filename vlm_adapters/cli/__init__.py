@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -73,6 +74,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that the user can mend becomes one line."""
+    warnings.formatwarning = _one_line
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are for people who watch
     try:
@@ -85,6 +87,11 @@ def main() -> None:
         sys.exit(130)
     typer.secho(f"error: {' '.join(told.split())}", fg="red", err=True)
     sys.exit(1)
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as a user reads it, without the line of code that warned."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _print_version(*, asked: bool) -> None:
