@@ -172,6 +172,7 @@ def _memory(forward: ForwardReport) -> list[tuple[str, object]]:
             *facts,
             ("one pass", f"{_mebibytes(memory.plain)}, beside the weights"),
             ("with rows", f"{_mebibytes(memory.rows)}, {shown(forward.trial.rows)} rows of every layer recorded"),
+            ("with states", f"{_mebibytes(memory.states)}, the hidden states of these tokens after every layer, too"),
             ("eager", f"{_mebibytes(memory.eager)}, with output_attentions=True"),
         ]
     return [*facts, ("one pass", f"cannot be counted: {forward.problem}")]
