@@ -22,7 +22,7 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
-    {"errors", "rows", "unsupported"},
+    {"errors", "rows", "unsupported", "versions"},
     {"files", "coco"},
     {"spec", "images", "embedded"},
     {"hookspecs", "prompt", "request"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -73,6 +74,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that the user can mend becomes one line."""
+    warnings.formatwarning = _one_line
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are for people who watch
     try:
@@ -87,11 +89,16 @@ def main() -> None:
     sys.exit(1)
 
 
-def _print_version(*, asked: bool) -> None:
-    if asked:
-        from vlm_adapters import __version__  # noqa: PLC0415 - it reads the metadata of the distribution
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as a user reads it, without the line of code that warned."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
-        typer.echo(f"vlm-adapters {__version__}")
+
+def _print_versions(*, asked: bool) -> None:
+    if asked:
+        from vlm_adapters.versions import versions  # noqa: PLC0415 - reading metadata takes longer than starting
+
+        typer.echo("\n".join(f"{name} {number}" for name, number in versions().items()))
         raise typer.Exit
 
 
@@ -99,7 +106,7 @@ def _print_version(*, asked: bool) -> None:
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the versions.", callback=_print_versions, is_eager=True)
     ] = False,
 ) -> None:
     """Grids and masks from frozen vision-language models."""
