@@ -22,14 +22,16 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
-    {"errors", "rows", "unsupported", "versions"},
+    {"errors", "unsupported", "versions"},
     {"files", "coco"},
     {"spec", "images", "embedded"},
     {"hookspecs", "prompt", "request"},
     {"backbone", "abilities"},
     {"registry", "view"},
     {"loading", "image_processor"},
-    {"chat", "capture", "byte_tokenizer"},
+    {"kernels", "language_model"},
+    {"chat", "hidden", "rows", "byte_tokenizer"},
+    {"capture"},
     {"extraction", "published"},
     {"transformers_backbone"},
     {"data"},

@@ -1,51 +1,49 @@
 """Exact attention rows beside an untouched attention kernel.
 
-A function registered as `vlm_adapters_<base>` in transformers' attention and mask interfaces calls the base kernel with
-the very arguments it got, so the model's outputs are bit-identical. Beside it, while a recorder is active, it computes
-in float32 the softmax rows of the queries asked for, `(n, R, S)` at a time, and keeps the columns asked for.
+While a recorder is active, a pass-through stands before the language model's kernel (`vlm_adapters.kernels`): the
+kernel runs as ever, and beside it the recorder computes in float32 the softmax rows of the queries asked for,
+`(n, R, S)` at a time, and keeps the columns asked for.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import PreTrainedModel
 
 from vlm_adapters.errors import CaptureError
-from vlm_adapters.rows import ScoreOptions, gather_columns, mask_of, row_scores, softmax, visible
+from vlm_adapters.kernels import KernelKind, listen
+from vlm_adapters.language_model import language_model_of
+from vlm_adapters.rows import ScoreOptions, gather_columns, mask_scores, row_scores, softmax
 
-PREFIX = "vlm_adapters_"
-KERNELS = ("sdpa", "eager")
-
-Kernel = Callable[..., tuple[Tensor, Tensor | None]]
-
-# Keyword arguments of attention functions that change no score, or that `ScoreOptions` accounts for.
-_NEUTRAL = frozenset(
+# Keyword arguments of attention functions that change no score, or that `ScoreOptions` accounts for. The choice of a
+# sparse family (`block_indices`) is in the mask of the kernels that do not read it.
+_KNOWN = frozenset(
     {
-        "dropout",
-        "position_ids",
+        "block_indices",
         "cache_position",
-        "use_cache",
-        "return_dict",
+        "deterministic",
+        "dropout",
+        "is_causal",
+        "kernel_options",
         "logits_to_keep",
         "num_items_in_batch",
-        "is_causal",
+        "position_ids",
+        "return_dict",
+        "s_aux",
         "scaling",
         "sliding_window",
         "softcap",
-        "s_aux",
+        "use_cache",
     }
 )
+_PACKED = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "block_table"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,10 @@ class RowPlan:
     groups: Tensor
     columns: Tensor
 
+    def to(self, device: torch.device) -> RowPlan:
+        """The same plan with its indices on another device."""
+        return RowPlan(self.rows.to(device), self.groups.to(device), self.columns.to(device))
+
 
 class RowRecorder:
     """Collects the rows that the plans ask for, layer by layer, over one or many forward passes of one sequence batch.
@@ -71,33 +73,25 @@ class RowRecorder:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        plans: Sequence[RowPlan],
-        layers: Collection[int],
-        reduce: Literal["mean", "max", "none"] = "mean",
+        self, plans: Sequence[RowPlan], layers: Collection[int], reduce: Literal["mean", "max", "none"] = "mean"
     ) -> None:
         self.maps: dict[int, list[Tensor]] = {}
-        self._modules = frozenset(map(id, model.modules()))
-        # Indices stay on the CPU, where to look at one waits for no accelerator and needs no values of the model.
-        self._plans = tuple(RowPlan(plan.rows.cpu(), plan.groups.cpu(), plan.columns.cpu()) for plan in plans)
+        # Where to look at an index waits for no accelerator and needs no values of the model.
+        self._plans = tuple(plan.to(torch.device("cpu")) for plan in plans)
+        self._placed: dict[torch.device, tuple[RowPlan, ...]] = {}
         self._layers = frozenset(layers)
         self._reduce = reduce
         self._seen: dict[int, int] = {}
         self._recorded: dict[int, int] = {}
 
-    def wants(self, module: nn.Module) -> bool:
-        """Whether this attention module is one of the model's own, and its layer is asked for."""
-        return id(module) in self._modules and getattr(module, "layer_idx", None) in self._layers
-
-    def record(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, options: ScoreOptions) -> None:
+    def record(self, layer: int, query: Tensor, key: Tensor, mask: Any, options: ScoreOptions) -> None:
         """Compute and keep the rows of this call's queries.
 
         Args:
             layer: Index of the layer.
             query: `(B, n, Sq, d)` after rotation.
             key: `(B, n_kv, Sk, d)` after rotation, cached keys first.
-            mask: None (the kernel masks causally by itself), or `(B, 1, Sq, Sk)` bool or additive float.
+            mask: As the kernel got it: see `mask_scores`.
             options: What else changes a score.
         """
         if query.shape[0] != len(self._plans):
@@ -113,18 +107,19 @@ class RowRecorder:
                 f"Layer {layer} sees {key.shape[2]} keys after {end} tokens. "
                 "Begin capturing with an empty dynamic cache, and do not roll it back."
             )
-        for index, plan in enumerate(self._plans):
+        if query.device not in self._placed:
+            self._placed[query.device] = tuple(plan.to(query.device) for plan in self._plans)
+        for index, (plan, placed) in enumerate(zip(self._plans, self._placed[query.device], strict=True)):
             here = ((plan.rows >= start) & (plan.rows < end)).nonzero().flatten()
             if not len(here):
                 continue
-            rows = plan.rows[here].to(query.device)
+            chosen = here.to(query.device) if len(here) < len(plan.rows) else slice(None)
+            rows = placed.rows[chosen] - start
             # Advanced indexing copies only the rows asked for.
-            scores = row_scores(query[index][:, rows - start], key[index], mask_of(mask, index, rows - start), options)
-            positions = torch.arange(first_key, end, device=query.device)
-            if mask is None:
-                scores.masked_fill_(~visible(rows, positions, options), float("-inf"))
-            weights = softmax(scores, options.sinks)
-            self._keep(layer, index, here, gather_columns(weights, plan.columns - first_key))
+            scores = row_scores(query[index][:, rows], key[index], options)
+            scores = mask_scores(scores, mask, index, rows, start - first_key, options)
+            weights = gather_columns(softmax(scores, options.sinks), placed.columns - first_key)
+            self._keep(layer, index, here, weights)
 
     def _keep(self, layer: int, index: int, here: Tensor, weights: Tensor) -> None:
         """Reduce `weights (n, R', C)` of the plan's rows `here (R',)` into the maps."""
@@ -163,7 +158,7 @@ class RowRecorder:
                 )
 
 
-_active: ContextVar[RowRecorder | None] = ContextVar("vlm_adapters_recorder", default=None)
+_active: ContextVar[tuple[RowRecorder, ...]] = ContextVar("vlm_adapters_recorders", default=())
 
 
 @contextmanager
@@ -177,7 +172,8 @@ def capture_rows(
 
     Plans count positions from the first token that passes inside the block, so begin with an empty cache. Prefill and
     cached decoding steps together give the same rows as one pass over the whole sequence. Rows carry gradient as the
-    pass itself does: none under `torch.no_grad()`.
+    pass itself does: none under `torch.no_grad()`. The kernel is that with which the model was loaded: sdpa, eager, a
+    flash kernel or flex.
 
     Args:
         model: A transformers model; its language model's attention goes through the attention interface.
@@ -189,7 +185,7 @@ def capture_rows(
         The recorder; its `maps` are complete when the block ends.
 
     Raises:
-        CaptureError: Rows cannot be computed exactly: unknown score bias, another kernel than sdpa or eager, a cache
+        CaptureError: Rows cannot be computed exactly: unknown score bias, unknown kernel, packed sequences, a cache
             that is static or rolled back; or their gradient cannot, for layers are recomputed in the backward pass.
     """
     if torch.is_grad_enabled() and _recomputes(model):
@@ -197,53 +193,26 @@ def capture_rows(
             "Gradient checkpointing is on: layers run again in the backward pass, where no rows are recorded, so rows "
             "would have no right gradient. Turn it off, put the model in eval mode, or take rows without gradient."
         )
-    install(model)
-    recorder = RowRecorder(model, plans, layers, reduce)
-    token = _active.set(recorder)
+    recorder = RowRecorder(plans, layers, reduce)
+    wanted = {
+        id(module): (layer, module) for layer, module in language_model_of(model).attention_modules() if layer in layers
+    }
+
+    def listener(
+        kind: KernelKind, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]
+    ) -> None:
+        if id(module) in wanted and recorder in _active.get():  # another model's, or another thread's pass
+            options = _score_options(kind, module, query, mask, kwargs)
+            with _without_autocast(query.device.type):
+                recorder.record(wanted[id(module)][0], query, key, mask, options)
+
+    token = _active.set((*_active.get(), recorder))
     try:
-        yield recorder
+        with listen([module for _, module in wanted.values()], torch.compiler.disable(listener)):
+            yield recorder
     finally:
         _active.reset(token)
     recorder.check_complete()
-
-
-def install(model: PreTrainedModel) -> None:
-    """Route the language model's attention through the capturing function. Outputs stay bit-identical.
-
-    The setting stays, so that threads that run the same model do not change it under each other.
-    """
-    config = model.config.get_text_config(decoder=True)
-    base = config._attn_implementation  # noqa: SLF001 (transformers has no public reader)
-    if base.startswith(PREFIX):
-        return
-    if base not in KERNELS:
-        raise CaptureError(
-            f"Rows cannot be taken beside the attention kernel {base!r} yet. "
-            f"Load the model with {' or '.join(KERNELS)}."
-        )
-    name = PREFIX + base
-    AttentionInterface.register(name, partial(_attend, base))
-    # Without its mask function transformers would drop the mask silently.
-    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
-    keys = [key for key in model.config.sub_configs if getattr(model.config, key) is config]
-    model.set_attn_implementation({keys[0]: name} if keys else name)
-
-
-def _attend(
-    base: str,
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    output = _kernel(base, module)(module, query, key, value, attention_mask, **kwargs)
-    if (recorder := _active.get()) is not None and recorder.wants(module):
-        options = _score_options(module, query, kwargs)
-        with _without_autocast(query.device.type):
-            recorder.record(cast("int", module.layer_idx), query, key, attention_mask, options)
-    return output
 
 
 def _recomputes(model: nn.Module) -> bool:
@@ -262,32 +231,34 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
     return nullcontext()  # the meta device has none
 
 
-def _kernel(base: str, module: nn.Module) -> Kernel:
-    if base == "eager":
-        # The eager function is no registry entry: every modelling file has its own.
-        for kind in type(module).__mro__:
-            if kernel := vars(sys.modules[kind.__module__]).get("eager_attention_forward"):
-                return cast("Kernel", kernel)
-        raise CaptureError(f"{type(module).__name__} has no eager attention function. Load the model with sdpa.")
-    return cast("Kernel", ALL_ATTENTION_FUNCTIONS[base])
-
-
-def _score_options(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> ScoreOptions:
-    unknown = sorted(
-        name
-        for name, value in kwargs.items()
-        if value is not None and name not in _NEUTRAL and not name.startswith("output_")
-    )
-    if unknown:
+def _score_options(
+    kind: KernelKind, module: nn.Module, query: Tensor, mask: Any, kwargs: dict[str, Any]
+) -> ScoreOptions:
+    given = {name for name, value in kwargs.items() if value is not None}
+    if given & _PACKED or (kind == "flash" and _is_packed(kwargs.get("position_ids"), mask, len(query))):
+        raise CaptureError(
+            "Several sequences are packed into one, which flash kernels keep apart by their lengths. "
+            "Give every sequence a line of the batch, padded, to take its rows."
+        )
+    known = _KNOWN - ({"block_indices"} if kind in ("flash", "flex") else set())
+    if unknown := sorted(name for name in given - known if not name.startswith("output_")):
         raise CaptureError(
             f"{type(module).__name__} passes {', '.join(unknown)} to its attention, which capture does not know. "
             "A map that leaves it out would be wrong, so none is given."
         )
     scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
     return ScoreOptions(
+        kind=kind,
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         causal=bool(getattr(module, "is_causal", True) if causal is None else causal),
         sliding_window=kwargs.get("sliding_window"),
         softcap=kwargs.get("softcap"),
         sinks=kwargs.get("s_aux"),
     )
+
+
+def _is_packed(position_ids: Tensor | None, mask: Any, batch: int) -> bool:
+    """Whether transformers takes one sequence without padding for several, by positions that start anew."""
+    if position_ids is None or mask is not None or batch != 1 or position_ids.shape[-1] == 1:
+        return False
+    return bool((position_ids.diff(dim=-1) != 1).any())

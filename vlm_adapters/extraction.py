@@ -16,21 +16,6 @@ from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
 
 
 @dataclass(frozen=True)
-class HiddenStates:
-    """Hidden states of one sequence of the batch."""
-
-    states: Sequence[Tensor] | None
-    sequence: int
-    width: int
-
-    def at(self, layers: Sequence[int], positions: Tensor) -> Tensor:
-        """`(K, T, D)` after the given layers, at the given positions."""
-        if not layers or self.states is None:
-            return torch.zeros(0, len(positions), self.width)
-        return torch.stack([self.states[layer + 1][self.sequence, positions] for layer in layers])
-
-
-@dataclass(frozen=True)
 class ResolvedRequest:
     """A request with its layers and heads resolved to true indices."""
 
@@ -70,20 +55,37 @@ class ResolvedRequest:
         return tuple(phrases if self.keep_rows else sorted(set(phrases)))
 
     def grids(
-        self, grid: ImageGrid, attention: Tensor, hidden: HiddenStates, plan: RowPlan, phrase_tokens: Sequence[Tensor]
-    ) -> Grids:
-        """Put together what one grid shows; `attention (P or R, L, n, h * w)`."""
-        return Grids(
-            grid=grid,
-            attention=attention.unflatten(-1, grid.shape),
-            layers=self.layers,
-            heads=self.heads,
-            row_phrases=self.rows(plan),
-            hidden=hidden.at(self.hidden_layers, grid.tokens.flatten()).transpose(1, 2).unflatten(-1, grid.shape),
-            hidden_layers=self.hidden_layers,
-            phrase_hidden=tuple(hidden.at(self.phrase_hidden_layers, tokens) for tokens in phrase_tokens),
-            phrase_hidden_layers=self.phrase_hidden_layers,
-        )
+        self,
+        places: Sequence[ImageGrid],
+        plan: RowPlan,
+        attention: Tensor,
+        hidden: Tensor,
+        phrase_hidden: Sequence[Tensor],
+    ) -> list[Grids]:
+        """Put together what the grids of one prompt show.
+
+        Args:
+            places: The grids, in the order of the plan's columns.
+            plan: Rows and columns of the prompt.
+            attention: `(P or R, L, n, C)`.
+            hidden: `(K, C, D)`.
+            phrase_hidden: Per phrase `(K, T, D)`.
+        """
+        sizes = [grid.tokens.numel() for grid in places]
+        return [
+            Grids(
+                grid=grid,
+                attention=maps.unflatten(-1, grid.shape),
+                layers=self.layers,
+                heads=self.heads,
+                row_phrases=self.rows(plan),
+                hidden=states.transpose(1, 2).unflatten(-1, grid.shape),
+                hidden_layers=self.hidden_layers,
+                phrase_hidden=tuple(phrase_hidden),
+                phrase_hidden_layers=self.phrase_hidden_layers,
+            )
+            for grid, maps, states in zip(places, attention.split(sizes, -1), hidden.split(sizes, 1), strict=True)
+        ]
 
 
 def plan_rows(phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], mask: Tensor, *, earlier: bool) -> RowPlan:

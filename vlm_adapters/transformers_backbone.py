@@ -18,7 +18,9 @@ from vlm_adapters.backbone import BackboneInfo, BackboneInputs, Grids, ImageGrid
 from vlm_adapters.capture import capture_rows
 from vlm_adapters.chat import RenderedPrompt, TokenSequence, phrase_positions, render, tokenize
 from vlm_adapters.errors import CheckpointError, OptionError, PromptError
-from vlm_adapters.extraction import HiddenStates, ResolvedRequest, plan_rows
+from vlm_adapters.extraction import ResolvedRequest, plan_rows
+from vlm_adapters.hidden import capture_hidden_states
+from vlm_adapters.language_model import without_compiled_code
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.request import GridRequest
 from vlm_adapters.view import Size, View, place_views
@@ -215,25 +217,30 @@ class TransformersBackbone(ABC):
             plan_rows(tokens, of_prompt, keep, earlier=request.align == "predictor")
             for tokens, of_prompt, keep in zip(inputs.phrase_tokens, grids, mask, strict=True)
         ]
-        # Index 0 of transformers' hidden states is the embedding, i + 1 the output of layer i.
-        states = sorted({layer + 1 for layer in (*chosen.hidden_layers, *chosen.phrase_hidden_layers)})
-        options: dict[str, Any] = {"output_hidden_states": states} if states else {}
+        device, width = inputs.tensors["input_ids"].device, self.info.hidden_size
+        nothing = torch.empty(0, dtype=torch.long)
+        phrases = [torch.cat([nothing, *tokens]) for tokens in inputs.phrase_tokens]
+        cells = [plan.columns for plan in plans]
         with (
             torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()),
+            without_compiled_code(self.model),
             capture_rows(self.model, plans, chosen.layers, request.reduce) as recorder,
+            capture_hidden_states(self.model, chosen.hidden_layers, cells, device) as of_cells,
+            capture_hidden_states(self.model, chosen.phrase_hidden_layers, phrases, device) as of_phrases,
         ):
             # The base model: logits over the vocabulary are not asked for, and can be the largest tensor of all.
-            output = self.model.base_model(**inputs.tensors, use_cache=False, **options)
+            self.model.base_model(**inputs.tensors, use_cache=False)
         result = []
         for b, (plan, of_prompt) in enumerate(zip(plans, grids, strict=True)):
-            attention = chosen.attention(recorder, plan, b, self.model.device)
-            hidden = HiddenStates(getattr(output, "hidden_states", None), b, self.info.hidden_size)
-            parts = attention.split([grid.tokens.numel() for grid in of_prompt], dim=-1)
+            spelled = of_phrases.at(b, chosen.phrase_hidden_layers, width)
             result.append(
-                [
-                    chosen.grids(grid, part, hidden, plan, inputs.phrase_tokens[b])
-                    for grid, part in zip(of_prompt, parts, strict=True)
-                ]
+                chosen.grids(
+                    of_prompt,
+                    plan,
+                    chosen.attention(recorder, plan, b, device),
+                    of_cells.at(b, chosen.hidden_layers, width),
+                    spelled.split([len(tokens) for tokens in inputs.phrase_tokens[b]], dim=1),
+                )
             )
         return result
 

@@ -83,6 +83,10 @@ def with_late_phrases(inputs: BackboneInputs, request: GridRequest) -> tuple[Bac
     return replace(inputs, phrase_tokens=later), request
 
 
+def blind(inputs: BackboneInputs, _: Sequence[Prompt]) -> BackboneInputs:
+    return replace(inputs, tensors={**inputs.tensors, "cells": torch.zeros_like(inputs.tensors["cells"])})
+
+
 def crash_if_empty(prompts: Sequence[Prompt]) -> tuple[Sequence[Prompt]]:
     return (prompts if prompts[0] else (),)
 
@@ -131,6 +135,7 @@ BROKEN = [
     ("check_wrong_requests_are_errors", "clamps heads", break_arguments(FAKE_CASE, "extract", with_clamped_heads)),
     ("check_predictor_of_first_token", "takes another", break_arguments(FAKE_CASE, "extract", with_late_phrases)),
     ("check_preprocess_uses_no_network", "asks it", break_arguments(FAKE_CASE, "preprocess", ask_the_network)),
+    ("check_image_reaches_the_model", "pixels dropped", break_result(FAKE_CASE, "preprocess", blind)),
     (
         "check_grids_per_picture",
         "untold second grid",

@@ -95,6 +95,18 @@ def sorted_heads(grids: Grids) -> dict[str, Any]:
     return {"attention": grids.attention[:, :, sorted(range(len(grids.heads)), key=grids.heads.__getitem__)]}
 
 
+def next_layer(asked: GridRequest) -> dict[str, Any]:
+    (layer,) = asked.hidden_layers  # type: ignore[misc]  # asked for as a list
+    return {"hidden_layers": [(layer + 1) % 3], "phrase_hidden_layers": [(layer + 1) % 3]}
+
+
+def mislabelled(method: Extract, _: FakeAdapter, inputs: BackboneInputs, request: GridRequest) -> Result:
+    """The states of the next layer under the name of the one asked for."""
+    result = method(inputs, replace(request, **next_layer(request)))
+    labels = {"hidden_layers": request.hidden_layers, "phrase_hidden_layers": request.phrase_hidden_layers}
+    return [[replace(grids, **labels) for grids in of_prompt] for of_prompt in result]
+
+
 def sorted_layers(grids: Grids) -> dict[str, Any]:
     order = sorted(range(len(grids.hidden_layers)), key=grids.hidden_layers.__getitem__)
     of_phrases = sorted(range(len(grids.phrase_hidden_layers)), key=grids.phrase_hidden_layers.__getitem__)
@@ -234,6 +246,8 @@ BROKEN = [
         "other phrase",
         break_grids(FAKE_CASE, lambda grids: {"phrase_hidden": grids.phrase_hidden[::-1]}),
     ),
+    ("check_each_hidden_layer_alone", "the next one", ask(next_layer)),
+    ("check_each_hidden_layer_alone", "mislabelled", extract(mislabelled)),
     ("check_chosen_hidden_layers", "all of them", ask(lambda _: {"hidden_layers": None})),
     ("check_chosen_hidden_layers", "sorted", break_grids(FAKE_CASE, sorted_layers)),
     ("check_chosen_phrase_hidden_layers", "all of them", ask(lambda _: {"phrase_hidden_layers": None})),

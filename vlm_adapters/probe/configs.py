@@ -10,7 +10,6 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from vlm_adapters.backbone import BackboneInfo
-from vlm_adapters.capture import PREFIX
 
 _FIRST_ROLES = ("image", "video", "vision_start", "vision_end", "pad", "eos")
 _ROLE = re.compile(r"(?P<role>\w+?)_token_(?:id|index)")
@@ -153,9 +152,8 @@ def _is_whole(value: object) -> bool:
 
 
 def _kernel(config: Any) -> str | None:
-    """The kernel that computes the outputs, whether or not capture stands beside it."""
     name: str | None = getattr(config, "_attn_implementation", None)
-    return None if name is None else name.removeprefix(PREFIX)
+    return name
 
 
 def _as_dict(config: Any) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _attention_of(case: AdapterCase) -> npt.NDArray[np.float32]:
 
 
 class _Watch(TorchDispatchMode):
-    """Counts, by size in elements, the memory behind every tensor that an operation returns."""
+    """Counts, by size in elements, the memory that every operation takes anew: a view of its arguments takes none."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -180,11 +180,16 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        given = {_storage(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         output = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and _storage(tensor) not in given:
                 self.sizes[tensor.untyped_storage().nbytes() // tensor.itemsize] += 1
         return output
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _sizes_of(work: Callable[[], object]) -> Counter[int]:

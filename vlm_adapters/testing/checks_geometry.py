@@ -17,6 +17,8 @@ from vlm_adapters.testing.support import (
     PHRASES,
     TEXT,
     CheckSkipped,
+    hidden,
+    maps,
     picture,
     prompt,
     require,
@@ -27,6 +29,20 @@ from vlm_adapters.testing.support import (
 
 _ENOUGH = 3
 """Pixels that a cell must cover on both sides: fewer, enlarged, show in its neighbours as much."""
+
+
+def check_image_reaches_the_model(case: AdapterCase) -> None:
+    """Another image of the same size gives other hidden states at the image tokens, and other maps."""
+    adapter = case.load()
+    request = GridRequest(hidden_layers=1)
+    (_, first), (_, second) = (run(adapter, prompt(seed=seed), request) for seed in (0, 1))
+    remedy = (
+        "Either the adapter's `preprocess` drops the pixels, or the model of the case does not look at them: some "
+        "families start with a projection of zeros, which `vlm_adapters.testing.tiny.random_model` draws anew"
+    )
+    for what, found in (("hidden states of the image tokens", hidden), ("attention maps", maps)):
+        moved = (found(first) - found(second)).abs().max().item()
+        require(moved > 0, f"{what} with another image: expected others, found the same to the bit. {remedy}")
 
 
 def check_grids_per_picture(case: AdapterCase) -> None:

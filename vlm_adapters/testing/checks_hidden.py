@@ -43,6 +43,23 @@ def check_phrase_hidden(case: AdapterCase) -> None:
                 _require_states(states, wanted, f"hidden states (K, T, D) of phrase {phrase} of prompt {index}")
 
 
+def check_each_hidden_layer_alone(case: AdapterCase) -> None:
+    """The states of any one layer, asked for alone, are that layer's."""
+    adapter = case.load()
+    inputs = adapter.preprocess([prompt()])
+    expected = case.reference.run(case.load(attention="eager"), inputs).hidden
+    for layer in range(adapter.info.num_layers):
+        request = GridRequest(layers=(), hidden_layers=[layer], phrase_hidden_layers=[layer])
+        for grid in adapter.extract(inputs, request)[0]:
+            labels = (grid.hidden_layers, grid.phrase_hidden_layers)
+            require_equal(labels, ((layer,), (layer,)), f"layers of a request for layer {layer} alone")
+            wanted = expected[layer][0][grid.grid.tokens].permute(2, 0, 1)
+            _require_states(grid.hidden[0], wanted, f"hidden states (D, h, w) of layer {layer} alone")
+            for phrase, tokens in enumerate(inputs.phrase_tokens[0]):
+                what = f"hidden states (T, D) of phrase {phrase} of layer {layer} alone"
+                _require_states(grid.phrase_hidden[phrase][0], expected[layer][0][tokens], what)
+
+
 def check_chosen_hidden_layers(case: AdapterCase) -> None:
     """Grids of hidden states come for chosen layers only, in the order asked for; for none unless asked."""
     _require_chosen(case, "hidden_layers", lambda _, grids: grids.hidden, lambda grids: grids.hidden_layers)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm_adapters.backbone import BackboneInputs
 from vlm_adapters.prompt import Prompt
@@ -17,6 +17,7 @@ from vlm_adapters.testing.support import (
     continued,
     maps,
     prompt,
+    require,
     require_close,
     require_identical,
     transformers_model_of,
@@ -31,20 +32,39 @@ _NEW_TOKENS = 6
 
 
 def check_capture_changes_no_logits(case: AdapterCase) -> None:
-    """Logits before the first extraction, after it, and while rows are captured are equal, bit for bit."""
+    """Logits of a model after extraction, and while rows are captured, are those of a fresh one, bit for bit."""
     from vlm_adapters.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
     model = transformers_model_of(adapter)
     inputs = adapter.preprocess([prompt()])
-    before = _logits(model, inputs)
-    grids = adapter.extract(inputs, GridRequest())[0]
-    require_identical(_logits(model, inputs), before, "logits after extraction")
+    fresh = _logits(transformers_model_of(case.load()), inputs)
+    grids = adapter.extract(inputs, GridRequest(hidden_layers=None, phrase_hidden_layers=None))[0]
+    require_identical(_logits(model, inputs), fresh, "logits after extraction")
     rows = torch.cat(list(inputs.phrase_tokens[0]))
     plan = RowPlan(rows, torch.arange(len(rows)), cells(grids))
     with capture_rows(model, [plan], adapter.info.attention_layers):
         during = _logits(model, inputs)
-    require_identical(during, before, "logits while rows are captured")
+    require_identical(during, fresh, "logits while rows are captured")
+
+
+def check_extract_asks_for_no_outputs(case: AdapterCase) -> None:
+    """`extract` runs the model without `output_hidden_states` and `output_attentions`, whose meaning moves."""
+    adapter = case.load()
+    model = transformers_model_of(adapter)
+    inputs = adapter.preprocess([prompt()])
+    asked: set[str] = set()
+
+    def watch(_: nn.Module, __: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        asked.update(name for name in ("output_hidden_states", "output_attentions") if kwargs.get(name))
+
+    hooks = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in (model, model.base_model)]
+    try:
+        adapter.extract(inputs, GridRequest(hidden_layers=None, phrase_hidden_layers=None))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    require(not asked, f"arguments of the model in `extract`: expected none that asks for outputs, found {asked}")
 
 
 def check_generation_equals_one_pass(case: AdapterCase) -> None:

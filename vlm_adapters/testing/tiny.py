@@ -33,6 +33,8 @@ def random_model(
 ) -> PreTrainedModel:
     """Build a model of the config's class with random weights, the same for the same seed.
 
+    Matrices that the family starts at zero are drawn as well: behind one, a model would be blind to the image.
+
     Args:
         config: Of the whole model.
         seed: Of the weights.
@@ -42,5 +44,8 @@ def random_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
+        for parameter in model.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                nn.init.normal_(parameter, std=0.2)
     nn.Module.to(model, dtype)  # the model's own `to` has no types
     return model

@@ -58,6 +58,11 @@ def to_eager(method: Extract, adapter: Any, inputs: BackboneInputs, request: Gri
     return method(inputs, request)
 
 
+def ask_for_outputs(method: Extract, adapter: Any, inputs: BackboneInputs, request: GridRequest) -> list[list[Grids]]:
+    adapter.model(**inputs.tensors, output_hidden_states=True)
+    return method(inputs, request)
+
+
 def leave_a_hook(method: Extract, adapter: Any, inputs: BackboneInputs, request: GridRequest) -> list[list[Grids]]:
     adapter.model.lm_head.register_forward_hook(lambda _module, _arguments, logits: logits + 1e-3)
     return method(inputs, request)
@@ -169,6 +174,9 @@ def test_a_model_that_is_not_known_to_point_is_not_checked_for_it(case: AdapterC
     [
         pytest.param("check_capture_changes_no_logits", break_method(QWEN2_5_VL, "extract", to_eager), id="kernel"),
         pytest.param("check_capture_changes_no_logits", break_method(QWEN2_5_VL, "extract", leave_a_hook), id="hook"),
+        pytest.param(
+            "check_extract_asks_for_no_outputs", break_method(QWEN2_5_VL, "extract", ask_for_outputs), id="outputs"
+        ),
         pytest.param(
             "check_generation_equals_one_pass", break_arguments(QWEN2_5_VL, "extract", next_rows), id="row too early"
         ),

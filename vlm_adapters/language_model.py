@@ -1,0 +1,58 @@
+"""Where the language model of a transformers model keeps its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from vlm_adapters.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """The language model within a vision-language model.
+
+    Attributes:
+        body: The module that runs the layers; its output is the last hidden state, after the final norm.
+        layers: Its layers, in order.
+    """
+
+    body: nn.Module
+    layers: nn.ModuleList
+
+    def attention_modules(self) -> Iterator[tuple[int, nn.Module]]:
+        """Layer index and module of everything that says which layer it is the attention of."""
+        for index, layer in enumerate(self.layers):
+            for module in layer.modules():
+                if getattr(module, "layer_idx", None) == index:
+                    yield index, module
+
+
+def language_model_of(model: PreTrainedModel) -> LanguageModel:
+    """Find the language model's layers.
+
+    Raises:
+        CaptureError: There is no list of as many layers as the config tells.
+    """
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    for body in model.get_decoder().modules():
+        for child in body.children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                return LanguageModel(body, child)
+    raise CaptureError(
+        f"The language model of {type(model).__name__} has no list of {count} layers, so nothing can be captured of "
+        "them. Its family needs an `extract` of its own."
+    )
+
+
+def without_compiled_code(model: nn.Module) -> AbstractContextManager[object]:
+    """A block in which modules that `torch.compile` replaced run as they are written: compiled code calls no hook."""
+    if any(module._compiled_call_impl is not None for module in model.modules()):  # noqa: SLF001 (no public reader)
+        eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+        return eager
+    return nullcontext()
