@@ -20,7 +20,7 @@ FLOOR = "5.16.0"
 know other names of processors and, before 5.6, put the pictures of Qwen2.5-VL at wrong positions."""
 NEWEST_RUN = "5.24.0"
 """The newest transformers on which the conformance suite and the recorded maps were run."""
-_PACKAGES = ("vlm-adapters", "torch", "transformers", "tokenizers", "peft")
+_PACKAGES = ("vlm-adapters", "torch", "transformers", "tokenizers", "huggingface-hub", "peft")
 
 
 class NewerReleaseWarning(UserWarning):
