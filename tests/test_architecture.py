@@ -22,17 +22,18 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
-    {"errors", "unsupported", "versions"},
+    {"errors", "unsupported", "load_options", "versions"},
     {"files", "coco"},
     {"spec", "images", "embedded"},
-    {"hookspecs", "prompt", "request"},
+    {"hookspecs", "prompt", "request", "placement", "wrappers"},
     {"backbone", "abilities"},
     {"registry", "view"},
-    {"loading", "image_processor"},
-    {"kernels", "language_model"},
+    {"checkpoints", "image_processor"},
+    {"loading", "kernels", "language_model"},
     {"chat", "hidden", "rows", "byte_tokenizer"},
     {"capture"},
-    {"extraction", "published"},
+    {"extraction", "published", "lora"},
+    {"pretrained"},
     {"transformers_backbone"},
     {"data"},
     {"decoder"},

@@ -6,15 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from huggingface_hub import constants, errors
 
-from vlm_adapters import loading
+from vlm_adapters import checkpoints, loading
+from vlm_adapters.checkpoints import Checkpoint, find_checkpoint
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CheckpointError, PluginError, UnknownAdapterError
-from vlm_adapters.loading import Checkpoint, find_checkpoint, load_adapter, load_published
+from vlm_adapters.errors import CheckpointError, OptionError, PluginError, UnknownAdapterError
+from vlm_adapters.loading import load_adapter, load_published
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,8 @@ def toy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     site.add_plugin("acme-toy")
     site.add_module("toy_adapter", ADAPTER)
     directory = checkpoint_in(tmp_path / "tiny-toy")
-    monkeypatch.setattr(loading, "embedded_checkpoints", lambda: {"tiny-toy": directory})
+    for module in (loading, checkpoints):
+        monkeypatch.setattr(module, "embedded_checkpoints", lambda: {"tiny-toy": directory})
     return directory
 
 
@@ -48,6 +50,122 @@ def checkpoint_in(directory: Path, config: str = '{"model_type": "toy"}') -> Pat
 def test_a_directory_is_loaded_with_everything_passed_on(toy: Path) -> None:
     given = {"device": "cpu", "dtype": "float32", "revision": None, "trust_remote_code": True, "min_pixels": 3}
     assert load_adapter(toy, **given) == (str(toy), given)  # type: ignore[arg-type, comparison-overlap]
+
+
+TOKEN = "hf_secret"
+EVERY_KEYWORD = {
+    "attn_implementation": "eager",
+    "device_map": 0,
+    "max_memory": {"cpu": "1GB"},
+    "offload_folder": "offloaded",
+    "quantization_config": "nf4",
+    "token": False,
+    "cache_dir": "cache",
+    "local_files_only": True,
+}
+
+
+@pytest.mark.parametrize(("keyword", "value"), EVERY_KEYWORD.items())
+def test_a_keyword_of_loading_reaches_the_class_where_it_is_given(toy: Path, keyword: str, value: object) -> None:
+    _, options = cast("tuple[str, dict[str, object]]", load_adapter(toy, **{keyword: value}))  # type: ignore[arg-type]
+    assert options.pop(keyword) == value
+    assert set(options) == {"device", "dtype", "revision", "trust_remote_code"}
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("bf16", "bfloat16"), ("fp16", "float16"), ("float32", "float32")])
+def test_a_class_gets_the_name_that_torch_has_for_a_precision(toy: Path, dtype: str, expected: str) -> None:
+    _, options = cast("tuple[str, dict[str, object]]", load_adapter(toy, dtype=dtype))
+    assert options["dtype"] == expected
+
+
+def test_a_class_that_takes_no_more_than_the_documented_is_not_given_more(toy: Path, site: Site) -> None:
+    site.add_module(
+        "toy_adapter",
+        ADAPTER.replace("**options", "*, device, dtype, revision, trust_remote_code").replace(
+            "checkpoint, options", "device, dtype"
+        ),
+    )
+    sys.modules.pop("toy_adapter", None)
+    assert load_adapter(toy) == ("auto", "auto")  # type: ignore[comparison-overlap]
+    with pytest.raises(OptionError) as caught:
+        load_adapter(toy, device_map="auto")
+    assert str(caught.value) == "ToyAdapter.from_pretrained: got an unexpected keyword argument 'device_map'."
+
+
+def test_a_subfolder_of_a_directory_is_the_checkpoint(toy: Path, tmp_path: Path) -> None:
+    assert toy
+    inner = checkpoint_in(tmp_path / "outer" / "inner")
+    location, options = cast("tuple[str, dict[str, object]]", load_adapter(tmp_path / "outer", subfolder="inner"))
+    assert location == str(inner)
+    assert "subfolder" not in options
+
+
+def test_the_hub_is_asked_as_the_caller_says(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def download(_: str, name: str, **options: object) -> str:
+        asked.append(options)
+        return str(toy / name)
+
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    _, options = cast(
+        "tuple[str, dict[str, object]]",
+        load_adapter("acme/toy", revision="v1", token=TOKEN, cache_dir="here", subfolder="deep"),
+    )
+    assert asked == [
+        {"revision": "v1", "subfolder": "deep", "token": TOKEN, "cache_dir": "here", "local_files_only": True}
+    ]
+    assert (options["token"], options["cache_dir"], options["subfolder"]) == (TOKEN, "here", "deep")
+
+
+def test_local_files_only_is_honoured_and_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="local_files_only is set, so the hub was not asked") as caught:
+        load_adapter("acme/toy", cache_dir=tmp_path, local_files_only=True, token=TOKEN)
+    assert TOKEN not in str(caught.value)
+
+
+def lora_in(directory: Path, content: str) -> Path:
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text(content, encoding="utf-8")
+    return directory
+
+
+def test_a_lora_folder_is_loaded_by_the_model_type_of_its_base(toy: Path, tmp_path: Path) -> None:
+    for base in (str(toy), "tiny-toy"):
+        lora = lora_in(tmp_path / f"lora-{len(base)}", json.dumps({"base_model_name_or_path": base}))
+        location, _ = cast("tuple[str, object]", load_adapter(lora))
+        assert location == str(lora)
+
+
+def test_a_folder_with_a_model_and_a_lora_is_a_model(toy: Path, tmp_path: Path) -> None:
+    assert toy
+    both = checkpoint_in(tmp_path / "both")
+    (both / "adapter_config.json").write_text('{"base_model_name_or_path": "nowhere"}', encoding="utf-8")
+    assert find_checkpoint(both) == Checkpoint(str(both), "toy")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"base_model_name_or_path": "/gone"}', "a LoRA over '/gone', which cannot be found: No checkpoint '/gone'"),
+        ('{"base_model_name_or_path": "/gone"}', r"adapter\.model = peft\.PeftModel\.from_pretrained\(adapter\.model"),
+        ("{}", "adapter_config.json names no base_model_name_or_path, the model that the LoRA belongs to"),
+        ('{"base_model_name_or_path": null}', "names no base_model_name_or_path"),
+        ("[]", "names no base_model_name_or_path"),
+        ("{", r"adapter_config\.json cannot be read as JSON"),
+    ],
+)
+def test_a_lora_without_its_base_says_what_is_wrong(toy: Path, tmp_path: Path, content: str, reason: str) -> None:
+    assert toy
+    with pytest.raises(CheckpointError, match=reason):
+        load_adapter(lora_in(tmp_path / "lora", content))
+
+
+def test_a_lora_is_no_base_of_another(toy: Path, tmp_path: Path) -> None:
+    inner = lora_in(tmp_path / "inner", json.dumps({"base_model_name_or_path": str(toy)}))
+    outer = lora_in(tmp_path / "outer", json.dumps({"base_model_name_or_path": str(inner)}))
+    with pytest.raises(CheckpointError, match=r"which cannot be found: No config\.json in .*inner"):
+        load_adapter(outer)
 
 
 def test_a_directory_has_no_revision(toy: Path) -> None:
@@ -134,7 +252,7 @@ def test_the_hub_says_no_in_one_way(monkeypatch: pytest.MonkeyPatch, kind: type[
     def no(*_: object, **__: object) -> str:
         raise kind.__new__(kind)  # the hub's errors want a response, which says nothing here
 
-    monkeypatch.setattr(loading, "hf_hub_download", no)
+    monkeypatch.setattr(checkpoints, "hf_hub_download", no)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(CheckpointError) as caught:
         find_checkpoint("acme/toy", revision="v1")

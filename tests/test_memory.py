@@ -71,6 +71,13 @@ def test_rows_grow_with_the_rows_and_the_length_and_never_with_its_square() -> N
     assert long.eager > 3.8 * small.eager
 
 
+def test_phrase_states_of_all_layers_add_less_than_two_percent_to_a_plain_pass() -> None:
+    sizes = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 28}
+    found = pass_memory(config(**sizes), 4000, 12, 3000, [])
+    assert 0 < found.states - found.plain < 0.02 * found.plain
+    assert found.states - found.rows <= 28 * 12 * 896 * BF16 + 12 * 8
+
+
 def test_a_plain_pass_grows_with_the_length() -> None:
     assert memory(4000).plain == 2 * memory(2000).plain
 

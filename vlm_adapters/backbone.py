@@ -191,6 +191,12 @@ class BackboneAdapter(Protocol):
         ...
 
 
+def device_of(adapter: BackboneAdapter) -> torch.device:
+    """Where an adapter's results live; where it does not say so, where its weights do, and else the CPU."""
+    model = getattr(adapter, "model", None)
+    return torch.device(getattr(adapter, "device", None) or getattr(model, "device", None) or "cpu")
+
+
 def place_map(
     maps: Tensor, box: tuple[float, float, float, float], size: tuple[int, int], *, outside: float = 0.0
 ) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModel, Qwen2Config
 
 from vlm_adapters.capture import RowPlan, capture_rows
+from vlm_adapters.hidden import capture_hidden_states
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class BenchSettings:
         rows: Attention rows asked for.
         columns: Image tokens among the sequence.
         repeats: Timed passes of each variant, taken in turn.
+        eager: Whether to measure `output_attentions`, too, which needs `layers x heads x length^2` numbers.
     """
 
     layers: int = 4
@@ -41,6 +43,7 @@ class BenchSettings:
     rows: int = 16
     columns: int = 1024
     repeats: int = 5
+    eager: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class BenchRow:
     """What one way to run the model costs.
 
     Attributes:
-        variant: `"plain"` (sdpa), `"rows"` (sdpa with rows beside it), `"eager"` (`output_attentions=True`).
+        variant: `"plain"` (sdpa), `"rows"` (sdpa with rows beside it), `"states"` (hidden states of the rows' tokens
+            after every layer, too), `"eager"` (`output_attentions=True`).
         seconds: Median over the repeats.
         time_ratio: Median over the repeats of seconds over the plain pass's in the same turn.
         peak_bytes: Peak memory of a process that runs one pass, less that of one that runs a plain pass.
@@ -62,7 +66,7 @@ class BenchRow:
 
 def run_bench(settings: BenchSettings) -> list[BenchRow]:
     """Measure all variants on the CPU: time in this process, peak memory in a process of its own each."""
-    variants = ("plain", "rows", "eager")
+    variants = ("plain", "rows", "states", "eager") if settings.eager else ("plain", "rows", "states")
     # Before this process holds any model: on Linux a child's peak begins at its parent's size.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         peaks = {variant: pool.apply(peak_bytes, (variant, settings)) for variant in variants}
@@ -114,8 +118,12 @@ def _pass(variant: str, settings: BenchSettings) -> Callable[[], None]:
 
     def run() -> None:
         with torch.no_grad():
-            if variant == "rows":
-                with capture_rows(model, [plan], range(settings.layers)) as recorder:
+            if variant in ("rows", "states"):
+                every = range(settings.layers)
+                with (
+                    capture_rows(model, [plan], every) as recorder,
+                    capture_hidden_states(model, every if variant == "states" else (), [plan.rows], ids.device),
+                ):
                     model(ids, use_cache=False)
                 maps: list[Tensor] = [of_layer[0] for of_layer in recorder.maps.values()]
             else:

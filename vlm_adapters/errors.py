@@ -62,3 +62,7 @@ class CacheError(AdapterError):
 
 class RecipeError(AdapterError):
     """A recipe cannot be used, or a run that it would go on with was another's."""
+
+
+class LoadingWarning(UserWarning):
+    """A model was loaded otherwise than its checkpoint asks for, and gives the same numbers. Shown as one line."""

@@ -10,20 +10,23 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
+from torch import Tensor, nn
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from vlm_adapters.backbone import BackboneInfo, BackboneInputs, Grids, ImageGrid
 from vlm_adapters.capture import capture_rows
 from vlm_adapters.chat import RenderedPrompt, TokenSequence, phrase_positions, render, tokenize
-from vlm_adapters.errors import CheckpointError, OptionError, PromptError
+from vlm_adapters.errors import OptionError, PromptError
 from vlm_adapters.extraction import ResolvedRequest, plan_rows
 from vlm_adapters.hidden import capture_hidden_states
 from vlm_adapters.language_model import without_compiled_code
+from vlm_adapters.load_options import LOADER_KEYWORDS, unknown_option
+from vlm_adapters.placement import input_device, pixel_dtype
+from vlm_adapters.pretrained import load_pretrained
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.request import GridRequest
 from vlm_adapters.view import Size, View, place_views
+from vlm_adapters.wrappers import check_callable_inside, unwrapped
 
 _ANY_SIZE = (512, 512)
 """A picture that every family takes: cells and grids per picture do not depend on its size."""
@@ -39,25 +42,39 @@ class TransformersBackbone(ABC):
 
     Attributes:
         name: `model_type` of the checkpoint's config.
-        model: The frozen model, in eval mode.
         processor: Its processor.
     """
 
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
     ) -> None:
-        self.model = model.eval().requires_grad_(requires_grad=False)
+        self.model = model
+        self.model.eval().requires_grad_(requires_grad=False)
         self.processor: Any = processor  # every family adds attributes of its own
-        self.name: str = model.config.model_type
-        self._checkpoint = checkpoint or str(model.config.name_or_path)
+        self.name: str = self.model.config.model_type
+        self._checkpoint = checkpoint or str(self.model.config.name_or_path)
         self._revision = revision
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The frozen model, in eval mode; of one that is wrapped (peft, `torch.compile`) the model within."""
+        return self._model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self._model = unwrapped(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs and results live."""
+        return input_device(self.model)
 
     @classmethod
     def from_pretrained(
         cls,
         name_or_path: str | os.PathLike[str],
         *,
-        device: str | torch.device = "auto",
+        device: str | int | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
         trust_remote_code: bool = False,
@@ -66,41 +83,30 @@ class TransformersBackbone(ABC):
         """Load a checkpoint with transformers.
 
         Args:
-            name_or_path: Hub name or directory.
+            name_or_path: Hub name, directory, or directory of a LoRA, which loads its base, too.
             device: `"auto"` takes the accelerator where there is one, else the CPU.
             dtype: `"auto"` takes the checkpoint's own on an accelerator and float32 on a CPU.
             revision: Commit, tag or branch on the hub.
             trust_remote_code: Run code that the checkpoint brings. Off unless asked.
-            options: The family's own, passed to its constructor.
+            options: Those of loading, as `load_adapter` names them, and the family's own, passed to its constructor.
 
         Raises:
             CheckpointError: The checkpoint is not there or not complete.
-            OptionError: An option is unknown, or a device or dtype cannot be used.
+            OptionError: An option is unknown, or its value cannot be used.
         """
+        loader = {name: options.pop(name) for name in LOADER_KEYWORDS if name in options}
         if unknown := sorted(set(options) - set(cls.option_names())):
-            told = ", ".join(cls.option_names()) or "none"
-            raise OptionError(f"{cls.__name__} has no option {', '.join(unknown)}. Its options are: {told}.")
-        place = _device(device)
-        hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        try:
-            processor = AutoProcessor.from_pretrained(name_or_path, **hub)
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                name_or_path, dtype=_dtype(dtype, place), use_safetensors=True, output_loading_info=True, **hub
-            )
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-            told = " ".join(str(error).split())[:300] or type(error).__name__
-            raise CheckpointError(
-                f"The checkpoint {os.fspath(name_or_path)} cannot be loaded: {told.rstrip('.!')}. "
-                "Check that its files are complete (config, processor, tokenizer, *.safetensors)."
-            ) from error
-        model, report = loaded
-        if missing := sorted(report["missing_keys"]):  # transformers would go on with random ones
-            raise CheckpointError(
-                f"The checkpoint {os.fspath(name_or_path)} lacks {len(missing)} of its weights, among them "
-                f"{missing[0]}. Download it again."
-            )
-        commit = getattr(model.config, "_commit_hash", None) or revision  # a branch moves, a commit stays
-        return cls(model.to(place), processor, checkpoint=os.fspath(name_or_path), revision=commit, **options)
+            raise OptionError(unknown_option(cls.__name__, unknown[0], cls.option_names()))
+        loaded = load_pretrained(
+            name_or_path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            loader=loader,
+        )
+        checkpoint = os.fspath(name_or_path)
+        return cls(loaded.model, loaded.processor, checkpoint=checkpoint, revision=loaded.revision, **options)
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
@@ -164,7 +170,9 @@ class TransformersBackbone(ABC):
         Raises:
             PromptError: There is no prompt, or one cannot be encoded, or is too long for the model.
             ImageError: The family takes no picture of such a size.
+            OptionError: The model was sharded as a whole since it was given.
         """
+        check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"There is no prompt in {type(prompts).__name__}. Give a list of at least one Prompt.")
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
@@ -185,7 +193,7 @@ class TransformersBackbone(ABC):
             sequences.append(sequence)
             positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
         tensors, shifts = self._pad(sequences, type_name)
-        taken = signature(self.model.forward).parameters
+        taken = signature(type(self.model).forward).parameters
         return BackboneInputs(
             prompts=tuple(prompts),
             tensors={name: self._placed(tensor) for name, tensor in (tensors | features).items() if name in taken},
@@ -250,7 +258,8 @@ class TransformersBackbone(ABC):
             raise PromptError(f"The prompt ends with the turn of the {role}. End with the user's, which is answered.")
         tensors = self.preprocess([prompt]).tensors
         with torch.no_grad():
-            ids = self.model.generate(**tensors, max_new_tokens=max_new_tokens, **_LIKELIEST)
+            model: Any = self.model
+            ids = model.generate(**tensors, max_new_tokens=max_new_tokens, **_LIKELIEST)
         answer: str = self.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)
         return answer
 
@@ -276,9 +285,8 @@ class TransformersBackbone(ABC):
         )
 
     def _placed(self, tensor: Tensor) -> Tensor:
-        """A tensor on the model's device, pixels in the precision of its weights; the meta device would drop values."""
-        place = torch.device("cpu") if self.model.device.type == "meta" else self.model.device
-        return tensor.to(place, self.model.dtype if tensor.is_floating_point() else tensor.dtype)
+        """A tensor where the model takes it, pixels in the precision of its weights."""
+        return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)
 
     def _pad(self, sequences: Sequence[TokenSequence], type_name: str) -> tuple[dict[str, Tensor], list[int]]:
         """Pad to one length on the tokenizer's side; also how far each sequence moved."""
@@ -300,29 +308,3 @@ class TransformersBackbone(ABC):
             types[row, place] = torch.tensor(sequence.types)
             mask[row, place] = 1
         return {"input_ids": ids, "attention_mask": mask, type_name: types}, shifts
-
-
-def _device(device: str | torch.device) -> torch.device:
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if device == "auto":
-        return accelerator or torch.device("cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise OptionError(f"Unknown device {device!r}. Use auto, cpu, cuda or cuda:0.") from error
-    if place.type not in ("cpu", "meta", accelerator.type if accelerator else "cpu"):
-        raise OptionError(
-            f"The device {device!r} is not there; found {accelerator or 'no accelerator'}. Use auto or cpu."
-        )
-    return place
-
-
-def _dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    if isinstance(dtype, str):
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype):
-            raise OptionError(f"Unknown dtype {dtype!r}. Use auto, float32, bfloat16 or float16.")
-        return found
-    return dtype

@@ -17,11 +17,14 @@ from vlm_adapters.decoder import grounder
 from vlm_adapters.decoder import saved as saved_module
 from vlm_adapters.decoder.grounder import GroundedVLM
 from vlm_adapters.decoder.unet import UNet, UNetConfig
-from vlm_adapters.errors import AdapterError, CheckpointError, DecoderError, OutputError
+from vlm_adapters.errors import AdapterError, CheckpointError, DecoderError, OptionError, OutputError
+from vlm_adapters.load_options import NEVER_FROM_A_FILE
 from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.fakes import FakeAdapter
 
 SOURCE = {"checkpoint": "acme/fake-1b", "revision": "abc123", "options": (("min_pixels", 49),)}
+
+TOKEN = "hf_secret"
 
 
 def backbone(**info: Any) -> FakeAdapter:
@@ -176,6 +179,37 @@ def test_a_missing_key_is_named(saved: Path, part: str, key: str) -> None:
 def test_a_missing_part_is_named(saved: Path, part: str) -> None:
     edit(saved, lambda config: config.pop(part))
     assert f"is no decoder's config: {part}: Field required" in str(refused(saved))
+
+
+@pytest.mark.parametrize("keyword", sorted(NEVER_FROM_A_FILE))
+def test_what_the_caller_alone_decides_cannot_stand_in_a_file(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, keyword: str
+) -> None:
+    loaded: list[object] = []
+    monkeypatch.setattr(grounder, "load_adapter", lambda *_, **options: loaded.append(options))
+    edit(saved, lambda config: config["backbone"]["options"].update({keyword: True}))
+    with pytest.raises(CheckpointError, match=f"backbone.options: {keyword} decides how a model is loaded; a file can"):
+        GroundedVLM.from_pretrained(saved)
+    assert not loaded
+
+
+def test_what_the_caller_gives_reaches_the_backbone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"device": "cpu", "dtype": "bf16", "device_map": {"": "cpu"}, "token": TOKEN, "quantization_config": "nf4"}
+    loaded: list[dict[str, object]] = []
+
+    def load(_: str, **options: object) -> FakeAdapter:
+        loaded.append(options)
+        return backbone()
+
+    monkeypatch.setattr(grounder, "load_adapter", load)
+    GroundedVLM.from_pretrained(saved, **given)
+    (options,) = loaded
+    assert {name: options[name] for name in given} == given
+
+
+def test_options_of_loading_do_not_go_with_an_adapter_that_is_loaded(saved: Path) -> None:
+    with pytest.raises(OptionError, match=r"The adapter given is loaded already\. Leave token, device out"):
+        GroundedVLM.from_pretrained(saved, adapter=backbone(), token=TOKEN, device="cpu")
 
 
 @pytest.mark.parametrize("part", ["decoder", "request"])

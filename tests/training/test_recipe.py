@@ -9,6 +9,7 @@ import yaml
 
 from vlm_adapters.data.opening import open_dataset
 from vlm_adapters.errors import DataError, RecipeError
+from vlm_adapters.load_options import NEVER_FROM_A_FILE
 from vlm_adapters.training.recipe import Recipe, recipe_names
 
 PAPER = ("flmm_llava", "flmm_llava_next", "flmm_deepseek_vl", "flmm_qwen2_5_vl", "flmm_qwen3_vl")
@@ -51,6 +52,27 @@ def test_a_change_reaches_its_key(tmp_path: Path) -> None:
     assert (recipe.refiner.sam, recipe.refiner.use_box, recipe.refiner.use_mask) == ("sam.pth", False, True)
 
 
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        ("device=cuda:1", "device", "cuda:1"),
+        ("device=mps", "device", "mps"),
+        ("dtype=bf16", "dtype", "bfloat16"),
+        ("dtype=fp16", "dtype", "float16"),
+        ("quantization=nf4", "quantization", "nf4"),
+        ("attn_implementation=eager", "attn_implementation", "eager"),
+    ],
+)
+def test_a_recipe_says_how_its_backbone_is_loaded(change: str, key: str, value: str) -> None:
+    assert getattr(Recipe.read("scenes", [change]), key) == value
+
+
+@pytest.mark.parametrize("keyword", sorted(NEVER_FROM_A_FILE))
+def test_what_the_caller_alone_decides_is_no_option_of_a_recipe(keyword: str) -> None:
+    with pytest.raises(RecipeError, match=f"options: {keyword} decides how a model is loaded; a file cannot set it"):
+        Recipe.read("scenes", [f"options.{keyword}=true"])
+
+
 def test_one_set_to_learn_from_needs_no_list() -> None:
     assert Recipe.read("scenes", ["train=scenes:count=3,seed=9"]).train == ["scenes:count=3,seed=9"]
 
@@ -72,7 +94,11 @@ def test_a_recipe_comes_back_from_json() -> None:
         (["epochs=[1"], "has no YAML after '='"),
         (["top_heads=3"], "top_heads chooses among the heads of a profile; name it with heads"),
         (["precision=float8"], "precision: Input should be 'float32' or 'bfloat16', found 'float8'"),
-        (["device=banana"], "device: Input should be 'auto', 'cpu' or 'cuda', found 'banana'"),
+        (["device=banana"], "device: Unknown device 'banana'. Use auto, cpu, cuda, cuda:1, mps, .*, found 'banana'"),
+        (["dtype=float99"], "dtype: Unknown dtype 'float99'. Use auto, float32, .*, found 'float99'"),
+        (["quantization=int4"], "quantization: Input should be 'nf4' or 'int8', found 'int4'"),
+        (["attn_implementation=someone/kernel"], "attn_implementation: String should match pattern"),
+        (["options.trust_remote_code=true"], "options: trust_remote_code decides how a model is loaded; a file cannot"),
         (["betas=[2,0.9]"], r"betas\.0: Input should be less than 1, found '2'"),
         (["seed=-1"], "seed: Input should be greater than or equal to 0"),
         (["epochs=true"], "epochs: Input should be a valid integer, found 'True'"),

@@ -26,6 +26,8 @@ def folder(recipe: Recipe) -> Path:
         {"model": "other"},
         {"options": {"min_pixels": 9}},
         {"dtype": "bfloat16"},
+        {"quantization": "nf4"},
+        {"attn_implementation": "eager"},
         {"keep": "bfloat16"},
         {"train": ["scenes:count=8,seed=3"]},
     ],
@@ -47,6 +49,11 @@ def test_other_weights_in_the_same_folder_change_it(recipe: Recipes, tmp_path: P
         weights.write_bytes(content)
         found.append(folder(recipe(model=str(weights.parent))))
     assert found[0] == found[2] != found[1]
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_runs(recipe: Recipes) -> None:
+    with pytest.raises(RecipeError, match=r"asks for device=cuda:99\. The device 'cuda:99' is not there"):
+        Sources(recipe(device="cuda:99"))
 
 
 def test_a_recipe_without_a_cache_has_none_to_build(recipe: Recipes) -> None:

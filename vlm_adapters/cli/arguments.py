@@ -23,8 +23,13 @@ SpanOption = Annotated[
     list[str] | None, typer.Option("--span", help="START:END characters of the text, for words that occur twice.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps, ...")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
+AttentionOption = Annotated[
+    str | None,
+    typer.Option("--attn-implementation", help="Kernel of the attention: sdpa, eager, flash_attention_2, ..."),
+]
+QuantizationOption = Annotated[str | None, typer.Option("--quantization", help="nf4 or int8, by bitsandbytes.")]
 RecipeName = Annotated[str, typer.Argument(help="A recipe's name or YAML file.", show_default=False)]
 Changes = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)

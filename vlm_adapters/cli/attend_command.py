@@ -11,12 +11,14 @@ import typer
 
 from vlm_adapters.cli.arguments import (
     DEFAULT_MODEL,
+    AttentionOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     OutOption,
     PhraseOption,
     Picture,
+    QuantizationOption,
     SpanOption,
     Text,
     phrases_of,
@@ -39,6 +41,8 @@ def command(
     out: OutOption = Path("attention"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    attn_implementation: AttentionOption = None,
+    quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show where the phrases of TEXT look in PICTURE: heat maps per layer and of the sharpest heads.
@@ -53,7 +57,9 @@ def command(
     from vlm_adapters.request import GridRequest
 
     prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))
-    adapter = load_adapter(model, device=device, dtype=dtype)
+    adapter = load_adapter(
+        model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
+    )
     report: list[dict[str, Any]] = []
     for grids in adapter.extract(adapter.preprocess([prompt]), GridRequest())[0]:
         for index, words in enumerate(prompt.phrases):

@@ -15,6 +15,7 @@ from vlm_adapters.cli.arguments import JsonOption
 _MEANING = {
     "plain": "forward pass, sdpa",
     "rows": "the same, with exact rows",
+    "states": "with hidden states of the rows' tokens after every layer, too",
     "eager": "output_attentions=True",
 }
 
@@ -26,6 +27,7 @@ def command(
     length: Annotated[int, typer.Option(help="Tokens in the sequence.", min=64)] = 2048,
     rows: Annotated[int, typer.Option(help="Attention rows asked for.", min=1)] = 16,
     repeats: Annotated[int, typer.Option(help="Timed passes of each.", min=1)] = 5,
+    eager: Annotated[bool, typer.Option(help="Measure output_attentions, too; long sequences need gigabytes.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the price of attention rows on the CPU, on a language model with random weights.
@@ -36,9 +38,15 @@ def command(
     from vlm_adapters.bench import BenchSettings, run_bench
 
     settings = BenchSettings(
-        layers=layers, heads=heads, length=length, rows=min(rows, length), columns=length // 2, repeats=repeats
+        layers=layers,
+        heads=heads,
+        length=length,
+        rows=min(rows, length),
+        columns=length // 2,
+        repeats=repeats,
+        eager=eager,
     )
-    with Console(stderr=True).status("Measuring three ways to run one model ..."):
+    with Console(stderr=True).status("Measuring the ways to run one model ..."):
         found = run_bench(settings)
     if as_json:
         typer.echo(json.dumps({"settings": asdict(settings), "rows": [asdict(row) for row in found]}))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 from rich.console import Console
 
-from vlm_adapters.cli.arguments import DeviceOption, DtypeOption, JsonOption
+from vlm_adapters.cli.arguments import AttentionOption, DeviceOption, DtypeOption, JsonOption, QuantizationOption
 from vlm_adapters.errors import OptionError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def command(
     out: Annotated[Path, typer.Option("--out", help="File of the profile.")] = Path("heads.json"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    attn_implementation: AttentionOption = None,
+    quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose the few heads of MODEL with which `adapters ground` makes masks without a decoder.
@@ -46,7 +48,9 @@ def command(
     if criterion not in _CRITERIA:
         raise OptionError(f"Unknown criterion {criterion!r}. Use one of {', '.join(_CRITERIA)}.")
     data = _data(pictures, labelled, samples, seed)
-    adapter = load_adapter(model, device=device, dtype=dtype)
+    adapter = load_adapter(
+        model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
+    )
     with Console(stderr=True).status(f"Looking at {len(data.prompts)} pictures from {data.source} ..."):
         profile = calibrate(adapter, data, criterion=cast("Literal['iou', 'pointing']", criterion))
     profile.write(out)

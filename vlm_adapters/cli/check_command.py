@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.text import Text
 from vlm_adapters.cli.arguments import JsonOption
 
 if TYPE_CHECKING:
-    from vlm_adapters.testing import CheckResult
+    from vlm_adapters.testing import AdapterCase, CheckResult
 
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
@@ -27,12 +27,15 @@ def command(
     ] = None,
     *,
     check_all: Annotated[bool, typer.Option("--all", help="Every adapter: prints the support matrix.")] = False,
+    device: Annotated[str, typer.Option(help="Where the tiny models run: cpu, cuda, cuda:1, mps.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Precision of their weights: float32, bfloat16, float16.")] = "float32",
     as_json: JsonOption = False,
 ) -> None:
     """Run the conformance suite over the adapter NAME.
 
     It runs on the tiny model that the plugin brings, without a download. The exit
-    code is 1 if a check fails. The versions that it ran on come first.
+    code is 1 if a check fails. The versions that it ran on come first. Below float32
+    outputs are compared with the oracle's on average, within 10 %.
 
     --json prints a list of objects with these keys: check, title (what should be
     so), state ("passed", "failed" or "skipped"), reason (empty if passed), seconds;
@@ -45,12 +48,13 @@ def command(
 
     if check_all == (name is not None):
         raise OptionError("Give the name of one adapter, or --all. `adapters list` shows their names.")
+    place = _Place(device, dtype)
     if name is None:
-        _check_all(as_json=as_json)
+        _check_all(place, as_json=as_json)
         return
 
     with redirect_stdout(sys.stderr), Console(stderr=True).status(f"Checking {name} ..."):
-        results = run_checks(find_case(name))
+        results = run_checks(place.put(find_case(name)))
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
@@ -59,7 +63,24 @@ def command(
         raise typer.Exit(1)
 
 
-def _check_all(*, as_json: bool) -> None:
+@dataclass(frozen=True)
+class _Place:
+    """Where checks run, as it was typed."""
+
+    device: str
+    dtype: str
+
+    def put(self, case: AdapterCase) -> AdapterCase:
+        """The case there."""
+        import torch
+
+        from vlm_adapters.placement import resolve_device, resolve_dtype
+
+        dtype = resolve_dtype(self.dtype, on_cpu=True)
+        return case.on(str(resolve_device(self.device)), cast("torch.dtype", dtype))
+
+
+def _check_all(place: _Place, *, as_json: bool) -> None:
     """Check every adapter that is ready, and print the matrix in Markdown."""
     from vlm_adapters.registry import list_adapters
     from vlm_adapters.testing import run_checks
@@ -72,7 +93,8 @@ def _check_all(*, as_json: bool) -> None:
         reports: list[AdapterReport] = []
         for name in names:
             status.update(f"Checking {name} ({len(reports) + 1} of {len(names)}) ...")
-            reports.append(AdapterReport(name, tuple(run_checks(find_case(name))), versions()))
+            results = tuple(run_checks(place.put(find_case(name))))
+            reports.append(AdapterReport(name, results, versions()))
     typer.echo(
         json.dumps([asdict(report) for report in reports], indent=2) if as_json else markdown(reports), nl=as_json
     )

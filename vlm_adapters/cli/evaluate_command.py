@@ -20,7 +20,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from vlm_adapters.cli.arguments import DeviceOption, DtypeOption, JsonOption, OutOption
+from vlm_adapters.cli.arguments import (
+    AttentionOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    OutOption,
+    QuantizationOption,
+)
 from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
@@ -59,6 +66,8 @@ def command(
     out: OutOption = Path("evaluation"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    attn_implementation: AttentionOption = None,
+    quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the masks of MODEL on DATA.
@@ -83,6 +92,8 @@ def command(
         sam=None if sam is None else str(sam),
         device=device,
         dtype=dtype,
+        attn_implementation=attn_implementation,
+        quantization=quantization,
         batch=batch,
         seed=seed,
     )
@@ -114,6 +125,8 @@ def _run(settings: Settings, process: Process, out: Path) -> Card | None:
         sam=settings.sam,
         device=process.device,
         dtype=settings.dtype,
+        attn_implementation=settings.attn_implementation,
+        quantization_config=settings.quantization,
     )
     pins = Pins.of(settings, grounder, dataset)
     parts = Parts(out / "parts", pins)

@@ -12,12 +12,14 @@ from rich.table import Table
 
 from vlm_adapters.cli.arguments import (
     DEFAULT_MODEL,
+    AttentionOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     OutOption,
     PhraseOption,
     Picture,
+    QuantizationOption,
     SpanOption,
     Text,
     phrases_of,
@@ -42,6 +44,8 @@ def command(
     out: OutOption = Path("grounding"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    attn_implementation: AttentionOption = None,
+    quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ground the phrases of TEXT in PICTURE and write masks.
@@ -57,7 +61,16 @@ def command(
     from vlm_adapters.prompt import Prompt
 
     prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
-    grounder = load_grounder(model, method=method, profile=profile, sam=sam, device=device, dtype=dtype)
+    grounder = load_grounder(
+        model,
+        method=method,
+        profile=profile,
+        sam=sam,
+        device=device,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        quantization_config=quantization,
+    )
     grounding = grounder.ground_all([prompt])[0]
     files = write_grounding(grounding, out, image_id=Path(picture).stem)
     if as_json:

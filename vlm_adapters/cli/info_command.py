@@ -6,13 +6,20 @@ import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from vlm_adapters.cli.arguments import DeviceOption, DtypeOption, JsonOption, picture_size
+from vlm_adapters.cli.arguments import (
+    AttentionOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    QuantizationOption,
+    picture_size,
+)
 from vlm_adapters.cli.tables import print_facts, shown, size
 
 if TYPE_CHECKING:
@@ -33,13 +40,15 @@ def command(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    attn_implementation: AttentionOption = None,
+    quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what MODEL offers a decoder, what it makes of a picture, and memory.
 
     A hub id that a plugin knows the published configuration of is built without
-    its weights and without network; --revision, --device or --dtype load the
-    checkpoint itself. Everything else is loaded. For the name of an adapter
+    its weights and without network; --revision, --device, --dtype and the other
+    options of loading load the checkpoint itself. Everything else is loaded. For the name of an adapter
     (qwen2_5_vl) nothing is loaded: its plugin, state and checkpoints.
 
     Memory is counted, not measured, for bfloat16: the weights of the whole model,
@@ -51,10 +60,17 @@ def command(
     from vlm_adapters.probe.entry import describe_entry
     from vlm_adapters.probe.model import Trial
 
+    loading = {
+        "revision": revision,
+        "device": device,
+        "dtype": dtype,
+        "attn_implementation": attn_implementation,
+        "quantization_config": quantization,
+    }
     with redirect_stdout(sys.stderr):  # what a plugin prints must not spoil the JSON
         adapter = describe_entry(model)
         report: AdapterReport | ModelReport = adapter or _described(
-            model, Trial(picture_size(picture), tokens_of_text, rows), revision, device, dtype
+            model, Trial(picture_size(picture), tokens_of_text, rows), loading
         )
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
@@ -64,14 +80,13 @@ def command(
         _print_model(cast("ModelReport", report), Console())
 
 
-def _described(model: str, trial: Trial, revision: str | None, device: str, dtype: str) -> ModelReport:
+def _described(model: str, trial: Trial, loading: dict[str, Any]) -> ModelReport:
     from vlm_adapters.loading import load_adapter, load_published
     from vlm_adapters.probe.model import describe
 
-    as_published = (revision, device, dtype) == (None, "auto", "auto")
-    if as_published and (adapter := load_published(model)):
+    if all(value in (None, "auto") for value in loading.values()) and (adapter := load_published(model)):
         return describe(adapter, trial, published=True)
-    return describe(load_adapter(model, device=device, dtype=dtype, revision=revision), trial)
+    return describe(load_adapter(model, **loading), trial)
 
 
 def _print_adapter(report: AdapterReport, console: Console) -> None:
@@ -157,6 +172,7 @@ def _memory(forward: ForwardReport) -> list[tuple[str, object]]:
             *facts,
             ("one pass", f"{_mebibytes(memory.plain)}, beside the weights"),
             ("with rows", f"{_mebibytes(memory.rows)}, {shown(forward.trial.rows)} rows of every layer recorded"),
+            ("with states", f"{_mebibytes(memory.states)}, the hidden states of these tokens after every layer, too"),
             ("eager", f"{_mebibytes(memory.eager)}, with output_attentions=True"),
         ]
     return [*facts, ("one pass", f"cannot be counted: {forward.problem}")]

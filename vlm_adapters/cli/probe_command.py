@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from vlm_adapters.cli.arguments import DeviceOption, DtypeOption, JsonOption
+from vlm_adapters.cli.arguments import AttentionOption, DeviceOption, DtypeOption, JsonOption, QuantizationOption
 from vlm_adapters.cli.tables import print_facts, print_rows, shape, size
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def command(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    attn_implementation: AttentionOption = None,
+    quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run MODEL on blank pictures and report its interface.
@@ -38,7 +40,15 @@ def command(
     from vlm_adapters.probe.interface import probe
 
     with redirect_stdout(sys.stderr):  # what a plugin prints must not spoil the JSON
-        report = probe(load_adapter(model, device=device, dtype=dtype, revision=revision))
+        adapter = load_adapter(
+            model,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            attn_implementation=attn_implementation,
+            quantization_config=quantization,
+        )
+        report = probe(adapter)
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
     else:

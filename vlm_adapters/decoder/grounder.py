@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlm_adapters.backbone import BackboneAdapter, place_map
+from vlm_adapters.backbone import BackboneAdapter, device_of, place_map
 from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.features import FeatureRequest, MaskLogits, PhraseFeatures, decode_masks
 from vlm_adapters.decoder.refiner import SAMRefiner, UntrainedRefiner
@@ -30,7 +30,7 @@ from vlm_adapters.decoder.stored import (
     trained_weights,
 )
 from vlm_adapters.decoder.unet import UNet, UNetConfig
-from vlm_adapters.errors import DecoderError
+from vlm_adapters.errors import DecoderError, OptionError
 from vlm_adapters.images import ImageSource
 from vlm_adapters.loading import load_adapter
 from vlm_adapters.prompt import Phrase, PhraseLike, Prompt
@@ -222,6 +222,8 @@ class GroundedVLM(Grounder):
         *,
         adapter: BackboneAdapter | None = None,
         sam: str | os.PathLike[str] | SegmentAnything | None = None,
+        device: str | int | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
         **options: Any,
     ) -> Self:
         """Load a decoder and, unless it is given, the backbone that it was trained on.
@@ -229,15 +231,22 @@ class GroundedVLM(Grounder):
         Args:
             name_or_path: A folder written by `save_pretrained`, or a backbone's folder or embedded backbone that has
                 such a folder `decoder` in it.
-            adapter: A backbone that is loaded already.
+            adapter: A backbone that is loaded already, with which no options go.
             sam: A Segment Anything model or its checkpoint file. A decoder that was trained with a refiner needs the
                 one of its training; masks of another decoder are refined by it untrained.
-            options: For `load_adapter`: device, dtype, the family's own.
+            device: Where the backbone and the decoder live, as `load_adapter` takes it.
+            dtype: Precision of the backbone, as `load_adapter` takes it.
+            options: What else `load_adapter` takes: `device_map`, `quantization_config`, `attn_implementation`,
+                `token`, ..., and the family's own.
 
         Raises:
             CheckpointError: The folder holds no decoder.
+            OptionError: An option is unknown, or its value cannot be used, or it comes with an adapter.
             DecoderError: The decoder or the refiner does not fit the backbone or the Segment Anything model.
         """
+        options |= {name: value for name, value in (("device", device), ("dtype", dtype)) if value != "auto"}
+        if adapter is not None and options:
+            raise OptionError(f"The adapter given is loaded already. Leave {', '.join(options)} out.")
         folder = folder_of(Path(name_or_path))
         stored = read_stored(folder)
         backbone = stored.config.backbone
@@ -262,7 +271,7 @@ class GroundedVLM(Grounder):
             told = " ".join(str(error).split())  # torch tells every tensor on a line of its own
             told = told if len(told) <= 300 else told[:300] + "..."
             raise DecoderError(f"The weights in {folder} do not fit its config: {told}") from error
-        place = getattr(getattr(adapter, "model", None), "device", "cpu")
+        place = device_of(adapter)
         refiner = None if sam is None else _refiner(stored, adapter, sam).to(place).eval()
         return cls(adapter, decoder.to(place).eval(), stored.config.features(), refiner)
 

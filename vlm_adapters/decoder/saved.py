@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from vlm_adapters.backbone import BackboneInfo, OptionValue
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.unet import UNetConfig
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CheckpointError
+from vlm_adapters.load_options import NEVER_FROM_A_FILE
 from vlm_adapters.request import GridRequest
+
+
+def _own_options(options: dict[str, OptionValue]) -> dict[str, OptionValue]:
+    if found := sorted(NEVER_FROM_A_FILE & options.keys()):
+        raise ValueError(f"{found[0]} decides how a model is loaded; a file cannot set it as an option, the caller can")
+    return options
+
+
+OptionsFromFile = Annotated[dict[str, OptionValue], AfterValidator(_own_options)]
+"""Options of a family as a file may name them, such as `min_pixels`."""
 
 
 class SavedBackbone(BaseModel):
@@ -31,7 +42,7 @@ class SavedBackbone(BaseModel):
     checkpoint: str
     model_type: str
     revision: str | None
-    options: dict[str, OptionValue] = {}
+    options: OptionsFromFile = {}
 
     @classmethod
     def of(cls, info: BackboneInfo) -> Self:
@@ -114,8 +125,9 @@ class SavedDecoder(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
+            message = first["msg"].removeprefix("Value error, ")
             raise CheckpointError(
-                f"{path} is no decoder's config: {place + ': ' if place else ''}{first['msg']}. "
+                f"{path} is no decoder's config: {place + ': ' if place else ''}{message}. "
                 "Write it with GroundedVLM.save_pretrained."
             ) from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vlm_adapters import __version__
+from vlm_adapters.backbone import device_of
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.named import read_named
 from vlm_adapters.decoder.grounder import GroundedVLM, Grounder
@@ -38,6 +39,8 @@ class Settings:
         sam: Checkpoint file of a Segment Anything model.
         device: Where the model lives.
         dtype: Precision of its weights.
+        attn_implementation: Kernel of its attention; None leaves it to transformers.
+        quantization: `nf4` or `int8`; None takes the weights as they are.
         batch: Prompts that are computed at once.
         seed: Of the bootstrap and of the cases shown at random.
     """
@@ -51,6 +54,8 @@ class Settings:
     sam: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    attn_implementation: str | None = None
+    quantization: str | None = None
     batch: int = 8
     seed: int = 0
 
@@ -58,7 +63,12 @@ class Settings:
     def command(self) -> str:
         """The command that asks for the same, less where it writes to."""
         options = {name: value for name, value in asdict(self).items() if name not in ("model", "data")}
-        told = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
+        told = [
+            part
+            for name, value in options.items()
+            if value is not None
+            for part in (f"--{name.replace('_', '-')}", str(value))
+        ]
         return shlex.join(["adapters", "evaluate", self.model, self.data, *told])
 
 
@@ -82,6 +92,8 @@ class Pins:
         batch: Prompts that are computed at once; it changes the rounding.
         device: Kind of device: cpu, cuda, ...
         dtype: Precision of the backbone.
+        attn_implementation: As it was asked for.
+        quantization: As it was asked for.
         versions: Of the packages.
     """
 
@@ -100,6 +112,8 @@ class Pins:
     device: str
     dtype: str
     versions: Mapping[str, str]
+    attn_implementation: str | None = None
+    quantization: str | None = None
 
     @classmethod
     def of(cls, settings: Settings, grounder: Grounder, dataset: Dataset) -> Self:
@@ -119,9 +133,11 @@ class Pins:
             protocol=settings.protocol,
             sentences=None if (said := read_named(dataset.source)[1].get("sentences")) is None else str(said),
             batch=settings.batch,
-            device=getattr(getattr(model, "device", None), "type", "unknown"),
+            device="unknown" if model is None else device_of(adapter).type,
             dtype=str(getattr(model, "dtype", "unknown")).removeprefix("torch."),
             versions=installed(),
+            attn_implementation=settings.attn_implementation,
+            quantization=settings.quantization,
         )
 
     def differences(self, written: Mapping[str, Any]) -> list[str]:

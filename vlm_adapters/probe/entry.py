@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlm_adapters.checkpoints import find_checkpoint
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.loading import find_checkpoint
 from vlm_adapters.registry import AdapterEntry, list_adapters
 
 

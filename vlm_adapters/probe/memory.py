@@ -9,7 +9,7 @@ attention kernel counts as its output alone), and what an allocator reserves bey
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from vlm_adapters.capture import RowPlan, capture_rows
+from vlm_adapters.hidden import capture_hidden_states
 
 DTYPE = torch.bfloat16
 """Of the weights and activations."""
@@ -36,11 +37,13 @@ class PassMemory:
     Attributes:
         plain: With the fused kernel (sdpa).
         rows: The same with exact attention rows recorded beside it, in all layers that have attention.
+        states: The same with the hidden states of those tokens, too, after every layer.
         eager: With transformers' eager kernel and `output_attentions=True`, which gives all rows of all layers.
     """
 
     plain: int
     rows: int
+    states: int
     eager: int
 
 
@@ -63,15 +66,20 @@ def pass_memory(config: PreTrainedConfig, tokens: int, rows: int, columns: int, 
         embeddings = torch.empty(1, tokens, config.hidden_size, dtype=DTYPE, device="meta")
         return model(inputs_embeds=embeddings, use_cache=False, **options)
 
-    def run_with_rows(model: PreTrainedModel) -> object:
-        with capture_rows(model, [plan], layers) as recorder:
+    def run_with_rows(model: PreTrainedModel, state_layers: Collection[int] = ()) -> object:
+        with (
+            capture_rows(model, [plan], layers) as recorder,
+            capture_hidden_states(model, state_layers, [plan.rows], torch.device("meta")) as states,
+        ):
             run(model)
-        return recorder
+        return recorder, states
 
+    every = range(config.num_hidden_layers)
     fused, eager = _on_meta(config, "sdpa"), _on_meta(config, "eager")
     return PassMemory(
         plain=peak_bytes(fused, lambda: run(fused)),
         rows=peak_bytes(fused, lambda: run_with_rows(fused)),
+        states=peak_bytes(fused, lambda: run_with_rows(fused, every)),
         eager=peak_bytes(eager, lambda: run(eager, output_attentions=True)),
     )
 

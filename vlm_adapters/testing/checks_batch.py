@@ -9,7 +9,7 @@ import torch
 from vlm_adapters.backbone import BackboneAdapter, BackboneInputs
 from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
-from vlm_adapters.testing.support import maps, prompt, require, require_close, require_equal, run, unlike_prompts
+from vlm_adapters.testing.support import maps, prompt, require, require_agrees, require_equal, run, unlike_prompts
 
 
 def check_left_padded_batch_equals_samples(case: AdapterCase) -> None:
@@ -28,8 +28,12 @@ def check_batch_keeps_its_order(case: AdapterCase) -> None:
     prompts = [prompt(seed=seed) for seed in range(3)]
     batch = adapter.extract(adapter.preprocess(prompts), GridRequest())
     for index, (one, of_batch) in enumerate(zip(prompts, batch, strict=True)):
-        require_close(
-            maps(of_batch), maps(run(adapter, one)[1]), 1e-5, f"prompt {index} of a batch, attention (P, L, n, cell)"
+        require_agrees(
+            case,
+            maps(of_batch),
+            maps(run(adapter, one)[1]),
+            1e-5,
+            f"prompt {index} of a batch, attention (P, L, n, cell)",
         )
 
 
@@ -47,12 +51,12 @@ def _require_batch_equals_samples(case: AdapterCase, side: Literal["left", "righ
             [grid.grid.shape for grid in of_batch], [grid.grid.shape for grid in alone], f"{what}, grid shapes"
         )
         require_equal([grid.grid.box for grid in of_batch], [grid.grid.box for grid in alone], f"{what}, boxes")
-        require_close(maps(of_batch), maps(alone), 1e-5, f"{what}, attention (P, L, n, cell)")
+        require_agrees(case, maps(of_batch), maps(alone), 1e-5, f"{what}, attention (P, L, n, cell)")
         for found, expected in zip(of_batch, alone, strict=True):
             tolerance = 1e-4 * max(1.0, expected.hidden.abs().max().item())
-            require_close(found.hidden, expected.hidden, tolerance, f"{what}, hidden (K, D, h, w)")
+            require_agrees(case, found.hidden, expected.hidden, tolerance, f"{what}, hidden (K, D, h, w)")
             for phrase, (states, of_one) in enumerate(zip(found.phrase_hidden, expected.phrase_hidden, strict=True)):
-                require_close(states, of_one, tolerance, f"{what}, hidden (K, T, D) of phrase {phrase}")
+                require_agrees(case, states, of_one, tolerance, f"{what}, hidden (K, T, D) of phrase {phrase}")
 
 
 def _require_padding(case: AdapterCase, adapter: BackboneAdapter, inputs: BackboneInputs, side: str) -> None:

@@ -166,7 +166,7 @@ def check_threads(case: AdapterCase) -> None:
 
 
 def _attention_of(case: AdapterCase) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = maps(run(case.load(), prompt())[1]).numpy()
+    array: npt.NDArray[np.float32] = maps(run(case.load(), prompt())[1]).cpu().numpy()
     return array
 
 

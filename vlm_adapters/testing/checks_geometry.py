@@ -86,7 +86,7 @@ def check_cells_are_image_tokens(case: AdapterCase) -> None:
         inputs = adapter.preprocess([prompt(size)])
         tokens = torch.cat([grid.tokens.flatten() for grid in adapter.locate_image_tokens(inputs)[0]])
         require_equal(len(tokens.unique()), len(tokens), f"number of distinct image tokens of a {size} picture")
-        image = case.reference.image_positions(adapter, inputs)[0]
+        image = case.reference.image_positions(adapter, inputs)[0].cpu()
         inside = bool(((tokens >= 0) & (tokens < len(image))).all())
         require(
             inside, f"image tokens of a {size} picture: expected positions below {len(image)}, found {tokens.tolist()}"

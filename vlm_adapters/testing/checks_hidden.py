@@ -11,7 +11,7 @@ from torch import Tensor
 from vlm_adapters.backbone import BackboneInputs, Grids
 from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
-from vlm_adapters.testing.support import prompt, require_close, require_equal, run, unlike_prompts
+from vlm_adapters.testing.support import prompt, require_agrees, require_equal, run, unlike_prompts
 
 
 def check_hidden_grids(case: AdapterCase) -> None:
@@ -26,7 +26,7 @@ def check_hidden_grids(case: AdapterCase) -> None:
             )
             for layer, found in zip(grid.hidden_layers, grid.hidden, strict=True):
                 wanted = expected[layer][index][grid.grid.tokens].permute(2, 0, 1)
-                _require_states(found, wanted, f"hidden states (D, h, w) of prompt {index} after layer {layer}")
+                _require_states(case, found, wanted, f"hidden states (D, h, w) of prompt {index} after layer {layer}")
 
 
 def check_phrase_hidden(case: AdapterCase) -> None:
@@ -40,7 +40,7 @@ def check_phrase_hidden(case: AdapterCase) -> None:
             require_equal(len(grid.phrase_hidden), len(tokens), f"entries of phrase_hidden of prompt {index}")
             for phrase, states in enumerate(grid.phrase_hidden):
                 wanted = torch.stack([expected[layer][index][tokens[phrase]] for layer in grid.phrase_hidden_layers])
-                _require_states(states, wanted, f"hidden states (K, T, D) of phrase {phrase} of prompt {index}")
+                _require_states(case, states, wanted, f"hidden states (K, T, D) of phrase {phrase} of prompt {index}")
 
 
 def check_each_hidden_layer_alone(case: AdapterCase) -> None:
@@ -54,10 +54,10 @@ def check_each_hidden_layer_alone(case: AdapterCase) -> None:
             labels = (grid.hidden_layers, grid.phrase_hidden_layers)
             require_equal(labels, ((layer,), (layer,)), f"layers of a request for layer {layer} alone")
             wanted = expected[layer][0][grid.grid.tokens].permute(2, 0, 1)
-            _require_states(grid.hidden[0], wanted, f"hidden states (D, h, w) of layer {layer} alone")
+            _require_states(case, grid.hidden[0], wanted, f"hidden states (D, h, w) of layer {layer} alone")
             for phrase, tokens in enumerate(inputs.phrase_tokens[0]):
                 what = f"hidden states (T, D) of phrase {phrase} of layer {layer} alone"
-                _require_states(grid.phrase_hidden[phrase][0], expected[layer][0][tokens], what)
+                _require_states(case, grid.phrase_hidden[phrase][0], expected[layer][0][tokens], what)
 
 
 def check_chosen_hidden_layers(case: AdapterCase) -> None:
@@ -89,7 +89,7 @@ def _require_chosen(
     for choice, expected in (([last, 0], (last, 0)), ([-1], (last,)), (1, (last,)), ((), ())):
         inputs, grids = run(adapter, prompt(), _request(field, choice))
         require_equal(layers(grids[0]), expected, f"layers of {field}={choice}")
-        _require_states(states(inputs, grids[0]), full[list(expected)], f"states of {field}={choice}")
+        _require_states(case, states(inputs, grids[0]), full[list(expected)], f"states of {field}={choice}")
     require_equal(layers(run(adapter, prompt())[1][0]), (), f"layers of a request without {field}")
 
 
@@ -97,6 +97,6 @@ def _request(field: str, choice: int | list[int] | tuple[int, ...] | None) -> Gr
     return GridRequest(hidden_layers=choice) if field == "hidden_layers" else GridRequest(phrase_hidden_layers=choice)
 
 
-def _require_states(found: Tensor, expected: Tensor, what: str) -> None:
+def _require_states(case: AdapterCase, found: Tensor, expected: Tensor, what: str) -> None:
     scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
-    require_close(found, expected, 1e-4 * scale, what)
+    require_agrees(case, found, expected, 1e-4 * scale, what)

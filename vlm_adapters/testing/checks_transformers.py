@@ -18,7 +18,7 @@ from vlm_adapters.testing.support import (
     maps,
     prompt,
     require,
-    require_close,
+    require_agrees,
     require_identical,
     transformers_model_of,
 )
@@ -90,7 +90,7 @@ def check_generation_equals_one_pass(case: AdapterCase) -> None:
     found = torch.stack([recorder.maps[layer][0] for layer in adapter.info.attention_layers], dim=1)
     whole = _with_rows(inputs, sequence[:, -_NEW_TOKENS:], rows)
     expected = maps(adapter.extract(whole, GridRequest(reduce="none"))[0])
-    require_close(found, expected, 1e-5, "rows captured during generation (R, L, n, cell), against one pass")
+    require_agrees(case, found, expected, 1e-5, "rows captured during generation (R, L, n, cell), against one pass")
 
 
 def _with_rows(inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Annotated, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vlm_adapters.backbone import OptionValue
-from vlm_adapters.errors import RecipeError
+from vlm_adapters.decoder.saved import OptionsFromFile
+from vlm_adapters.errors import OptionError, RecipeError
+from vlm_adapters.load_options import dtype_name
+from vlm_adapters.placement import device_named, resolve_dtype
 from vlm_adapters.training.plan import Precision
 
 Data = str | dict[str, object]
@@ -57,8 +59,10 @@ class Recipe(_Part):
     Attributes:
         model: Backbone: embedded name, folder or hub id.
         options: Of its adapter, such as `min_pixels`.
-        dtype: The backbone computes in it: `auto`, `float32`, `bfloat16`, `float16`.
-        device: Of everything: `auto`, `cpu`, `cuda`.
+        dtype: The backbone computes in it: `auto`, `float32`, `bfloat16` (`bf16`), `float16` (`fp16`).
+        device: Of everything: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
+        attn_implementation: Kernel of the backbone's attention; None leaves it to transformers.
+        quantization: Of the backbone's weights: `nf4` or `int8`; None takes them as they are.
         train: Data to learn from, one set or a list of them, which are joined.
         validation: Data to choose the best by; None chooses the last.
         cache: Folder of the caches, which are built there if they are not; None runs the backbone all along.
@@ -83,9 +87,11 @@ class Recipe(_Part):
     """
 
     model: str
-    options: dict[str, OptionValue] = {}
+    options: OptionsFromFile = {}
     dtype: str = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
+    attn_implementation: Annotated[str | None, Field(pattern=r"^[a-z0-9_]+$")] = None
+    quantization: Literal["nf4", "int8"] | None = None
     train: Annotated[list[Data], Field(min_length=1)]
     validation: Data | None = None
     cache: str | None = None
@@ -113,6 +119,19 @@ class Recipe(_Part):
     def _one_or_several(cls, named: object) -> object:
         return [named] if isinstance(named, str | dict) else named
 
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, dtype: str) -> str:
+        _as_value_error(resolve_dtype, dtype, on_cpu=True)
+        return dtype_name(dtype)
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if device != "auto":
+            _as_value_error(device_named, device)  # whether it is there shows when it is needed
+        return device
+
     @model_validator(mode="after")
     def _heads_belong_together(self) -> Self:
         if self.top_heads is not None and self.heads is None:
@@ -137,6 +156,14 @@ class Recipe(_Part):
             return cls.model_validate(content)
         except ValidationError as error:
             raise RecipeError(_told(name_or_path, error)) from error
+
+
+def _as_value_error(check: Callable[..., object], *arguments: object, **options: object) -> None:
+    """Check a value; pydantic wants to be told of a mistake by a ValueError."""
+    try:
+        check(*arguments, **options)
+    except OptionError as error:
+        raise ValueError(str(error).rstrip(".")) from error
 
 
 def recipe_names() -> dict[str, str]:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from huggingface_hub import try_to_load_from_cache
 
-from vlm_adapters.backbone import BackboneAdapter
+from vlm_adapters.backbone import BackboneAdapter, device_of
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.opening import open_dataset
 from vlm_adapters.decoder.features import FeatureRequest
@@ -23,8 +22,9 @@ from vlm_adapters.decoder.profile import HeadProfile
 from vlm_adapters.decoder.sam import SegmentAnything
 from vlm_adapters.decoder.sam_checkpoint import load_sam
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CacheError, RecipeError
+from vlm_adapters.errors import CacheError, OptionError, RecipeError
 from vlm_adapters.loading import load_adapter
+from vlm_adapters.placement import resolve_device
 from vlm_adapters.training.cache import BuildProgress, CachedSamples, build_cache, is_intact
 from vlm_adapters.training.extracted import ExtractedSample, ExtractedSamples, LiveSamples
 from vlm_adapters.training.plan import FeaturePlan
@@ -106,9 +106,7 @@ class Sources:
         self.request = _request(recipe, self.profile)
         self._train = [open_dataset(data) for data in recipe.train]
         self._validation = None if recipe.validation is None else open_dataset(recipe.validation)
-        if recipe.device == "cuda" and not torch.cuda.is_available():
-            raise RecipeError("The recipe asks for device=cuda, and torch sees no GPU here. Take device=auto or cpu.")
-        self.processes = PartialState(cpu=recipe.device == "cpu")
+        self.processes = _processes(recipe.device)
         self._report = report
         self._adapter: BackboneAdapter | None = None
 
@@ -145,11 +143,18 @@ class Sources:
         if self._adapter is None:
             options: dict[str, Any] = {**recipe.options}
             device = str(self.processes.device)  # each process has its own
-            self._adapter = load_adapter(recipe.model, device=device, dtype=recipe.dtype, **options)
+            self._adapter = load_adapter(
+                recipe.model,
+                device=device,
+                dtype=recipe.dtype,
+                attn_implementation=recipe.attn_implementation,
+                quantization_config=recipe.quantization,
+                **options,
+            )
             if self.profile:
                 self.profile.check_fits(self._adapter.info)
             if self.sam is not None:
-                self.sam.to(getattr(getattr(self._adapter, "model", None), "device", "cpu"))
+                self.sam.to(device_of(self._adapter))
         plan = FeaturePlan.of(self._adapter, data.source, self.request, self.sam, recipe.keep)
         return LiveSamples(self._adapter, data, plan, self.sam)
 
@@ -174,6 +179,7 @@ class Sources:
         """Where the cache of a data set lies: named by all that can be known without the backbone."""
         recipe, refiner = self.recipe, self.recipe.refiner
         told: list[object] = [recipe.model, recipe.options, recipe.dtype, recipe.keep, data.source, repr(self.request)]
+        told += [value for value in (recipe.attn_implementation, recipe.quantization) if value]
         told.append(_weights_told(recipe.model))
         told.append(refiner and _glimpses(Path(refiner.sam)))
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
@@ -217,6 +223,27 @@ def _glimpses(file: Path) -> tuple[str, int, str]:
             content.seek(place * max(size - _GLIMPSE, 0) // (_GLIMPSES - 1))
             digest.update(content.read(_GLIMPSE))
     return file.name, size, digest.hexdigest()
+
+
+def _processes(device: str) -> PartialState:
+    """The processes of a run, each with its device; one that is named by its number is for a single process.
+
+    Raises:
+        RecipeError: The device is not there, or several processes are to share one.
+    """
+    try:
+        place = resolve_device(device)
+    except OptionError as error:
+        raise RecipeError(f"The recipe asks for device={device}. {error}") from error
+    processes = PartialState(cpu=device == "cpu")
+    if place.index is not None:
+        if processes.num_processes > 1:
+            raise RecipeError(
+                f"The recipe asks for device={device}, and {processes.num_processes} processes were started, which "
+                f"take one each. Take device={place.type}."
+            )
+        processes.device = place
+    return processes
 
 
 def _request(recipe: Recipe, profile: HeadProfile | None) -> FeatureRequest:
