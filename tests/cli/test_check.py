@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import transformers
 from typer.testing import CliRunner
 
 import vlm_adapters.testing
@@ -64,6 +65,12 @@ def test_all_passed(results: list[CheckResult]) -> None:
     assert "noise" not in done.stdout
 
 
+def test_the_versions_come_first(results: list[CheckResult]) -> None:
+    results += [PASSED]
+    first, _ = CliRunner().invoke(app, ["check", "fake"]).stdout.split("\n", 1)
+    assert f"transformers {transformers.__version__}" in first.split(", ")
+
+
 def test_one_failed(results: list[CheckResult]) -> None:
     results += [PASSED, FAILED]
     done = CliRunner().invoke(app, ["check", "fake"])
@@ -103,6 +110,7 @@ def test_all_adapters_as_json(results: list[CheckResult], monkeypatch: pytest.Mo
     done = CliRunner().invoke(app, ["check", "--all", "--json"])
     assert done.exit_code == 0
     (report,) = json.loads(done.stdout)
+    assert report["versions"]["transformers"] == transformers.__version__
     assert (report["adapter"], [result["check"] for result in report["results"]]) == ("fake", ["check_right"])
 
 
