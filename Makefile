@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PICTURE ?=
 export TEXT ?=
 
-.PHONY: demo test lint matrix clean
+.PHONY: demo test lint matrix compatibility constraints clean
 
 demo: .venv/ready  ## Ground an embedded scene, and PICTURE with TEXT if given; figures go to demo_output/.
 	$(BIN)/adapters demo $${PICTURE:+"$$PICTURE"} $${TEXT:+"$$TEXT"}
@@ -22,12 +22,25 @@ matrix: .venv/ready  ## Run the conformance suite over every adapter, and write 
 	$(BIN)/adapters check --all --json > plugins/support.json
 	$(BIN)/python tests/write_matrix.py
 
-.venv/ready: pyproject.toml
+compatibility: .venv/ready  ## Run suite, recorded maps and examples on every admitted stack: docs/compatibility.md.
+	$(BIN)/python .ci/compatibility.py
+
+NEWEST := .compatibility/constraints
+constraints:  ## Renew the pins: the newest releases in a fresh environment, all tests, freeze.
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet --editable ".[dev]"
+	$(NEWEST)/bin/python -m pytest -W default
+	(sed -n '/^#/p' .ci/constraints.txt; $(NEWEST)/bin/python -m pip freeze --all --exclude-editable | sed 's/+.*//') > $(NEWEST)/pins
+	cp $(NEWEST)/pins .ci/constraints.txt
+
+.venv/ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --upgrade --constraint .ci/constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --build-constraint .ci/constraints.txt \
+		--editable ".[dev]"
 	touch $@
 
 clean:  ## Remove what the commands above made.
-	rm -rf .venv demo_output dist
+	rm -rf .venv .compatibility demo_output dist

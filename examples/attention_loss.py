@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 
 from vlm_adapters import BackboneAdapter, GridRequest, load_adapter, place_map
 from vlm_adapters.data.sample import Sample
@@ -39,7 +39,8 @@ def main() -> None:
     torch.manual_seed(0)
     adapter = load_adapter(sys.argv[1] if len(sys.argv) > 1 else "tiny-qwen2_5_vl")
     model, held_out = adapter.model, Scenes(16, seed=HELD_OUT_SEED)
-    model.add_adapter(LoraConfig(r=4, target_modules=r".*language_model.*\.(q|k)_proj"))
+    # not model.add_adapter: releases of transformers ask there for a peft that is not published yet
+    inject_adapter_in_model(LoraConfig(r=4, target_modules=r".*language_model.*\.(q|k)_proj"), model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     print(f"{sum(map(torch.numel, trained))} LoRA weights for {model.num_parameters()} weights in all")
     optimizer = torch.optim.AdamW(trained, lr=1e-2)

@@ -22,7 +22,7 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 
 # a room imports from the rooms above it, and from its own line
 ROOMS = (
-    {"errors", "unsupported", "load_options"},
+    {"errors", "unsupported", "load_options", "versions"},
     {"files", "coco"},
     {"spec", "images", "embedded"},
     {"hookspecs", "prompt", "request", "placement", "wrappers"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import (
     Gemma2Config,
     GptOssConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     PreTrainedConfig,
     StaticCache,
@@ -22,6 +24,9 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from vlm_adapters.capture import RowPlan, capture_rows
 from vlm_adapters.errors import CaptureError
+
+CACHE = next(name for name in ("cache", "past_key_values") if name in signature(LlamaForCausalLM.forward).parameters)
+"""What a model's forward calls its cache: newer releases of transformers renamed it."""
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -132,9 +137,9 @@ def test_cached_steps_give_the_rows_of_one_teacher_forced_pass(build: Any) -> No
             model(ids, attention_mask=mask)
         with capture_rows(model, plans, range(3)) as stepwise:
             cache = DynamicCache(config=model.config)
-            model(ids[:, :6], attention_mask=mask[:, :6], past_key_values=cache)
+            model(ids[:, :6], attention_mask=mask[:, :6], **{CACHE: cache})
             for end in range(7, 13):
-                model(ids[:, end - 1 : end], attention_mask=mask[:, :end], past_key_values=cache)
+                model(ids[:, end - 1 : end], attention_mask=mask[:, :end], **{CACHE: cache})
     for layer in range(3):
         for b in range(2):
             torch.testing.assert_close(stepwise.maps[layer][b], whole.maps[layer][b], atol=1e-5, rtol=0)
@@ -218,7 +223,7 @@ def test_a_static_cache_is_an_error_that_says_what_to_do() -> None:
         torch.no_grad(),
         capture_rows(model, [plan([4], [0])], [0]),
     ):
-        model(ids, past_key_values=cache)
+        model(ids, **{CACHE: cache})
 
 
 def test_a_cache_that_was_rolled_back_is_an_error() -> None:
@@ -228,9 +233,9 @@ def test_a_cache_that_was_rolled_back_is_an_error() -> None:
 
     def roll_back() -> None:
         with torch.no_grad(), capture_rows(model, [plan([12], [0])], [0]):
-            model(ids[:, :10], past_key_values=cache)
+            model(ids[:, :10], **{CACHE: cache})
             cache.crop(-5)
-            model(ids[:, 10:], past_key_values=cache)
+            model(ids[:, 10:], **{CACHE: cache})
 
     with pytest.raises(CaptureError, match="do not roll it back"):
         roll_back()
@@ -300,7 +305,7 @@ def test_on_the_meta_device_rows_have_their_sizes(reduce: Any, entries: int) -> 
     wanted = RowPlan(torch.tensor([3, 4, 5]), torch.tensor([0, 0, 1]), torch.tensor([0, 1]))
     embeddings = torch.empty(1, 6, SIZES["hidden_size"], device="meta")
     with torch.no_grad(), capture_rows(model, [wanted], [1], reduce) as recorder:
-        model.base_model(inputs_embeds=embeddings, past_key_values=DynamicCache())
+        model.base_model(inputs_embeds=embeddings, **{CACHE: DynamicCache()})
     (maps,) = recorder.maps[1]
     assert (maps.shape, maps.device.type) == ((entries, 4, 2), "meta")
 

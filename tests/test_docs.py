@@ -99,7 +99,11 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
 
 def test_the_support_matrix_is_what_the_suite_reported() -> None:
     reports = [
-        AdapterReport(report["adapter"], tuple(CheckResult(**result) for result in report["results"]))
+        AdapterReport(
+            report["adapter"],
+            tuple(CheckResult(**result) for result in report["results"]),
+            report.get("versions", {}),
+        )
         for report in json.loads((ROOT / "plugins" / "support.json").read_text(encoding="utf-8"))
     ]
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,7 +16,11 @@ BEGIN, END = "<!-- adapters check --all -->\n", "<!-- end -->"
 def main() -> None:
     """Read the reports, and write the README."""
     reports = [
-        AdapterReport(report["adapter"], tuple(CheckResult(**result) for result in report["results"]))
+        AdapterReport(
+            report["adapter"],
+            tuple(CheckResult(**result) for result in report["results"]),
+            report.get("versions", {}),
+        )
         for report in json.loads((ROOT / "plugins" / "support.json").read_text(encoding="utf-8"))
     ]
     page = ROOT / "README.md"

@@ -23,6 +23,7 @@ from vlm_adapters import hookspecs
 from vlm_adapters.errors import AdapterError, PluginError, UnknownAdapterError
 from vlm_adapters.spec import AdapterSpec
 from vlm_adapters.unsupported import UNSUPPORTED
+from vlm_adapters.versions import check_transformers
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -177,6 +178,7 @@ def published_builder(entry: AdapterEntry) -> PublishedBuilder:
 def _import(entry: AdapterEntry, field: str) -> tuple[object, str, str]:
     """Import what a field of the spec names, "module:name"; also how a complaint about it begins and ends."""
     spec = entry.ready_spec()
+    check_transformers()
     place: str = getattr(spec, field)
     module_name, name = place.split(":")
     complaint = f"The {field} {place!r} of the adapter {spec.name!r} ({entry.origin})"

@@ -125,7 +125,7 @@ class TransformersBackbone(ABC):
     @property
     def image_token_ids(self) -> frozenset[int]:
         """Ids of the tokens that views count: cells, and newlines between their rows."""
-        return frozenset({int(self.processor.image_token_id)})
+        return frozenset({int(self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token))})
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
         """Find the grids of every prompt's pictures: one list per prompt."""
@@ -178,11 +178,12 @@ class TransformersBackbone(ABC):
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
         for picture in pictures:
             self.views((picture.height, picture.width))  # a size that the family cannot take is told before all work
-        features = dict(self.process_pictures(pictures))
+        features, images = dict(self.process_pictures(pictures)), self.image_token_ids
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
         # Processors give the types under the name that their model's forward takes.
-        type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
-        types = features.pop(type_name)
+        type_name = next((name for name in ("mm_token_type_ids", "token_type_ids") if name in features), "")
+        # DeepSeek-VL's gives none before transformers 5.13; its model takes none there
+        types = features.pop(type_name) if type_name else torch.isin(ids, torch.tensor(sorted(images)))
         expansions = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
         sequences, positions = [], []
         for prompt in prompts:
@@ -202,7 +203,7 @@ class TransformersBackbone(ABC):
             ),
             image_tokens=tuple(
                 tuple(
-                    torch.tensor([p + shift for p in picture if sequence.ids[p] in self.image_token_ids]).long()
+                    torch.tensor([p + shift for p in picture if sequence.ids[p] in images]).long()
                     for picture in sequence.pictures
                 )
                 for sequence, shift in zip(sequences, shifts, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -23,7 +24,8 @@ SHORT = ("plain_pytorch_loop", "discover_adapters", "attention_loss", "frozen_vl
 
 
 def run(name: str) -> str:
-    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py")]
+    warnings = os.environ.get("PYTHONWARNINGS", "error")  # beside the pinned versions they are listed, and fail nothing
+    command = [sys.executable, "-W", warnings, str(EXAMPLES / f"{name}.py")]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
@@ -100,6 +102,14 @@ def test_the_share_inside_is_that_of_the_maps() -> None:
         placed = functional.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0].numpy()
         expected += [one[mask].sum() / one.sum() for one, mask in zip(placed, scene.masks, strict=True)]
     assert shares.numpy() == pytest.approx(np.array(expected), abs=1e-4)
+
+
+def test_accelerate_launches_a_training(tmp_path: Path) -> None:
+    data = ["train=scenes:count=4,seed=3", "validation=scenes:count=2,seed=6"]
+    train = ["-m", "vlm_adapters", "train", "scenes", *data, "epochs=1", "--out", str(tmp_path / "run")]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    subprocess.run([*launch, *train], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "run" / "best").exists()
 
 
 def test_losses_of_the_frozen_vlm_go_down() -> None:

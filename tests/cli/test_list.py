@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import transformers
 
 import vlm_adapters.cli as command_line
 from vlm_adapters.errors import AdapterError
@@ -87,6 +89,8 @@ def test_no_plugins_is_said() -> None:
 
 def test_nothing_heavy_is_loaded() -> None:
     script = f"""
+import platform
+import subprocess
 import sys
 sys.argv = ["adapters", "list"]
 try:
@@ -99,10 +103,19 @@ except SystemExit:
     assert done.stderr == "[]\n"
 
 
-def test_version_is_that_of_the_distribution(site: Site) -> None:
+def test_version_is_that_of_the_distribution_and_of_what_results_depend_on(site: Site) -> None:
     site.add_plugin("vlm-adapters", version="9.9")
     done = adapters("--version", path=site.path)
-    assert (done.returncode, done.stdout) == (0, "vlm-adapters 9.9\n")
+    first, *others = done.stdout.splitlines()
+    assert (done.returncode, first) == (0, "vlm-adapters 9.9")
+    assert f"transformers {transformers.__version__}" in others
+    assert f"python {platform.python_version()}" in others
+
+
+def test_versions_are_printed_without_importing_what_they_are_of() -> None:
+    script = f"import sys; sys.argv = ['adapters', '--version']\ntry:\n    {RUN}\nexcept SystemExit:\n    pass\n"
+    script += "assert not {'torch', 'transformers', 'tokenizers', 'peft'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
 
 
 def test_help_names_every_command() -> None:

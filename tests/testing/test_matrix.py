@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vlm_adapters.testing import ALL_CHECKS, CheckResult
 from vlm_adapters.testing.matrix import CAPABILITIES, AdapterReport, capability_of, markdown
 
@@ -42,6 +44,13 @@ def test_a_skipped_check_is_no_with_its_reason_below() -> None:
 
 def test_a_check_that_did_not_run_is_no() -> None:
     assert row(markdown([AdapterReport("empty", ())]), "empty") == ["no"] * len(CAPABILITIES)
+
+
+def test_the_versions_that_it_was_run_on_stand_below_once() -> None:
+    ran = replace(report("one"), versions={"torch": "2.14.1", "python": "3.11.7"})
+    text = markdown([ran, replace(ran, adapter="two")])
+    assert text.endswith("\nRun on torch 2.14.1, python 3.11.7.\n")
+    assert text.count("Run on") == 1
 
 
 def test_a_family_that_cannot_be_run_is_said_to_be_so() -> None:

@@ -94,11 +94,11 @@ def _one_line(message: Warning | str, *_: object, **__: object) -> str:
     return f"warning: {' '.join(str(message).split())}\n"
 
 
-def _print_version(*, asked: bool) -> None:
+def _print_versions(*, asked: bool) -> None:
     if asked:
-        from vlm_adapters import __version__  # noqa: PLC0415 - it reads the metadata of the distribution
+        from vlm_adapters.versions import versions  # noqa: PLC0415 - reading metadata takes longer than starting
 
-        typer.echo(f"vlm-adapters {__version__}")
+        typer.echo("\n".join(f"{name} {number}" for name, number in versions().items()))
         raise typer.Exit
 
 
@@ -106,7 +106,7 @@ def _print_version(*, asked: bool) -> None:
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the versions.", callback=_print_versions, is_eager=True)
     ] = False,
 ) -> None:
     """Grids and masks from frozen vision-language models."""

@@ -34,12 +34,13 @@ def command(
     """Run the conformance suite over the adapter NAME.
 
     It runs on the tiny model that the plugin brings, without a download. The exit
-    code is 1 if a check fails. Below float32 outputs are compared with the oracle's
-    on average, within 10 %.
+    code is 1 if a check fails. The versions that it ran on come first. Below float32
+    outputs are compared with the oracle's on average, within 10 %.
 
     --json prints a list of objects with these keys: check, title (what should be
     so), state ("passed", "failed" or "skipped"), reason (empty if passed), seconds;
-    with --all a list of objects with adapter and results, such a list.
+    with --all a list of objects with adapter, results, such a list, and versions,
+    an object from package to number.
     """
     from vlm_adapters.errors import OptionError
     from vlm_adapters.testing import run_checks
@@ -85,13 +86,15 @@ def _check_all(place: _Place, *, as_json: bool) -> None:
     from vlm_adapters.testing import run_checks
     from vlm_adapters.testing.lookup import find_case
     from vlm_adapters.testing.matrix import AdapterReport, markdown
+    from vlm_adapters.versions import versions
 
     names = [entry.name for entry in list_adapters() if entry.name and entry.state == "ready"]
     with redirect_stdout(sys.stderr), Console(stderr=True).status("Checking ...") as status:
         reports: list[AdapterReport] = []
         for name in names:
             status.update(f"Checking {name} ({len(reports) + 1} of {len(names)}) ...")
-            reports.append(AdapterReport(name, tuple(run_checks(place.put(find_case(name))))))
+            results = tuple(run_checks(place.put(find_case(name))))
+            reports.append(AdapterReport(name, results, versions()))
     typer.echo(
         json.dumps([asdict(report) for report in reports], indent=2) if as_json else markdown(reports), nl=as_json
     )
@@ -101,6 +104,9 @@ def _check_all(place: _Place, *, as_json: bool) -> None:
 
 def _print(name: str, results: list[CheckResult], console: Console) -> None:
     """One row per check; why one failed or was skipped stands below, where a sentence has room."""
+    from vlm_adapters.versions import describe, versions
+
+    console.print(Text(describe(versions()), style="dim"), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("check", overflow="fold")
     table.add_column("state")

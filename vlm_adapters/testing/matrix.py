@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from vlm_adapters.testing.runner import ALL_CHECKS, CheckResult
 from vlm_adapters.unsupported import UNSUPPORTED
+from vlm_adapters.versions import describe
 
 _BY_CHECK = {
     "check_several_pictures": "several pictures",
@@ -47,10 +48,11 @@ CAPABILITIES = (
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """How the suite went over one adapter."""
+    """How the suite went over one adapter, and on which versions."""
 
     adapter: str
     results: tuple[CheckResult, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def capability_of(check: str) -> str:
@@ -63,7 +65,7 @@ def markdown(reports: Sequence[AdapterReport]) -> str:
     """Write the matrix as a table: `yes` where every check of a capability passed, `no` where one failed.
 
     A capability whose checks were skipped gets a number, and the reason stands below; families that cannot be run
-    stand below, too.
+    stand below, too, and the versions that the suite ran on.
     """
     notes: list[str] = []
     lines = [f"| | {' | '.join(CAPABILITIES)} |", "|---" * (len(CAPABILITIES) + 1) + "|"]
@@ -73,6 +75,7 @@ def markdown(reports: Sequence[AdapterReport]) -> str:
     lines += [f"| `{family.name}` |{' not run |' * len(CAPABILITIES)}" for family in UNSUPPORTED]
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
     lines += ["", *(f"`{family.name}`: {family.reason}." for family in UNSUPPORTED)]
+    lines += ["", *(f"Run on {where}." for where in sorted({describe(report.versions) for report in reports} - {""}))]
     return "\n".join(lines) + "\n"
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from inspect import signature
 
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import FuyuForCausalLM
 
 from vlm_adapters import ImageError, ImageProcessorWrapper, View
+
+PIXELS = next(
+    name for name in ("pixel_values", "image_patches") if name in signature(FuyuForCausalLM.forward).parameters
+)
+"""What the model's forward calls them: `image_patches` before transformers 5.21."""
 
 
 class FuyuImageProcessorWrapper(ImageProcessorWrapper):
@@ -41,4 +48,4 @@ class FuyuImageProcessorWrapper(ImageProcessorWrapper):
     def to_model_inputs(self, pixel_values: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the model's forward takes of pictures `(3, H, W)`: patches `(N, p * p * 3)` of all, in order."""
         patches = [self.image_processor.patchify_image(value[None])[0] for value in pixel_values]
-        return {"pixel_values": torch.cat(patches)}
+        return {PIXELS: torch.cat(patches)}

@@ -25,6 +25,7 @@ def fuyu(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Fuyu
     text = {name: value for name, value in TINY_TEXT.items() if name != "num_key_value_heads"}
     config = FuyuConfig(
         text_config={"model_type": "persimmon", "vocab_size": len(tokenizer), "partial_rotary_factor": 0.5, **text},
+        hidden_size=text["hidden_size"],  # of the patches' projection before transformers 5.20
         patch_size=PATCH,
         image_token_id=token_ids(tokenizer)["|SPEAKER|"],
     )
