@@ -246,5 +246,14 @@ def test_an_error_of_transformers_is_told_with_the_checkpoint(monkeypatch: pytes
         raise RuntimeError("no\nluck.")
 
     monkeypatch.setattr(pretrained_module.AutoModelForImageTextToText, "from_pretrained", broken)
-    with pytest.raises(CheckpointError, match=r"tiny-llava cannot be loaded: no luck\. Check that its files are compl"):
+    with pytest.raises(CheckpointError, match=r"tiny-llava cannot be loaded: no luck\. .* Found transformers \d.*\d\."):
         load_adapter("tiny-llava", device="cpu")
+
+
+def test_what_transformers_stumbles_over_is_typed_and_names_the_versions(copied: Any) -> None:
+    folder = copied("tiny-llava")
+    write(folder / "config.json", None, {"use_return_dict": False})  # a property of configs, which cannot be set
+    with pytest.raises(
+        CheckpointError, match=r"Loading .*tiny-llava failed with AttributeError: .* Found transformers"
+    ):
+        load_adapter(folder, device="cpu")
