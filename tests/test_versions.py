@@ -66,6 +66,28 @@ def test_an_older_release_than_the_floor_is_refused(number: str, install: Instal
         load_adapter("tiny-qwen2_5_vl")
 
 
+OLD = """
+import sys
+from vlm_adapters import versions
+versions.version = lambda name: "4.57.6"
+sys.modules["transformers"] = type(sys)("transformers")  # it has none of the names that are imported
+"""
+
+
+def test_names_that_an_old_release_lacks_are_a_typed_error() -> None:
+    script = OLD + "try:\n    from vlm_adapters import TransformersBackbone\n"
+    script += "except versions.PluginError as error:\n    print(error)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("transformers 4.57.6 is installed, and older releases than")
+
+
+def test_names_that_an_old_release_lacks_are_one_line_of_the_command_line() -> None:
+    script = OLD + "sys.argv = ['adapters', 'info', 'tiny-llava']\nfrom vlm_adapters.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: transformers 4\.57\.6 is installed, and older releases than [^\n]*\n", done.stderr)
+
+
 @pytest.mark.parametrize("number", ["5.99.0", "5.100", "6.0.0rc1"])
 def test_a_newer_release_than_was_run_says_so_once(number: str, install: Install) -> None:
     install(number)
