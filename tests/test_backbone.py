@@ -201,6 +201,21 @@ def test_a_choice_that_names_no_heads_is_refused(choice: Any) -> None:
         GridRequest(heads=choice)
 
 
+@pytest.mark.parametrize("field", ["layers", "hidden_layers", "phrase_hidden_layers"])
+@pytest.mark.parametrize("choice", [True, False, np.True_, [True], (0, False), np.array([True, False])])
+def test_true_and_false_choose_no_layers(field: str, choice: Any) -> None:
+    shown = re.escape(repr(choice))
+    with pytest.raises(RequestError, match=rf"^{field}={shown} names nothing\. .*; True and False are not numbers"):
+        GridRequest(**{field: choice})
+
+
+@pytest.mark.parametrize("choice", [True, False, [True], [1, False], torch.tensor([True, False])])
+def test_true_and_false_choose_no_heads(choice: Any) -> None:
+    shown = re.escape(repr(choice))
+    with pytest.raises(RequestError, match=rf"^heads={shown} names nothing\. .*; True and False are not numbers"):
+        GridRequest(heads=choice)
+
+
 @pytest.mark.parametrize("choice", [range(2), (0, 1), np.arange(2), torch.arange(2), iter([0, 1])])
 def test_whole_numbers_of_any_kind_are_kept_as_plain_ones(choice: Any) -> None:
     request = GridRequest(layers=choice)

@@ -53,13 +53,23 @@ def _plain(name: str, choice: object, *, count: bool) -> int | tuple[int, ...] |
         if choice is None:
             return None
         if count and not isinstance(choice, Iterable):
-            return index(cast("SupportsIndex", choice))
+            return _whole(choice)
         if not isinstance(choice, str):
-            return tuple(index(entry) for entry in cast("Iterable[SupportsIndex]", choice))
+            return tuple(_whole(entry) for entry in cast("Iterable[object]", choice))
     except TypeError:
         pass
-    number = "a number (the last so many), " if count else ""
-    raise RequestError(f"{name}={choice!r} names nothing. Give None for all, {number}or a list of whole numbers.")
+    number = "a number (the last so many, 0 for none), " if count else ""
+    raise RequestError(
+        f"{name}={choice!r} names nothing. Give None for all, {number}or a list of whole numbers; True and False are "
+        "not numbers here."
+    )
+
+
+def _whole(value: object) -> int:
+    """A whole number as an int; `TypeError` for all else, truth values of Python and of torch included."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        raise TypeError
+    return index(cast("SupportsIndex", value))
 
 
 def resolve_layers(choice: LayerChoice, available: Sequence[int]) -> tuple[int, ...]:

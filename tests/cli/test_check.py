@@ -8,19 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 import transformers
 from typer.testing import CliRunner
 
 import vlm_adapters.testing
 from vlm_adapters.cli import app
 from vlm_adapters.errors import OptionError, UnknownAdapterError
-from vlm_adapters.testing import CheckResult
+from vlm_adapters.testing import AdapterCase, CheckResult
 from vlm_adapters.testing.fakes import FAKE_CASE
 
 if TYPE_CHECKING:
     from conftest import Site
-
-    from vlm_adapters.testing import AdapterCase
 
 PLUGIN = """
 from vlm_adapters import AdapterSpec, hookimpl
@@ -34,14 +33,20 @@ FAILED = CheckResult("check_wrong", "It is right.", "failed", "grid shapes: expe
 SKIPPED = CheckResult("check_other", "It is right.", "skipped", "FakeAdapter has no model", 0.0)
 
 
+said_of: list[AdapterCase] = []
+"""The cases that were checked."""
+
+
 @pytest.fixture
 def results(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[CheckResult]:
     """What the checks say; they themselves are tested elsewhere."""
     site.add_plugin("acme-fake", PLUGIN)
     said: list[CheckResult] = []
+    said_of.clear()
 
     def run_checks(case: AdapterCase) -> list[CheckResult]:
-        assert case is FAKE_CASE
+        assert case.name == FAKE_CASE.name
+        said_of.append(case)
         sys.stdout.write("noise of a plugin")
         return said
 
@@ -113,3 +118,19 @@ def test_all_adapters_as_json(results: list[CheckResult], monkeypatch: pytest.Mo
 def test_a_name_or_all_is_needed(arguments: list[str]) -> None:
     with pytest.raises(OptionError, match=r"one adapter, or --all"):
         CliRunner().invoke(app, ["check", *arguments], catch_exceptions=False)
+
+
+def test_device_and_dtype_say_where_the_checks_run(results: list[CheckResult]) -> None:
+    results += [PASSED]
+    assert CliRunner().invoke(app, ["check", "fake", "--device", "meta", "--dtype", "bf16"]).exit_code == 0
+    (case,) = said_of
+    assert (case.device, case.dtype) == ("meta", torch.bfloat16)
+    weight = next(case.load().model.parameters())  # type: ignore[attr-defined]  # the protocol has no model
+    assert (weight.device.type, weight.dtype) == ("meta", torch.bfloat16)
+    assert next(case.load(dtype=torch.float32).model.parameters()).dtype == torch.float32  # type: ignore[attr-defined]
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    done = CliRunner().invoke(app, ["check", "llava", "--device", "xpu:7"])
+    assert isinstance(done.exception, OptionError)
+    assert "The device 'xpu:7' is not there" in str(done.exception)

@@ -222,6 +222,15 @@ def test_an_untrained_decoder_has_the_size_of_the_backbone() -> None:
     assert vlm.decoder.config == UNetConfig(channels=INFO.channels, base_width=4)
 
 
+def test_logits_of_a_size_that_was_rounded_down_are_spread_over_the_whole_picture() -> None:
+    decoder = UNet(UNetConfig(channels=4, base_width=2))
+    with torch.no_grad():
+        decoder.head.weight.zero_()
+        decoder.head.get_parameter("bias").fill_(5)
+    adapter = FixedMaps([grids_of(torch.rand(1, 2, 2, 9, 31), (0, 0, 50, 30))])  # 18 x 64 logits of 18.6 x 64
+    assert GroundedVLM(adapter, decoder).ground(PICTURE, TEXT, ["a cat"]).phrases[0].mask.all()
+
+
 def test_a_decoder_of_another_size_is_refused() -> None:
     adapter = FixedMaps([grids_of(torch.ones(1, 2, 2, 3, 5), (0, 0, 50, 30))])
     vlm = GroundedVLM(adapter, UNet(UNetConfig(channels=5, base_width=2)))

@@ -118,10 +118,10 @@ def by_hand(model: UNet, maps: torch.Tensor) -> torch.Tensor:
         return layer(layer(x, f"{name}.0"), f"{name}.1")
 
     b, c, h, w = maps.shape
-    factor = max(1, 64 / max(h, w))
-    h, w = int(h * factor + 1e-9), int(w * factor + 1e-9)
-    x = functional.interpolate(maps / maps.sum((2, 3), keepdim=True), (h, w), mode="bilinear")
-    padded = torch.zeros(b, c, (h + 7) // 8 * 8, (w + 7) // 8 * 8)
+    x = maps / maps.sum((2, 3), keepdim=True)
+    x = functional.interpolate(x, scale_factor=max(1, 64 / max(h, w)), mode="bilinear", align_corners=False)
+    h, w = x.shape[2:]
+    padded = x.new_zeros(b, c, (h + 7) // 8 * 8, (w + 7) // 8 * 8)
     padded[:, :, :h, :w] = x
     fine = block(padded, "encoder.0")
     half = block(functional.max_pool2d(fine, 2), "encoder.1")
@@ -135,7 +135,19 @@ def by_hand(model: UNet, maps: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize(("h", "w"), [(24, 24), (36, 48), (17, 23), (5, 3)])
+WHOLE = [(24, 24), (36, 48), (16, 16), (70, 90)]
+ROUNDED = [(9, 31), (17, 23), (32, 48), (37, 28), (49, 49), (5, 3)]
+"""Grids whose enlarged sides are whole numbers, and such whose sides are rounded down."""
+
+
+@pytest.mark.parametrize(("h", "w"), WHOLE + ROUNDED)
+def test_fresh_weights_give_the_published_logits(h: int, w: int) -> None:
+    model = unet(UNetConfig(channels=5, base_width=16)).double()
+    maps = attention(2, 5, h, w)
+    assert (model(maps) - by_hand(model, maps.double())).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("h", "w"), WHOLE + ROUNDED)
 def test_it_computes_the_published_architecture(h: int, w: int) -> None:
     model = unet(UNetConfig(channels=5, base_width=4))
     for parameter in model.parameters():
@@ -156,7 +168,11 @@ def test_it_computes_the_published_architecture(h: int, w: int) -> None:
         ((1, 1), (64, 64)),
         ((1, 60), (1, 64)),
         ((1, 128), (1, 128)),
-        ((49, 49), (64, 64)),
+        ((9, 31), (18, 64)),
+        ((32, 48), (42, 64)),
+        ((37, 28), (64, 48)),
+        ((49, 49), (63, 63)),  # 64 / 49 is no whole number of the computer's, either
+        ((49, 20), (63, 26)),
         ((3, 128), (3, 128)),
         ((21, 64), (21, 64)),
         ((20, 28), (45, 64)),
@@ -173,8 +189,8 @@ def test_the_long_side_is_enlarged_to_the_canvas_and_never_shrunk(
 def test_padding_never_shows_in_the_size_of_the_logits(h: int, w: int) -> None:
     logits = unet()(attention(1, 6, h, w))
     factor = max(1.0, 16 / max(h, w))
-    assert tuple(logits.shape[1:]) == tuple(max(1, math.floor(side * factor + 1e-9)) for side in (h, w))
-    assert max(logits.shape[1:]) == max(16, h, w)
+    assert tuple(logits.shape[1:]) == tuple(math.floor(side * factor) for side in (h, w))
+    assert tuple(logits.shape[1:]) == SMALL.output_size(h, w)
     assert torch.isfinite(logits).all()
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from vlm_adapters.backbone import place_map
 from vlm_adapters.decoder.sam import EncodedPicture, SegmentAnything
-from vlm_adapters.decoder.sam_geometry import Box, Frame, boxes_around, mask_prompt, peaks
+from vlm_adapters.decoder.sam_geometry import Box, Frame, boxes_around, coarse_boxes, mask_prompt, peaks
 from vlm_adapters.decoder.text_prompt import TextPrompt
 from vlm_adapters.errors import DecoderError
 
@@ -77,7 +77,7 @@ class SAMRefiner(nn.Module):
         tokens = self._tokens(hidden, len(logits))
         if not len(logits):
             return logits.new_zeros(0, *frame.size, dtype=torch.float32)
-        boxes = boxes_around(place_map(logits.detach(), box, frame.size, outside=-1.0) > 0) if self.use_box else None
+        boxes = coarse_boxes(logits.detach(), box, frame.size) if self.use_box else None
         masks = mask_prompt(logits, box, frame, self.sam.mask_side) if self.use_mask else None
         groups = _of_equal_length(tokens)
         decoded = [

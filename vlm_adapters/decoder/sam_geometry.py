@@ -72,6 +72,22 @@ def mask_prompt(logits: Tensor, box: Box, frame: Frame, side: int) -> Tensor:
     return functional.interpolate(canvas[:, None], (side, side), mode="bilinear", align_corners=False)
 
 
+def coarse_boxes(logits: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """Boxes around coarse masks: where the probability, resized to the picture, is above one half.
+
+    The probability is resized, as in F-LMM; logits resized and cut at 0 would move an edge by up to two pixels.
+
+    Args:
+        logits: `(P, h, w)`.
+        box: Region of the picture that they cover.
+        size: `(H, W)` of the picture.
+
+    Returns:
+        `(P, 4)` float32, as `boxes_around` gives them.
+    """
+    return boxes_around(place_map(logits.float().sigmoid(), box, size) > 0.5)
+
+
 def boxes_around(masks: Tensor) -> Tensor:
     """Boxes around masks `(P, H, W)` bool; the whole picture where a mask is empty.
 

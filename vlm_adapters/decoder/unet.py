@@ -44,12 +44,17 @@ class UNetConfig:
         """Channels of every stage, from fine to coarse."""
         return tuple(self.base_width * 2**stage for stage in range(self.depth))
 
+    def scale(self, h: int, w: int) -> float:
+        """How many times maps of `h` x `w` cells are enlarged: to the canvas by their long side, never shrunk."""
+        return max(1.0, self.canvas / max(h, w))
+
     def output_size(self, h: int, w: int) -> tuple[int, int]:
-        """Size of the logits for maps of `h` x `w` cells: times `max(1, canvas / max(h, w))`, rounded down."""
-        longest = max(h, w)
-        if longest >= self.canvas:
-            return h, w
-        return max(1, h * self.canvas // longest), max(1, w * self.canvas // longest)
+        """Size of the logits for maps of `h` x `w` cells: times `scale(h, w)`, rounded down.
+
+        It is rounded as F-LMM and torch do, in floating point: a side of 49 cells becomes 63, not 64.
+        """
+        scale = self.scale(h, w)
+        return int(h * scale), int(w * scale)
 
 
 class UNet(nn.Module):
@@ -80,22 +85,26 @@ class UNet(nn.Module):
 
         Returns:
             Logits (B, h', w') in the type of the weights, with `(h', w') = config.output_size(h, w)`; they cover the
-            same region as the maps. A mask is `logits > 0`.
+            whole region of the maps. A mask is `logits > 0`.
+
+            Maps are enlarged as in F-LMM: sampled every `1 / scale` cells from the top left, which leaves out less
+            than one of the logits' cells at the bottom and right where a size was rounded down. The logits are still
+            spread over the whole region, in training and in use alike, since its published weights learned to fill it.
 
         Raises:
             DecoderError: The maps have another number of dimensions or of channels, or no cells.
         """
         self._check(maps)
-        size = self.config.output_size(maps.shape[2], maps.shape[3])
-        features = _resize(normalise(maps), size).to(self.head.weight.dtype)
-        features = _padded(features, 2 ** (self.config.depth - 1))
+        features = _enlarged(normalise(maps), self.config.scale(maps.shape[2], maps.shape[3]))
+        h, w = features.shape[2:]
+        features = _padded(features.to(self.head.weight.dtype), 2 ** (self.config.depth - 1))
         skips: list[Tensor] = []
         for stage in self.encoder:
             features = stage(functional.max_pool2d(features, 2) if skips else features)
             skips.append(features)
         for index in reversed(range(len(self.decoder))):
             features = self.decoder[index](features, skips[index])
-        logits: Tensor = self.head(features[:, :, : size[0], : size[1]])
+        logits: Tensor = self.head(features[:, :, :h, :w])
         return logits[:, 0]
 
     def _check(self, maps: Tensor) -> None:
@@ -136,7 +145,7 @@ class UpBlock(nn.Module):
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
         """Join features (B, coarse, h, w) and a skip (B, fine, 2h, 2w) to (B, fine, 2h, 2w)."""
-        larger = _resize(features.float(), (skip.shape[2], skip.shape[3])).to(features.dtype)
+        larger = _enlarged(features.float(), 2).to(features.dtype)
         joined: Tensor = self.block(torch.cat([skip, self.narrow(larger)], dim=1))
         return joined
 
@@ -154,11 +163,12 @@ def normalise(maps: Tensor) -> Tensor:
     return maps / maps.sum(dim=(2, 3), keepdim=True).clamp(min=_SMALLEST_SUM)
 
 
-def _resize(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly such that both cover the same region."""
-    if tuple(features.shape[2:]) == size:
+def _enlarged(features: Tensor, scale: float) -> Tensor:
+    """Enlarge bilinearly, the size rounded down."""
+    if scale == 1:
         return features
-    return functional.interpolate(features, size=size, mode="bilinear", align_corners=False)
+    # with size= in place of scale_factor=, torch would stretch the samples where the size was rounded
+    return functional.interpolate(features, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def _padded(features: Tensor, multiple: int) -> Tensor:

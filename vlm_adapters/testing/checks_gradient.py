@@ -123,8 +123,8 @@ def _require_gradient(
     wanted = _gradients(_Scalar()(of_oracle), modules[1], f"{what} of AdapterCase.reference.run")
     got = _gradients(_Scalar()([tensor for grids in extracted for tensor in found(grids)]), modules[0], what)
     if case.dtype != torch.float32:  # many of them are zero but for rounding, and only all together say something
-        together = [torch.cat([one.flatten() for one in gradients.values()]) for gradients in (got, wanted)]
-        require_agrees(case, *together, 0.0, f"gradient of {what} by all parameters")
+        found_all, wanted_all = (torch.cat([one.flatten() for one in grads.values()]) for grads in (got, wanted))
+        require_agrees(case, found_all, wanted_all, 0.0, f"gradient of {what} by all parameters", rough=0.25)
         return
     largest = max(gradient.abs().max().item() for gradient in wanted.values())
     for name, gradient in wanted.items():

@@ -59,8 +59,10 @@ def require_close(found: Tensor, expected: Tensor, tolerance: float, what: str) 
     )
 
 
-def require_agrees(case: AdapterCase, found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """As `require_close` where the case runs in float32; below that, within 10 % of the mean size on average.
+def require_agrees(
+    case: AdapterCase, found: Tensor, expected: Tensor, tolerance: float, what: str, *, rough: float = 0.1
+) -> None:
+    """As `require_close` where the case runs in float32; below that, within `rough` of the mean size on average.
 
     An accelerator adds in another order for every shape, so it is allowed ten times the tolerance.
     """
@@ -71,7 +73,7 @@ def require_agrees(case: AdapterCase, found: Tensor, expected: Tensor, tolerance
     if found.numel():
         found, expected = found.detach().float().cpu(), expected.detach().float().cpu()
         error = ((found - expected).abs().mean() / expected.abs().mean()).item()
-        require(error <= 0.1, f"{what}: expected within 10 % on average in {case.dtype}, found {error:.1%}")
+        require(error <= rough, f"{what}: expected within {rough:.0%} on average in {case.dtype}, found {error:.1%}")
 
 
 def require_identical(found: Tensor, expected: Tensor, what: str) -> None:

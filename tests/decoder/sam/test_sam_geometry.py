@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.decoder.sam_geometry import Frame, boxes_around, mask_prompt, peaks
+from vlm_adapters.decoder.sam_geometry import Frame, boxes_around, coarse_boxes, mask_prompt, peaks
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), elements=st.booleans())
 
@@ -138,6 +138,27 @@ def test_a_box_ends_where_its_mask_ends(masks: NDArray[np.bool_]) -> None:
         if len(rows):
             expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         assert box == expected
+
+
+def discs(count: int, size: tuple[int, int]) -> Tensor:
+    """Logits of discs anywhere, of all sizes, with edges soft and sharp; some lie beyond the grid."""
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[: size[0], : size[1]]
+    low, high = (-0.2, -0.2, 0.05, 0.3), (1.2, 1.2, 0.5, 3)
+    across, down, radius, steepness = rng.uniform(low, high, (count, 4)).T[:, :, None, None]
+    away = np.hypot(x - across * size[1], y - down * size[0])
+    return torch.from_numpy(steepness * (radius * min(size) - away)).float()
+
+
+def test_the_box_of_a_coarse_mask_is_that_of_its_probability_resized_to_the_picture() -> None:
+    logits = discs(300, (48, 64))
+    resized = functional.interpolate(logits.sigmoid()[:, None], (375, 500), mode="bilinear", align_corners=False)
+    expected = []
+    for mask in (resized[:, 0] > 0.5).numpy():
+        rows, columns = np.nonzero(mask)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 500, 375]
+        expected.append(box)
+    assert coarse_boxes(logits, (0, 0, 500, 375), (375, 500)).tolist() == expected
 
 
 def test_the_peak_is_given_as_x_and_y() -> None:

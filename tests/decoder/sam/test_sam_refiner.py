@@ -57,8 +57,8 @@ def step_by_step(model: Sam, picture: EncodedPicture, logits: Tensor, tokens: li
         placed = functional.interpolate(own[None, None], (tall, wide), mode="bilinear", align_corners=False)
         padded = functional.pad(placed, (0, 96 - wide, 0, 96 - tall), value=fill)
         dense = functional.interpolate(padded, (24, 24), mode="bilinear", align_corners=False)
-        at_size = functional.interpolate(own[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
-        rows, columns = np.nonzero(at_size.sigmoid().numpy() > 0.5)
+        sure = functional.interpolate(own.sigmoid()[None, None], (height, width), mode="bilinear", align_corners=False)
+        rows, columns = np.nonzero(sure[0, 0].numpy() > 0.5)
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, width, height]
         scale = torch.tensor([wide / width, tall / height] * 2)
         sparse, embedded = model.prompt_encoder(None, torch.tensor([box]) * scale, dense)
