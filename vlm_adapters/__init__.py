@@ -167,7 +167,13 @@ def __getattr__(name: str) -> object:
         return version("vlm-adapters")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    except ImportError:
+        from vlm_adapters.versions import check_transformers  # noqa: PLC0415 - it reads metadata
+
+        check_transformers()  # an old release lacks names that are imported
+        raise
 
 
 def __dir__() -> list[str]:
