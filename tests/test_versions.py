@@ -22,7 +22,7 @@ from vlm_adapters.errors import AdapterError, CaptureError, CheckpointError, Plu
 from vlm_adapters.versions import FLOOR, NEWEST_RUN, NewerReleaseWarning, check_transformers, is_older, typed_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     Install = Callable[[str], None]
 
@@ -33,6 +33,10 @@ PINS = [
     for line in (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 ]
+
+
+def requirements(lines: Iterable[str]) -> list[Requirement]:
+    return [one for one in map(Requirement, lines) if one.name != "vlm-adapters"]
 
 
 @pytest.fixture
@@ -60,6 +64,28 @@ def test_an_older_release_than_the_floor_is_refused(number: str, install: Instal
     install(number)
     with pytest.raises(PluginError, match=rf'^transformers {number} is installed, .* "transformers>={FLOOR}"\.$'):
         load_adapter("tiny-qwen2_5_vl")
+
+
+OLD = """
+import sys
+from vlm_adapters import versions
+versions.version = lambda name: "4.57.6"
+sys.modules["transformers"] = type(sys)("transformers")  # it has none of the names that are imported
+"""
+
+
+def test_names_that_an_old_release_lacks_are_a_typed_error() -> None:
+    script = OLD + "try:\n    from vlm_adapters import TransformersBackbone\n"
+    script += "except versions.PluginError as error:\n    print(error)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("transformers 4.57.6 is installed, and older releases than")
+
+
+def test_names_that_an_old_release_lacks_are_one_line_of_the_command_line() -> None:
+    script = OLD + "sys.argv = ['adapters', 'info', 'tiny-llava']\nfrom vlm_adapters.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: transformers 4\.57\.6 is installed, and older releases than [^\n]*\n", done.stderr)
 
 
 @pytest.mark.parametrize("number", ["5.99.0", "5.100", "6.0.0rc1"])
@@ -134,6 +160,23 @@ def test_the_declared_floor_is_the_one_that_is_checked() -> None:
     assert {(one.operator, Version(one.version)) for one in declared.specifier} == {(">=", Version(FLOOR))}
 
 
+def test_every_declared_bound_is_one_that_was_run() -> None:
+    text = (ROOT / ".ci" / "compatibility" / "oldest.txt").read_text(encoding="utf-8")
+    run = {one.name: {clause.version for clause in one.specifier} for one in requirements(text.splitlines()[1:])}
+    extras = [PROJECT["optional-dependencies"][name] for name in ("qwen", "sam", "supervision", "data", "train")]
+    peft = [line for line in PROJECT["optional-dependencies"]["dev"] if line.startswith("peft")]
+    for declared in requirements(itertools.chain(PROJECT["dependencies"], *extras, peft)):
+        for clause in (one for one in declared.specifier if one.operator == ">="):
+            assert {Version(version) for version in run[declared.name]} == {Version(clause.version)}, declared
+
+
+def test_the_page_shows_the_floor_and_the_newest_release_and_that_they_hold() -> None:
+    page = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", page, re.MULTILINE))
+    assert (shown["oldest"], shown["pinned"]) == (FLOOR, NEWEST_RUN)
+    assert page.split("## What failed")[1].split("## ")[0].strip() == "Nothing."
+
+
 def test_the_newest_release_that_was_run_is_the_pinned_one() -> None:
     assert f"transformers=={NEWEST_RUN}" in PINS
 
@@ -153,9 +196,7 @@ def test_every_requirement_has_a_pin_that_it_allows() -> None:
         for name in ("dev", "data", "qwen", "sam", "supervision", "train")
         for line in PROJECT["optional-dependencies"][name]
     ]
-    declared = [one for one in map(Requirement, PROJECT["dependencies"] + extras) if one.name != "vlm-adapters"]
-    assert declared
-    for requirement in declared:
+    for requirement in requirements(PROJECT["dependencies"] + extras):
         (clause,) = pinned[requirement.name]
         assert requirement.specifier.contains(clause.version), requirement
 

@@ -78,7 +78,7 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are for people who watch
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        sys.exit(_run(sys.argv[1:] or ["--help"]))
     except AdapterError as error:
         told = str(error)
     except TyperException as error:
@@ -87,6 +87,16 @@ def main() -> None:
         sys.exit(130)
     typer.secho(f"error: {' '.join(told.split())}", fg="red", err=True)
     sys.exit(1)
+
+
+def _run(arguments: list[str]) -> object:
+    try:
+        return app(arguments, standalone_mode=False)
+    except ImportError:
+        from vlm_adapters.versions import check_transformers  # noqa: PLC0415 - it reads metadata
+
+        check_transformers()  # an old release lacks names that are imported
+        raise
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
