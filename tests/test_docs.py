@@ -42,7 +42,8 @@ def lines(page: str) -> list[str]:
 
 
 PLUGIN_PAGES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/README.md"))
-PAGES = ("README.md", *PLUGIN_PAGES, "vlm_adapters/testing/__init__.py")
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))
+PAGES = ("README.md", *DOCS, *PLUGIN_PAGES, "vlm_adapters/testing/__init__.py")
 
 
 @pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "python")])
@@ -55,6 +56,14 @@ def test_the_commands_of_the_readme_run_one_after_the_other(code: str, tmp_path:
     for line in code.splitlines():
         if line.startswith("adapters "):
             assert run(line.split(), tmp_path)
+
+
+@pytest.mark.parametrize("page", DOCS)
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / page).read_text(encoding="utf-8")))
+    sources = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/**/test_*.py")]
+    there = {name for file in sources for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)}
+    assert named <= there
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

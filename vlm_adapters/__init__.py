@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vlm_adapters.decoder.profile import HeadProfile
     from vlm_adapters.errors import (
         AdapterError,
+        BackboneError,
         CacheError,
         CaptureError,
         CheckpointError,
@@ -65,6 +66,7 @@ __all__ = [
     "AdapterError",
     "AdapterSpec",
     "BackboneAdapter",
+    "BackboneError",
     "BackboneInfo",
     "BackboneInputs",
     "BoxAnswer",
@@ -139,8 +141,8 @@ _NAMES_BY_MODULE = {
     "decoder.grounder": "GroundedPhrase GroundedVLM Grounder Grounding",
     "decoder.head_grounder": "HeadGrounder",
     "decoder.profile": "HeadProfile",
-    "errors": "AdapterError CacheError CaptureError CheckpointError DataError DecoderError ImageError OptionError "
-    "OutputError PhraseError PluginError PromptError RecipeError RequestError UnknownAdapterError",
+    "errors": "AdapterError BackboneError CacheError CaptureError CheckpointError DataError DecoderError ImageError "
+    "OptionError OutputError PhraseError PluginError PromptError RecipeError RequestError UnknownAdapterError",
     "hookspecs": "hookimpl",
     "image_processor": "ImageProcessorWrapper MetaData Padding ProcessedImages wrap_image_processor",
     "images": "load_image",

@@ -44,6 +44,10 @@ class CaptureError(AdapterError):
     """Attention rows cannot be computed exactly in this setting, so none are given."""
 
 
+class BackboneError(AdapterError):
+    """The model behind an adapter, or its processor, raised something; the text names the versions of transformers."""
+
+
 class DecoderError(AdapterError):
     """A decoder does not fit the backbone or the grids it is given."""
 

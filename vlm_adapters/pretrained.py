@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from vlm_adapters.checkpoints import LoraFolder
 from vlm_adapters.errors import CheckpointError, LoadingWarning, OptionError
 from vlm_adapters.lora import add_lora
 from vlm_adapters.placement import resolve_device, resolve_dtype
+from vlm_adapters.versions import NEWEST_RUN, typed_errors
 
 _HUB_KEYWORDS = ("token", "cache_dir", "local_files_only", "subfolder")
 _FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
@@ -130,23 +132,37 @@ def load_pretrained(
     hub |= {"revision": lora.base_revision if lora else revision, "trust_remote_code": trust_remote_code}
     Placement.of(device, dtype, loader, quantised=False)  # before anything is read: mistakes show at once
     source = lora.base if lora else os.fspath(name_or_path)
-    kernel = loader.get("attn_implementation")
-    try:
-        processor = AutoProcessor.from_pretrained(source, **hub)
-        config = AutoConfig.from_pretrained(source, output_attentions=False, **hub)
-        quantised = getattr(config, "quantization_config", None) is not None
-        placement = Placement.of(device, dtype, loader, quantised=quantised)
-        pinned = _without_settings(config, placement, kernel)
-        options = dict(placement.options) | ({"attn_implementation": kernel} if kernel else {})
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            source, config=config, use_safetensors=True, output_loading_info=True, **options, **hub
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except _FAILURES as error:
-        raise _failure(source, loader, error) from error
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):  # transformers would go on with random ones
+    with typed_errors(f"Loading {source}", CheckpointError):
+        try:
+            processor = AutoProcessor.from_pretrained(source, **hub)
+            config = AutoConfig.from_pretrained(source, output_attentions=False, **hub)
+            quantised = getattr(config, "quantization_config", None) is not None
+            placement = Placement.of(device, dtype, loader, quantised=quantised)
+            model = _model(source, config, placement, loader.get("attn_implementation"), hub)
+        except torch.OutOfMemoryError:
+            raise
+        except _FAILURES as error:
+            raise _failure(source, loader, error) from error
+    _forget_generation_settings(model)
+    model = model if placement.device is None else model.to(placement.device)  # type: ignore[arg-type]  # its own `to`
+    if lora:
+        add_lora(model, lora)
+        return Pretrained(model, processor, None)
+    commit = getattr(model.config, "_commit_hash", None) or revision  # a branch moves, a commit stays
+    return Pretrained(model, processor, commit)
+
+
+def _model(
+    source: str, config: PreTrainedConfig, placement: Placement, kernel: Any, hub: Mapping[str, Any]
+) -> PreTrainedModel:
+    """Load the model with all its weights; say so where another kernel runs than its config asks for."""
+    pinned = _without_settings(config, placement, kernel)
+    options = dict(placement.options) | ({"attn_implementation": kernel} if kernel else {})
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        source, config=config, use_safetensors=True, output_loading_info=True, **options, **hub
+    )
+    model: PreTrainedModel = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):  # transformers would go on with random ones
         raise CheckpointError(
             f"The checkpoint {source} lacks {len(missing)} of its weights, among them {missing[0]}. Download it again."
         )
@@ -156,15 +172,9 @@ def load_pretrained(
             f"config.json of {source} asks for the attention kernel {', '.join(pinned)}, which cannot be used here; "
             f"{used} is used instead.",
             LoadingWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    _forget_generation_settings(model)
-    model = model if placement.device is None else model.to(placement.device)
-    if lora:
-        add_lora(model, lora)
-        return Pretrained(model, processor, None)
-    commit = getattr(model.config, "_commit_hash", None) or revision  # a branch moves, a commit stays
-    return Pretrained(model, processor, commit)
+    return model
 
 
 def _places(device_map: Any) -> list[torch.device]:
@@ -211,6 +221,8 @@ def _without_settings(config: PreTrainedConfig, placement: Placement, kernel: ob
             pinned.append(str(asked))
         for name, value in _NEUTRAL.items():
             setattr(each, name, value)
+        if hasattr(each, "_experts_implementation"):
+            each._experts_implementation = None  # noqa: SLF001 - as above
         if hasattr(each, "use_cache"):
             each.use_cache = True
     return [] if kernel else sorted(set(pinned))
@@ -245,5 +257,6 @@ def _failure(source: str, loader: Mapping[str, Any], error: Exception) -> Checkp
                 )
     return CheckpointError(
         f"The checkpoint {source} cannot be loaded: {message}. "
-        "Check that its files are complete (config, processor, tokenizer, *.safetensors)."
+        "Check that its files are complete (config, processor, tokenizer, *.safetensors). "
+        f"Found transformers {version('transformers')}; the newest that was run is {NEWEST_RUN}."
     )

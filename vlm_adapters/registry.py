@@ -45,7 +45,7 @@ class AdapterClass(Protocol):
         self,
         checkpoint: str,
         *,
-        device: str | torch.device,
+        device: str | int | torch.device,
         dtype: str | torch.dtype,
         revision: str | None,
         trust_remote_code: bool,

@@ -19,7 +19,8 @@ class AdapterSpec:
     Attributes:
         name: The `model_type` in the `config.json` of its checkpoints: letters, digits, `_` and `-`.
         target: `"module:Class"`, imported when the adapter is first used. The class has a classmethod
-            `from_pretrained(checkpoint, *, device, dtype, revision, trust_remote_code, **options)`.
+            `from_pretrained(checkpoint, *, device, dtype, revision, trust_remote_code, **options)`; other keywords of
+            `load_adapter` reach it only where a caller gave them.
         extra: The extra of the plugin's distribution that brings what the adapter needs, if there is one.
         requires: Top-level modules that must be importable for it to work; they are looked for, not imported.
         checkpoints: Hub ids of the checkpoints it is meant for.

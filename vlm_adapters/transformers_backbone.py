@@ -16,7 +16,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from vlm_adapters.backbone import BackboneInfo, BackboneInputs, Grids, ImageGrid
 from vlm_adapters.capture import capture_rows
 from vlm_adapters.chat import RenderedPrompt, TokenSequence, phrase_positions, render, tokenize
-from vlm_adapters.errors import OptionError, PromptError
+from vlm_adapters.errors import BackboneError, OptionError, PromptError
 from vlm_adapters.extraction import ResolvedRequest, plan_rows
 from vlm_adapters.hidden import capture_hidden_states
 from vlm_adapters.language_model import without_compiled_code
@@ -25,12 +25,18 @@ from vlm_adapters.placement import input_device, pixel_dtype
 from vlm_adapters.pretrained import load_pretrained
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.request import GridRequest
+from vlm_adapters.versions import typed_errors
 from vlm_adapters.view import Size, View, place_views
 from vlm_adapters.wrappers import check_callable_inside, unwrapped
 
 _ANY_SIZE = (512, 512)
 """A picture that every family takes: cells and grids per picture do not depend on its size."""
-_LIKELIEST: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+_LIKELIEST: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "return_dict_in_generate": False,
+}
 """Checkpoints have settings of their own (Qwen-VL samples, and punishes repetition); the likeliest is promised."""
 
 
@@ -170,6 +176,7 @@ class TransformersBackbone(ABC):
         Raises:
             PromptError: There is no prompt, or one cannot be encoded, or is too long for the model.
             ImageError: The family takes no picture of such a size.
+            BackboneError: The processor raised something.
             OptionError: The model was sharded as a whole since it was given.
         """
         check_callable_inside(self.model)
@@ -178,12 +185,12 @@ class TransformersBackbone(ABC):
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
         for picture in pictures:
             self.views((picture.height, picture.width))  # a size that the family cannot take is told before all work
-        features, images = dict(self.process_pictures(pictures)), self.image_token_ids
+        with typed_errors(f"The processor of {self.name}", BackboneError):
+            features = dict(self.process_pictures(pictures))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
         # Processors give the types under the name that their model's forward takes.
-        type_name = next((name for name in ("mm_token_type_ids", "token_type_ids") if name in features), "")
-        # DeepSeek-VL's gives none before transformers 5.13; its model takes none there
-        types = features.pop(type_name) if type_name else torch.isin(ids, torch.tensor(sorted(images)))
+        type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
+        types = features.pop(type_name)
         expansions = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
         sequences, positions = [], []
         for prompt in prompts:
@@ -203,7 +210,7 @@ class TransformersBackbone(ABC):
             ),
             image_tokens=tuple(
                 tuple(
-                    torch.tensor([p + shift for p in picture if sequence.ids[p] in images]).long()
+                    torch.tensor([p + shift for p in picture if sequence.ids[p] in self.image_token_ids]).long()
                     for picture in sequence.pictures
                 )
                 for sequence, shift in zip(sequences, shifts, strict=True)
@@ -216,6 +223,7 @@ class TransformersBackbone(ABC):
         Raises:
             RequestError: The request names layers, heads or rows that do not exist.
             CaptureError: Rows, or the gradient asked for, cannot be computed exactly.
+            BackboneError: The model raised something.
         """
         request = request or GridRequest()
         chosen = ResolvedRequest.of(request, self.info)
@@ -235,6 +243,7 @@ class TransformersBackbone(ABC):
             capture_rows(self.model, plans, chosen.layers, request.reduce) as recorder,
             capture_hidden_states(self.model, chosen.hidden_layers, cells, device) as of_cells,
             capture_hidden_states(self.model, chosen.phrase_hidden_layers, phrases, device) as of_phrases,
+            typed_errors(f"The forward pass of {self.name}", BackboneError),
         ):
             # The base model: logits over the vocabulary are not asked for, and can be the largest tensor of all.
             self.model.base_model(**inputs.tensors, use_cache=False)
@@ -257,7 +266,7 @@ class TransformersBackbone(ABC):
         if (role := prompt.messages[-1].role) != "user":
             raise PromptError(f"The prompt ends with the turn of the {role}. End with the user's, which is answered.")
         tensors = self.preprocess([prompt]).tensors
-        with torch.no_grad():
+        with torch.no_grad(), typed_errors(f"Generation with {self.name}", BackboneError):
             model: Any = self.model
             ids = model.generate(**tensors, max_new_tokens=max_new_tokens, **_LIKELIEST)
         answer: str = self.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,17 @@ def test_the_command_asks_for_the_same_again() -> None:
     assert "--protocol packed" in ASKED.command
     assert "--batch 2 --seed 5" in ASKED.command
     assert "--sam" not in ASKED.command
+
+
+def test_the_command_and_the_pins_say_how_the_model_was_loaded() -> None:
+    asked = replace(ASKED, attn_implementation="eager", quantization="nf4")
+    assert "--attn-implementation eager --quantization nf4" in asked.command
+    vlm = GroundedVLM.untrained(load_fake(), base_width=4)
+    pins, plain = (Pins.of(each, vlm, Scenes(3)) for each in (asked, ASKED))
+    assert pins.differences(asdict(plain)) == [
+        "attn_implementation: None there, 'eager' here",
+        "quantization: None there, 'nf4' here",
+    ]
 
 
 def test_pins_name_the_weights_by_their_digests(pins: Pins, tmp_path: Path) -> None:

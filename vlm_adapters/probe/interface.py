@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids, ImageGrid, device_of
 from vlm_adapters.errors import AdapterError
 from vlm_adapters.probe.configs import (
     SpecialToken,
@@ -152,7 +152,7 @@ def probe(adapter: BackboneAdapter, sizes: Sequence[Size] = PICTURE_SIZES) -> In
             *(_class(getattr(processor, name, None)) for name in ("image_processor", "tokenizer")),
         ),
         dtype=None if weight is None else _plain(weight.dtype),
-        device=None if weight is None else str(weight.device),
+        device=None if weight is None else str(device_of(adapter)),
         special_tokens=special_tokens(model, processor),
         pictures=tuple(_picture(adapter, size, patch) for size in sizes),
         trial_picture=TRIAL_SIZE,

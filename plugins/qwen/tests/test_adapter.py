@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import Qwen2VLImageProcessor
 import vlm_adapters_qwen.adapter
 from vlm_adapters import (
     AdapterError,
+    BackboneError,
     CheckpointError,
     GridRequest,
     GroundedVLM,
@@ -308,3 +310,23 @@ def test_a_decoder_comes_back_with_the_picture_sizes_that_it_was_trained_on(tmp_
     GroundedVLM.untrained(adapter, base_width=2).save_pretrained(tmp_path / "decoder")
     found = GroundedVLM.from_pretrained(tmp_path / "decoder", device="cpu").adapter.info
     assert dict(found.options) == {"min_pixels": 28 * 28 * 20, "max_pixels": 28 * 28 * 30}
+
+
+@pytest.mark.parametrize("method", ["extract", "generate", "preprocess"])
+def test_what_transformers_raises_names_the_versions(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = qwen2_5_vl()
+    caption = Prompt.describe(noise(56, 84), "a cat", ["cat"])
+    inputs = own.preprocess([caption])
+
+    def fail(*_: object, **__: object) -> None:
+        raise TypeError("'NoneType' object is not subscriptable")
+
+    broken = type(own.processor) if method == "preprocess" else type(own.model.model)
+    monkeypatch.setattr(broken, "__call__" if method == "preprocess" else "forward", fail)
+    work = {
+        "extract": lambda: own.extract(inputs),
+        "generate": lambda: own.generate(Prompt(caption.messages[:1])),
+        "preprocess": lambda: own.preprocess([caption]),
+    }
+    with pytest.raises(BackboneError, match=rf"TypeError: 'NoneType' .*Found transformers {version('transformers')}"):
+        work[method]()
