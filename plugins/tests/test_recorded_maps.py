@@ -1,6 +1,7 @@
 """The embedded backbones give, on every admitted release, the maps and hidden states that were recorded on the newest.
 
-`python plugins/tests/test_recorded_maps.py` records them anew.
+`python plugins/tests/test_recorded_maps.py` records them anew. The picture is kept, too, for Pillow's releases draw a
+scene with other pixels.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from vlm_adapters.versions import NEWEST_RUN, versions
 
 NAMES = sorted(embedded_checkpoints())
 RECORDED = Path(__file__).parent / "recorded"
+SCENE = Scenes(1, seed=HELD_OUT_SEED)[0]
 CLOSE = 1e-4
 """The largest difference that is admitted, as a share of the largest value; machines differ by some 1e-6."""
 
 
 def compute(name: str) -> dict[str, torch.Tensor]:
     """Every head's map of one phrase, its hidden states, and some channels of the picture's, in all layers."""
-    scene = Scenes(1, seed=HELD_OUT_SEED)[0]
-    prompt = Prompt.describe(scene.image, scene.text, [scene.phrases[0].text])
+    prompt = Prompt.describe(RECORDED / "scene.png", SCENE.text, [SCENE.phrases[0].text])
     adapter = load_adapter(name, device="cpu")
     layers = range(adapter.info.num_layers)
     request = GridRequest(hidden_layers=list(layers), phrase_hidden_layers=list(layers))
@@ -54,6 +55,6 @@ def test_they_were_recorded_on_the_newest_release_that_was_run(name: str) -> Non
 
 
 if __name__ == "__main__":
-    RECORDED.mkdir(exist_ok=True)
+    SCENE.image.reduce(2).save(RECORDED / "scene.png")
     for checkpoint in NAMES:
         save_file(compute(checkpoint), RECORDED / f"{checkpoint}.safetensors", versions())

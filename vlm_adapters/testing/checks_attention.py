@@ -147,4 +147,5 @@ def _require_rows(case: AdapterCase, adapter: BackboneAdapter, *, earlier: int =
         require_equal(layers, tuple(sorted(shown.attention)), "layers of a request for all")
         tokens = torch.cat([torch.empty(0, dtype=torch.long), *inputs.phrase_tokens[index]]) - earlier
         expected = shown.rows(index, tokens, cells(grids))
-        require_agrees(case, maps(grids), expected, 1e-5, f"rows (R, L, n, cell) of prompt {index}")
+        # sdpa and eager round differently, with the oldest torch by a little more than 1e-5
+        require_agrees(case, maps(grids), expected, 2e-5, f"rows (R, L, n, cell) of prompt {index}")
