@@ -6,6 +6,7 @@ All are measured in one run on one language model with random weights, so only t
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
@@ -67,6 +68,8 @@ class BenchRow:
 def run_bench(settings: BenchSettings) -> list[BenchRow]:
     """Measure all variants on the CPU: time in this process, peak memory in a process of its own each."""
     variants = ("plain", "rows", "states", "eager") if settings.eager else ("plain", "rows", "states")
+    # glibc then gives freed memory back at once; by its own rule a peak differs by a tenth from run to run.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "131072")
     # Before this process holds any model: on Linux a child's peak begins at its parent's size.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         peaks = {variant: pool.apply(peak_bytes, (variant, settings)) for variant in variants}
