@@ -19,7 +19,7 @@ from packaging.version import Version
 
 from vlm_adapters import load_adapter, versions
 from vlm_adapters.errors import AdapterError, CaptureError, CheckpointError, PluginError
-from vlm_adapters.versions import FLOOR, NEWEST_RUN, NewerReleaseWarning, check_transformers, typed_errors
+from vlm_adapters.versions import FLOOR, NEWEST_RUN, NewerReleaseWarning, check_transformers, is_older, typed_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -205,3 +205,18 @@ def test_no_release_is_declared_too_new() -> None:
     declared = map(Requirement, itertools.chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()))
     closed = [str(one) for one in declared if any(clause.operator in ("<", "<=", "~=") for clause in one.specifier)]
     assert closed == []
+
+
+@pytest.mark.parametrize(
+    ("found", "release", "expected"),
+    [("1.2.0", "1.15", True), ("1.14.9", "1.15", True), ("1.15.0", "1.15", False), ("2.0", "1.15", False)],
+)
+def test_a_package_is_older_by_its_numbers(
+    monkeypatch: pytest.MonkeyPatch, found: str, release: str, *, expected: bool
+) -> None:
+    monkeypatch.setattr("vlm_adapters.versions.version", lambda _: found)
+    assert is_older("accelerate", release) is expected
+
+
+def test_a_package_that_is_not_installed_is_not_older() -> None:
+    assert not is_older("no-such-package-here", "1.15")

@@ -29,13 +29,14 @@ from vlm_adapters.checkpoints import LoraFolder
 from vlm_adapters.errors import CheckpointError, LoadingWarning, OptionError
 from vlm_adapters.lora import add_lora
 from vlm_adapters.placement import resolve_device, resolve_dtype
-from vlm_adapters.versions import NEWEST_RUN, typed_errors
+from vlm_adapters.versions import NEWEST_RUN, is_older, typed_errors
 
 _HUB_KEYWORDS = ("token", "cache_dir", "local_files_only", "subfolder")
 _FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 _NEUTRAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
 """Settings of a config.json that change what a pass returns, and what they are here."""
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+_BRINGS_SHARED_WEIGHTS = "1.15"
 _FAILURES = (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError)
 
 
@@ -101,6 +102,8 @@ class Placement:
                 "device_map and quantization_config need accelerate, which is not installed: "
                 "pip install 'vlm-adapters[train]'."
             )
+        if isinstance(mapped.get("device_map"), Mapping):
+            _check_offloading(mapped["device_map"])
         return cls(None if mapped else place, on_cpu, options | mapped)
 
 
@@ -162,6 +165,7 @@ def _model(
         source, config=config, use_safetensors=True, output_loading_info=True, **options, **hub
     )
     model: PreTrainedModel = loaded[0]
+    _check_offloading(getattr(model, "hf_device_map", {}))  # what "auto" made of too little memory
     if missing := sorted(loaded[1]["missing_keys"]):  # transformers would go on with random ones
         raise CheckpointError(
             f"The checkpoint {source} lacks {len(missing)} of its weights, among them {missing[0]}. Download it again."
@@ -185,6 +189,15 @@ def _places(device_map: Any) -> list[torch.device]:
         torch.device("cpu") if each == "disk" else resolve_device("auto" if each in strategies else each)
         for each in values
     ]
+
+
+def _check_offloading(device_map: Mapping[str, object]) -> None:
+    """Refuse weights on the disk where accelerate brings wrong ones back, of layers that share them."""
+    if "disk" in device_map.values() and is_older("accelerate", _BRINGS_SHARED_WEIGHTS):
+        raise OptionError(
+            f"accelerate {version('accelerate')} cannot bring weights from the disk that layers share. Install "
+            f"accelerate>={_BRINGS_SHARED_WEIGHTS}, or leave no part of the model on the disk."
+        )
 
 
 def _quantization(config: Any, dtype: str | torch.dtype) -> Any:

@@ -33,6 +33,12 @@ def versions() -> dict[str, str]:
     return {name: number for name, number in found.items() if number} | {"python": platform.python_version()}
 
 
+def is_older(package: str, release: str) -> bool:
+    """Whether an installed package is older than a release of it."""
+    found = _installed(package)
+    return found is not None and _numbers(found) < _numbers(release)
+
+
 def describe(found: Mapping[str, str]) -> str:
     """Versions in one line: `python 3.11.7, torch 2.14.1, ...`."""
     return ", ".join(f"{name} {number}" for name, number in found.items())

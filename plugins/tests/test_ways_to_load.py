@@ -22,9 +22,14 @@ from vlm_adapters import GridRequest, GroundedVLM, OptionError, Prompt, Transfor
 from vlm_adapters import pretrained as pretrained_module
 from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.versions import is_older
 
 NAMES = sorted(embedded_checkpoints())
 SCENE = Scenes(1, seed=HELD_OUT_SEED)[0]
+OFFLOADS = pytest.mark.skipif(
+    is_older("accelerate", "1.15"),
+    reason="accelerate before 1.15 brings wrong weights from the disk",
+)
 REQUEST = GridRequest(hidden_layers=[1], phrase_hidden_layers=[2])
 
 
@@ -77,6 +82,7 @@ def test_a_device_map_gives_the_same(name: str, device_map: Any) -> None:
     assert difference(outputs(loaded(name, device="auto", device_map=device_map)), plain(name)) == 0
 
 
+@OFFLOADS
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("of_language_model", "of_others"), [("disk", "cpu"), ("cpu", "disk"), ("disk", "disk")])
 def test_weights_that_a_map_leaves_on_the_disk_give_the_same(
@@ -88,6 +94,7 @@ def test_weights_that_a_map_leaves_on_the_disk_give_the_same(
     assert difference(outputs(adapter), plain(name)) < 1e-6
 
 
+@OFFLOADS
 @pytest.mark.parametrize("name", NAMES)
 def test_little_memory_leaves_weights_on_the_disk_and_gives_the_same(name: str, tmp_path: Path) -> None:
     adapter = loaded(name, device="auto", device_map="auto", max_memory={"cpu": "500KB"}, offload_folder=tmp_path)
@@ -112,12 +119,35 @@ def test_weights_that_accelerate_brings_give_the_same(
     assert difference(outputs(adapter), plain(name)) < 1e-6
 
 
+@OFFLOADS
 def test_a_decoder_goes_where_an_offloaded_backbone_computes(tmp_path: Path) -> None:
     device_map = parts("tiny-qwen2_5_vl", "disk", "cpu")
     vlm = GroundedVLM.from_pretrained("tiny-qwen2_5_vl", device_map=device_map, offload_folder=tmp_path)
     expected = GroundedVLM.from_pretrained("tiny-qwen2_5_vl", device="cpu")
     found, right = (each.ground_all([SCENE.prompt])[0] for each in (vlm, expected))
     assert [phrase.box for phrase in found.phrases] == [phrase.box for phrase in right.phrases]
+
+
+@pytest.mark.parametrize("device_map", [{"": "disk"}, {"model": "cpu", "lm_head": "disk"}])
+def test_an_accelerate_that_brings_wrong_weights_is_refused(
+    monkeypatch: pytest.MonkeyPatch, device_map: dict[str, str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        pretrained_module, "is_older", lambda package, release: (package, release) == ("accelerate", "1.15")
+    )
+    with pytest.raises(OptionError, match=r"accelerate \S+ cannot bring .* Install accelerate>=1\.15, or leave no"):
+        load_adapter("tiny-llava", device_map=device_map, offload_folder=tmp_path)
+
+
+@OFFLOADS
+def test_an_accelerate_that_brings_wrong_weights_is_refused_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        pretrained_module, "is_older", lambda package, release: (package, release) == ("accelerate", "1.15")
+    )
+    with pytest.raises(OptionError, match=r"accelerate \S+ cannot bring"):
+        load_adapter("tiny-llava", device_map="auto", max_memory={"cpu": "500KB"}, offload_folder=tmp_path)
 
 
 @pytest.mark.parametrize("options", [{"device_map": {"": "cpu"}}, {"quantization_config": object()}])

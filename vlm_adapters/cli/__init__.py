@@ -89,14 +89,15 @@ def main() -> None:
     sys.exit(1)
 
 
-def _run(arguments: list[str]) -> object:
+def _run(arguments: list[str]) -> int | None:
     try:
-        return app(arguments, standalone_mode=False)
+        code: int | None = app(arguments, standalone_mode=False)
     except ImportError:
         from vlm_adapters.versions import check_transformers  # noqa: PLC0415 - it reads metadata
 
         check_transformers()  # an old release lacks names that are imported
         raise
+    return code
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
