@@ -1,117 +1,167 @@
-"""Run the whole chain on a GPU against the CPU in float32, and print how far they are apart.
+"""Run the whole chain on a GPU against the CPU in float32, in minutes, without a network; print a table, write JSON.
 
-    python examples/gpu_check.py [--device cuda] [--sam FILE]
+    python examples/gpu_check.py [--device cuda] [--sam FILE] [--out gpu_check.json] [--only PART ...]
 
-For every embedded backbone, on held-out scenes: attention maps, hidden states, logits of the U-Net and masks, in
-float32 and in bfloat16; with `--sam`, masks refined by Segment Anything. The exit code is 1 if a difference is beyond
-its tolerance.
+The parts: `suite`, the conformance suite of one family per layout of image tokens; `kernels`, rows beside every kernel
+that is here, against the eager one's; `chain`, the embedded backbones with their decoders and Segment Anything, against
+the CPU; `train`, a decoder trained from a cache and with the backbone in the loop, and evaluated; `memory`, what rows
+and hidden states add to a pass of a language model. The exit code is 1 if a bar is missed.
+
+Without `--sam` the refiner is a small Segment Anything with random weights, so that its path runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
-import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
+try:
+    import pydantic  # noqa: F401 - one of what a bare machine lacks; what follows needs all of them
+    import torch
+    from gpu_comparisons import Finding, chain, kernels, memory
 
-from vlm_adapters import GridRequest, Grids, GroundedVLM, Grounding, load_adapter
-from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
-from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.evaluation.metrics import mask_iou
+    from vlm_adapters import list_adapters
+    from vlm_adapters.testing import ALL_CHECKS, run_checks
+    from vlm_adapters.testing.lookup import find_case
+    from vlm_adapters.versions import check_transformers, describe, versions
+except ImportError as missing:
+    sys.exit(
+        f"error: {missing}. Carry wheels of what is missing here (pip download --no-deps NAME, then pip install "
+        "--no-index): pydantic pydantic-core annotated-types typing-inspection transformers qwen-vl-utils pycocotools "
+        "segment-anything accelerate typer, and vlm-adapters itself."
+    )
 
-SCENES = 8
-REQUEST = GridRequest(hidden_layers=[-1])
-TOLERANCES = {
-    torch.float32: {"attention": 1e-4, "hidden states": 1e-3, "logits": 1e-2, "masks": 0.01},
-    torch.bfloat16: {"attention": 0.1, "hidden states": 0.1, "logits": 0.1, "masks": 0.1},
+FAMILIES = {
+    "llava": "one square",
+    "llava_next": "a coarse grid and tiles",
+    "qwen2_5_vl": "native resolution",
+    "fuyu": "native resolution without a tower",
+    "deepseek_vl": "a padded square",
 }
-"""Largest difference of float32 attention; else differences relative to the mean size, and 1 - mean IoU of masks."""
+IN_BFLOAT16 = ("llava_next", "qwen2_5_vl")
+STARTS_A_PROCESS = "check_spawned_process"
+"""Half the time of a family on a GPU: it is run for one of them."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One comparison with the CPU in float32."""
+class Options:
+    """What was typed."""
 
-    model: str
-    what: str
-    difference: float
-    tolerance: float
+    device: str
+    sam: str | None
 
 
-def compare(model: str, device: str, dtype: torch.dtype, sam: str | None) -> list[Row]:
-    """Compare everything of one backbone."""
-    samples = list(Scenes(SCENES, seed=HELD_OUT_SEED))
-    exact = _run(GroundedVLM.from_pretrained(model, device="cpu", dtype="float32", sam=sam), samples)
-    adapter = load_adapter(model, device=device, dtype=dtype)
-    found = _run(GroundedVLM.from_pretrained(model, adapter=adapter, sam=sam), samples)
-    tolerances, name = TOLERANCES[dtype], f"{model}, {str(dtype).removeprefix('torch.')}"
-    attention = _relative if dtype is torch.bfloat16 else _largest
-    measures = {"attention": attention, "hidden states": _relative, "logits": _relative, "masks": _unlike}
-    return [
-        Row(name, what, max(measure(a, b) for a, b in zip(found[what], exact[what], strict=True)), tolerances[what])
-        for what, measure in measures.items()
-    ]
+def suite(options: Options) -> Iterator[Finding]:
+    """The conformance suite of one family per layout in float32, of some in bfloat16."""
+    ready = {entry.name for entry in list_adapters() if entry.state == "ready"}
+    for name, layout in FAMILIES.items():
+        if name not in ready:
+            yield Finding("suite", f"{name}: {layout}", "not ready here", "all checks pass", good=False)
+            continue
+        for dtype in (torch.float32, *([torch.bfloat16] if name in IN_BFLOAT16 else [])):
+            spawns = name == "qwen2_5_vl" and dtype == torch.float32
+            checks = [check for check in ALL_CHECKS if spawns or check.__name__ != STARTS_A_PROCESS]
+            results = run_checks(find_case(name).on(options.device, dtype), checks)
+            failed = [f"{result.check}: {result.reason}" for result in results if result.state == "failed"]
+            passed = sum(result.state == "passed" for result in results)
+            what = f"{name}: {layout}, {str(dtype).removeprefix('torch.')}"
+            found = f"{passed} passed, {len(failed)} failed"
+            yield Finding("suite", what, found, "0 failed", good=not failed, detail="; ".join(failed))
 
 
-def _run(vlm: GroundedVLM, samples: Sequence[Sample]) -> dict[str, list[Tensor]]:
-    prompts = [sample.prompt for sample in samples]
-    extracted: Sequence[Sequence[Grids]] = vlm.adapter.extract(vlm.adapter.preprocess(prompts), REQUEST)
-    with torch.no_grad():
-        logits = [own.coarse.float().cpu() for own in vlm.mask_logits(prompts)]
-    groundings: list[Grounding] = vlm.ground_all(prompts)
-    masks = [torch.from_numpy(np.stack([phrase.mask for phrase in of.phrases])) for of in groundings]
-    grids = [grids for of_prompt in extracted for grids in of_prompt]
-    return {
-        "attention": [of.attention.float().cpu() for of in grids],
-        "hidden states": [of.hidden.float().cpu() for of in grids],
-        "logits": logits,
-        "masks": masks,
-    }
+def train(options: Options) -> Iterator[Finding]:
+    """The commands of a researcher: a cache, training from it, training in the loop, evaluation."""
+    small = ["train=scenes:count=16,seed=3", "validation=scenes:count=4,seed=6", "epochs=1", f"device={options.device}"]
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {
+            "trained from a cache": ["train", "scenes", *small, f"cache={folder}/cache", "--out", f"{folder}/cached"],
+            "trained with the backbone in the loop": [
+                "train",
+                "scenes",
+                *small,
+                "cache=null",
+                "--out",
+                f"{folder}/loop",
+            ],
+            "evaluated": [
+                *("evaluate", f"{folder}/cached/best", "scenes:count=4,seed=4", "--protocol", "packed"),
+                *("--device", options.device, "--out", f"{folder}/evaluation"),
+            ],
+        }
+        for what, arguments in steps.items():
+            command = [sys.executable, "-W", "ignore", "-m", "vlm_adapters", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+            last = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1:] or [""]
+            found = f"exit code {done.returncode}"
+            yield Finding("train", what, found, "exit code 0", good=not done.returncode, detail=last[0])
 
 
-def _largest(found: Tensor, exact: Tensor) -> float:
-    return float((found - exact).abs().max())
+PARTS: dict[str, Callable[[Options], Iterator[Finding]]] = {
+    "suite": suite,
+    "kernels": lambda options: kernels(options.device),
+    "chain": lambda options: chain(options.device, options.sam),
+    "train": train,
+    "memory": lambda options: memory(options.device),
+}
 
 
-def _relative(found: Tensor, exact: Tensor) -> float:
-    return float((found - exact).abs().mean() / exact.abs().mean())
+def show(finding: Finding, seconds: float) -> None:
+    """One line of the table, as soon as it is known."""
+    verdict = {True: "ok", False: "NO", None: "--"}[finding.good]
+    print(f"{finding.part:8} {finding.what:64.64} {finding.found:>22} {finding.bar:>18} {verdict:>3} {seconds:6.1f} s")
+    if finding.good is not True and finding.detail:
+        print(f"         {finding.detail}")
+    sys.stdout.flush()
 
 
-def _unlike(found: Tensor, exact: Tensor) -> float:
-    return 1 - float(np.mean([mask_iou(a, b) for a, b in zip(found.numpy(), exact.numpy(), strict=True)]))
-
-
-def main() -> None:
-    """Read the command line, compare, and print a table."""
+def main() -> int:
+    """Read the command line, run the parts, print the table and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sam", help="checkpoint file of Segment Anything")
-    arguments = parser.parse_args()
-    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+    parser.add_argument("--out", default="gpu_check.json", help="where the report goes")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts alone")
+    chosen = parser.parse_args()
+    on_gpu = chosen.device.startswith("cuda")
+    if on_gpu and not torch.cuda.is_available():
         sys.exit("error: there is no CUDA device here. Run this where there is one, or give --device cpu.")
-    place = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else arguments.device
-    table = Table(title=f"{place} against the CPU in float32, torch {torch.__version__}, {SCENES} scenes")
-    for heading in ("model", "what", "difference", "tolerance", ""):
-        table.add_column(heading)
-    failed = False
-    for model in embedded_checkpoints():
-        for dtype in TOLERANCES:
-            for row in compare(model, arguments.device, dtype, arguments.sam):
-                good = row.difference <= row.tolerance
-                failed |= not good
-                table.add_row(
-                    row.model, row.what, f"{row.difference:.2e}", f"{row.tolerance:.0e}", "ok" if good else "NO"
-                )
-    Console().print(table)
-    sys.exit(failed)
+    check_transformers()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    place = torch.cuda.get_device_name(chosen.device) if on_gpu else chosen.device
+    print(f"{place}: {describe(versions())}")
+    findings, start = [], time.perf_counter()
+    for part in chosen.only:
+        last = time.perf_counter()
+        for finding in PARTS[part](Options(chosen.device, chosen.sam)):
+            now = time.perf_counter()
+            show(finding, now - last)
+            findings.append({**asdict(finding), "seconds": round(now - last, 2)})
+            last = time.perf_counter()
+    report = {
+        "device": place,
+        "versions": versions(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "seconds": round(time.perf_counter() - start, 1),
+        "findings": findings,
+    }
+    part_file = Path(f"{chosen.out}.part")
+    part_file.write_text(json.dumps(report, indent=2), encoding="utf-8")
+    part_file.replace(chosen.out)
+    verdicts = [finding["good"] for finding in findings]
+    missed = verdicts.count(False)
+    counts = f"{verdicts.count(True)} bars met, {missed} missed, {verdicts.count(None)} not run"
+    print(f"{counts}, in {report['seconds']} s; report in {chosen.out}")
+    return int(missed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     TinySam = Callable[[], Sam]
+
+# Tests run on the CPU, whatever the machine has; read when CUDA is first asked for, also by processes that they start.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 SIDE, PATCH, WIDTH = 96, 16, 16
 """Of the small Segment Anything model: canvas, patch and prompts."""

@@ -1,0 +1,193 @@
+"""What `gpu_check.py` compares: kernels, the embedded chain, and memory, on a device against an independent number."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import Tensor, nn
+from transformers import AutoModel, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from vlm_adapters import GridRequest, GroundedVLM, load_adapter
+from vlm_adapters.capture import RowPlan, capture_rows
+from vlm_adapters.data.sample import Sample
+from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.decoder.refiner import UntrainedRefiner
+from vlm_adapters.decoder.sam import SegmentAnything
+from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.hidden import capture_hidden_states
+
+SCENES = 8
+REQUEST = GridRequest(hidden_layers=[-1])
+TOLERANCES = {
+    torch.float32: {"attention": 1e-4, "hidden states": 1e-3, "logits": 1e-2, "masks": 0.01, "refined masks": 0.02},
+    torch.bfloat16: {"attention": 0.1, "hidden states": 0.1, "logits": 0.1, "masks": 0.1, "refined masks": 0.2},
+}
+"""Largest difference of float32 attention; else differences relative to the mean size, and 1 - mean IoU of masks."""
+KERNELS = ("sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
+MOST_ADDED = 0.02
+"""Of the peak of a plain pass beyond the weights: what hidden states of phrases may add."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, what was found, and its bar; `good` is None where it was not run."""
+
+    part: str
+    what: str
+    found: str
+    bar: str
+    good: bool | None
+    detail: str = ""
+
+
+def kernels(device: str) -> Iterator[Finding]:
+    """Rows beside every kernel that is here, in a padded batch, against the eager kernel's own weights."""
+    # Flash kernels know no float32; the rows are computed from the same queries and keys in float32 all the same.
+    dtype, bar = (torch.bfloat16, 0.02) if device.startswith("cuda") else (torch.float32, 1e-5)
+    mask = torch.ones(2, 96, dtype=torch.long)
+    mask[1, :30] = 0
+    inputs = {"input_ids": torch.randint(1, 50, (2, 96)).to(device), "attention_mask": mask.to(device)}
+    plans = [RowPlan(torch.tensor([50, 95]), torch.tensor([0, 1]), torch.arange(30, 96)) for _ in range(2)]
+    with torch.no_grad():
+        truth = _llama("eager", device, dtype)(**inputs, output_attentions=True).attentions
+    expected = [
+        [of_layer[b][:, plans[b].rows][..., plans[b].columns].transpose(0, 1) for b in (0, 1)] for of_layer in truth
+    ]
+    for name in KERNELS:
+        what = f"rows beside {name}, {str(dtype).removeprefix('torch.')}, padded batch"
+        try:
+            model = _llama(name, device, dtype)
+        except (ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            yield Finding("kernels", what, "not here", "-", good=None, detail=reason)
+            continue
+        with warnings.catch_warnings(), torch.no_grad(), capture_rows(model, plans, range(2), "none") as recorder:
+            warnings.simplefilter("ignore")
+            model(**inputs, use_cache=False)
+        worst = max(
+            _largest(recorder.maps[layer][b].float().cpu(), expected[layer][b].float().cpu())
+            for layer in range(2)
+            for b in (0, 1)
+        )
+        yield Finding("kernels", what, f"{worst:.1e}", f"<= {bar:.0e}", good=worst <= bar)
+
+
+def _llama(kernel: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
+    sizes = {"vocab_size": 50, "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.1)
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModel.from_config(config, attn_implementation=kernel, dtype=dtype)
+    return nn.Module.to(model, device).eval()
+
+
+def chain(device: str, sam: str | None) -> Iterator[Finding]:
+    """Every embedded backbone with its decoder and a refiner, on the device against the CPU in float32."""
+    samples = list(Scenes(SCENES, seed=HELD_OUT_SEED))
+    for model in embedded_checkpoints():
+        exact = _run(GroundedVLM.from_pretrained(model, device="cpu", dtype="float32"), samples, sam)
+        for dtype, tolerances in TOLERANCES.items():
+            adapter = load_adapter(model, device=device, dtype=dtype)
+            found = _run(GroundedVLM.from_pretrained(model, adapter=adapter), samples, sam)
+            attention = _relative if dtype is torch.bfloat16 else _largest
+            measures = {name: _unlike if "masks" in name else _relative for name in tolerances} | {
+                "attention": attention
+            }
+            for name, measure in measures.items():
+                worst = max(measure(a, b) for a, b in zip(found[name], exact[name], strict=True))
+                what = f"{model}, {name}, {str(dtype).removeprefix('torch.')}"
+                bar = tolerances[name]
+                yield Finding("chain", what, f"{worst:.1e}", f"<= {bar:.0e}", good=worst <= bar)
+
+
+def _run(vlm: GroundedVLM, samples: Sequence[Sample], sam: str | None) -> dict[str, list[Tensor]]:
+    prompts = [sample.prompt for sample in samples]
+    extracted = vlm.adapter.extract(vlm.adapter.preprocess(prompts), REQUEST)
+    with torch.no_grad():
+        logits = [own.coarse.float().cpu() for own in vlm.mask_logits(prompts)]
+    grids = [grids for of_prompt in extracted for grids in of_prompt]
+    masks = _masks(vlm, samples)
+    place = next(vlm.decoder.parameters()).device
+    vlm.refiner = UntrainedRefiner(_segment_anything(sam).to(place))
+    return {
+        "attention": [of.attention.float().cpu() for of in grids],
+        "hidden states": [of.hidden.float().cpu() for of in grids],
+        "logits": logits,
+        "masks": masks,
+        "refined masks": _masks(vlm, samples),
+    }
+
+
+def _masks(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[Tensor]:
+    groundings = vlm.ground_all([sample.prompt for sample in samples])
+    return [torch.from_numpy(np.stack([phrase.mask for phrase in of.phrases])) for of in groundings]
+
+
+def _segment_anything(sam: str | None) -> SegmentAnything:
+    """The model of a checkpoint, or a small one with the same random weights every time."""
+    if sam:
+        from vlm_adapters.decoder.sam_checkpoint import load_sam  # noqa: PLC0415 - needed for a file alone
+
+        return load_sam(sam)
+    torch.manual_seed(0)
+    encoder = ImageEncoderViT(img_size=96, patch_size=16, embed_dim=16, depth=1, num_heads=2, out_chans=16)
+    transformer = TwoWayTransformer(depth=2, embedding_dim=16, num_heads=2, mlp_dim=32)
+    decoder = MaskDecoder(transformer_dim=16, transformer=transformer, iou_head_hidden_dim=16)
+    return SegmentAnything(Sam(encoder, PromptEncoder(16, (6, 6), (96, 96), 16), decoder)).eval()
+
+
+def _largest(found: Tensor, exact: Tensor) -> float:
+    return float((found - exact).abs().max())
+
+
+def _relative(found: Tensor, exact: Tensor) -> float:
+    return float((found - exact).abs().mean() / exact.abs().mean())
+
+
+def _unlike(found: Tensor, exact: Tensor) -> float:
+    return 1 - float(np.mean([mask_iou(a, b) for a, b in zip(found.numpy(), exact.numpy(), strict=True)]))
+
+
+def memory(device: str) -> Iterator[Finding]:
+    """What rows, and hidden states of all layers, add to the peak of a pass of 28 layers over 4,000 tokens."""
+    bar = f"<= {MOST_ADDED:.0%} of the pass"
+    if not device.startswith("cuda"):
+        yield Finding("memory", "28 layers, 4,000 tokens", "needs a GPU", bar, good=None)
+        return
+    sizes = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "vocab_size": 100}
+    config = Qwen2Config(**sizes, num_attention_heads=28, num_key_value_heads=4)
+    with torch.device(device):
+        model = AutoModel.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
+    ids = torch.randint(100, (1, 4000), device=device)
+    plan = RowPlan(torch.arange(3970, 4000), torch.arange(30) // 8, torch.arange(3000))
+
+    def captured(layers: Sequence[int]) -> None:
+        with (
+            capture_rows(model, [plan], range(28)),
+            capture_hidden_states(model, layers, [plan.rows], ids.device),
+        ):
+            model(ids, use_cache=False)
+
+    plain = _peak(lambda: model(ids, use_cache=False))
+    for what, layers in (("rows of all layers", ()), ("rows and hidden states of all layers", range(28))):
+        added = (_peak(lambda layers=layers: captured(layers)) - plain) / plain
+        yield Finding("memory", f"{what}, a 7B size at 4,000 tokens", f"{added:+.2%}", bar, good=added <= MOST_ADDED)
+
+
+def _peak(run: Callable[[], object]) -> int:
+    """Most bytes that torch's allocator held during a second run, beyond what was there before."""
+    with torch.no_grad():
+        run()
+        gc.collect()
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
