@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
+
 try:
     import pydantic  # noqa: F401 - one of what a bare machine lacks; what follows needs all of them
     import torch
@@ -135,7 +137,6 @@ def main() -> int:
     if on_gpu and not torch.cuda.is_available():
         sys.exit("error: there is no CUDA device here. Run this where there is one, or give --device cpu.")
     check_transformers()
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     place = torch.cuda.get_device_name(chosen.device) if on_gpu else chosen.device
     print(f"{place}: {describe(versions())}")
     findings, start = [], time.perf_counter()

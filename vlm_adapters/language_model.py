@@ -39,7 +39,7 @@ def language_model_of(model: PreTrainedModel) -> LanguageModel:
     Raises:
         CaptureError: There is no list of as many layers as the config tells.
     """
-    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    count = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
     for body in model.get_decoder().modules():
         for child in body.children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
