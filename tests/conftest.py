@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: tests, and what they start, run on the CPU everywhere
 
 import pytest
 import torch
@@ -52,6 +55,14 @@ class Site:
         info.joinpath("entry_points.txt").write_text(f"[vlm_adapters]\n{plugin} = {module}\n", encoding="utf-8")
         importlib.invalidate_caches()
         return info
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_accelerator() -> Iterator[None]:
+    """No variable hides the accelerator of a Mac, so it is hidden from this process at least."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.accelerator, "is_available", lambda: False)
+        yield
 
 
 @pytest.fixture

@@ -156,22 +156,15 @@ def as_it_is(sam: SegmentAnything) -> SegmentAnything:
     return sam
 
 
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")),
-]
-
-
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("cast", [as_it_is, in_bfloat16, encoder_in_bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_every_device_and_type_gives_nearly_the_same(
-    tiny_sam: TinySam, device: str, cast: Callable[[SegmentAnything], SegmentAnything], *, autocast: bool
+def test_every_type_gives_nearly_the_same(
+    tiny_sam: TinySam, cast: Callable[[SegmentAnything], SegmentAnything], *, autocast: bool
 ) -> None:
     boxes = torch.tensor([[0.0, 0.0, 25.0, 30.0], [3.0, 4.0, 50.0, 30.0]])
     logits = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(6))
     exact = SegmentAnything(tiny_sam())
-    sam = cast(SegmentAnything(tiny_sam())).to(device)
+    sam = cast(SegmentAnything(tiny_sam()))
 
     def decoded(model: SegmentAnything) -> Tensor:
         picture = model.encode(photo((30, 50)))
@@ -180,10 +173,10 @@ def test_every_device_and_type_gives_nearly_the_same(
 
     with torch.no_grad():
         expected = decoded(exact)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             found = decoded(sam)
     assert found.dtype == torch.float32
-    assert (found.cpu() - expected).abs().mean() < 0.1 * expected.abs().mean()
+    assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
 
 
 def test_a_picture_encoded_by_another_model_is_an_error(tiny_sam: TinySam) -> None:
