@@ -1,5 +1,19 @@
-"""Tests of plugins run on the CPU, whatever the machine has: GPUs are checked by `examples/gpu_check.py`."""
+"""The tests of the plugins run on the CPU, wherever they run."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA is first asked for; processes that tests start inherit it
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks; what tests start inherits it
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_accelerator() -> Iterator[None]:
+    """No variable hides the accelerator of a Mac, so it is hidden from this process at least."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.accelerator, "is_available", lambda: False)
+        yield

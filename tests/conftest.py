@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: tests, and what they start, run on the CPU everywhere
+
 import pytest
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     TinySam = Callable[[], Sam]
-
-# Tests run on the CPU, whatever the machine has; read when CUDA is first asked for, also by processes that they start.
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 SIDE, PATCH, WIDTH = 96, 16, 16
 """Of the small Segment Anything model: canvas, patch and prompts."""
@@ -56,6 +55,14 @@ class Site:
         info.joinpath("entry_points.txt").write_text(f"[vlm_adapters]\n{plugin} = {module}\n", encoding="utf-8")
         importlib.invalidate_caches()
         return info
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_accelerator() -> Iterator[None]:
+    """No variable hides the accelerator of a Mac, so it is hidden from this process at least."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.accelerator, "is_available", lambda: False)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -123,3 +124,8 @@ def test_pixels_have_the_precision_of_the_first_weights_that_are_not_packed() ->
     model.norm = nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
     model.head = nn.Parameter(torch.zeros(2))
     assert pixel_dtype(model) is torch.bfloat16
+
+
+def test_no_test_and_nothing_that_it_starts_sees_an_accelerator() -> None:
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert resolve_device("auto") == torch.device("cpu")

@@ -14,8 +14,8 @@ from vlm_adapters.testing.support import (
     prompt,
     require,
     require_agrees,
-    require_close,
     require_equal,
+    require_same,
     run,
     unlike_prompts,
 )
@@ -41,7 +41,7 @@ def check_mean_of_rows(case: AdapterCase) -> None:
     adapter = case.load()
     inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
     expected = by_phrase(maps(rows), inputs.phrase_tokens[0], "mean")
-    require_close(maps(run(adapter, prompt())[1]), expected, 1e-6, "mean of rows (P, L, n, cell)")
+    require_same(case, maps(run(adapter, prompt())[1]), expected, 1e-6, "mean of rows (P, L, n, cell)")
 
 
 def check_max_of_rows(case: AdapterCase) -> None:
@@ -50,7 +50,7 @@ def check_max_of_rows(case: AdapterCase) -> None:
     inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
     found = maps(run(adapter, prompt(), GridRequest(reduce="max"))[1])
     expected = by_phrase(maps(rows), inputs.phrase_tokens[0], "max")
-    require_close(found, expected, 1e-6, "max of rows (P, L, n, cell)")
+    require_same(case, found, expected, 1e-6, "max of rows (P, L, n, cell)")
 
 
 def check_row_phrases(case: AdapterCase) -> None:
@@ -77,7 +77,7 @@ def check_chosen_layers(case: AdapterCase) -> None:
         grids = run(adapter, prompt(), GridRequest(layers=choice))[1]
         require_equal(grids[0].layers, expected, f"Grids.layers of layers={choice}")
         wanted = full[:, [every.index(layer) for layer in expected]]
-        require_close(maps(grids), wanted, 1e-6, f"attention of layers={choice} (P, L, n, cell)")
+        require_same(case, maps(grids), wanted, 1e-6, f"attention of layers={choice} (P, L, n, cell)")
 
 
 def check_chosen_heads(case: AdapterCase) -> None:
@@ -89,7 +89,9 @@ def check_chosen_heads(case: AdapterCase) -> None:
         expected = tuple(head % count for head in choice)
         grids = run(adapter, prompt(), GridRequest(heads=choice))[1]
         require_equal(grids[0].heads, expected, f"Grids.heads of heads={choice}")
-        require_close(maps(grids), full[:, :, list(expected)], 1e-6, f"attention of heads={choice} (P, L, n, cell)")
+        require_same(
+            case, maps(grids), full[:, :, list(expected)], 1e-6, f"attention of heads={choice} (P, L, n, cell)"
+        )
 
 
 def check_attention_is_a_share(case: AdapterCase) -> None:
@@ -124,8 +126,8 @@ def check_phrase_alone_and_beside_others(case: AdapterCase) -> None:
     together = maps(run(adapter, prompt())[1])
     for index, phrase in enumerate(prompt().phrases):
         alone = maps(run(adapter, prompt(phrases=[phrase.span]))[1])
-        require_close(
-            alone[0], together[index], 1e-6, f"attention of {phrase.text!r} alone and beside others (L, n, cell)"
+        require_same(
+            case, alone[0], together[index], 1e-6, f"attention of {phrase.text!r} alone and beside others (L, n, cell)"
         )
 
 

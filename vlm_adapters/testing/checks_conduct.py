@@ -24,9 +24,9 @@ from vlm_adapters.testing.support import (
     module_of,
     prompt,
     require,
-    require_close,
     require_equal,
     require_identical,
+    require_same,
     run,
     unlike_prompts,
 )
@@ -149,8 +149,8 @@ def check_spawned_process(case: AdapterCase) -> None:
             raise AssertionError(
                 f"a spawned process: expected it to load the adapter and extract, found {type(error).__name__}: {error}"
             ) from error
-    require_close(
-        torch.from_numpy(found), torch.from_numpy(_attention_of(case)), 1e-5, "attention from a spawned process"
+    require_same(
+        case, torch.from_numpy(found), torch.from_numpy(_attention_of(case)), 1e-5, "attention from a spawned process"
     )
 
 
@@ -162,7 +162,7 @@ def check_threads(case: AdapterCase) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda one: maps(run(adapter, one)[1]), prompts))
     for index, (one, other) in enumerate(zip(found, expected, strict=True)):
-        require_close(one, other, 1e-5, f"attention of prompt {index}, extracted while other threads extract")
+        require_same(case, one, other, 1e-5, f"attention of prompt {index}, extracted while other threads extract")
 
 
 def _attention_of(case: AdapterCase) -> npt.NDArray[np.float32]:

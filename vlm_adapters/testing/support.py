@@ -59,15 +59,20 @@ def require_close(found: Tensor, expected: Tensor, tolerance: float, what: str) 
     )
 
 
-def require_agrees(
-    case: AdapterCase, found: Tensor, expected: Tensor, tolerance: float, what: str, *, rough: float = 0.1
-) -> None:
-    """As `require_close` where the case runs in float32; below that, within `rough` of the mean size on average.
+def require_same(case: AdapterCase, found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    """As `require_close`, of two things that the adapter computes alike in any precision.
 
     An accelerator adds in another order for every shape, so it is allowed ten times the tolerance.
     """
+    require_close(found, expected, tolerance * (1 if case.device == "cpu" else 10), what)
+
+
+def require_agrees(
+    case: AdapterCase, found: Tensor, expected: Tensor, tolerance: float, what: str, *, rough: float = 0.1
+) -> None:
+    """As `require_same` where the case runs in float32; below that, within `rough` of the mean size on average."""
     if case.dtype == torch.float32:
-        require_close(found, expected, tolerance * (1 if case.device == "cpu" else 10), what)
+        require_same(case, found, expected, tolerance, what)
         return
     require_equal(tuple(found.shape), tuple(expected.shape), f"{what}, shape")
     if found.numel():

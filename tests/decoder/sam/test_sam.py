@@ -158,7 +158,7 @@ def as_it_is(sam: SegmentAnything) -> SegmentAnything:
 
 @pytest.mark.parametrize("cast", [as_it_is, in_bfloat16, encoder_in_bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_every_precision_gives_nearly_the_same(
+def test_every_type_gives_nearly_the_same(
     tiny_sam: TinySam, cast: Callable[[SegmentAnything], SegmentAnything], *, autocast: bool
 ) -> None:
     boxes = torch.tensor([[0.0, 0.0, 25.0, 30.0], [3.0, 4.0, 50.0, 30.0]])
