@@ -31,7 +31,7 @@ try:
     import torch
     from gpu_comparisons import Finding, chain, kernels, memory
 
-    from vlm_adapters import list_adapters
+    from vlm_adapters import AdapterError, list_adapters
     from vlm_adapters.testing import ALL_CHECKS, run_checks
     from vlm_adapters.testing.lookup import find_case
     from vlm_adapters.versions import check_transformers, describe, versions
@@ -136,7 +136,11 @@ def main() -> int:
     on_gpu = chosen.device.startswith("cuda")
     if on_gpu and not torch.cuda.is_available():
         sys.exit("error: there is no CUDA device here. Run this where there is one, or give --device cpu.")
-    check_transformers()
+    try:
+        check_transformers()
+    except AdapterError as error:
+        sys.exit(f"error: {error} Without a network carry its wheel: pip download --no-deps transformers.")
+    torch.backends.cudnn.allow_tf32 = False  # else convolutions of float32 round to ten bits on a GPU
     place = torch.cuda.get_device_name(chosen.device) if on_gpu else chosen.device
     print(f"{place}: {describe(versions())}")
     findings, start = [], time.perf_counter()

@@ -54,3 +54,15 @@ def test_what_must_be_carried_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: No module named pydantic. Carry wheels of what is missing here")
     assert "Traceback" not in done.stderr
+
+
+def test_an_old_transformers_is_one_line(tmp_path: Path) -> None:
+    metadata = tmp_path / "transformers-4.1.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 4.1.0\n", encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run("--device", "cpu", PYTHONPATH=path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: transformers 4.1.0 is installed, and older releases than")
+    assert done.stderr.endswith("pip download --no-deps transformers.\n")
+    assert "Traceback" not in done.stderr
