@@ -25,6 +25,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
+os.environ["NVIDIA_TF32_OVERRIDE"] = (
+    "0"  # else a GPU's convolutions round float32 to ten bits, in spawned processes too
+)
 
 try:
     import pydantic  # noqa: F401 - one of what a bare machine lacks; what follows needs all of them
@@ -116,6 +119,15 @@ PARTS: dict[str, Callable[[Options], Iterator[Finding]]] = {
 }
 
 
+def found_in(part: str, options: Options) -> Iterator[Finding]:
+    """What a part finds; an error ends the part, and the others go on."""
+    try:
+        yield from PARTS[part](options)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs into the report
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        yield Finding(part, "the rest of this part", "an error", "none", good=False, detail=reason)
+
+
 def show(finding: Finding, seconds: float) -> None:
     """One line of the table, as soon as it is known."""
     verdict = {True: "ok", False: "NO", None: "--"}[finding.good]
@@ -140,13 +152,12 @@ def main() -> int:
         check_transformers()
     except AdapterError as error:
         sys.exit(f"error: {error} Without a network carry its wheel: pip download --no-deps transformers.")
-    torch.backends.cudnn.allow_tf32 = False  # else convolutions of float32 round to ten bits on a GPU
     place = torch.cuda.get_device_name(chosen.device) if on_gpu else chosen.device
     print(f"{place}: {describe(versions())}")
     findings, start = [], time.perf_counter()
     for part in chosen.only:
         last = time.perf_counter()
-        for finding in PARTS[part](Options(chosen.device, chosen.sam)):
+        for finding in found_in(part, Options(chosen.device, chosen.sam)):
             now = time.perf_counter()
             show(finding, now - last)
             findings.append({**asdict(finding), "seconds": round(now - last, 2)})

@@ -31,6 +31,8 @@ TOLERANCES = {
 }
 """Largest difference of float32 attention; else differences relative to the mean size, and 1 - mean IoU of masks."""
 KERNELS = ("sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
+LENGTH = 256
+"""Tokens; flex attention of torch 2.11 cannot be compiled for fewer than 128 of these heads on an H200."""
 MOST_ADDED = 0.02
 """Of the peak of a plain pass beyond the weights: what hidden states of phrases may add."""
 
@@ -49,31 +51,32 @@ class Finding:
 
 def kernels(device: str) -> Iterator[Finding]:
     """Rows beside every kernel that is here, in a padded batch, against the eager kernel's own weights."""
-    # Flash kernels know no float32; the rows are computed from the same queries and keys in float32 all the same.
-    dtype, bar = (torch.bfloat16, 0.02) if device.startswith("cuda") else (torch.float32, 1e-5)
-    mask = torch.ones(2, 96, dtype=torch.long)
+    mask = torch.ones(2, LENGTH, dtype=torch.long)
     mask[1, :30] = 0
-    inputs = {"input_ids": torch.randint(1, 50, (2, 96)).to(device), "attention_mask": mask.to(device)}
-    plans = [RowPlan(torch.tensor([50, 95]), torch.tensor([0, 1]), torch.arange(30, 96)) for _ in range(2)]
-    with torch.no_grad():
-        truth = _llama("eager", device, dtype)(**inputs, output_attentions=True).attentions
-    expected = [
-        [of_layer[b][:, plans[b].rows][..., plans[b].columns].transpose(0, 1) for b in (0, 1)] for of_layer in truth
-    ]
+    inputs = {"input_ids": torch.randint(1, 50, mask.shape).to(device), "attention_mask": mask.to(device)}
+    rows, columns = torch.tensor([50, LENGTH - 1]), torch.arange(30, LENGTH)
+    plans = [RowPlan(rows, torch.tensor([0, 1]), columns) for _ in range(2)]
     for name in KERNELS:
+        # Flash kernels know no float32; below it the eager oracle rounds its own scores, so only a rough bar is fair.
+        dtype, bar = (torch.bfloat16, 0.05) if "flash" in name else (torch.float32, 1e-5 if device == "cpu" else 1e-4)
         what = f"rows beside {name}, {str(dtype).removeprefix('torch.')}, padded batch"
         try:
             model = _llama(name, device, dtype)
-        except (ImportError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            yield Finding("kernels", what, "not here", "-", good=None, detail=reason)
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                truth = _llama("eager", device, dtype)(**inputs, output_attentions=True).attentions
+                model(**inputs, use_cache=False)  # a kernel that fails by itself is not the library's to judge
+        except Exception as error:  # noqa: BLE001 - compilers raise what they like
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            yield Finding("kernels", what, "does not run here", "-", good=None, detail=reason)
             continue
-        with warnings.catch_warnings(), torch.no_grad(), capture_rows(model, plans, range(2), "none") as recorder:
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), capture_rows(model, plans, range(2), "none") as recorder:
             model(**inputs, use_cache=False)
         worst = max(
-            _largest(recorder.maps[layer][b].float().cpu(), expected[layer][b].float().cpu())
-            for layer in range(2)
+            _largest(
+                recorder.maps[layer][b].float().cpu(), weights[b][:, rows][..., columns].transpose(0, 1).float().cpu()
+            )
+            for layer, weights in enumerate(truth)
             for b in (0, 1)
         )
         yield Finding("kernels", what, f"{worst:.1e}", f"<= {bar:.0e}", good=worst <= bar)
@@ -167,38 +170,34 @@ def memory(device: str) -> Iterator[Finding]:
     ids = torch.randint(100, (1, 4000), device=device)
     plan = RowPlan(torch.arange(3970, 4000), torch.arange(30) // 8, torch.arange(3000))
 
-    def alone() -> list[Tensor]:
-        model(ids, use_cache=False)
-        return []
-
-    def captured(layers: Sequence[int]) -> list[Tensor]:
+    def captured(row_layers: Sequence[int], state_layers: Sequence[int]) -> object:
         with (
-            capture_rows(model, [plan], range(28)) as recorder,
-            capture_hidden_states(model, layers, [plan.rows], ids.device),
+            capture_rows(model, [plan], row_layers) as recorder,
+            capture_hidden_states(model, state_layers, [plan.rows], ids.device) as states,
         ):
             model(ids, use_cache=False)
-        return [of_layer[0] for of_layer in recorder.maps.values()]
+        return recorder, states
 
-    plain, _ = _peak(alone)
-    rows, maps = _peak(lambda: captured(()))
-    states, _ = _peak(lambda: captured(range(28)))
-    # The maps themselves are what was asked for: 4 x 28 x 28 x 3,000 numbers.
-    what = f"rows of all layers beyond their {maps / 2**20:.0f} MiB of maps"
-    for each, added in (
-        (what, (rows - maps - plain) / plain),
-        ("hidden states of all layers", (states - rows) / plain),
-    ):
-        yield Finding("memory", f"{each}, a 7B size", f"{added:+.2%}", bar, good=added <= MOST_ADDED)
+    every = range(config.num_hidden_layers)
+    plain = _peak(lambda: model(ids, use_cache=False))
+    added = {
+        "hidden states of 30 tokens after all layers": _peak(lambda: captured((), every)) - plain,
+        "rows of 30 tokens in all layers, their maps with them": _peak(lambda: captured(every, ())) - plain,
+    }
+    for (what, count), own in zip(added.items(), (bar, "-"), strict=True):
+        found = f"{count / 2**20:+.1f} MiB, {count / plain:+.2%}"
+        good = count <= MOST_ADDED * plain if own == bar else None  # the maps are what is asked for, so no bar
+        yield Finding("memory", f"{what} ({plain / 2**20:.0f} MiB plain)", found, own, good=good)
 
 
-def _peak(run: Callable[[], list[Tensor]]) -> tuple[int, int]:
-    """Most bytes that torch's allocator held during a second run, beyond what was there before; and those returned."""
+def _peak(run: Callable[[], object]) -> int:
+    """Most bytes that torch's allocator held during a second run, beyond what was there before."""
     with torch.no_grad():
         run()
         gc.collect()
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        returned = sum(tensor.nbytes for tensor in run())
+        run()
         torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before, returned
+    return torch.cuda.max_memory_allocated() - before
