@@ -32,7 +32,7 @@ TOLERANCES = {
 """Largest difference of float32 attention; else differences relative to the mean size, and 1 - mean IoU of masks."""
 KERNELS = ("sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
 LENGTH = 256
-"""Tokens; flex attention of torch 2.11 cannot be compiled for fewer than 128 of these heads on an H200."""
+"""Tokens; torch 2.11 could not compile flex attention for 96 of them on an H200."""
 MOST_ADDED = 0.02
 """Of the peak of a plain pass beyond the weights: what hidden states of phrases may add."""
 

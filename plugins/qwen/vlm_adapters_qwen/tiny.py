@@ -121,8 +121,8 @@ def _adapter(
         tokenizer,
         patch_size=patch,
         merge_size=2,
-        min_pixels=LEAST_CELLS * cell,
-        max_pixels=MOST_CELLS * cell,
+        # Given as min_pixels and max_pixels, they become the defaults of every later processor in transformers 5.17.
+        size={"shortest_edge": LEAST_CELLS * cell, "longest_edge": MOST_CELLS * cell},
     )
     return QwenAdapter(random_model(config, **options), processor, checkpoint=f"tiny random {config_class.model_type}")
 
