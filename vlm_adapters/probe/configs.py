@@ -112,9 +112,10 @@ def towers(config: Any) -> Iterator[TowerReport]:
     text = text_config(config)
     parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}
     found = {name: part for name, part in parts.items() if part is not text and hasattr(part, "patch_size")}
+    boilerplate = set(PreTrainedConfig().to_dict())
     if not found and hasattr(config, "patch_size"):
         found = {"config": config}
-    boilerplate = set(PreTrainedConfig().to_dict())
+        boilerplate |= set(_as_dict(text))  # 5.17 repeats the language model's sizes in Fuyu's config
     for name, tower in found.items():
         own = {key: value for key, value in _as_dict(tower).items() if key not in boilerplate}
         values = {key: value for key, value in own.items() if _is_whole(value) and not _ROLE.fullmatch(key)}
