@@ -141,7 +141,7 @@ def test(python: Path, report: Path, *arguments: str) -> tuple[dict[str, int], l
 def run_stack(stack: str, pins: str, *, quick: bool) -> Result:
     """Build a stack, and run everything in it."""
     python = build(stack, pins)
-    asked = "import json; from vlm_adapters.versions import versions; print(json.dumps(versions()))"
+    asked = "import json; from vlm_adapters.registry.versions import versions; print(json.dumps(versions()))"
     versions = json.loads(subprocess.run([python, "-c", asked], capture_output=True, check=True, cwd=BUILT).stdout)
     listed = json.loads(run(python, "vlm_adapters", "list", "--json").stdout)
     families = [entry["name"] for entry in listed if entry["distribution"] == "vlm-adapters"]

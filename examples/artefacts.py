@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_adapters import AdapterError, DataError
-from vlm_adapters.files import whole_file
+from vlm_adapters.data.files import whole_file
 
 
 class UnreachableError(AdapterError):

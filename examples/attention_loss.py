@@ -16,8 +16,8 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from vlm_adapters import BackboneAdapter, GridRequest, load_adapter, place_map
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
 
 STEPS, BATCH = 12, 8
 

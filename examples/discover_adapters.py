@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vlm_adapters import AdapterError, GridRequest, list_adapters, load_adapter
-from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.data.formats.scenes import Scenes
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vlm_adapters import GroundedVLM, load_adapter, place_map
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.decoder.losses import accuracy, dice_loss, mask_loss, mean_iou
 
 

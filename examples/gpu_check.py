@@ -35,9 +35,9 @@ try:
     from gpu_comparisons import Finding, chain, kernels, memory
 
     from vlm_adapters import AdapterError, list_adapters
+    from vlm_adapters.registry.versions import check_transformers, describe, versions
     from vlm_adapters.testing import ALL_CHECKS, run_checks
     from vlm_adapters.testing.lookup import find_case
-    from vlm_adapters.versions import check_transformers, describe, versions
 except ImportError as missing:
     sys.exit(
         f"error: {missing}. Carry wheels of what is missing here (pip download --no-deps NAME, then pip install "

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from transformers import AutoModel, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from vlm_adapters import GridRequest, GroundedVLM, load_adapter
-from vlm_adapters.capture import RowPlan, capture_rows
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
-from vlm_adapters.decoder.refiner import UntrainedRefiner
-from vlm_adapters.decoder.sam import SegmentAnything
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import UntrainedRefiner
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.evaluation.metrics import mask_iou
-from vlm_adapters.hidden import capture_hidden_states
+from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.hidden import capture_hidden_states
 
 SCENES = 8
 REQUEST = GridRequest(hidden_layers=[-1])
@@ -135,7 +135,7 @@ def _masks(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[Tensor]:
 def _segment_anything(sam: str | None) -> SegmentAnything:
     """The model of a checkpoint, or a small one with the same random weights every time."""
     if sam:
-        from vlm_adapters.decoder.sam_checkpoint import load_sam  # noqa: PLC0415 - needed for a file alone
+        from vlm_adapters.decoder.sam.checkpoint import load_sam  # noqa: PLC0415 - needed for a file alone
 
         return load_sam(sam)
     torch.manual_seed(0)

@@ -27,14 +27,15 @@ from cache_arithmetic import arithmetic
 
 from vlm_adapters import TransformersBackbone, load_adapter
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.files import write_json
+from vlm_adapters.data.files import write_json
 from vlm_adapters.testing.tiny import random_model
-from vlm_adapters.training.cache import CachedSamples, build_cache
-from vlm_adapters.training.extracted import LiveSamples
-from vlm_adapters.training.loop import Step, train
-from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.training.cache.build import CachedSamples, build_cache
+from vlm_adapters.training.cache.fingerprint import FeaturePlan
+from vlm_adapters.training.data import Sources
+from vlm_adapters.training.log import Step
+from vlm_adapters.training.loop import train
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.sources import Sources
+from vlm_adapters.training.samples import LiveSamples
 
 SEED = 5
 """Of the scenes: neither learnt from, nor chosen or measured by."""

@@ -27,13 +27,13 @@ import numpy as np
 import psutil
 
 from vlm_adapters import load_adapter
-from vlm_adapters.backbone import BackboneAdapter
-from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.data.files import write_json
+from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.decoder.features import FeatureRequest
-from vlm_adapters.files import write_json
-from vlm_adapters.training.cache import SHARD_SAMPLES, BuildProgress, CachedSamples, build_cache
-from vlm_adapters.training.extracted import LiveSamples
-from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.training.cache.build import SHARD_SAMPLES, BuildProgress, CachedSamples, build_cache
+from vlm_adapters.training.cache.fingerprint import FeaturePlan
+from vlm_adapters.training.samples import LiveSamples
 
 SEED = 5
 """Of the scenes: neither learnt from, nor chosen or measured by."""

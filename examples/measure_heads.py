@@ -19,12 +19,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from vlm_adapters import GridRequest, load_adapter, place_map
-from vlm_adapters.backbone import BackboneAdapter
-from vlm_adapters.data.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
-from vlm_adapters.decoder.calibrate import CALIBRATION_SEED, MOST_HEADS, CalibrationSet, calibrate
-from vlm_adapters.decoder.head_grounder import HeadGrounder, extract_with_neutral, phrase_heights, profile_maps
-from vlm_adapters.decoder.profile import HeadProfile, ProfileHead
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.grounding.heads import HeadGrounder
+from vlm_adapters.heads.calibrate import CALIBRATION_SEED, MOST_HEADS, CalibrationSet, calibrate
+from vlm_adapters.heads.extraction import extract_with_neutral, phrase_heights, profile_maps
+from vlm_adapters.heads.profile import HeadProfile, ProfileHead
 from vlm_adapters.prompt import Prompt
 
 

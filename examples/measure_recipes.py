@@ -22,13 +22,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from measure_tiny import coarse_ious
 
 from vlm_adapters import GroundedVLM
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.files import write_json
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.files import write_json
 from vlm_adapters.training.checkpoint import BEST
-from vlm_adapters.training.loop import Step, train
+from vlm_adapters.training.data import Sources
+from vlm_adapters.training.log import Step
+from vlm_adapters.training.loop import train
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.sources import Sources
 
 PRINT_EVERY = 50
 MOST_SECONDS, LEAST_SHARE = 600.0, 0.95

@@ -24,8 +24,8 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from train_tiny_decoder import train_decoder
 
 from vlm_adapters import GroundedVLM, TransformersBackbone, load_adapter, place_map
+from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.decoder.losses import cover_cells
 from vlm_adapters.evaluation.metrics import mask_iou
 

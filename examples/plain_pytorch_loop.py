@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from vlm_adapters import GridRequest, load_adapter, place_map
-from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
 
 SCENES, BATCH, EPOCHS = 48, 8, 3

@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlm_adapters import place_map
-from vlm_adapters.decoder.refiner import SAMRefiner, refine_untrained
-from vlm_adapters.decoder.sam import SegmentAnything
-from vlm_adapters.decoder.sam_checkpoint import load_sam
+from vlm_adapters.decoder.sam.checkpoint import load_sam
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import SAMRefiner, refine_untrained
 from vlm_adapters.evaluation.metrics import boundary_f_score, mask_iou
-from vlm_adapters.render import colour_of, mask_overlay, write_png
+from vlm_adapters.output.render import colour_of, mask_overlay, write_png
 
 Masks = NDArray[np.bool_]
 

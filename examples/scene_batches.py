@@ -15,8 +15,8 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
 
+from vlm_adapters.data.formats.scenes import COLOURS, DOTS, SHAPES, Scenes, caption, place_words
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import COLOURS, DOTS, SHAPES, Scenes, caption, place_words
 
 CAPTIONS = 4
 REACH = 3

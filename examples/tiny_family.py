@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
-from vlm_adapters.data.scenes import COLOURS, DOTS, SHAPES
+from vlm_adapters.data.formats.scenes import COLOURS, DOTS, SHAPES
 from vlm_adapters.prompt import DESCRIBE_QUESTION
 
 VOCABULARY = 512
@@ -35,7 +35,7 @@ ones, the sizes are not, and it knows nothing of photographs.
 {about}
 
 ## How it was made
-`python examples/train_tiny_backbone.py {name}` makes it from random weights and `vlm_adapters.data.scenes`,
+`python examples/train_tiny_backbone.py {name}` makes it from random weights and `vlm_adapters.data.formats.scenes`,
 nothing else.
 
 1. **Vision stage.** The vision tower learns at every image token to name the colour, the shape and the dot of the

@@ -35,7 +35,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from vlm_adapters.data.scenes import SHAPES, Scenes
+from vlm_adapters.data.formats.scenes import SHAPES, Scenes
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vlm_adapters"
 FAMILIES: dict[str, type[TinyFamily]] = {family.name: family for family in (TinyQwen, TinyLlava, TinyDeepseek)}

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from vlm_adapters import GroundedVLM, load_adapter
-from vlm_adapters.backbone import BackboneAdapter
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.decoder.checkpoint import EMBEDDED_FOLDER
 from vlm_adapters.decoder.losses import cover_cells, dice_loss, mask_loss
-from vlm_adapters.decoder.stored import EMBEDDED_FOLDER
 from vlm_adapters.embedded import embedded_checkpoints
 
 TRAIN_SEED = 3

@@ -26,13 +26,13 @@ from artefacts import mobile_sam
 from torch import Tensor, nn
 
 from vlm_adapters import GroundedVLM
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
-from vlm_adapters.decoder.refiner import SAMRefiner
-from vlm_adapters.decoder.sam import EncodedPicture
-from vlm_adapters.decoder.sam_checkpoint import load_sam
-from vlm_adapters.decoder.text_prompt import TextPrompt
+from vlm_adapters.decoder.sam.checkpoint import load_sam
+from vlm_adapters.decoder.sam.model import EncodedPicture
+from vlm_adapters.decoder.sam.refiner import SAMRefiner
+from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.evaluation.metrics import boundary_f_score, mask_iou
 
 TRAIN_SEED = 3

@@ -10,9 +10,21 @@ from typing import TYPE_CHECKING
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: tests, and what they start, run on the CPU everywhere
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import Tensor
+from torch.nn import functional
+
+from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.protocol import BackboneInfo
+from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
+from vlm_adapters.data.sample import Sample
+from vlm_adapters.prompt import Phrase, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,3 +108,87 @@ def tiny_sam() -> TinySam:
         return sam.eval()
 
     return build
+
+
+CELL = 10
+COLOURS = ("red", "green", "blue")
+
+
+class PlantedHeads:
+    """Head 2.1 looks at the colour that a phrase names; 0.0 anywhere, 0.1 everywhere, 2.0 at one corner."""
+
+    name = "planted"
+    info = BackboneInfo("planted", "acme/planted", "abc123", 3, (0, 2), 2, 8, (CELL, CELL))
+
+    def __init__(self) -> None:
+        self.requests: list[GridRequest] = []
+        self.texts: list[str] = []
+
+    def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
+        positions = tuple(tuple(torch.zeros(1, dtype=torch.long) for _ in prompt.phrases) for prompt in prompts)
+        return BackboneInputs(tuple(prompts), {}, positions)
+
+    def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
+        return [[_grid(picture, i) for i, picture in enumerate(prompt.pictures)] for prompt in inputs.prompts]
+
+    def extract(self, inputs: BackboneInputs, request: GridRequest) -> list[list[Grids]]:
+        self.requests.append(request)
+        self.texts += [prompt.text for prompt in inputs.prompts]
+        layers, heads = resolve_layers(request.layers, (0, 2)), resolve_heads(request.heads, 2)
+        found = []
+        for prompt, grids in zip(inputs.prompts, self.locate_image_tokens(inputs), strict=True):
+            of_prompt = []
+            for grid, picture in zip(grids, prompt.pictures, strict=True):
+                maps = torch.zeros(0, 2, 2, *grid.shape)
+                if prompt.phrases:
+                    maps = torch.stack([_maps(picture, phrase, grid.shape) for phrase in prompt.phrases])
+                chosen = maps[:, [(0, 2).index(layer) for layer in layers]][:, :, list(heads)]
+                hidden = torch.zeros(0, 8, *grid.shape)
+                of_prompt.append(Grids(grid, chosen, layers, heads, tuple(range(len(maps))), hidden))
+            found.append(of_prompt)
+        return found
+
+
+def _grid(picture: Image.Image, index: int) -> ImageGrid:
+    h, w = picture.height // CELL, picture.width // CELL
+    return ImageGrid(torch.arange(h * w).view(h, w), (0, 0, picture.width, picture.height), index)
+
+
+def _maps(picture: Image.Image, phrase: Phrase, shape: tuple[int, int]) -> Tensor:
+    """`(2, 2, h, w)`."""
+    named = next((index for index, colour in enumerate(COLOURS) if colour in phrase.text), None)
+    pixels = torch.from_numpy(np.array(picture)).float() / 255
+    colours = functional.adaptive_avg_pool2d(pixels.permute(2, 0, 1), shape)
+    others = colours.mean(0) if named is None else (colours.sum(0) - colours[named]) / 2
+    excess = torch.zeros(shape) if named is None else (colours[named] - others).clamp(min=0)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(len(phrase.text)))
+    corner = torch.zeros(shape)
+    corner[0, 0] = 1
+    even = torch.ones(shape)
+    maps = torch.stack([0.02 * noise, 0.8 * even, 0.01 * corner + 0.001 * even, 0.2 * even + 4 * excess + 0.01 * noise])
+    maps = maps / maps[3].sum()
+    return maps.view(2, 2, *shape)
+
+
+@pytest.fixture
+def planted() -> PlantedHeads:
+    return PlantedHeads()
+
+
+def _sample(index: int) -> Sample:
+    """A red and a green square on black, not always in the same places."""
+    boxes = [(20 + 10 * (index % 3), 10, 60, 50), (100, 40 + 10 * (index % 2), 140, 90)]
+    image = Image.new("RGB", (160, 110))
+    masks = np.zeros((2, 110, 160), np.bool_)
+    for mask, (left, top, right, bottom), colour in zip(masks, boxes, ("#ff0000", "#00ff00"), strict=True):
+        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), colour)
+        mask[top:bottom, left:right] = True
+    text = "a red square and a green square"
+    phrases = (Phrase.find(text, "a red square"), Phrase.find(text, "a green square"))
+    name = f"squares-{index}"
+    return Sample(id=name, picture_id=name, text=text, phrases=phrases, image=image, masks=masks)
+
+
+@pytest.fixture
+def squares() -> list[Sample]:
+    return [_sample(index) for index in range(4)]

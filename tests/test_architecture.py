@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,27 +21,23 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "vlm_adapters"
 PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examples").glob("*/vlm_adapters_*")]
 
-# a room imports from the rooms above it, and from its own line
+# a folder (or a file of the top level) imports from the lines above it, and from within itself
 ROOMS = (
-    {"errors", "unsupported", "load_options", "versions"},
-    {"files", "coco"},
-    {"spec", "images", "embedded"},
-    {"hookspecs", "prompt", "request", "placement", "wrappers"},
-    {"backbone", "abilities"},
-    {"registry", "view"},
-    {"checkpoints", "image_processor"},
-    {"loading", "kernels", "language_model"},
-    {"chat", "hidden", "rows", "byte_tokenizer"},
-    {"capture"},
-    {"extraction", "published", "lora"},
-    {"pretrained"},
-    {"transformers_backbone"},
+    {"errors", "embedded"},
+    {"images"},
+    {"prompt", "geometry"},
+    {"backbone"},
+    {"registry"},
+    {"hf"},
     {"data"},
     {"decoder"},
-    {"evaluation", "testing"},
-    {"render", "probe", "bench", "scaffold"},
-    {"exports", "gallery", "training"},
-    {"cli", "web"},
+    {"heads"},
+    {"grounding"},
+    {"evaluation"},
+    {"output"},  # above evaluation: a gallery shows the records of one
+    {"testing"},
+    {"training", "inspection", "scaffold"},
+    {"cli"},
     {"__main__"},
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
@@ -51,15 +48,12 @@ MOST_LINES = 330
 # what a plugin may import besides the names of `vlm_adapters` itself
 PUBLIC_MODULES = (
     "vlm_adapters.backbone",
-    "vlm_adapters.capture",
     "vlm_adapters.data",
     "vlm_adapters.errors",
+    "vlm_adapters.hf",
     "vlm_adapters.images",
     "vlm_adapters.prompt",
-    "vlm_adapters.published",
-    "vlm_adapters.request",
     "vlm_adapters.testing",
-    "vlm_adapters.transformers_backbone",
 )
 
 
@@ -72,18 +66,8 @@ def named(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:
-    """Every import of a file that runs, at whatever depth, as module and name (empty for a plain import)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
+    """Every import of a file, at whatever depth and under TYPE_CHECKING too, as module and name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -91,44 +75,63 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
             yield from ((str(node.module), alias.name) for alias in node.names)
 
 
-def room_of(module: str, name: str) -> str:
-    """The room behind an import: `from vlm_adapters import errors` and `from vlm_adapters.errors import X` alike."""
-    return name if module == "vlm_adapters" else module.split(".")[1]
+def modules() -> dict[str, Path]:
+    """The modules of the core by their dotted names."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files(CORE)}
+    return {name.removesuffix(".__init__"): path for name, path in paths.items()}
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in files(CORE) if path.parent != CORE or path.stem != "__init__"], ids=named
-)
-def test_imports_go_one_way(path: Path) -> None:
-    room = path.relative_to(CORE).parts[0].removesuffix(".py")
-    assert room in RANK, f"{named(path)}: say in ROOMS where this room stands"
-    for module, name in imports(path):
-        if module.split(".")[0] != "vlm_adapters" or name == "__version__":
+def core_imports() -> dict[str, set[str]]:
+    """Which modules of the core every module imports; the top `__init__` is a list of addresses, and left out."""
+    known = modules()
+    found: dict[str, set[str]] = {}
+    for name, path in known.items():
+        if name == "vlm_adapters":
             continue
-        other = room_of(module, name)
-        assert other in RANK, f"{named(path)} imports {module} {name}: import from the room that defines it"
-        assert other == room or RANK[other] <= RANK[room], f"{named(path)} imports {other}, which stands below it"
+        pairs = [pair for pair in imports(path) if pair[0].split(".")[0] == "vlm_adapters" and pair[1] != "__version__"]
+        targets = {f"{module}.{inner}" if f"{module}.{inner}" in known else module for module, inner in pairs}
+        found[name] = targets - {name}
+    return found
 
 
-@pytest.mark.parametrize("path", files(CORE), ids=named)
-def test_the_core_imports_no_plugin(path: Path) -> None:
-    assert not [module for module, _ in imports(path) if module.startswith("vlm_adapters_")]
+def room_of(module: str) -> str:
+    """The folder, or the file of the top level, that a module stands in."""
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("path", files(ROOT / "tests"), ids=named)
-def test_the_tests_of_the_core_import_no_plugin(path: Path) -> None:
-    assert not [module for module, _ in imports(path) if module.startswith("vlm_adapters_")]
+def test_every_room_has_its_line() -> None:
+    assert {room_of(module) for module in core_imports()} == set(RANK)
 
 
-@pytest.mark.parametrize("path", files(*PLUGINS), ids=named)
-def test_a_plugin_imports_public_names_only(path: Path) -> None:
-    for module, name in imports(path):
-        if module == "vlm_adapters":
-            assert name in vlm_adapters.__all__, f"{named(path)}: vlm_adapters has no public name {name}"
-        elif module.startswith("vlm_adapters."):
-            public = any(module == allowed or module.startswith(f"{allowed}.") for allowed in PUBLIC_MODULES)
-            assert public, f"{named(path)}: {module} is not public"
-            assert not name.startswith("_"), f"{named(path)}: {module}.{name} is private"
+def test_imports_go_one_way() -> None:
+    pairs = [(module, target) for module, targets in core_imports().items() for target in targets]
+    wrong = [(a, b) for a, b in pairs if room_of(a) != room_of(b) and RANK[room_of(a)] <= RANK[room_of(b)]]
+    assert not wrong
+
+
+def test_imports_make_no_circle_anywhere() -> None:
+    try:
+        TopologicalSorter(core_imports()).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_neither_the_core_nor_its_tests_import_a_plugin() -> None:
+    found = [(named(path), module) for path in files(CORE, ROOT / "tests") for module, _ in imports(path)]
+    assert not [pair for pair in found if pair[1].startswith("vlm_adapters_")]
+
+
+def test_a_plugin_imports_public_names_only() -> None:
+    wrong = []
+    for path in files(*PLUGINS):
+        for module, name in imports(path):
+            if module == "vlm_adapters":
+                public = name in vlm_adapters.__all__
+            else:
+                allowed = any(module == room or module.startswith(f"{room}.") for room in PUBLIC_MODULES)
+                public = not module.startswith("vlm_adapters.") or (allowed and not name.startswith("_"))
+            wrong += [] if public else [f"{named(path)}: {module} {name}"]
+    assert not wrong
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=named)
@@ -152,9 +155,8 @@ print(*{{"torch", "transformers", "numpy"}} & set(sys.modules))
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("name", vlm_adapters.__all__)
-def test_every_public_name_resolves(name: str) -> None:
-    assert getattr(vlm_adapters, name) is not None
+def test_every_public_name_resolves() -> None:
+    assert not [name for name in vlm_adapters.__all__ if getattr(vlm_adapters, name) is None]
 
 
 def test_public_names_are_sorted_and_shown() -> None:
@@ -167,6 +169,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         importlib.import_module("vlm_adapters").nothing  # noqa: B018 - the look-up is what is tested
 
 
-@pytest.mark.parametrize("path", files(CORE, *PLUGINS), ids=named)
-def test_a_file_can_be_read_at_a_sitting(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+def test_a_file_can_be_read_at_a_sitting() -> None:
+    lengths = {named(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files(CORE, *PLUGINS)}
+    assert not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.testing import ALL_CHECKS
 
 ROOT = Path(__file__).parents[1]

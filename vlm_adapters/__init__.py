@@ -9,18 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlm_adapters.abilities import CoordinateFrame, SupportsGeneration, SupportsPointing
-    from vlm_adapters.backbone import BackboneAdapter, BackboneInfo, BackboneInputs, Grids, ImageGrid, place_map
-    from vlm_adapters.chat import RenderedPrompt
+    from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
+    from vlm_adapters.backbone.layout import View, fit_square, square_view
+    from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, SupportsGeneration, SupportsPointing
+    from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
     from vlm_adapters.data.dataset import Dataset
-    from vlm_adapters.data.opening import open_dataset
+    from vlm_adapters.data.open import open_dataset
     from vlm_adapters.data.sample import Sample
-    from vlm_adapters.decoder.box_grounder import BoxAnswer, BoxGrounder
-    from vlm_adapters.decoder.choose import load_grounder
     from vlm_adapters.decoder.features import FeatureRequest
-    from vlm_adapters.decoder.grounder import GroundedPhrase, GroundedVLM, Grounder, Grounding
-    from vlm_adapters.decoder.head_grounder import HeadGrounder
-    from vlm_adapters.decoder.profile import HeadProfile
     from vlm_adapters.errors import (
         AdapterError,
         BackboneError,
@@ -39,8 +35,17 @@ if TYPE_CHECKING:
         RequestError,
         UnknownAdapterError,
     )
-    from vlm_adapters.hookspecs import hookimpl
-    from vlm_adapters.image_processor import (
+    from vlm_adapters.geometry import CoordinateFrame, place_map
+    from vlm_adapters.grounding.base import Grounder
+    from vlm_adapters.grounding.boxes import BoxAnswer, BoxGrounder
+    from vlm_adapters.grounding.decoded import GroundedVLM
+    from vlm_adapters.grounding.heads import HeadGrounder
+    from vlm_adapters.grounding.load import load_grounder
+    from vlm_adapters.grounding.result import GroundedPhrase, Grounding
+    from vlm_adapters.heads.profile import HeadProfile
+    from vlm_adapters.hf.backbone import TransformersBackbone
+    from vlm_adapters.hf.chat import RenderedPrompt
+    from vlm_adapters.hf.image_processor import (
         ImageProcessorWrapper,
         MetaData,
         Padding,
@@ -48,16 +53,14 @@ if TYPE_CHECKING:
         wrap_image_processor,
     )
     from vlm_adapters.images import load_image
-    from vlm_adapters.loading import load_adapter
     from vlm_adapters.prompt import Message, Phrase, Prompt
-    from vlm_adapters.registry import AdapterEntry, list_adapters
-    from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
-    from vlm_adapters.spec import AdapterSpec
-    from vlm_adapters.training.cache import CachedSamples
+    from vlm_adapters.registry.discovery import AdapterEntry, list_adapters
+    from vlm_adapters.registry.hookspecs import hookimpl
+    from vlm_adapters.registry.loading import load_adapter
+    from vlm_adapters.registry.spec import AdapterSpec
+    from vlm_adapters.training.cache.build import CachedSamples
     from vlm_adapters.training.loop import train
     from vlm_adapters.training.recipe import Recipe
-    from vlm_adapters.transformers_backbone import TransformersBackbone
-    from vlm_adapters.view import View, fit_square, square_view
 
     __version__: str
 
@@ -129,33 +132,37 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
-    "abilities": "CoordinateFrame SupportsGeneration SupportsPointing",
-    "backbone": "BackboneAdapter BackboneInfo BackboneInputs Grids ImageGrid place_map",
-    "chat": "RenderedPrompt",
+    "backbone.grids": "BackboneInputs Grids ImageGrid",
+    "backbone.layout": "View fit_square square_view",
+    "backbone.protocol": "BackboneAdapter BackboneInfo SupportsGeneration SupportsPointing",
+    "backbone.request": "GridRequest resolve_heads resolve_layers",
     "data.dataset": "Dataset",
-    "data.opening": "open_dataset",
+    "data.open": "open_dataset",
     "data.sample": "Sample",
-    "decoder.box_grounder": "BoxAnswer BoxGrounder",
-    "decoder.choose": "load_grounder",
     "decoder.features": "FeatureRequest",
-    "decoder.grounder": "GroundedPhrase GroundedVLM Grounder Grounding",
-    "decoder.head_grounder": "HeadGrounder",
-    "decoder.profile": "HeadProfile",
-    "errors": "AdapterError BackboneError CacheError CaptureError CheckpointError DataError DecoderError ImageError "
-    "OptionError OutputError PhraseError PluginError PromptError RecipeError RequestError UnknownAdapterError",
-    "hookspecs": "hookimpl",
-    "image_processor": "ImageProcessorWrapper MetaData Padding ProcessedImages wrap_image_processor",
+    "errors": "AdapterError BackboneError CacheError CaptureError CheckpointError DataError DecoderError "
+    "ImageError OptionError OutputError PhraseError PluginError PromptError RecipeError RequestError "
+    "UnknownAdapterError",
+    "geometry": "CoordinateFrame place_map",
+    "grounding.base": "Grounder",
+    "grounding.boxes": "BoxAnswer BoxGrounder",
+    "grounding.decoded": "GroundedVLM",
+    "grounding.heads": "HeadGrounder",
+    "grounding.load": "load_grounder",
+    "grounding.result": "GroundedPhrase Grounding",
+    "heads.profile": "HeadProfile",
+    "hf.backbone": "TransformersBackbone",
+    "hf.chat": "RenderedPrompt",
+    "hf.image_processor": "ImageProcessorWrapper MetaData Padding ProcessedImages wrap_image_processor",
     "images": "load_image",
-    "loading": "load_adapter",
     "prompt": "Message Phrase Prompt",
-    "registry": "AdapterEntry list_adapters",
-    "request": "GridRequest resolve_heads resolve_layers",
-    "spec": "AdapterSpec",
-    "training.cache": "CachedSamples",
+    "registry.discovery": "AdapterEntry list_adapters",
+    "registry.hookspecs": "hookimpl",
+    "registry.loading": "load_adapter",
+    "registry.spec": "AdapterSpec",
+    "training.cache.build": "CachedSamples",
     "training.loop": "train",
     "training.recipe": "Recipe",
-    "transformers_backbone": "TransformersBackbone",
-    "view": "View fit_square square_view",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 
@@ -170,7 +177,7 @@ def __getattr__(name: str) -> object:
     try:
         return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     except ImportError:
-        from vlm_adapters.versions import check_transformers  # noqa: PLC0415 - it reads metadata
+        from vlm_adapters.registry.versions import check_transformers  # noqa: PLC0415 - it reads metadata
 
         check_transformers()  # an old release lacks names that are imported
         raise

@@ -169,9 +169,9 @@ def run_suite(names: Sequence[str]) -> None:
 def run_chain(models: Sequence[str]) -> None:
     """Ground, refine, evaluate, choose heads, train and save with everything on the device."""
     from vlm_adapters import GroundedVLM, HeadGrounder, load_adapter  # noqa: PLC0415
-    from vlm_adapters.data.scenes import Scenes  # noqa: PLC0415
-    from vlm_adapters.decoder.calibrate import CalibrationSet, calibrate  # noqa: PLC0415
-    from vlm_adapters.evaluation.evaluate import Evaluation  # noqa: PLC0415
+    from vlm_adapters.data.formats.scenes import Scenes  # noqa: PLC0415
+    from vlm_adapters.evaluation.run import Evaluation  # noqa: PLC0415
+    from vlm_adapters.heads.calibrate import CalibrationSet, calibrate  # noqa: PLC0415
 
     for model in models:
         adapter: Any = load_adapter(model, device="cpu")
@@ -202,7 +202,7 @@ def small_sam() -> Any:
         TwoWayTransformer,
     )
 
-    from vlm_adapters.decoder.sam import SegmentAnything  # noqa: PLC0415
+    from vlm_adapters.decoder.sam.model import SegmentAnything  # noqa: PLC0415
 
     encoder = ImageEncoderViT(img_size=96, embed_dim=16, depth=1, num_heads=2, out_chans=16, use_rel_pos=True)
     transformer = TwoWayTransformer(depth=2, embedding_dim=16, num_heads=2, mlp_dim=32)
@@ -212,8 +212,8 @@ def small_sam() -> Any:
 
 def with_refiner(vlm: Any, sam: Any) -> Any:
     from vlm_adapters import GroundedVLM  # noqa: PLC0415
-    from vlm_adapters.decoder.refiner import SAMRefiner  # noqa: PLC0415
-    from vlm_adapters.decoder.text_prompt import TextPrompt  # noqa: PLC0415
+    from vlm_adapters.decoder.sam.refiner import SAMRefiner  # noqa: PLC0415
+    from vlm_adapters.decoder.sam.text_prompt import TextPrompt  # noqa: PLC0415
 
     info = vlm.adapter.info
     text = TextPrompt(info.hidden_size, info.num_layers, sam.prompt_width)
@@ -221,8 +221,8 @@ def with_refiner(vlm: Any, sam: Any) -> Any:
 
 
 def train_once(vlm: Any, scenes: Any) -> None:
-    from vlm_adapters.training.extracted import LiveSamples  # noqa: PLC0415
-    from vlm_adapters.training.plan import FeaturePlan  # noqa: PLC0415
+    from vlm_adapters.training.cache.fingerprint import FeaturePlan  # noqa: PLC0415
+    from vlm_adapters.training.samples import LiveSamples  # noqa: PLC0415
     from vlm_adapters.training.trainee import Trainee  # noqa: PLC0415
 
     plan = FeaturePlan.of(vlm.adapter, "scenes:count=2,seed=9", vlm.request, vlm.refiner.sam, "float16")

@@ -12,11 +12,11 @@ from segment_anything import sam_model_registry
 from typer.testing import CliRunner
 
 from vlm_adapters.cli import app
-from vlm_adapters.decoder.refiner import SAMRefiner
-from vlm_adapters.decoder.sam import SegmentAnything
+from vlm_adapters.decoder.checkpoint import trained_weights
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import SAMRefiner
+from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.decoder.saved import SavedDecoder
-from vlm_adapters.decoder.stored import trained_weights
-from vlm_adapters.decoder.text_prompt import TextPrompt
 from vlm_adapters.errors import CheckpointError, OptionError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "decoder"))

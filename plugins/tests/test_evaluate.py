@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from vlm_adapters import GroundedVLM
 from vlm_adapters.cli import app
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.evaluation.metrics import mask_iou
 
 COUNT = 7

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,22 @@ import torch
 from torch.nn import functional
 
 from vlm_adapters import GroundedVLM, list_adapters, load_adapter
-from vlm_adapters.data.scenes import Scenes
+from vlm_adapters.data.formats.scenes import Scenes
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHORT = ("plain_pytorch_loop", "discover_adapters", "attention_loss", "frozen_vlm")
 
 
-def run(name: str) -> str:
-    warnings = os.environ.get("PYTHONWARNINGS", "error")  # beside the pinned versions they are listed, and fail nothing
-    command = [sys.executable, "-W", warnings, str(EXAMPLES / f"{name}.py")]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+@pytest.fixture
+def run(pytestconfig: pytest.Config) -> Callable[[str], str]:
+    """Runs an example; its warnings fail it where they fail tests."""
+
+    def run(name: str) -> str:
+        warnings = pytestconfig.getoption("pythonwarnings") or ["default"]
+        command = [sys.executable, "-W", warnings[-1], str(EXAMPLES / f"{name}.py")]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+
+    return run
 
 
 def example(name: str) -> Any:
@@ -56,13 +62,13 @@ def test_an_example_has_less_than_40_lines_of_code(name: str) -> None:
     assert sum(bool(line.strip()) for number, line in enumerate(text.splitlines(), 1) if number not in told) < 40
 
 
-def test_the_loss_of_the_plain_loop_goes_down() -> None:
+def test_the_loss_of_the_plain_loop_goes_down(run: Callable[[str], str]) -> None:
     losses = numbers("loss", run("plain_pytorch_loop"))
     assert len(losses) == 3
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_trainer_finds_what_is_installed_and_sizes_its_head() -> None:
+def test_a_trainer_finds_what_is_installed_and_sizes_its_head(run: Callable[[str], str]) -> None:
     *found, backbone, head = run("discover_adapters").splitlines()
     assert [line.split()[0] for line in found] == [entry.name for entry in list_adapters()]
     assert backbone == "tiny-llava is a llava: 32 channels, width 128"
@@ -83,7 +89,7 @@ def test_a_backbone_that_nobody_adapts_is_told(monkeypatch: pytest.MonkeyPatch) 
         example("discover_adapters").main()
 
 
-def test_tuned_by_its_attention_a_backbone_looks_inside() -> None:
+def test_tuned_by_its_attention_a_backbone_looks_inside(run: Callable[[str], str]) -> None:
     before, after = numbers("(?:before|after):", run("attention_loss"))
     assert after > 1.4 * before
 
@@ -112,7 +118,7 @@ def test_accelerate_launches_a_training(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "best").exists()
 
 
-def test_losses_of_the_frozen_vlm_go_down() -> None:
+def test_losses_of_the_frozen_vlm_go_down(run: Callable[[str], str]) -> None:
     printed = run("frozen_vlm")
     losses = numbers("loss", printed)
     assert len(losses) == 10

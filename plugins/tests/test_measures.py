@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from vlm_adapters import GroundedVLM, load_adapter
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.decoder.unet import UNetConfig
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.evaluation.metrics import mask_iou
-from vlm_adapters.training.loop import Step
+from vlm_adapters.training.log import Step
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

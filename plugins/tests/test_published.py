@@ -13,9 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vlm_adapters import Prompt, TransformersBackbone, cli, list_adapters
-from vlm_adapters.loading import load_published
-from vlm_adapters.probe.memory import pass_memory
-from vlm_adapters.probe.model import ModelReport, Trial, describe
+from vlm_adapters.inspection.memory import pass_memory
+from vlm_adapters.inspection.model import ModelReport, Trial, describe
+from vlm_adapters.registry.loading import load_published
 
 ROOT = Path(__file__).parents[1]
 
@@ -182,8 +182,8 @@ def test_info_loads_the_checkpoint_where_an_option_of_loading_is_given(
         assert options[option.removeprefix("--")] == "float32"
         return built(name)
 
-    monkeypatch.setattr("vlm_adapters.loading.load_adapter", loaded)
-    monkeypatch.setattr("vlm_adapters.probe.model.pass_memory", lambda *_: None)
+    monkeypatch.setattr("vlm_adapters.registry.loading.load_adapter", loaded)
+    monkeypatch.setattr("vlm_adapters.inspection.model.pass_memory", lambda *_: None)
     report = json.loads(run("info", "llava-hf/llava-1.5-7b-hf", option, "float32", "--json"))
     assert report["published"] is False
 
@@ -192,7 +192,7 @@ def test_a_pass_that_cannot_be_counted_is_told(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: object) -> None:
         raise RuntimeError("it asks\nfor values")
 
-    monkeypatch.setattr("vlm_adapters.probe.model.pass_memory", fail)
+    monkeypatch.setattr("vlm_adapters.inspection.model.pass_memory", fail)
     forward = describe(built("llava-hf/llava-1.5-7b-hf"), Trial()).forward
     assert forward
     assert (forward.memory, forward.problem) == (None, "it asks for values")

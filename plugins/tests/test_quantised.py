@@ -12,11 +12,11 @@ from torch.nn import functional
 from transformers import BitsAndBytesConfig
 
 from vlm_adapters import GridRequest, TransformersBackbone, load_adapter
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.testing import TransformersReference
-from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.training.cache.fingerprint import FeaturePlan
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install bitsandbytes")
 

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase,
 from transformers.convert_slow_tokenizer import generate_merges
 
 from vlm_adapters import Prompt, list_adapters
-from vlm_adapters.registry import published_builder
+from vlm_adapters.registry.discovery import published_builder
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vlm_adapters import GridRequest, Prompt, load_adapter
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.versions import NEWEST_RUN, versions
+from vlm_adapters.registry.versions import NEWEST_RUN, versions
 
 NAMES = sorted(embedded_checkpoints())
 RECORDED = Path(__file__).parent / "recorded"

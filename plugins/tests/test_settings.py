@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from vlm_adapters import CheckpointError, GridRequest, Prompt, TransformersBackbone, load_adapter
-from vlm_adapters import pretrained as pretrained_module
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import LoadingWarning
+from vlm_adapters.hf import pretrained as pretrained_module
 
 NAMES = sorted(embedded_checkpoints())
 SCENE = Scenes(1, seed=HELD_OUT_SEED)[0]

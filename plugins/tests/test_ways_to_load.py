@@ -19,10 +19,10 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from transformers import AutoModelForImageTextToText
 
 from vlm_adapters import GridRequest, GroundedVLM, OptionError, Prompt, TransformersBackbone, load_adapter
-from vlm_adapters import pretrained as pretrained_module
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.versions import is_older
+from vlm_adapters.hf import pretrained as pretrained_module
+from vlm_adapters.registry.versions import is_older
 
 NAMES = sorted(embedded_checkpoints())
 SCENE = Scenes(1, seed=HELD_OUT_SEED)[0]

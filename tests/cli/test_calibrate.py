@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
-from vlm_adapters.decoder.profile import HeadProfile
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.heads.profile import HeadProfile
 
 TINY = "tiny-qwen2_5_vl"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_adapters.data.folder import Folder
+from vlm_adapters.data.formats.folder import Folder
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_adapters import gallery
-from vlm_adapters.coco import decode_rle, encode_rle
 from vlm_adapters.data.convert import write_folder
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.rle import decode_rle, encode_rle
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.evaluation.record import Record, read_records
 from vlm_adapters.evaluation.summary import summarise
+from vlm_adapters.output import gallery
 
 TINY = "tiny-qwen2_5_vl"
 SCENES = f"scenes:count=5,seed={HELD_OUT_SEED}"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_adapters.coco import decode_rle
-from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.rle import decode_rle
 
 if TYPE_CHECKING:
     from vlm_adapters.data.sample import Sample

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from vlm_adapters import loading
 from vlm_adapters.cli import app
-from vlm_adapters.decoder import choose
 from vlm_adapters.errors import OptionError
+from vlm_adapters.grounding import load as choose
+from vlm_adapters.registry import loading
 
 COMMANDS = {
     "info": ["info", "acme/toy"],

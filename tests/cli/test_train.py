@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training import sources
+from vlm_adapters.training import data as sources
 from vlm_adapters.training.recipe import recipe_names
 
 Run = Callable[..., int]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_adapters.data.checking import check_dataset
+from vlm_adapters.data.check import check_dataset
 from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
-from vlm_adapters.data.opening import open_dataset
+from vlm_adapters.data.formats.scenes import Scenes
+from vlm_adapters.data.open import open_dataset
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.scenes import Scenes
 from vlm_adapters.errors import AdapterError, DataError, ImageError
 from vlm_adapters.prompt import Phrase
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm_adapters.backbone import Grids
+from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures, decode_masks
-from vlm_adapters.decoder.grounder import GroundedVLM
-from vlm_adapters.decoder.refiner import UntrainedRefiner
+from vlm_adapters.decoder.sam.refiner import UntrainedRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError, RequestError
+from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.fakes import FakeAdapter
 
 PROMPT = Prompt.describe(Image.new("RGB", (64, 48), "red"), "a red circle and a star", ["a red circle", "a star"])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneInfo
+from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.decoder.flmm import Difference, compare_flmm, convert_flmm, our_name, read_flmm
-from vlm_adapters.decoder.text_prompt import TextPrompt
+from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CheckpointError
 

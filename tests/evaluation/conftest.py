@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.decoder.grounder import Grounder, Grounding, grounded_phrase
 from vlm_adapters.errors import DataError
+from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.grounding.result import Grounding, grounded_phrase
 from vlm_adapters.prompt import Phrase
 
 if TYPE_CHECKING:

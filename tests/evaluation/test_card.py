@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vlm_adapters.data.dataset import Dataset, Problem
-from vlm_adapters.data.scenes import Scenes
-from vlm_adapters.decoder.grounder import GroundedVLM
+from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.evaluation.card import Card, Outcome
-from vlm_adapters.evaluation.evaluate import Evaluation
-from vlm_adapters.evaluation.pins import Pins, Settings, installed, sha256_of
+from vlm_adapters.evaluation.fingerprint import Pins, Settings, installed, sha256_of
+from vlm_adapters.evaluation.run import Evaluation
 from vlm_adapters.evaluation.summary import METRICS
+from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.testing.fakes import load_fake
 
 if TYPE_CHECKING:
-    from vlm_adapters.decoder.grounder import Grounder
+    from vlm_adapters.grounding.base import Grounder
 
 SquaresOf = Callable[..., Dataset]
 

@@ -12,12 +12,12 @@ import pytest
 from pycocotools import mask as coco
 
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.evaluation.asking import find_masks, words_alone
 from vlm_adapters.evaluation.metrics import boundary_f_score
+from vlm_adapters.evaluation.protocols import find_masks, words_alone
 from vlm_adapters.evaluation.record import Record, read_records, records_of, write_records
 
 if TYPE_CHECKING:
-    from vlm_adapters.decoder.grounder import Grounder
+    from vlm_adapters.grounding.base import Grounder
 
 SquaresOf = Callable[..., Dataset]
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing import ALL_CHECKS, AdapterCase, checks_geometry, checks_protocol
 from vlm_adapters.testing.breaking import break_arguments, break_grids, break_loaded, break_method, break_result
 from vlm_adapters.testing.fake_model import IMAGE

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneInputs, Grids
+from vlm_adapters.backbone.grids import BackboneInputs, Grids
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing import (
     ALL_CHECKS,
     AdapterCase,

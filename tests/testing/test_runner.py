@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from vlm_adapters.backbone import BackboneInputs
+from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import CaptureError
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing import ALL_CHECKS, AdapterCase, CheckSkipped, ReferencePass, run_checks
 from vlm_adapters.testing.breaking import break_method, break_result
 from vlm_adapters.testing.fakes import FAKE_CASE, FakeReference

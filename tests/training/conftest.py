@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from vlm_adapters.data.opening import open_dataset
+from vlm_adapters.data.open import open_dataset
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training import sources
-from vlm_adapters.training.extracted import LiveSamples
-from vlm_adapters.training.plan import FeaturePlan, Precision
+from vlm_adapters.training import data as sources
+from vlm_adapters.training.cache.fingerprint import FeaturePlan, Precision
 from vlm_adapters.training.recipe import Recipe
+from vlm_adapters.training.samples import LiveSamples
 
 Live = Callable[..., LiveSamples]
 Recipes = Callable[..., Recipe]

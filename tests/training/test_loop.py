@@ -21,22 +21,22 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vlm_adapters.data.convert import write_folder
-from vlm_adapters.data.scenes import Scenes
-from vlm_adapters.decoder.calibrate import CalibrationSet, calibrate
-from vlm_adapters.decoder.grounder import GroundedVLM
+from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
-from vlm_adapters.decoder.sam import SegmentAnything
+from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CacheError, DecoderError, RecipeError
 from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.grounding.decoded import GroundedVLM
+from vlm_adapters.heads.calibrate import CalibrationSet, calibrate
 from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training import sources
+from vlm_adapters.training import data as sources
 from vlm_adapters.training.checkpoint import checkpoints
-from vlm_adapters.training.extracted import LiveSamples
-from vlm_adapters.training.log import read_log
-from vlm_adapters.training.loop import Step, rate_at, train
+from vlm_adapters.training.data import Sources, check_alike
+from vlm_adapters.training.log import Step, read_log
+from vlm_adapters.training.loop import rate_at, train
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.sources import Sources, check_alike
+from vlm_adapters.training.samples import LiveSamples
 from vlm_adapters.training.trainee import Trainee
 
 Recipes = Callable[..., Recipe]

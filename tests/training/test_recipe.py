@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vlm_adapters.data.opening import open_dataset
+from vlm_adapters.data.open import open_dataset
 from vlm_adapters.errors import DataError, RecipeError
-from vlm_adapters.load_options import NEVER_FROM_A_FILE
+from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 from vlm_adapters.training.recipe import Recipe, recipe_names
 
 PAPER = ("flmm_llava", "flmm_llava_next", "flmm_deepseek_vl", "flmm_qwen2_5_vl", "flmm_qwen3_vl")

@@ -93,7 +93,7 @@ def _run(arguments: list[str]) -> int | None:
     try:
         code: int | None = app(arguments, standalone_mode=False)
     except ImportError:
-        from vlm_adapters.versions import check_transformers  # noqa: PLC0415 - it reads metadata
+        from vlm_adapters.registry.versions import check_transformers  # noqa: PLC0415 - it reads metadata
 
         check_transformers()  # an old release lacks names that are imported
         raise
@@ -107,7 +107,7 @@ def _one_line(message: Warning | str, *_: object, **__: object) -> str:
 
 def _print_versions(*, asked: bool) -> None:
     if asked:
-        from vlm_adapters.versions import versions  # noqa: PLC0415 - reading metadata takes longer than starting
+        from vlm_adapters.registry.versions import versions  # noqa: PLC0415 - reading metadata takes longer than starting
 
         typer.echo("\n".join(f"{name} {number}" for name, number in versions().items()))
         raise typer.Exit

@@ -12,7 +12,7 @@ import typer
 from vlm_adapters.errors import OptionError, PhraseError, RecipeError
 
 if TYPE_CHECKING:
-    from vlm_adapters.training.sources import Report, Sources
+    from vlm_adapters.training.data import Report, Sources
 
 Picture = Annotated[str, typer.Argument(help="A picture on disk.", show_default=False)]
 Text = Annotated[str, typer.Argument(help="The sentence to ground.", show_default=False)]
@@ -61,7 +61,7 @@ def open_sources(name: str, changes: Sequence[str] | None, report: Report | None
     recipe = Recipe.read(name, changes or [])
     try:
         import_module("vlm_adapters.training.loop")  # needs all of the extra
-        from vlm_adapters.training.sources import Sources  # noqa: PLC0415 - an extra
+        from vlm_adapters.training.data import Sources  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise RecipeError(f"Training needs an extra: pip install 'vlm-adapters[train]' ({error}).") from error
     return Sources(recipe, report) if report else Sources(recipe)

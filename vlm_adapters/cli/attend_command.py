@@ -27,7 +27,7 @@ from vlm_adapters.cli.arguments import (
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vlm_adapters.backbone import Grids
+    from vlm_adapters.backbone.grids import Grids
 
 
 def command(
@@ -49,12 +49,13 @@ def command(
 
     Needs no decoder. Writes a PNG per phrase and attention.json to --out. Without --phrase the whole text is one.
     """
-    from vlm_adapters.decoder.heads import rank_heads
-    from vlm_adapters.files import write_json
-    from vlm_adapters.loading import load_adapter
+    from vlm_adapters.backbone.request import GridRequest
+    from vlm_adapters.data.files import write_json
+    from vlm_adapters.heads.ranking import rank_heads
+    from vlm_adapters.output.figures import heat_sheet
+    from vlm_adapters.output.render import write_png
     from vlm_adapters.prompt import Prompt
-    from vlm_adapters.render import heat_sheet, write_png
-    from vlm_adapters.request import GridRequest
+    from vlm_adapters.registry.loading import load_adapter
 
     prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))
     adapter = load_adapter(
@@ -96,7 +97,7 @@ def _by_layer(grids: Grids, phrase: int, image: Image.Image) -> list[tuple[str, 
 
 def _placed(grids: Grids, phrase: int, image: Image.Image, layer: int, head: int | None) -> Any:
     """One map at the picture's size, its peak 1."""
-    from vlm_adapters.backbone import place_map
+    from vlm_adapters.geometry import place_map
 
     maps = grids.attention[phrase, grids.layers.index(layer)]
     chosen = maps.mean(0) if head is None else maps[grids.heads.index(head)]

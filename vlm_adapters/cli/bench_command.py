@@ -35,7 +35,7 @@ def command(
     Time is the median of the ratios to a plain pass in the same turn; memory is the peak of a process, less that of
     the plain one's.
     """
-    from vlm_adapters.bench import BenchSettings, run_bench
+    from vlm_adapters.inspection.bench import BenchSettings, run_bench
 
     settings = BenchSettings(
         layers=layers,

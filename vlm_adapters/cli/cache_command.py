@@ -12,8 +12,8 @@ from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, open_sou
 from vlm_adapters.cli.progress import ProgressBars
 
 if TYPE_CHECKING:
-    from vlm_adapters.training.cache import CacheIndex
-    from vlm_adapters.training.sources import CacheToBuild
+    from vlm_adapters.training.cache.build import CacheIndex
+    from vlm_adapters.training.data import CacheToBuild
 
 group = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def build(
     `adapters plan RECIPE` tells size and time before. Any data and model will do:
     adapters cache build scenes model=MODEL train=DATA validation=null cache=FOLDER
     """
-    from vlm_adapters.training.cache import CacheIndex
+    from vlm_adapters.training.cache.build import CacheIndex
 
     with ProgressBars(Console(stderr=True)) as bars:
         sources = open_sources(recipe, changes, bars.built)

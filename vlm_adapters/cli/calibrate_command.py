@@ -13,7 +13,7 @@ from vlm_adapters.cli.arguments import AttentionOption, DeviceOption, DtypeOptio
 from vlm_adapters.errors import OptionError
 
 if TYPE_CHECKING:
-    from vlm_adapters.decoder.calibrate import CalibrationSet
+    from vlm_adapters.heads.calibrate import CalibrationSet
 
 _CRITERIA = ("iou", "pointing")
 
@@ -42,8 +42,8 @@ def command(
     Without --labelled no mask is used: of the heads that look at the picture, those are taken whose maps are scattered
     least. Beside a checkpoint's files, `heads.json` is found by itself; elsewhere, name it with --profile.
     """
-    from vlm_adapters.decoder.calibrate import calibrate
-    from vlm_adapters.loading import load_adapter
+    from vlm_adapters.heads.calibrate import calibrate
+    from vlm_adapters.registry.loading import load_adapter
 
     if criterion not in _CRITERIA:
         raise OptionError(f"Unknown criterion {criterion!r}. Use one of {', '.join(_CRITERIA)}.")
@@ -66,9 +66,9 @@ def command(
 
 
 def _data(pictures: Path | None, labelled: int | None, samples: int, seed: int | None) -> CalibrationSet:
-    from vlm_adapters.data.captioned import read_captioned
-    from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes
-    from vlm_adapters.decoder.calibrate import CALIBRATION_SEED, CalibrationSet
+    from vlm_adapters.data.formats.captioned import read_captioned
+    from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
+    from vlm_adapters.heads.calibrate import CALIBRATION_SEED, CalibrationSet
 
     if pictures is not None:
         if labelled is not None or seed is not None:

@@ -74,7 +74,7 @@ class _Place:
         """The case there."""
         import torch
 
-        from vlm_adapters.placement import resolve_device, resolve_dtype
+        from vlm_adapters.hf.placement import resolve_device, resolve_dtype
 
         dtype = resolve_dtype(self.dtype, on_cpu=True)
         return case.on(str(resolve_device(self.device)), cast("torch.dtype", dtype))
@@ -82,11 +82,11 @@ class _Place:
 
 def _check_all(place: _Place, *, as_json: bool) -> None:
     """Check every adapter that is ready, and print the matrix in Markdown."""
-    from vlm_adapters.registry import list_adapters
+    from vlm_adapters.registry.discovery import list_adapters
+    from vlm_adapters.registry.versions import versions
     from vlm_adapters.testing import run_checks
     from vlm_adapters.testing.lookup import find_case
     from vlm_adapters.testing.matrix import AdapterReport, markdown
-    from vlm_adapters.versions import versions
 
     names = [entry.name for entry in list_adapters() if entry.name and entry.state == "ready"]
     with redirect_stdout(sys.stderr), Console(stderr=True).status("Checking ...") as status:
@@ -104,7 +104,7 @@ def _check_all(place: _Place, *, as_json: bool) -> None:
 
 def _print(name: str, results: list[CheckResult], console: Console) -> None:
     """One row per check; why one failed or was skipped stands below, where a sentence has room."""
-    from vlm_adapters.versions import describe, versions
+    from vlm_adapters.registry.versions import describe, versions
 
     console.print(Text(describe(versions()), style="dim"), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

@@ -35,7 +35,7 @@ def command(
     """
     from vlm_adapters.decoder.flmm import compare_flmm, read_flmm, write_flmm
     from vlm_adapters.errors import OptionError
-    from vlm_adapters.loading import published_info
+    from vlm_adapters.registry.loading import published_info
 
     if kind not in KINDS:
         raise OptionError(f"There is no conversion from {kind!r}. Use one of {', '.join(KINDS)}.")

@@ -17,7 +17,7 @@ from vlm_adapters.cli.arguments import JsonOption
 from vlm_adapters.cli.tables import print_facts
 
 if TYPE_CHECKING:
-    from vlm_adapters.data.checking import DataReport
+    from vlm_adapters.data.check import DataReport
     from vlm_adapters.data.dataset import Dataset
 
 group = typer.Typer(name="data", add_completion=False)
@@ -43,8 +43,8 @@ def check(data: Data, *, as_json: JsonOption = False) -> None:
 
     Exit code 1 if anything is. What is broken is listed, whatever broken= says.
     """
-    from vlm_adapters.data.checking import check_dataset
-    from vlm_adapters.data.opening import open_skipping
+    from vlm_adapters.data.check import check_dataset
+    from vlm_adapters.data.open import open_skipping
 
     dataset = open_skipping(data)
     report = check_dataset(dataset, _indices(dataset, "Checking"))
@@ -66,7 +66,7 @@ def convert(
     Pictures that are upright and RGB are copied as they are, others become PNGs.
     """
     from vlm_adapters.data.convert import write_folder
-    from vlm_adapters.data.opening import open_dataset
+    from vlm_adapters.data.open import open_dataset
 
     dataset = open_dataset(data)
     broken = write_folder(dataset, out, _indices(dataset, "Writing"))

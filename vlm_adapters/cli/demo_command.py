@@ -28,12 +28,13 @@ def command(
 
     Writes scene.png and picture.png: the sentence with its phrases in colours, and their heat maps and masks.
     """
-    from vlm_adapters.data.scenes import HELD_OUT_SEED, Scenes, named_shapes
-    from vlm_adapters.decoder.grounder import GroundedVLM
+    from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes, named_shapes
     from vlm_adapters.evaluation.metrics import mask_iou
+    from vlm_adapters.grounding.decoded import GroundedVLM
     from vlm_adapters.images import load_image
+    from vlm_adapters.output.figures import grounding_figure
+    from vlm_adapters.output.render import write_png
     from vlm_adapters.prompt import Prompt
-    from vlm_adapters.render import grounding_figure, write_png
 
     own = []
     if picture is not None:

@@ -32,10 +32,10 @@ from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from vlm_adapters.evaluation.card import Card
-    from vlm_adapters.evaluation.evaluate import Evaluation
-    from vlm_adapters.evaluation.parts import Parts
-    from vlm_adapters.evaluation.pins import Settings
+    from vlm_adapters.evaluation.fingerprint import Settings
+    from vlm_adapters.evaluation.partial_results import Parts
     from vlm_adapters.evaluation.process import Process
+    from vlm_adapters.evaluation.run import Evaluation
 
 
 def command(
@@ -79,7 +79,7 @@ def command(
 
     On several GPUs: accelerate launch $(which adapters) evaluate ...
     """
-    from vlm_adapters.evaluation.pins import Settings
+    from vlm_adapters.evaluation.fingerprint import Settings
     from vlm_adapters.evaluation.process import Process
 
     settings = Settings(
@@ -106,14 +106,14 @@ def command(
 
 def _run(settings: Settings, process: Process, out: Path) -> Card | None:
     """Do this process's share; the first process then waits for the others and writes everything."""
-    from vlm_adapters.decoder.choose import load_grounder
-    from vlm_adapters.evaluation.asking import open_asked
     from vlm_adapters.evaluation.card import Card, Outcome
-    from vlm_adapters.evaluation.evaluate import Evaluation
-    from vlm_adapters.evaluation.parts import Parts, merge
-    from vlm_adapters.evaluation.pins import Pins
+    from vlm_adapters.evaluation.fingerprint import Pins
+    from vlm_adapters.evaluation.partial_results import Parts, merge
+    from vlm_adapters.evaluation.protocols import open_asked
     from vlm_adapters.evaluation.record import write_records
-    from vlm_adapters.gallery import write_gallery
+    from vlm_adapters.evaluation.run import Evaluation
+    from vlm_adapters.grounding.load import load_grounder
+    from vlm_adapters.output.gallery import write_gallery
 
     dataset = open_asked(
         settings.data, settings.protocol, settings.sentences

@@ -26,7 +26,7 @@ from vlm_adapters.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from vlm_adapters.decoder.grounder import Grounding
+    from vlm_adapters.grounding.result import Grounding
 
 
 def command(
@@ -56,8 +56,8 @@ def command(
     A model without a decoder gives masks by its own boxes, if its adapter declares that it can point, else by the
     attention of a few heads: those of its profile, or, where it has none, of one made on the spot.
     """
-    from vlm_adapters.coco import grounding_to_dict
-    from vlm_adapters.decoder.choose import load_grounder
+    from vlm_adapters.grounding.load import load_grounder
+    from vlm_adapters.output.exports import grounding_to_dict
     from vlm_adapters.prompt import Prompt
 
     prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
@@ -84,10 +84,10 @@ def write_grounding(grounding: Grounding, out: Path, image_id: str) -> list[Path
     """Write overlay, figure, masks and JSON; give their paths."""
     from PIL import Image
 
-    from vlm_adapters.coco import grounding_to_dict
-    from vlm_adapters.exports import coco_results, indexed_picture
-    from vlm_adapters.files import write_json
-    from vlm_adapters.render import grounding_figure, grounding_overlay, write_png
+    from vlm_adapters.data.files import write_json
+    from vlm_adapters.output.exports import coco_results, grounding_to_dict, indexed_picture
+    from vlm_adapters.output.figures import grounding_figure
+    from vlm_adapters.output.render import grounding_overlay, write_png
 
     pictures = {"overlay.png": grounding_overlay(grounding), "figure.png": grounding_figure(grounding)}
     for index, grounded in enumerate(grounding.phrases):

@@ -23,8 +23,8 @@ from vlm_adapters.cli.arguments import (
 from vlm_adapters.cli.tables import print_facts, shown, size
 
 if TYPE_CHECKING:
-    from vlm_adapters.probe.entry import AdapterReport
-    from vlm_adapters.probe.model import ForwardReport, ModelReport, Trial
+    from vlm_adapters.inspection.adapter import AdapterReport
+    from vlm_adapters.inspection.model import ForwardReport, ModelReport, Trial
 
 
 def command(
@@ -57,8 +57,8 @@ def command(
     Not counted: the vision tower, what a kernel uses inside (the fused attention
     kernel counts as its output), and what an allocator keeps beyond that.
     """
-    from vlm_adapters.probe.entry import describe_entry
-    from vlm_adapters.probe.model import Trial
+    from vlm_adapters.inspection.adapter import describe_entry
+    from vlm_adapters.inspection.model import Trial
 
     loading = {
         "revision": revision,
@@ -81,8 +81,8 @@ def command(
 
 
 def _described(model: str, trial: Trial, loading: dict[str, Any]) -> ModelReport:
-    from vlm_adapters.loading import load_adapter, load_published
-    from vlm_adapters.probe.model import describe
+    from vlm_adapters.inspection.model import describe
+    from vlm_adapters.registry.loading import load_adapter, load_published
 
     if all(value in (None, "auto") for value in loading.values()) and (adapter := load_published(model)):
         return describe(adapter, trial, published=True)

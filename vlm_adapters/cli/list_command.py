@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vlm_adapters.registry import list_adapters
-from vlm_adapters.unsupported import UNSUPPORTED
+from vlm_adapters.registry.discovery import list_adapters
+from vlm_adapters.registry.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
-    from vlm_adapters.registry import AdapterEntry
-    from vlm_adapters.unsupported import UnsupportedFamily
+    from vlm_adapters.registry.discovery import AdapterEntry
+    from vlm_adapters.registry.unsupported import UnsupportedFamily
 
 _COLOURS = {"ready": "green", "needs": "yellow", "broken": "red"}
 

@@ -27,7 +27,7 @@ def command(
     written.
     """
     sources = open_sources(recipe, changes)
-    from vlm_adapters.training.forecast import forecast
+    from vlm_adapters.training.cache.forecast import forecast
 
     found = [forecast(sources, cache, samples) for cache in sources.caches()]
     if as_json:

@@ -16,8 +16,8 @@ from vlm_adapters.cli.arguments import AttentionOption, DeviceOption, DtypeOptio
 from vlm_adapters.cli.tables import print_facts, print_rows, shape, size
 
 if TYPE_CHECKING:
-    from vlm_adapters.probe.configs import TowerReport
-    from vlm_adapters.probe.interface import InterfaceReport, LayerReport, PictureReport
+    from vlm_adapters.inspection.configs import TowerReport
+    from vlm_adapters.inspection.interface import InterfaceReport, LayerReport, PictureReport
 
 
 def command(
@@ -36,8 +36,8 @@ def command(
     the tensors of the forward pass, attention and hidden states of every layer,
     the vision tower. Sizes are height x width.
     """
-    from vlm_adapters.loading import load_adapter
-    from vlm_adapters.probe.interface import probe
+    from vlm_adapters.inspection.interface import probe
+    from vlm_adapters.registry.loading import load_adapter
 
     with redirect_stdout(sys.stderr):  # what a plugin prints must not spoil the JSON
         adapter = load_adapter(

@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from vlm_adapters.training.cache import BuildProgress
-    from vlm_adapters.training.loop import Step
+    from vlm_adapters.training.cache.build import BuildProgress
+    from vlm_adapters.training.log import Step
 
 
 class ProgressBars:

@@ -1,4 +1,4 @@
-"""Writing any data set in the plain form (`vlm_adapters.data.folder`)."""
+"""Writing any data set in the plain form (`vlm_adapters.data.formats.folder`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from vlm_adapters.coco import encode_rle
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
-from vlm_adapters.data.folder import SAMPLES_FILE
+from vlm_adapters.data.files import whole_folder
+from vlm_adapters.data.formats.folder import SAMPLES_FILE
+from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OutputError
-from vlm_adapters.files import whole_folder
 
 PICTURES = "pictures"
 """Their folder within the set's."""

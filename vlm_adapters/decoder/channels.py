@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.backbone import Grids, place_map
+from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.decoder.unet import normalise
 from vlm_adapters.errors import DecoderError
+from vlm_adapters.geometry import place_map
 
 Head = tuple[int, int]
 """`(layer, head)`: true layer index, head index."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneInfo, Grids
+from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.backbone.protocol import BackboneInfo
+from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.decoder.channels import Head, stack_channels
-from vlm_adapters.decoder.refiner import SAMRefiner, UntrainedRefiner
-from vlm_adapters.decoder.sam import EncodedPicture
+from vlm_adapters.decoder.sam.model import EncodedPicture
+from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.unet import UNet
 from vlm_adapters.errors import DecoderError
-from vlm_adapters.request import GridRequest, resolve_heads, resolve_layers
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
-from vlm_adapters.backbone import BackboneInfo
+from vlm_adapters.backbone.protocol import BackboneInfo
+from vlm_adapters.decoder.checkpoint import StoredDecoder, encoder_told
 from vlm_adapters.decoder.features import FeatureRequest
+from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.decoder.saved import SavedDecoder, SavedRefiner
-from vlm_adapters.decoder.stored import StoredDecoder, encoder_told
-from vlm_adapters.decoder.text_prompt import TextPrompt
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CheckpointError
 

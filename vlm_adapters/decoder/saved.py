@@ -8,13 +8,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from vlm_adapters.backbone import BackboneInfo, OptionValue
+from vlm_adapters.backbone.protocol import BackboneInfo, OptionValue
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.unet import UNetConfig
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CheckpointError
-from vlm_adapters.load_options import NEVER_FROM_A_FILE
-from vlm_adapters.request import GridRequest
+from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 
 
 def _own_options(options: dict[str, OptionValue]) -> dict[str, OptionValue]:

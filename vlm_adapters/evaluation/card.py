@@ -15,10 +15,10 @@ from typing import Self
 import torch
 
 from vlm_adapters.data.dataset import Problem
-from vlm_adapters.evaluation.pins import Pins, Settings
+from vlm_adapters.data.files import whole_file, write_json
+from vlm_adapters.evaluation.fingerprint import Pins, Settings
 from vlm_adapters.evaluation.record import Record
 from vlm_adapters.evaluation.summary import CONFIDENCE, METRICS, RESAMPLES, Number, summarise
-from vlm_adapters.files import whole_file, write_json
 
 RULES = {
     "mask": "probability above 0.5, at the picture's full size",

@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_adapters.coco import encode_rle
+from vlm_adapters.data.files import whole_file
+from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.evaluation.metrics import boundary_f_score, box_iou
-from vlm_adapters.files import whole_file
 from vlm_adapters.prompt import Prompt
 
 

@@ -71,7 +71,10 @@ class Family:
                 f"transformers {transformers.__version__} knows no model type {model_type!r} that reads pictures and "
                 f"text. {hint} Give the model_type of a checkpoint's config.json, or install a newer transformers."
             )
-        config = CONFIG_MAPPING[model_type]()
+        try:
+            config = CONFIG_MAPPING[model_type]()
+        except ValueError:  # some have no sizes to fall back on
+            config = PreTrainedConfig()
         if not hasattr(config, "image_token_id") or config.is_encoder_decoder:
             raise PluginError(
                 f"The config of {model_type} shows no image tokens in one sequence with the text, so a plugin cannot "

@@ -9,9 +9,9 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from vlm_adapters.data.files import whole_folder
 from vlm_adapters.errors import OutputError, PluginError
-from vlm_adapters.files import whole_folder
-from vlm_adapters.registry import PLUGINS_VARIABLE, list_adapters
+from vlm_adapters.registry.discovery import PLUGINS_VARIABLE, list_adapters
 
 if TYPE_CHECKING:
     from vlm_adapters.scaffold.family import Family

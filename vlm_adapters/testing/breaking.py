@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from vlm_adapters.backbone import Grids
+from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.testing.case import AdapterCase
 
 

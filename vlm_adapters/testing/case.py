@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
-from vlm_adapters.backbone import BackboneAdapter
+from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.testing.reference import Reference, TransformersReference
 
 Size = tuple[int, int]

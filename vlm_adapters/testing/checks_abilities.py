@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from vlm_adapters.abilities import Box, CoordinateFrame, SupportsGeneration, SupportsPointing
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs
+from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsGeneration, SupportsPointing
 from vlm_adapters.errors import PromptError
+from vlm_adapters.geometry import Box, CoordinateFrame
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import (

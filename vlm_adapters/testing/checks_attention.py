@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from vlm_adapters.backbone import BackboneAdapter
-from vlm_adapters.request import GridRequest
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import (
     by_phrase,

@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs
-from vlm_adapters.request import GridRequest
+from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import maps, prompt, require, require_agrees, require_equal, run, unlike_prompts
 

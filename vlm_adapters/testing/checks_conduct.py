@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vlm_adapters.request import GridRequest
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import (
     hidden,

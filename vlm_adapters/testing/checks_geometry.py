@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneAdapter, ImageGrid
+from vlm_adapters.backbone.grids import ImageGrid
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase, ExpectedGrid, Size
 from vlm_adapters.testing.support import (
     PHRASES,

@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids
+from vlm_adapters.backbone.grids import BackboneInputs, Grids
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import CaptureError
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.reference import ReferencePass
 from vlm_adapters.testing.support import (

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone import BackboneInputs, Grids
-from vlm_adapters.request import GridRequest
+from vlm_adapters.backbone.grids import BackboneInputs, Grids
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import prompt, require_agrees, require_equal, run, unlike_prompts
 

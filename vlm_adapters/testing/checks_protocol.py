@@ -10,9 +10,9 @@ from unittest import mock
 
 import torch
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInfo
+from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import AdapterError, PromptError, RequestError
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import PHRASES, prompt, require, require_equal, require_error, run, unlike_prompts
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from vlm_adapters.backbone import BackboneInputs
+from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import (
     cells,
@@ -33,7 +33,7 @@ _NEW_TOKENS = 6
 
 def check_capture_changes_no_logits(case: AdapterCase) -> None:
     """Logits of a model after extraction, and while rows are captured, are those of a fresh one, bit for bit."""
-    from vlm_adapters.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
     model = transformers_model_of(adapter)
@@ -69,7 +69,7 @@ def check_extract_asks_for_no_outputs(case: AdapterCase) -> None:
 
 def check_generation_equals_one_pass(case: AdapterCase) -> None:
     """Rows captured while a KV cache grows, token by token, equal `extract` of the whole sequence at once."""
-    from vlm_adapters.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
     model = transformers_model_of(adapter)

@@ -7,7 +7,7 @@ import traceback
 from typing import cast
 
 from vlm_adapters.errors import AdapterError, PluginError
-from vlm_adapters.registry import adapter_class, find_adapter
+from vlm_adapters.registry.discovery import adapter_class, find_adapter
 from vlm_adapters.testing.case import AdapterCase
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vlm_adapters.registry.unsupported import UNSUPPORTED
+from vlm_adapters.registry.versions import describe
 from vlm_adapters.testing.runner import ALL_CHECKS, CheckResult
-from vlm_adapters.unsupported import UNSUPPORTED
-from vlm_adapters.versions import describe
 
 _BY_CHECK = {
     "check_several_pictures": "several pictures",

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs
+from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.backbone.protocol import BackboneAdapter
 
 if TYPE_CHECKING:
-    from vlm_adapters.transformers_backbone import TransformersBackbone
+    from vlm_adapters.hf.backbone import TransformersBackbone
 
 
 @dataclass(frozen=True)

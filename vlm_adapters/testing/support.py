@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlm_adapters.backbone import BackboneAdapter, BackboneInputs, Grids
+from vlm_adapters.backbone.grids import BackboneInputs, Grids
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Message, Prompt
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from vlm_adapters.byte_tokenizer import byte_tokenizer, token_ids
+from vlm_adapters.hf.byte_tokenizer import byte_tokenizer, token_ids
 
 __all__ = ["TINY_TEXT", "byte_tokenizer", "random_model", "token_ids"]
 

@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from vlm_adapters.decoder.stored import read_stored
+from vlm_adapters.data.files import whole_file, whole_folder, write_json
+from vlm_adapters.decoder.checkpoint import read_stored
 from vlm_adapters.errors import RecipeError
-from vlm_adapters.files import whole_file, whole_folder, write_json
-from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.training.cache.fingerprint import FeaturePlan
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.trainee import Trainee
 

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
-from vlm_adapters.files import whole_file
-
-if TYPE_CHECKING:
-    from vlm_adapters.training.loop import Step
+from vlm_adapters.data.files import whole_file
 
 LOG_FILE = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did, over all processes.
+
+    Attributes:
+        number: Of the step, from 1.
+        total: Steps of the whole run.
+        loss: Mean over the phrases of the batch, before the step.
+        rate: Learning rate.
+        norm: Of the gradient, before it was clipped.
+        seconds: Since the step before, with what was done in between.
+    """
+
+    number: int
+    total: int
+    loss: float
+    rate: float
+    norm: float
+    seconds: float
 
 
 class RunLog:

@@ -24,36 +24,15 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
+from vlm_adapters.data.files import remove_leftovers
 from vlm_adapters.errors import RecipeError
-from vlm_adapters.files import remove_leftovers
 from vlm_adapters.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
-from vlm_adapters.training.extracted import ExtractedSample, ExtractedSamples
-from vlm_adapters.training.log import RunLog
+from vlm_adapters.training.data import Sources, check_alike
+from vlm_adapters.training.log import RunLog, Step
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.sources import Sources, check_alike
+from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
 from vlm_adapters.training.trainee import Trainee
 from vlm_adapters.training.validation import Validation
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did, over all processes.
-
-    Attributes:
-        number: Of the step, from 1.
-        total: Steps of the whole run.
-        loss: Mean over the phrases of the batch, before the step.
-        rate: Learning rate.
-        norm: Of the gradient, before it was clipped.
-        seconds: Since the step before, with what was done in between.
-    """
-
-    number: int
-    total: int
-    loss: float
-    rate: float
-    norm: float
-    seconds: float
 
 
 def train(

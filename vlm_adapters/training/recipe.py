@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vlm_adapters.decoder.saved import OptionsFromFile
 from vlm_adapters.errors import OptionError, RecipeError
-from vlm_adapters.load_options import dtype_name
-from vlm_adapters.placement import device_named, resolve_dtype
-from vlm_adapters.training.plan import Precision
+from vlm_adapters.hf.placement import device_named, resolve_dtype
+from vlm_adapters.registry.load_options import dtype_name
+from vlm_adapters.training.cache.fingerprint import Precision
 
 Data = str | dict[str, object]
 """A data set as `open_dataset` takes it."""

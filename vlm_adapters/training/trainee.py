@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vlm_adapters.backbone import place_map
+from vlm_adapters.decoder.checkpoint import StoredDecoder, saved_refiner, trained_weights
 from vlm_adapters.decoder.features import MaskLogits, decode_masks
 from vlm_adapters.decoder.losses import cover_cells, dice_loss, mask_loss
-from vlm_adapters.decoder.refiner import SAMRefiner
-from vlm_adapters.decoder.sam import SegmentAnything
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import SAMRefiner
+from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.decoder.saved import SavedDecoder
-from vlm_adapters.decoder.stored import StoredDecoder, saved_refiner, trained_weights
-from vlm_adapters.decoder.text_prompt import TextPrompt
 from vlm_adapters.decoder.unet import UNet, UNetConfig
-from vlm_adapters.training.extracted import ExtractedSample
-from vlm_adapters.training.plan import FeaturePlan
+from vlm_adapters.geometry import place_map
+from vlm_adapters.training.cache.fingerprint import FeaturePlan
 from vlm_adapters.training.recipe import Recipe
+from vlm_adapters.training.samples import ExtractedSample
 
 
 class Trainee(nn.Module):

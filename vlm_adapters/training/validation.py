@@ -12,10 +12,11 @@ from accelerate.utils import reduce
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.evaluation.metrics import mask_iou
-from vlm_adapters.render import mask_sheet, write_png
-from vlm_adapters.training.cache import CachedSamples
-from vlm_adapters.training.extracted import ExtractedSamples
-from vlm_adapters.training.sources import Sources
+from vlm_adapters.output.figures import mask_sheet
+from vlm_adapters.output.render import write_png
+from vlm_adapters.training.cache.build import CachedSamples
+from vlm_adapters.training.data import Sources
+from vlm_adapters.training.samples import ExtractedSamples
 from vlm_adapters.training.trainee import Trainee
 
 BATCH = 8

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vlm_adapters.abilities import Box, CoordinateFrame
-from vlm_adapters.backbone import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.geometry import Box, CoordinateFrame
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.request import GridRequest
 from vlm_adapters.testing import (
     ALL_CHECKS,
     AdapterCase,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlm_adapters.decoder.text_prompt import TextPrompt
+from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.errors import DecoderError
 
 

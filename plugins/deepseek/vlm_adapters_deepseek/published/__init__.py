@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.published import PublishedCheckpoint
+from vlm_adapters.hf.published import PublishedCheckpoint
 from vlm_adapters_deepseek.adapter import DeepseekVLAdapter, DeepseekVLHybridAdapter
 from vlm_adapters_deepseek.tiny import CHAT_TEMPLATE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import FuyuImageProcessor, FuyuProcessor, PreTrainedTokenizerBase
 
-from vlm_adapters.published import PublishedCheckpoint
+from vlm_adapters.hf.published import PublishedCheckpoint
 from vlm_adapters_fuyu.adapter import FuyuAdapter
 
 

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.published import PublishedCheckpoint
+from vlm_adapters.hf.published import PublishedCheckpoint
 from vlm_adapters_llava.adapter import LlavaAdapter, LlavaNextAdapter
 from vlm_adapters_llava.tiny import CHAT_TEMPLATE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLProcessor, Qwen2VLProcessor, Qwen3VLProcessor
 
-from vlm_adapters.published import PublishedCheckpoint
+from vlm_adapters.hf.published import PublishedCheckpoint
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import build_processor
 

@@ -1,0 +1,138 @@
+"""Refined masks stay in place, and without training the best of several candidates is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segment_anything.modeling import Sam
+from torch import Tensor
+from torch.nn import functional
+
+from vlm_adapters.decoder.sam.geometry import Frame
+from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.refiner import SAMRefiner, refine_untrained
+
+TinySam = Callable[[], Sam]
+
+
+def photo(size: tuple[int, int] = (30, 50)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+def quarter(h: int, w: int, *, bottom: bool, right: bool) -> Tensor:
+    """`(1, h, w)`: logit 6 in one quarter, -6 elsewhere."""
+    logits = torch.full((1, h, w), -6.0)
+    logits[:, h // 2 if bottom else 0 : h if bottom else h // 2, w // 2 if right else 0 : w if right else w // 2] = 6
+    return logits
+
+
+def echo(picture: EncodedPicture, *, masks: Tensor, **_: Any) -> Tensor:
+    """In the place of the decoder: the mask prompt is the mask."""
+    assert picture.features.ndim == 4
+    return masks.expand(-1, 4, -1, -1)
+
+
+@pytest.mark.parametrize("size", [(60, 100), (100, 60), (80, 80)])
+@pytest.mark.parametrize("bottom", [False, True])
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("padding", [0, 20])
+def test_a_mask_stays_in_its_corner(
+    tiny_sam: TinySam,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    padding: int,
+    *,
+    bottom: bool,
+    right: bool,
+) -> None:
+    sam = SegmentAnything(tiny_sam())
+    monkeypatch.setattr(sam, "decode", echo)
+    height, width = size
+    wanted = quarter(*size, bottom=bottom, right=right)[0] > 0
+    box = (-padding, -padding, width + padding, height + padding)
+    # One cell per 5 pixels, padding included.
+    inner = quarter(height // 5, width // 5, bottom=bottom, right=right)
+    logits = functional.pad(inner, (padding // 5,) * 4, value=-6.0)
+    picture = sam.encode(photo(size))
+    with torch.no_grad():
+        refined = SAMRefiner(sam, use_text=False)(picture, logits, box)[0] > 0
+        chosen = refine_untrained(sam, picture, logits, box)[0] > 0
+    for found in (refined, chosen):
+        assert float((found & wanted).sum() / (found | wanted).sum()) > 0.85
+
+
+def test_candidates_are_asked_for_with_the_peak_and_with_and_without_a_box(
+    tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam = SegmentAnything(tiny_sam())
+    asked: list[dict[str, Tensor]] = []
+
+    def decode(picture: EncodedPicture, **prompts: Tensor) -> Tensor:
+        asked.append(prompts)
+        return echo(picture, **prompts)
+
+    monkeypatch.setattr(sam, "decode", decode)
+    # Probabilities 0.4 and 0.3 in cells of 10 pixels, less than half of 0.4 elsewhere: no mask, but a peak.
+    logits = torch.full((1, 3, 5), 0.1).logit()
+    logits[0, 1, 3], logits[0, 1, 4] = torch.tensor(0.4).logit(), torch.tensor(0.3).logit()
+    refine_untrained(sam, sam.encode(photo()), logits, (0, 0, 50, 30))
+    assert [sorted(prompts) for prompts in asked] == [["boxes", "masks", "points"], ["masks", "points"]]
+    (x, y), (left, top, right, bottom) = asked[0]["points"][0].tolist(), asked[0]["boxes"][0].tolist()
+    assert 34 <= x <= 35
+    assert 14 <= y <= 15
+    # From the centre of a cell to the next the probability falls from 0.4 to 0.1: 0.2 is reached after 6.7 pixels.
+    assert (left, top, right, bottom) == (28, 8, 50, 22)
+
+
+def test_the_candidate_is_kept_that_looks_like_the_coarse_mask(
+    tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam = SegmentAnything(tiny_sam())
+    shapes = [(bottom, right) for bottom in (False, True) for right in (False, True)]
+    masks = torch.cat([quarter(24, 24, bottom=bottom, right=right) for bottom, right in shapes])
+    halves = torch.where(masks > 0, 6.0, -6.0).roll(12, dims=1)
+    halves = torch.maximum(masks, halves)  # two quarters each
+    calls: list[Tensor] = [masks, halves]
+    monkeypatch.setattr(sam, "decode", lambda *_, points, **__: calls.pop(0).expand(len(points), -1, -1, -1))
+    # On a square picture the canvas is the picture. Five masks: the quarters, and the left half.
+    logits = torch.cat([quarter(4, 4, bottom=bottom, right=right) for bottom, right in shapes])
+    left = torch.where(torch.arange(4) < 2, 6.0, -6.0).expand(1, 4, 4)
+    found = refine_untrained(sam, sam.encode(photo((48, 48))), torch.cat([logits, left]), (0, 0, 48, 48)) > 0
+    expected = [quarter(48, 48, bottom=bottom, right=right)[0] > 0 for bottom, right in shapes]
+    expected.append((torch.arange(48) < 24).expand(48, 48))
+    assert (found ^ torch.stack(expected)).sum() < 10  # bilinear steps round the corners
+
+
+def test_what_candidates_say_of_the_padding_does_not_count(tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A wide picture fills the upper half of the canvas, and the middle of the square that the coarse logits cover. The
+    # right candidate goes on below the picture; the wrong one ends at its edge, and is a little too narrow.
+    sam = SegmentAnything(tiny_sam())
+    frame = Frame((24, 48), 96)
+    candidates = torch.full((4, 24, 24), -6.0)
+    candidates[1, :, :12], candidates[2, :12, :10] = 6, 6
+    monkeypatch.setattr(sam, "decode", lambda *_, **__: candidates[None])
+    logits = torch.full((1, 8, 8), -6.0)
+    logits[:, 2:6, :4] = 6
+    picture = EncodedPicture(torch.zeros(1, 16, 6, 6), frame)
+    found = refine_untrained(sam, picture, logits, (0, -12, 48, 36))[0] > 0
+    assert torch.equal(found, (torch.arange(48) < 24).expand(24, 48))
+
+
+def test_where_the_coarse_mask_is_sure_a_slip_does_not_count(
+    tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The left half of the picture is found, with a hole and a speck; nothing is known of its lowest quarter.
+    sam = SegmentAnything(tiny_sam())
+    decoded = torch.where(torch.arange(24) < 12, 4.0, -4.0).repeat(1, 4, 24, 1)
+    decoded[:, :, 4:8, 4:8], decoded[:, :, 4:8, 18:20], decoded[:, :, 20:22, 4:6] = -4, 4, -4
+    monkeypatch.setattr(sam, "decode", lambda *_, **__: decoded)
+    logits = torch.where(torch.arange(8) < 4, 6.0, -6.0).repeat(1, 6, 1)
+    found = refine_untrained(sam, sam.encode(photo((96, 96))), logits, (0, 0, 96, 72))[0] > 0
+    expected = (torch.arange(96) < 48).repeat(96, 1)
+    assert torch.equal(found[:72], expected[:72])
+    assert not found[81:87, 17:23].any()  # of what the coarse mask does not cover it says nothing

@@ -1,0 +1,195 @@
+"""Segment Anything as a part: against `SamPredictor`, frozen where it must be, exact in every type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+
+from vlm_adapters.decoder.sam.geometry import mask_prompt
+from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.errors import DecoderError, ImageError
+
+TinySam = Callable[[], Sam]
+
+SIZES = [(30, 50), (50, 30), (96, 96), (97, 200), (7, 9)]
+
+
+def photo(size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+def predictor(sam: Sam, picture: Image.Image) -> SamPredictor:
+    own = SamPredictor(sam)
+    own.set_image(np.asarray(picture))
+    return own
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_is_encoded_as_the_predictor_does(tiny_sam: TinySam, size: tuple[int, int]) -> None:
+    picture = SegmentAnything(tiny_sam()).encode(photo(size))
+    own = predictor(tiny_sam(), photo(size))
+    torch.testing.assert_close(picture.features, own.get_image_embedding(), atol=0, rtol=0)
+    assert picture.frame.resized == own.input_size
+    assert picture.frame.size == size
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(tiny_sam: TinySam, size: tuple[int, int]) -> None:
+    sam = SegmentAnything(tiny_sam())
+    own = predictor(tiny_sam(), photo(size))
+    height, width = size
+    points = torch.tensor([[width * 0.25, height * 0.5], [width * 0.75, height * 0.125]])
+    boxes = torch.tensor([[0, 0, width, height], [width * 0.5, 1, width, height * 0.5]])
+    masks = torch.randn(2, 1, 24, 24, generator=torch.Generator().manual_seed(4))
+    picture = sam.encode(photo(size))
+    coords = own.transform.apply_coords_torch(points, size)[:, None]
+    kinds: list[tuple[dict[str, Tensor], tuple[Tensor | None, ...]]] = [
+        ({"boxes": boxes}, (None, None, own.transform.apply_boxes_torch(boxes, size), None)),
+        ({"masks": masks}, (None, None, None, masks)),
+        ({"points": points, "masks": masks}, (coords, torch.ones(2, 1), None, masks)),
+        (
+            {"points": points, "boxes": boxes, "masks": masks},
+            (coords, torch.ones(2, 1), own.transform.apply_boxes_torch(boxes, size), masks),
+        ),
+    ]
+    for mine, theirs in kinds:
+        with torch.no_grad():
+            decoded = sam.decode(picture, **mine)
+            found = sam.at_picture_size(decoded, picture)
+        for several in (False, True):
+            expected, _, low = own.predict_torch(*theirs, multimask_output=several, return_logits=True)
+            chosen = slice(1, None) if several else slice(0, 1)
+            torch.testing.assert_close(decoded[:, chosen], low, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(found[:, chosen], expected, atol=1e-4, rtol=1e-4)
+            assert found.shape[2:] == size
+
+
+def test_tokens_come_after_the_corners_of_the_box(tiny_sam: TinySam) -> None:
+    sam = SegmentAnything(tiny_sam())
+    picture = sam.encode(photo((30, 50)))
+    boxes = torch.tensor([[0.0, 0.0, 25.0, 30.0]])
+    tokens = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(5))
+    model = tiny_sam()
+    with torch.no_grad():
+        sparse, dense = model.prompt_encoder(None, boxes * 96 / 50 * torch.tensor([1, 58 / 57.6, 1, 58 / 57.6]), None)
+        expected, _ = model.mask_decoder(
+            image_embeddings=picture.features,
+            image_pe=model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=torch.cat([sparse, tokens], dim=1),
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        found = sam.decode(picture, boxes=boxes, tokens=tokens)
+        without = sam.decode(picture, boxes=boxes)
+    torch.testing.assert_close(found[:, :1], expected, atol=1e-4, rtol=1e-4)
+    assert (found - without).abs().max() > 0.01
+
+
+def test_tokens_alone_are_prompts_enough(tiny_sam: TinySam) -> None:
+    sam = SegmentAnything(tiny_sam())
+    picture = sam.encode(photo((30, 50)))
+    tokens = torch.randn(4, 2, 16)
+    assert sam.decode(picture, tokens=tokens).shape == (4, 4, 24, 24)
+
+
+def test_the_encoder_is_frozen_and_stays_in_eval_mode(tiny_sam: TinySam) -> None:
+    whole = nn.ModuleDict({"sam": SegmentAnything(tiny_sam())})
+    sam = whole["sam"]
+    assert isinstance(sam, SegmentAnything)
+    assert not any(parameter.requires_grad for parameter in sam.model.image_encoder.parameters())
+    assert all(parameter.requires_grad for parameter in sam.model.mask_decoder.parameters())
+    assert all(parameter.requires_grad for parameter in sam.model.prompt_encoder.parameters())
+    for mode in (True, False, True):
+        whole.train(mode)
+        assert not any(module.training for module in sam.model.image_encoder.modules())
+        assert sam.model.mask_decoder.training is mode
+    assert sam.train() is sam
+
+
+def test_encoding_leaves_no_graph_behind(tiny_sam: TinySam) -> None:
+    sam = SegmentAnything(tiny_sam())
+    sam.requires_grad_()  # as a whole, by someone who does not know
+    assert not sam.encode(photo((30, 50))).features.requires_grad
+
+
+def test_an_encoded_picture_can_be_kept(tiny_sam: TinySam) -> None:
+    sam = SegmentAnything(tiny_sam())
+    picture = sam.encode(photo((30, 50)))
+    kept = EncodedPicture(picture.features.to(torch.bfloat16).float().clone(), picture.frame)
+    boxes = torch.tensor([[0.0, 0.0, 25.0, 30.0]])
+    with torch.no_grad():
+        close, same = sam.decode(kept, boxes=boxes), sam.decode(replace(picture), boxes=boxes)
+        torch.testing.assert_close(same, sam.decode(picture, boxes=boxes), atol=0, rtol=0)
+    torch.testing.assert_close(close, same, atol=0.1, rtol=0.1)
+
+
+def test_positions_and_colours_stay_exact_in_bfloat16(tiny_sam: TinySam) -> None:
+    sam = SegmentAnything(tiny_sam()).to(torch.bfloat16)
+    model, exact = sam.model, tiny_sam()
+    assert model.mask_decoder.mask_tokens.weight.dtype == torch.bfloat16
+    for found, expected in (
+        (model.pixel_mean, exact.pixel_mean),
+        (model.pixel_std, exact.pixel_std),
+        (model.prompt_encoder.get_dense_pe(), exact.prompt_encoder.get_dense_pe()),
+    ):
+        assert torch.equal(found, expected)
+
+
+def in_bfloat16(sam: SegmentAnything) -> SegmentAnything:
+    return sam.to(torch.bfloat16)
+
+
+def encoder_in_bfloat16(sam: SegmentAnything) -> SegmentAnything:
+    sam.model.image_encoder.to(torch.bfloat16)
+    return sam
+
+
+def as_it_is(sam: SegmentAnything) -> SegmentAnything:
+    return sam
+
+
+@pytest.mark.parametrize("cast", [as_it_is, in_bfloat16, encoder_in_bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_every_type_gives_nearly_the_same(
+    tiny_sam: TinySam, cast: Callable[[SegmentAnything], SegmentAnything], *, autocast: bool
+) -> None:
+    boxes = torch.tensor([[0.0, 0.0, 25.0, 30.0], [3.0, 4.0, 50.0, 30.0]])
+    logits = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(6))
+    exact = SegmentAnything(tiny_sam())
+    sam = cast(SegmentAnything(tiny_sam()))
+
+    def decoded(model: SegmentAnything) -> Tensor:
+        picture = model.encode(photo((30, 50)))
+        masks = mask_prompt(logits, (0, 0, 50, 30), picture.frame, model.mask_side)
+        return model.decode(picture, boxes=boxes, masks=masks)
+
+    with torch.no_grad():
+        expected = decoded(exact)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            found = decoded(sam)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
+
+
+def test_a_picture_encoded_by_another_model_is_an_error(tiny_sam: TinySam) -> None:
+    sam = SegmentAnything(tiny_sam())
+    picture = sam.encode(photo((30, 50)))
+    other = replace(picture, features=torch.zeros(1, 256, 64, 64))
+    with pytest.raises(DecoderError, match=r"features \(1, 256, 64, 64\) on a canvas of 96 .* needs \(1, 16, 6, 6\)"):
+        sam.decode(other, boxes=torch.zeros(1, 4))
+    other = replace(picture, frame=replace(picture.frame, side=1024))
+    with pytest.raises(DecoderError, match=r"canvas of 1024 pixels.*Encode the picture with the model that decodes"):
+        sam.decode(other, boxes=torch.zeros(1, 4))
+
+
+def test_what_is_no_picture_is_an_error(tiny_sam: TinySam) -> None:
+    with pytest.raises(ImageError):
+        SegmentAnything(tiny_sam()).encode("nowhere.png")

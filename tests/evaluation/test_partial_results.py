@@ -1,0 +1,175 @@
+"""Work that was stopped anywhere goes on, with any number of processes, and ends with the same records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vlm_adapters.data.dataset import Dataset, Problem
+from vlm_adapters.errors import DataError, OutputError
+from vlm_adapters.evaluation.fingerprint import Pins
+from vlm_adapters.evaluation.partial_results import Parts, merge
+from vlm_adapters.evaluation.run import Evaluation
+
+if TYPE_CHECKING:
+    from vlm_adapters.evaluation.record import Record
+    from vlm_adapters.grounding.base import Grounder
+
+SquaresOf = Callable[..., Dataset]
+
+PINS = Pins(
+    model="m",
+    checkpoint="acme/m",
+    revision="abc",
+    options={"max_pixels": 100},
+    method="colours",
+    sha256={"decoder/model.safetensors": "00"},
+    data="squares:count=7",
+    data_fingerprint="00",
+    samples=7,
+    protocol="packed",
+    sentences=None,
+    batch=2,
+    device="cpu",
+    dtype="float32",
+    versions={"torch": "2"},
+)
+
+
+@pytest.fixture
+def evaluation(grounder: Grounder, squares: SquaresOf) -> Evaluation:
+    return Evaluation(grounder, squares(7, broken=[3]), "packed", 2)
+
+
+def work(evaluation: Evaluation, folder: Path, process: int = 0, count: int = 1, *, most: int = 99) -> None:
+    """Do a process's share, or its first batches."""
+    parts = Parts(folder, PINS)
+    done = parts.done()
+    left = [number for number in evaluation.numbers if number % count == process and number not in done]
+    for _ in parts.append(process, map(evaluation.batch, left[:most])):
+        pass
+
+
+def outcome(folder: Path) -> tuple[list[Record], list[Problem]]:
+    return merge(Parts(folder, PINS).done(), 7)
+
+
+def test_every_sample_stands_once_in_order_and_what_is_broken_is_told(evaluation: Evaluation, tmp_path: Path) -> None:
+    work(evaluation, tmp_path)
+    records, skipped = outcome(tmp_path)
+    assert [record.index for record in records] == [0, 0, 1, 1, 2, 2, 4, 4, 5, 5, 6, 6]
+    assert [record.phrase_id for record in records[:3]] == ["0/red", "0/green", "1/red"]
+    assert skipped == [Problem("squares.jsonl:4", "Its mask is torn.")]
+
+
+def test_several_processes_give_what_one_gives(evaluation: Evaluation, tmp_path: Path) -> None:
+    work(evaluation, tmp_path / "one")
+    for process in (2, 0, 1):
+        work(evaluation, tmp_path / "three", process, 3)
+    assert len(list((tmp_path / "three").iterdir())) == 3
+    assert outcome(tmp_path / "three") == outcome(tmp_path / "one")
+
+
+def test_what_is_done_is_not_done_again(evaluation: Evaluation, tmp_path: Path, grounder: Grounder) -> None:
+    work(evaluation, tmp_path, most=3)
+    before = len(grounder.texts)
+    work(evaluation, tmp_path)
+    assert len(grounder.texts) == before + 1
+    work(evaluation, tmp_path)
+    assert len(grounder.texts) == before + 1
+
+
+def test_the_number_of_processes_may_change(evaluation: Evaluation, tmp_path: Path) -> None:
+    work(evaluation, tmp_path / "one")
+    work(evaluation, tmp_path / "other", 1, 2, most=1)
+    work(evaluation, tmp_path / "other", 0, 3)
+    work(evaluation, tmp_path / "other", 0, 1)
+    assert outcome(tmp_path / "other") == outcome(tmp_path / "one")
+
+
+@given(st.data())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_that_is_cut_off_anywhere_is_completed(
+    evaluation: Evaluation, tmp_path: Path, data: st.DataObject
+) -> None:
+    work(evaluation, tmp_path / "whole")
+    (whole,) = (tmp_path / "whole").iterdir()
+    content = whole.read_bytes()
+    cut = tmp_path / "cut"
+    cut.mkdir(exist_ok=True)
+    (cut / whole.name).write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    work(evaluation, cut)
+    assert (cut / whole.name).read_bytes() == content
+
+
+def test_letters_that_end_lines_elsewhere_end_none_here(evaluation: Evaluation, tmp_path: Path) -> None:
+    batch = evaluation.batch(0)
+    strange = replace(batch.records[0], words="a\u2028b\u0085c\rd\ne\x0bf")
+    parts = Parts(tmp_path, PINS)
+    list(parts.append(0, [replace(batch, records=(strange,))]))
+    assert parts.done()[0].records == (strange,)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"protocol": "isolated"}, "protocol: 'packed' there, 'isolated' here"),
+        ({"sha256": {"decoder/model.safetensors": "01"}}, "sha256: {'decoder/model.safetensors': '00'} there, {"),
+        ({"data_fingerprint": "01"}, "data_fingerprint: '00' there, '01' here"),
+        ({"batch": 4}, "batch: 2 there, 4 here"),
+        ({"batch": 4, "dtype": "bfloat16"}, "batch: 2 there, 4 here; dtype: 'float32' there, 'bfloat16' here"),
+    ],
+)
+def test_the_parts_of_another_run_are_refused(
+    changed: dict[str, object], told: str, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    work(evaluation, tmp_path, most=1)
+    with pytest.raises(OutputError) as error:
+        Parts(tmp_path, replace(PINS, **changed))
+    assert f"part-000.jsonl is of another run: {told}" in str(error.value)
+    assert f"Give another --out, or remove {tmp_path}." in str(error.value)
+
+
+def test_a_missing_batch_is_told(evaluation: Evaluation, tmp_path: Path) -> None:
+    work(evaluation, tmp_path, most=3)
+    with pytest.raises(OutputError, match="hold 6 samples, 6 of them unlike, and the data set has 7"):
+        outcome(tmp_path)
+
+
+def test_a_batch_that_was_done_twice_counts_once_if_it_is_the_same(evaluation: Evaluation, tmp_path: Path) -> None:
+    work(evaluation, tmp_path)
+    expected = outcome(tmp_path)
+    (tmp_path / "part-001.jsonl").write_bytes((tmp_path / "part-000.jsonl").read_bytes())
+    assert outcome(tmp_path) == expected
+    (tmp_path / "part-001.jsonl").write_text(
+        json.dumps(asdict(PINS)) + "\n" + json.dumps(asdict(replace(evaluation.batch(1), records=()))) + "\n"
+    )
+    with pytest.raises(OutputError, match=r"Batch 1 was done twice with unlike results, the second time in .*part-001"):
+        outcome(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[1, 2]\n", '{"number": 0}\n', "no JSON\n", '{"number": 0, "samples": 3}\n'])
+def test_a_damaged_line_is_told(line: str, tmp_path: Path) -> None:
+    (tmp_path / "part-000.jsonl").write_text(json.dumps(asdict(PINS)) + "\n" + line)
+    with pytest.raises(OutputError, match=r"part-000\.jsonl is damaged: .* Remove it: what it holds is computed again"):
+        Parts(tmp_path, PINS).done()
+
+
+def test_a_place_that_is_no_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be made: .*Give another place"):
+        Parts(tmp_path / "file", PINS)
+
+
+def test_a_broken_sample_is_an_error_where_the_set_does_not_skip(grounder: Grounder, squares: SquaresOf) -> None:
+    dataset = squares(7, broken=[3])
+    dataset.skips_broken = False
+    with pytest.raises(DataError, match="Its mask is torn"):
+        Evaluation(grounder, dataset, "packed", 2).batch(1)

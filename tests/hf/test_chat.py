@@ -1,0 +1,80 @@
+"""Token sequences of a tokenizer that puts a space before the first word and a start token before all: LLaMA's kind."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2 import Template
+from PIL import Image
+from tokenizers.processors import TemplateProcessing
+from transformers import LlamaTokenizer
+
+from vlm_adapters.hf.chat import phrase_positions, render, tokenize
+from vlm_adapters.prompt import Message, Prompt
+
+PICTURE = Image.new("RGB", (30, 20))
+TOKENS = 3
+
+
+class LetterProcessor:
+    """A chat template and a LLaMA tokenizer with one token per letter; a picture is three image tokens."""
+
+    image_token = "<image>"
+
+    def __init__(self, opening: str = "USER: ") -> None:
+        letters = ["<unk>", "<s>", "</s>", "\u2581", *string.printable, *(f"<0x{byte:02X}>" for byte in range(256))]
+        self.tokenizer = LlamaTokenizer(vocab={letter: i for i, letter in enumerate(letters)}, merges=[])
+        self.tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+        self.tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+        self.template = Template(
+            opening + "{% for message in messages %}{% for part in message.content %}"
+            "{% if part.type == 'image' %}<image>\n{% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}"
+        )
+
+    def apply_chat_template(self, conversation: Any, **_: Any) -> str:
+        return self.template.render(messages=conversation)
+
+
+def encoded(processor: LetterProcessor, prompt: Prompt) -> tuple[list[str], list[str]]:
+    """All tokens, and those of the first phrase."""
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    rendered = render(processor, prompt)
+    sequence = tokenize(processor.tokenizer, rendered, [([image] * TOKENS, [1] * TOKENS)] * len(prompt.pictures))
+    found = processor.tokenizer.convert_ids_to_tokens(sequence.ids)
+    positions = phrase_positions(sequence, rendered, prompt, prompt.phrases[0]) if prompt.phrases else []
+    return found, [found[position] for position in positions]
+
+
+@pytest.mark.parametrize("opening", ["USER: ", "", "<s>USER: "])
+def test_the_tokens_are_those_of_the_whole_expanded_text(opening: str) -> None:
+    processor = LetterProcessor(opening)
+    prompt = Prompt.chat([Message("user", (PICTURE, "Which cat?")), Message("assistant", ("the left one",))])
+    whole = render(processor, prompt).text.replace("<image>", "<image>" * TOKENS)
+    ids = processor.tokenizer(whole, add_special_tokens=not whole.startswith("<s>"))["input_ids"]
+    assert encoded(processor, prompt)[0] == processor.tokenizer.convert_ids_to_tokens(ids)
+
+
+@pytest.mark.parametrize("opening", ["USER: ", ""])
+def test_there_is_one_start_token_and_it_is_the_first(opening: str) -> None:
+    found, _ = encoded(LetterProcessor(opening), Prompt.describe(PICTURE, "a cat"))
+    assert [i for i, token in enumerate(found) if token == "<s>"] == [0]
+
+
+@pytest.mark.parametrize("control", ["</s>", "<s>", "<image>"])
+def test_a_control_token_of_the_user_is_spelled_out_without_spaces_of_its_own(control: str) -> None:
+    text = f"a {control} dog"
+    _, phrase = encoded(LetterProcessor(), Prompt.describe(PICTURE, text, [(0, len(text))]))
+    assert "".join(phrase).replace("\u2581", " ").strip() == text
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from(["a", " ", "\n", "<image>", "</s>", "<s>", "<", "image>", "é"]), min_size=1))
+def test_no_text_moves_the_picture(parts: list[str]) -> None:
+    plain, _ = encoded(LetterProcessor(), Prompt.describe(PICTURE, "a cat"))
+    found, _ = encoded(LetterProcessor(), Prompt.describe(PICTURE, "x" + "".join(parts)))
+    places = [i for i, token in enumerate(plain) if token == "<image>"]
+    assert [i for i, token in enumerate(found) if token == "<image>"] == places

@@ -1,0 +1,335 @@
+"""From a name to an adapter: embedded checkpoints, directories, hub ids, and every way in which there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from huggingface_hub import constants, errors
+
+from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.errors import CheckpointError, OptionError, PluginError, UnknownAdapterError
+from vlm_adapters.registry import checkpoints, loading
+from vlm_adapters.registry.checkpoints import Checkpoint, find_checkpoint
+from vlm_adapters.registry.loading import load_adapter, load_published
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Site
+
+ADAPTER = """
+class ToyAdapter:
+    @classmethod
+    def from_pretrained(cls, checkpoint, **options):
+        return checkpoint, options
+"""
+
+
+@pytest.fixture
+def toy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of the toy model, with its plugin installed and embedded under the alias `tiny-toy`."""
+    site.add_plugin("acme-toy")
+    site.add_module("toy_adapter", ADAPTER)
+    directory = checkpoint_in(tmp_path / "tiny-toy")
+    for module in (loading, checkpoints):
+        monkeypatch.setattr(module, "embedded_checkpoints", lambda: {"tiny-toy": directory})
+    return directory
+
+
+def checkpoint_in(directory: Path, config: str = '{"model_type": "toy"}') -> Path:
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(config, encoding="utf-8")
+    return directory
+
+
+def test_a_directory_is_loaded_with_everything_passed_on(toy: Path) -> None:
+    given = {"device": "cpu", "dtype": "float32", "revision": None, "trust_remote_code": True, "min_pixels": 3}
+    assert load_adapter(toy, **given) == (str(toy), given)  # type: ignore[arg-type, comparison-overlap]
+
+
+TOKEN = "hf_secret"
+EVERY_KEYWORD = {
+    "attn_implementation": "eager",
+    "device_map": 0,
+    "max_memory": {"cpu": "1GB"},
+    "offload_folder": "offloaded",
+    "quantization_config": "nf4",
+    "token": False,
+    "cache_dir": "cache",
+    "local_files_only": True,
+}
+
+
+@pytest.mark.parametrize(("keyword", "value"), EVERY_KEYWORD.items())
+def test_a_keyword_of_loading_reaches_the_class_where_it_is_given(toy: Path, keyword: str, value: object) -> None:
+    _, options = cast("tuple[str, dict[str, object]]", load_adapter(toy, **{keyword: value}))  # type: ignore[arg-type]
+    assert options.pop(keyword) == value
+    assert set(options) == {"device", "dtype", "revision", "trust_remote_code"}
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("bf16", "bfloat16"), ("fp16", "float16"), ("float32", "float32")])
+def test_a_class_gets_the_name_that_torch_has_for_a_precision(toy: Path, dtype: str, expected: str) -> None:
+    _, options = cast("tuple[str, dict[str, object]]", load_adapter(toy, dtype=dtype))
+    assert options["dtype"] == expected
+
+
+def test_a_class_that_takes_no_more_than_the_documented_is_not_given_more(toy: Path, site: Site) -> None:
+    site.add_module(
+        "toy_adapter",
+        ADAPTER.replace("**options", "*, device, dtype, revision, trust_remote_code").replace(
+            "checkpoint, options", "device, dtype"
+        ),
+    )
+    sys.modules.pop("toy_adapter", None)
+    assert load_adapter(toy) == ("auto", "auto")  # type: ignore[comparison-overlap]
+    with pytest.raises(OptionError) as caught:
+        load_adapter(toy, device_map="auto")
+    assert str(caught.value) == "ToyAdapter.from_pretrained: got an unexpected keyword argument 'device_map'."
+
+
+def test_a_subfolder_of_a_directory_is_the_checkpoint(toy: Path, tmp_path: Path) -> None:
+    assert toy
+    inner = checkpoint_in(tmp_path / "outer" / "inner")
+    location, options = cast("tuple[str, dict[str, object]]", load_adapter(tmp_path / "outer", subfolder="inner"))
+    assert location == str(inner)
+    assert "subfolder" not in options
+
+
+def test_the_hub_is_asked_as_the_caller_says(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def download(_: str, name: str, **options: object) -> str:
+        asked.append(options)
+        return str(toy / name)
+
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    _, options = cast(
+        "tuple[str, dict[str, object]]",
+        load_adapter("acme/toy", revision="v1", token=TOKEN, cache_dir="here", subfolder="deep"),
+    )
+    assert asked == [
+        {"revision": "v1", "subfolder": "deep", "token": TOKEN, "cache_dir": "here", "local_files_only": True}
+    ]
+    assert (options["token"], options["cache_dir"], options["subfolder"]) == (TOKEN, "here", "deep")
+
+
+def test_local_files_only_is_honoured_and_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="local_files_only is set, so the hub was not asked") as caught:
+        load_adapter("acme/toy", cache_dir=tmp_path, local_files_only=True, token=TOKEN)
+    assert TOKEN not in str(caught.value)
+
+
+def lora_in(directory: Path, content: str) -> Path:
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text(content, encoding="utf-8")
+    return directory
+
+
+def test_a_lora_folder_is_loaded_by_the_model_type_of_its_base(toy: Path, tmp_path: Path) -> None:
+    for base in (str(toy), "tiny-toy"):
+        lora = lora_in(tmp_path / f"lora-{len(base)}", json.dumps({"base_model_name_or_path": base}))
+        location, _ = cast("tuple[str, object]", load_adapter(lora))
+        assert location == str(lora)
+
+
+def test_a_folder_with_a_model_and_a_lora_is_a_model(toy: Path, tmp_path: Path) -> None:
+    assert toy
+    both = checkpoint_in(tmp_path / "both")
+    (both / "adapter_config.json").write_text('{"base_model_name_or_path": "nowhere"}', encoding="utf-8")
+    assert find_checkpoint(both) == Checkpoint(str(both), "toy")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"base_model_name_or_path": "/gone"}', "a LoRA over '/gone', which cannot be found: No checkpoint '/gone'"),
+        ('{"base_model_name_or_path": "/gone"}', r"adapter\.model = peft\.PeftModel\.from_pretrained\(adapter\.model"),
+        ("{}", "adapter_config.json names no base_model_name_or_path, the model that the LoRA belongs to"),
+        ('{"base_model_name_or_path": null}', "names no base_model_name_or_path"),
+        ("[]", "names no base_model_name_or_path"),
+        ("{", r"adapter_config\.json cannot be read as JSON"),
+    ],
+)
+def test_a_lora_without_its_base_says_what_is_wrong(toy: Path, tmp_path: Path, content: str, reason: str) -> None:
+    assert toy
+    with pytest.raises(CheckpointError, match=reason):
+        load_adapter(lora_in(tmp_path / "lora", content))
+
+
+def test_a_lora_is_no_base_of_another(toy: Path, tmp_path: Path) -> None:
+    inner = lora_in(tmp_path / "inner", json.dumps({"base_model_name_or_path": str(toy)}))
+    outer = lora_in(tmp_path / "outer", json.dumps({"base_model_name_or_path": str(inner)}))
+    with pytest.raises(CheckpointError, match=r"which cannot be found: No config\.json in .*inner"):
+        load_adapter(outer)
+
+
+def test_a_directory_has_no_revision(toy: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a folder, which has no revision 'v1'"):
+        load_adapter(toy, revision="v1")
+
+
+def test_an_embedded_name_is_its_directory(toy: Path) -> None:
+    asked = {"device": "auto", "dtype": "auto", "revision": None, "trust_remote_code": False}
+    assert load_adapter("tiny-toy") == (str(toy), asked)  # type: ignore[comparison-overlap]
+
+
+def test_the_embedded_checkpoints_are_directories_with_a_config() -> None:
+    for name, directory in embedded_checkpoints().items():
+        assert directory.name == name
+        assert json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"]
+
+
+def test_a_checkpoint_without_an_adapter_says_so(toy: Path, tmp_path: Path) -> None:
+    assert toy
+    other = checkpoint_in(tmp_path / "other", '{"model_type": "toyota"}')
+    with pytest.raises(UnknownAdapterError, match=r"model type 'toyota'\. Did you mean toy\?"):
+        load_adapter(other)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{", "config.json cannot be read as JSON: .* Download the checkpoint again"),
+        (b"\xff\xfe\x00", "cannot be read as JSON"),
+        (b"[]", "names no model_type, by which the adapter is chosen"),
+        (b"{}", "names no model_type"),
+        (b'{"model_type": 3}', "names no model_type"),
+        (b'{"model_type": ""}', "names no model_type"),
+        (None, "No config.json in .* Give the directory of a checkpoint"),
+    ],
+)
+def test_a_wrong_config_says_what_is_wrong(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=reason):
+        find_checkpoint(tmp_path)
+
+
+def test_the_name_of_an_adapter_is_not_a_checkpoint(toy: Path) -> None:
+    assert toy
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint("toy")
+    assert str(caught.value) == (
+        "'toy' is the name of an adapter, and a checkpoint is needed. It is meant for: acme/toy-1b. Embedded: tiny-toy."
+    )
+
+
+@pytest.mark.parametrize("name", ["", "nowhere", "./acme/toy", "/no/such/place", "a b/c", "x" * 5000, "a\0b"])
+def test_what_cannot_be_a_checkpoint_says_what_can(toy: Path, name: str) -> None:
+    assert toy
+    with pytest.raises(CheckpointError, match=r"no directory here and no hub id \(owner/name.*Embedded: tiny-toy\."):
+        find_checkpoint(name)
+
+
+def test_a_hub_id_on_disk_needs_no_network(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert toy
+    repository = tmp_path / "hub" / "models--acme--toy"
+    checkpoint_in(repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert find_checkpoint("acme/toy") == Checkpoint("acme/toy", "toy")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (errors.LocalEntryNotFoundError, "not in the local cache, and the hub cannot be reached"),
+        (errors.GatedRepoError, "the repository is gated; accept its terms"),
+        (errors.RepositoryNotFoundError, "there is no such repository, or it is private"),
+        (errors.RevisionNotFoundError, "the repository has no revision 'v1'"),
+        (errors.RemoteEntryNotFoundError, "the repository has no config.json"),
+        (errors.HFValidationError, "HFValidationError:"),
+        (RuntimeError, "RuntimeError:"),
+    ],
+)
+def test_the_hub_says_no_in_one_way(monkeypatch: pytest.MonkeyPatch, kind: type[Exception], reason: str) -> None:
+    def no(*_: object, **__: object) -> str:
+        raise kind.__new__(kind)  # the hub's errors want a response, which says nothing here
+
+    monkeypatch.setattr(checkpoints, "hf_hub_download", no)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint("acme/toy", revision="v1")
+    message = str(caught.value)
+    assert message.startswith("'acme/toy' is no directory here, and its config.json cannot be had from the hub: ")
+    assert reason in message
+    assert "Run `hf download acme/toy --revision v1` where the hub can be reached" in message
+
+
+def test_offline_mode_is_honoured_and_named(tmp_path: Path) -> None:
+    script = """
+import sys
+from vlm_adapters import CheckpointError, load_adapter
+try:
+    load_adapter("acme/toy")
+except CheckpointError as error:
+    print(error, "torch" in sys.modules)
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert "HF_HUB_OFFLINE is set, so the hub was not asked. Run `hf download acme/toy` where" in done.stdout
+    assert done.stdout.endswith("False\n")
+    assert done.stderr == ""
+
+
+PUBLISHING = """
+from vlm_adapters import AdapterSpec, hookimpl
+
+@hookimpl
+def adapter_specs():
+    ids = ("acme/toy-1b", "acme/toy-9b")
+    return [AdapterSpec("toy", "toy_adapter:ToyAdapter", checkpoints=ids, published="toy_published:build")]
+"""
+BUILDER = "def build(checkpoint): return 'the small one' if checkpoint == 'acme/toy-1b' else None"
+
+
+@pytest.fixture
+def published(site: Site) -> Site:
+    site.add_plugin("acme-toy", PUBLISHING)
+    site.add_module("toy_published", BUILDER)
+    return site
+
+
+def test_a_published_checkpoint_is_built_by_its_plugin(published: Site) -> None:
+    assert published
+    assert load_published("acme/toy-1b") == "the small one"  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("name", ["acme/toy-9b", "acme/other", "toy", "nothing at all"])
+def test_what_no_plugin_knows_enough_of_is_none(published: Site, name: str) -> None:
+    assert published
+    assert load_published(name) is None
+
+
+def test_a_directory_is_no_published_checkpoint(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint_in(published.path / "acme" / "toy-1b")
+    monkeypatch.chdir(published.path)
+    assert load_published("acme/toy-1b") is None
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("1 / 0", "The published 'toy_published:build' of the adapter 'toy' (plugin 'toy' of acme-toy 1.0) cannot be"),
+        ("", "is not there: toy_published has no name build. Update acme-toy"),
+        ("build = 3", "is no function, but 3"),
+    ],
+)
+def test_a_wrong_builder_is_told_with_its_distribution(site: Site, source: str, reason: str) -> None:
+    site.add_plugin("acme-toy", PUBLISHING)
+    site.add_module("toy_published", source)
+    with pytest.raises(PluginError) as caught:
+        load_published("acme/toy-1b")
+    assert reason in str(caught.value)
+
+
+def test_a_builder_whose_needs_are_not_installed_says_what_to_install(site: Site) -> None:
+    site.add_plugin("acme-toy", PUBLISHING.replace("checkpoints=", "requires=('no_such_module',), checkpoints="))
+    with pytest.raises(PluginError, match="needs no_such_module"):
+        load_published("acme/toy-1b")

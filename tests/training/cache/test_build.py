@@ -1,0 +1,373 @@
+"""The cache: what comes back, what is computed again, and what a kill leaves."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.open import open_dataset
+from vlm_adapters.data.sample import Sample
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.errors import CacheError, DataError, ImageError
+from vlm_adapters.testing.fakes import FakeAdapter
+from vlm_adapters.training.cache.build import BuildProgress, CachedSamples, build_cache, is_intact
+from vlm_adapters.training.cache.fingerprint import FeaturePlan, weights_digest
+from vlm_adapters.training.samples import LiveSamples
+
+Live = Callable[..., LiveSamples]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Every file of a folder, by its content."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_what_comes_back_is_what_was_computed(live: Live, tmp_path: Path) -> None:
+    source = live(hidden=True)
+    build_cache(source, tmp_path, shard_samples=2)
+    cached = CachedSamples(tmp_path)
+    assert len(cached) == 5
+    for index in (4, 0, 3):
+        (kept,), sample = cached.read([index]), source.data[index]
+        assert kept.annotation.text == sample.text
+        assert kept.annotation.phrases == sample.phrases
+        assert kept.annotation.id == sample.id
+        assert np.array_equal(kept.masks, sample.masks)
+        assert cached.phrase_count(index) == len(sample.phrases)
+        (own,) = source.adapter.extract(source.adapter.preprocess([sample.prompt]), source.plan.features.grids)[0]
+        wanted = own.channels / own.channels.amax(dim=(2, 3), keepdim=True)
+        torch.testing.assert_close(kept.features.maps, wanted.half(), rtol=2e-3, atol=1e-4)
+        assert kept.features.box == own.grid.box
+        for states, wanted_states in zip(kept.features.hidden, own.phrase_hidden, strict=True):
+            torch.testing.assert_close(states, wanted_states.half(), rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_bit_comes_back_in_either_precision(live: Live, tmp_path: Path, dtype: str) -> None:
+    source = live(hidden=True, dtype=dtype)
+    build_cache(source, tmp_path)
+    (kept,), (own,) = CachedSamples(tmp_path).read([2]), source.read([2])
+    assert kept.features.maps.dtype == own.features.maps.dtype == getattr(torch, dtype)
+    assert torch.equal(kept.features.maps, own.features.maps)
+    assert all(torch.equal(*both) for both in zip(kept.features.hidden, own.features.hidden, strict=True))
+
+
+def test_memory_does_not_grow_with_the_shapes_that_were_written(live: Live, tmp_path: Path) -> None:
+    source = live("scenes:count=40,seed=3")
+    build_cache(source, tmp_path / "first", shard_samples=4)  # what is made only once
+    gc.collect()
+    before = len(gc.get_objects())
+    source.data = open_dataset("scenes:count=40,seed=8")
+    source.plan = source.plan.model_copy(update={"data": "scenes:count=40,seed=8"})
+    build_cache(source, tmp_path / "second", shard_samples=4)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100
+
+
+def test_samples_come_in_the_order_asked_and_as_often(live: Live, tmp_path: Path) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=2)
+    found = CachedSamples(tmp_path).read([3, 0, 3, -1])
+    assert [sample.annotation.id for sample in found] == [source.data[index].id for index in (3, 0, 3, 4)]
+
+
+def test_tags_and_ids_of_phrases_are_kept(live: Live, tmp_path: Path) -> None:
+    source = live()
+    source.data = OneSample(source.data[0], phrase_ids=True)
+    build_cache(source, tmp_path)
+    (kept,) = CachedSamples(tmp_path).read([0])
+    assert kept.annotation == source.data.annotation(0)
+    assert kept.annotation.phrase_tags[0] == ("thing", "plural")
+
+
+def test_the_embedding_of_the_picture_is_kept(live: Live, tmp_path: Path, tiny_sam: Callable[[], Any]) -> None:
+    source = live()
+    source.sam = SegmentAnything(tiny_sam())
+    build_cache(source, tmp_path)
+    (kept,) = CachedSamples(tmp_path).read([1])
+    wanted = source.sam.encode(source.data[1].image)
+    assert kept.picture is not None
+    assert kept.picture.frame == wanted.frame
+    torch.testing.assert_close(kept.picture.features, wanted.features.half())
+
+
+def test_a_small_map_among_many_cells_keeps_its_form_in_half_precision(live: Live, tmp_path: Path) -> None:
+    source = live("scenes:count=1,seed=3")
+    faint = source.adapter.extract
+
+    def fainter(*arguments: Any) -> Any:
+        grids = faint(*arguments)
+        for of_prompt in grids:
+            for own in of_prompt:
+                own.attention.mul_(1e-7)
+        return grids
+
+    source.adapter.extract = fainter  # type: ignore[method-assign]
+    build_cache(source, tmp_path)
+    maps = CachedSamples(tmp_path).read([0])[0].features.maps.float()
+    assert bool((maps.amax(dim=(2, 3)) == 1).all())
+
+
+def test_a_finished_cache_is_not_computed_again(live: Live, tmp_path: Path) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=2)
+    before, done = digests(tmp_path), source.adapter.extracted
+    build_cache(source, tmp_path, shard_samples=2)
+    assert source.adapter.extracted == done
+    assert digests(tmp_path) == before
+
+
+def test_only_the_shard_of_another_picture_is_computed_again(live: Live, tmp_path: Path) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=2)
+    before, done = digests(tmp_path), source.adapter.extracted
+    source.data = Changed(source.data, 2)
+    build_cache(source, tmp_path, shard_samples=2)
+    differing = {name for name, digest in digests(tmp_path).items() if before[name] != digest}
+    assert differing == {"shard-000001.json", "shard-000001.safetensors"}
+    assert source.adapter.extracted - done == 2
+
+
+def test_a_shard_that_was_cut_off_is_computed_again(live: Live, tmp_path: Path) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=2)
+    before = digests(tmp_path)
+    path = tmp_path / "shard-000001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    build_cache(source, tmp_path, shard_samples=2)
+    assert digests(tmp_path) == before
+
+
+def test_a_byte_that_flipped_in_a_shard_is_noticed_and_mended(live: Live, tmp_path: Path) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=2)
+    assert is_intact(tmp_path, source.data)
+    before = digests(tmp_path)
+    path = tmp_path / "shard-000001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert not is_intact(tmp_path, source.data)
+    build_cache(source, tmp_path, shard_samples=2)
+    assert digests(tmp_path) == before
+
+
+def test_a_cache_is_intact_for_its_own_data_alone(live: Live, tmp_path: Path) -> None:
+    source = live()
+    assert not is_intact(tmp_path, source.data)
+    build_cache(source, tmp_path, shard_samples=2)
+    assert not is_intact(tmp_path, Changed(source.data, 4))
+    assert not is_intact(tmp_path, source.data[:4])
+
+
+def test_what_a_kill_left_of_the_plan_is_no_hindrance(live: Live, tmp_path: Path) -> None:
+    (tmp_path / ".plan.json.999999999.tmp").touch()
+    build_cache(live(), tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_shards_of_a_longer_set_are_removed(live: Live, tmp_path: Path) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=1)
+    build_cache(source, tmp_path, shard_samples=4)
+    assert len(list(tmp_path.glob("shard-*.json"))) == 2
+    assert [CachedSamples(tmp_path).read([i])[0].annotation.id for i in range(5)] == [s.id for s in source.data]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from vlm_adapters.data.open import open_dataset
+from vlm_adapters.decoder.features import FeatureRequest
+from vlm_adapters.testing.fakes import FakeAdapter
+from vlm_adapters.training.cache.build import build_cache
+from vlm_adapters.training.samples import LiveSamples
+from vlm_adapters.training.cache.fingerprint import FeaturePlan
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+folder, last = Path(sys.argv[1]), int(sys.argv[2])
+count = 0
+rename = Path.replace
+
+def replace(self, target):  # a kill while a file has its temporary name, or right after it has its own
+    global count
+    count += 1
+    if count == last:
+        if last % 2:
+            rename(self, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+
+Path.replace = replace
+adapter, data = FakeAdapter(), "scenes:count=5,seed=3"
+plan = FeaturePlan.of(adapter, data, FeatureRequest())
+build_cache(LiveSamples(adapter, open_dataset(data), plan), folder, shard_samples=2)
+"""
+
+
+def test_killed_anywhere_a_second_build_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    def build(folder: Path, last: int) -> int:
+        command = [sys.executable, "-c", KILLED, str(folder), str(last)]
+        return subprocess.run(command, check=False, capture_output=True).returncode
+
+    assert build(tmp_path / "whole", 0) == 0
+    wanted = digests(tmp_path / "whole")
+    assert len(wanted) == 8
+    for last in (1, 2, 4, 5, 8):  # of 8 renames
+        folder = tmp_path / f"killed-{last}"
+        assert build(folder, last) == -9
+        assert digests(folder) != wanted or last == 8
+        assert build(folder, 0) == 0
+        assert digests(folder) == wanted
+
+
+def test_another_plan_is_refused(live: Live, tmp_path: Path) -> None:
+    build_cache(live(), tmp_path)
+    with pytest.raises(CacheError, match=r"of another plan: hidden: False -> True\. Give another folder"):
+        build_cache(live(hidden=True), tmp_path)
+
+
+def test_a_folder_with_other_things_is_refused(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(CacheError, match="holds other things"):
+        build_cache(live(), tmp_path)
+
+
+def test_an_unfinished_cache_is_refused(live: Live, tmp_path: Path) -> None:
+    build_cache(live(), tmp_path, shard_samples=2)
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(CacheError, match=r"unfinished: it has no index\.json, and 3 shards\. Run the same"):
+        CachedSamples(tmp_path)
+
+
+def test_a_folder_that_is_no_cache_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match=r"is no cache: plan\.json cannot be read \(No such file or directory\)"):
+        CachedSamples(tmp_path)
+
+
+def test_a_plan_of_another_version_is_refused(live: Live, tmp_path: Path) -> None:
+    build_cache(live(), tmp_path)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"format": 2}))
+    with pytest.raises(CacheError, match="no plan that is known here: format: Input should be 1"):
+        CachedSamples(tmp_path)
+
+
+def test_a_damaged_shard_is_told(live: Live, tmp_path: Path) -> None:
+    build_cache(live(), tmp_path)
+    (tmp_path / "shard-000000.safetensors").write_bytes(b"nothing of that kind")
+    cached = CachedSamples(tmp_path)
+    with pytest.raises(CacheError, match=r"shard-000000\.safetensors cannot be read: .* build the cache again"):
+        cached.read([0])
+
+
+def test_a_broken_sample_ends_the_build(live: Live, tmp_path: Path) -> None:
+    source = live()
+    source.data = Changed(source.data, 2, broken=True)
+    with pytest.raises(ImageError, match="the picture is gone"):
+        build_cache(source, tmp_path)
+
+
+def test_a_broken_sample_is_left_out_and_counted_where_the_set_says_so(live: Live, tmp_path: Path) -> None:
+    source = live()
+    ids = [sample.id for sample in source.data]
+    source.data = Changed(source.data, 2, broken=True)
+    source.data.skips_broken = True
+    index = build_cache(source, tmp_path, shard_samples=2)
+    assert [(left.index, left.told.endswith("the picture is gone")) for left in index.left_out] == [(2, True)]
+    cached = CachedSamples(tmp_path)
+    assert [cached.read([i])[0].annotation.id for i in range(4)] == ids[:2] + ids[3:]
+    assert cached.index.indices == [0, 1, 3, 4]
+
+
+def test_an_empty_set_is_refused(live: Live, tmp_path: Path) -> None:
+    source = live()
+    source.data = source.data[:0]
+    with pytest.raises(DataError, match="There is no sample in"):
+        build_cache(source, tmp_path)
+
+
+def test_progress_ends_with_all_samples(live: Live, tmp_path: Path) -> None:
+    told: list[BuildProgress] = []
+    index = build_cache(live(), tmp_path, shard_samples=2, report=told.append)
+    assert [progress.samples for progress in told] == [1, 2, 2, 3, 4, 4, 5, 5]
+    assert told[-1] == BuildProgress(samples=5, total=5, computed=5, bytes=index.bytes)
+
+
+def test_other_weights_give_another_plan(live: Live) -> None:
+    adapter = FakeAdapter()
+    before = weights_digest(adapter.model.state_dict())
+    next(iter(adapter.model.parameters())).data.view(-1)[0] += 1
+    assert weights_digest(adapter.model.state_dict()) != before
+    plan = live().plan
+    assert plan.model_copy(update={"weights": "0"}).digest != plan.digest
+    assert plan.model_copy(update={"data": "scenes:count=9"}).digest == plan.digest
+
+
+def test_a_plan_comes_back_from_disk(live: Live, tmp_path: Path) -> None:
+    plan = live(hidden=True).plan
+    plan.write(tmp_path)
+    assert FeaturePlan.read(tmp_path) == plan
+    assert FeaturePlan.read(tmp_path).features == plan.features
+
+
+class Changed(Dataset):
+    """A set one of whose pictures is another, or is gone."""
+
+    def __init__(self, whole: Dataset, index: int, *, broken: bool = False) -> None:
+        self.whole, self.index, self.broken = whole, index, broken
+
+    @property
+    def source(self) -> str:
+        return self.whole.source
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def sample(self, index: int) -> Sample:
+        sample = self.whole[index]
+        if index == self.index:
+            if self.broken:
+                raise ImageError("the picture is gone")
+            sample.image.putpixel((0, 0), (1, 2, 3))
+        return sample
+
+
+class OneSample(Dataset):
+    """One sample, its phrases with ids and tags."""
+
+    def __init__(self, sample: Sample, *, phrase_ids: bool) -> None:
+        count = len(sample.phrases)
+        fields = {name: getattr(sample, name) for name in Sample.__dataclass_fields__}
+        fields["phrase_ids"] = tuple(f"12/{i}" for i in range(count)) if phrase_ids else ()
+        fields["phrase_tags"] = (("thing", "plural"),) * count
+        self.one = Sample(**fields)
+
+    @property
+    def source(self) -> str:
+        return "one"
+
+    def __len__(self) -> int:
+        return 1
+
+    def sample(self, index: int) -> Sample:
+        del index
+        return self.one
+
+    def annotation(self, index: int) -> Any:
+        from vlm_adapters.training.samples import annotation_of  # noqa: PLC0415
+
+        return annotation_of(self.sample(index))

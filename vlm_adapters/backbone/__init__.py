@@ -1,0 +1,1 @@
+"""The protocol that every adapter speaks, and the data that cross it."""

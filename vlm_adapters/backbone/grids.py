@@ -1,0 +1,115 @@
+"""The data that cross the protocol: the inputs of a batch, image tokens as grids, and what is seen on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vlm_adapters.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class BackboneInputs:
+    """A batch of prompts as the model takes it.
+
+    Attributes:
+        prompts: The prompts, in the order of the batch.
+        tensors: Keyword arguments of the model's forward, on the model's device.
+        phrase_tokens: For prompt `b` and phrase `p`, the positions in the (padded) sequence of the tokens that spell
+            the phrase: LongTensor, ascending, never empty.
+        image_tokens: For prompt `b` and picture `i`, the positions of the image tokens that the picture became:
+            LongTensor, ascending; newline tokens are among them. Empty where the adapter finds them otherwise.
+    """
+
+    prompts: tuple[Prompt, ...]
+    tensors: Mapping[str, Tensor]
+    phrase_tokens: tuple[tuple[Tensor, ...], ...]
+    image_tokens: tuple[tuple[Tensor, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        asked = [len(prompt.phrases) for prompt in self.prompts]
+        found = [len(tokens) for tokens in self.phrase_tokens]
+        if asked != found:
+            raise ValueError(f"phrases per prompt are {asked}, phrase_tokens has {found}")
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """Image tokens as a grid, and the region of the picture they cover.
+
+    Attributes:
+        tokens: `(h, w)` LongTensor: position in the sequence of the token of every cell; row 0 is the top.
+        box: `(left, top, right, bottom)` in pixels of the upright picture. It reaches beyond the picture where the
+            preprocessor padded, and covers less where it cropped.
+        picture: Which of the prompt's pictures it shows.
+    """
+
+    tokens: Tensor = field(repr=False)
+    box: tuple[float, float, float, float]
+    picture: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2 or self.tokens.dtype != torch.long:
+            raise ValueError(f"tokens must be a (h, w) LongTensor, got {self.tokens.dtype} {tuple(self.tokens.shape)}")
+        left, top, right, bottom = self.box
+        if not (left < right and top < bottom):
+            raise ValueError(f"box must be (left, top, right, bottom) with an area, got {self.box}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(h, w)` cells."""
+        return self.tokens.shape[0], self.tokens.shape[1]
+
+    def cell_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Region `(left, top, right, bottom)` of one cell, in pixels of the picture."""
+        left, top, right, bottom = self.box
+        height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]
+        return (
+            left + column * width,
+            top + row * height,
+            left + (column + 1) * width,
+            top + (row + 1) * height,
+        )
+
+
+@dataclass(frozen=True)
+class Grids:
+    """What one `ImageGrid` shows of the phrases of its prompt.
+
+    Attributes:
+        grid: Where the cells stand in the picture.
+        attention: `(P, L, n, h, w)` float32 in [0, 1]: share of the whole row's attention that falls on each cell (a
+            map does not sum to 1: text gets its share). With `reduce="none"` one entry per row instead of per phrase.
+        layers: True layer index of every entry of axis `L`.
+        heads: Head index of every entry of axis `n`.
+        row_phrases: Phrase of every entry of the first axis: `0..P-1`, or one entry per row with `reduce="none"`.
+        hidden: `(K, D, h, w)`: hidden states of the image tokens, for the K layers of `hidden_layers`.
+        hidden_layers: True layer index of every entry of `hidden`.
+        phrase_hidden: For every phrase `(K, T, D)`: hidden states of its T tokens.
+        phrase_hidden_layers: True layer index of every entry of `phrase_hidden`.
+    """
+
+    grid: ImageGrid
+    attention: Tensor = field(repr=False)
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    row_phrases: tuple[int, ...]
+    hidden: Tensor = field(repr=False)
+    hidden_layers: tuple[int, ...] = ()
+    phrase_hidden: tuple[Tensor, ...] = field(default=(), repr=False)
+    phrase_hidden_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = (len(self.row_phrases), len(self.layers), len(self.heads), *self.grid.shape)
+        if tuple(self.attention.shape) != expected:
+            raise ValueError(f"attention must be {expected} (P, L, n, h, w), got {tuple(self.attention.shape)}")
+        if self.hidden.shape[:1] != (len(self.hidden_layers),) or tuple(self.hidden.shape[2:]) != self.grid.shape:
+            raise ValueError(f"hidden must be (K, D, h, w) of {self.grid.shape}, got {tuple(self.hidden.shape)}")
+
+    @property
+    def channels(self) -> Tensor:
+        """`(P, L * n, h, w)`: the maps as channels of an image, channel = layer * n + head."""
+        return self.attention.flatten(1, 2)

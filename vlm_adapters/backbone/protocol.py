@@ -1,0 +1,119 @@
+"""The protocol that every backbone speaks, and the data that cross it.
+
+Words: `B` prompts of a batch, `S` positions of a sequence, `L` layers, `n` heads, `P` phrases, `D` width of the
+language model; `h, w` cells of a grid, `H, W` pixels of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.geometry import CoordinateFrame
+from vlm_adapters.prompt import Prompt
+
+OptionValue = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What a consumer must know of a backbone to size itself.
+
+    Attributes:
+        model_type: Hugging Face `model_type`; the adapter's name.
+        checkpoint: Hub name or directory that it was loaded from.
+        revision: Commit of the checkpoint, where known.
+        num_layers: Layers of the language model.
+        attention_layers: Indices of the layers that have attention (hybrid models lack it in some).
+        num_heads: Query heads of every such layer.
+        hidden_size: Width `D` of the language model.
+        cell: Pixels `(height, width)` of the resized picture that one image token covers.
+        grids_per_picture: Grids that every picture has.
+        options: Names and values of the adapter's own options, such as `min_pixels`.
+    """
+
+    model_type: str
+    checkpoint: str
+    revision: str | None
+    num_layers: int
+    attention_layers: tuple[int, ...]
+    num_heads: int
+    hidden_size: int
+    cell: tuple[int, int]
+    grids_per_picture: int = 1
+    options: tuple[tuple[str, OptionValue], ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Attention maps of one phrase: layers x heads x grids. Channel = layer * n + head."""
+        return len(self.attention_layers) * self.num_heads * self.grids_per_picture
+
+
+@runtime_checkable
+class BackboneAdapter(Protocol):
+    """A frozen vision-language model that tells where its words look."""
+
+    name: str
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What a consumer must know of the backbone."""
+        ...
+
+    def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
+        """Turn prompts into what the model takes. Uses no network.
+
+        Raises:
+            PromptError: A prompt cannot be encoded.
+        """
+        ...
+
+    def locate_image_tokens(self, inputs: BackboneInputs) -> Sequence[Sequence[ImageGrid]]:
+        """Find the grids of every prompt's pictures: one list per prompt, a picture's finest grid after its others."""
+        ...
+
+    def extract(self, inputs: BackboneInputs, request: GridRequest) -> Sequence[Sequence[Grids]]:
+        """Run the model once and return, per prompt, one `Grids` per `ImageGrid`.
+
+        Raises:
+            RequestError: The request names layers or heads that do not exist.
+            CaptureError: Rows cannot be computed exactly.
+        """
+        ...
+
+
+def device_of(adapter: BackboneAdapter) -> torch.device:
+    """Where an adapter's results live; where it does not say so, where its weights do, and else the CPU."""
+    model = getattr(adapter, "model", None)
+    return torch.device(getattr(adapter, "device", None) or getattr(model, "device", None) or "cpu")
+
+
+@runtime_checkable
+class SupportsGeneration(Protocol):
+    """An adapter whose model can answer."""
+
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+        """Let the model answer a prompt that ends with the user's turn, each token the likeliest.
+
+        Args:
+            prompt: The chat; its phrases do not matter.
+            max_new_tokens: Where the answer is cut off.
+
+        Raises:
+            PromptError: The prompt cannot be encoded, or does not end with the user's turn.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsPointing(SupportsGeneration, Protocol):
+    """An adapter whose model, asked in words, answers with boxes as JSON."""
+
+    def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
+        """The frame of its boxes for a picture `(H, W)`; None where this checkpoint is not known to point."""
+        ...

@@ -1,0 +1,250 @@
+"""What COCO's files have in common: pictures, annotations, and their masks."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlm_adapters.data.rle import decode_rle
+from vlm_adapters.errors import DataError
+from vlm_adapters.images import load_image
+
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class CocoPicture:
+    """An entry of `images`.
+
+    Attributes:
+        file_name: Within the folder of pictures.
+        height: In pixels, of the picture as its masks have it.
+        width: In pixels.
+    """
+
+    file_name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class CocoAnnotation:
+    """An entry of `annotations`.
+
+    Attributes:
+        picture: Id of its picture.
+        segmentation: Its mask as the file has it; `mask_of` checks it.
+    """
+
+    picture: int
+    segmentation: object
+
+
+@dataclass(frozen=True)
+class Instances:
+    """An instances file of COCO.
+
+    Attributes:
+        path: The file.
+        pictures: By id.
+        annotations: By id.
+    """
+
+    path: Path
+    pictures: Mapping[int, CocoPicture]
+    annotations: Mapping[int, CocoAnnotation]
+
+    @classmethod
+    def read(cls, path: Path) -> Instances:
+        """Read the file.
+
+        Raises:
+            DataError: It is missing, no JSON, or an entry lacks its id, size or picture.
+        """
+        content = read_json(path)
+        return cls(
+            path,
+            read_pictures(path, content),
+            {
+                identity(entry["id"]): CocoAnnotation(identity(entry["image_id"]), entry.get("segmentation"))
+                for entry in entries(path, content, "annotations", ("id", "image_id"))
+            },
+        )
+
+    def mask(self, annotation: int) -> NDArray[np.bool_]:
+        """The mask `(H, W)` of an annotation, by its id.
+
+        Raises:
+            DataError: It is broken.
+        """
+        found = self.annotations[annotation]
+        picture = self.pictures[found.picture]
+        try:
+            return mask_of(found.segmentation, (picture.height, picture.width))
+        except DataError as error:
+            raise DataError(f"Annotation {annotation} of {self.path} has a broken mask: {error}") from error
+
+
+def read_json(path: Path) -> object:
+    """Read a JSON file.
+
+    Raises:
+        DataError: It is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}. Check the path.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}. Download it again.") from error
+
+
+def entries(path: Path, content: object, key: str, needed: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The list under `key` of a JSON object, whose entries are objects with the keys `needed`.
+
+    Raises:
+        DataError: There is no such list, or an entry lacks a key; told by file and entry.
+    """
+    found = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(found, list):
+        raise DataError(f"{path} has no list {key!r}. Give a file in COCO's format.")
+    for index, entry in enumerate(found):
+        if not isinstance(entry, dict) or not entry.keys() >= set(needed):
+            raise DataError(f"{path} {key}[{index}] is no object with {', '.join(needed)}. Mend it in the file.")
+        for name in needed:
+            if name.endswith("id"):
+                identity(entry[name], f"{path} {key}[{index}]: ")
+    return cast("list[Mapping[str, Any]]", found)
+
+
+def read_pictures(path: Path, content: object) -> dict[int, CocoPicture]:
+    """The list `images` of a file, by id.
+
+    Raises:
+        DataError: An entry lacks its id, size or file.
+    """
+    pictures = {}
+    for entry in entries(path, content, "images", ("id", "file_name", "height", "width")):
+        name, height, width = entry["file_name"], entry["height"], entry["width"]
+        if not (
+            isinstance(name, str) and isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
+        ):
+            raise DataError(f"{path} images: the picture {entry['id']!r} has no usable file_name, height and width.")
+        pictures[identity(entry["id"])] = CocoPicture(name, height, width)
+    return pictures
+
+
+def identity(value: object, place: str = "") -> int:
+    """An id that a file writes as a number or as its digits.
+
+    Args:
+        value: What the file says.
+        place: What an error begins with.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
+        return int(value)
+    raise DataError(f"{place}The id {value!r} is no whole number. Mend it in the file.")
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The path of a folder that is there.
+
+    Raises:
+        DataError: It is not.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}. Check the path.")
+    return folder
+
+
+def open_picture(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Open a picture whose masks have `size` `(H, W)`.
+
+    Raises:
+        ImageError: It is missing or cannot be used.
+        DataError: It is of another size, or an EXIF orientation turns it so that its masks may not fit any more.
+    """
+    image = load_image(path)
+    with Image.open(path) as header:
+        stored, orientation = (header.height, header.width), header.getexif().get(_ORIENTATION_TAG, 1)
+    found = (image.height, image.width)
+    if found == size and (orientation == 1 or stored != size):
+        return image
+    turned = f" when upright, by its EXIF orientation {orientation}" if orientation != 1 else ""
+    mend = "Remove the orientation tag" if turned else "Give the picture that they were made on"
+    raise DataError(
+        f"The picture {path} is {found[0]} x {found[1]}{turned}, and its masks are {size[0]} x {size[1]} as they "
+        f"stand in the file (height x width). {mend}."
+    )
+
+
+def mask_of(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Rasterise COCO's polygons or decode its run lengths, compressed or not, as a `(H, W)` mask.
+
+    Args:
+        segmentation: A list of polygons `[x, y, x, y, ...]` in pixels, or `{"size": [H, W], "counts": ...}`.
+        size: `(H, W)` of the picture.
+
+    Raises:
+        DataError: It is malformed, or of another size.
+    """
+    if isinstance(segmentation, Mapping):
+        return _decoded(segmentation, size)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise DataError(f"it is {_shown(segmentation)}, neither polygons nor run lengths.")
+    for polygon in segmentation:
+        _check_polygon(polygon, size)
+    coder = _pycocotools()
+    merged = coder.merge(coder.frPyObjects(segmentation, *size))
+    return decode_rle({"size": list(size), "counts": merged["counts"].decode()})
+
+
+def _decoded(rle: Mapping[str, object], size: tuple[int, int]) -> NDArray[np.bool_]:
+    if rle.get("size") != list(size):
+        raise DataError(f"its size is {_shown(rle.get('size'))}, and the picture is {list(size)} (height, width).")
+    counts = rle.get("counts")
+    if not isinstance(counts, list):
+        return decode_rle(rle)
+    if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != math.prod(size):
+        raise DataError(f"its run lengths do not cover the {size[0]} x {size[1]} pixels of the picture.")
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
+
+
+def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
+    # pycocotools is C: it takes time and memory by the length of an edge, and NaN for a place
+    far = 10 * max(size)
+    numbers = isinstance(polygon, list) and all(
+        isinstance(value, int | float) and math.isfinite(value) for value in polygon
+    )
+    if not numbers or len(cast("list[float]", polygon)) < 6 or len(cast("list[float]", polygon)) % 2:
+        raise DataError(f"the polygon {_shown(polygon)} is no list of three or more points x, y.")
+    if max(map(abs, cast("list[float]", polygon))) > far:
+        raise DataError(f"the polygon {_shown(polygon)} lies far outside the picture of {size[0]} x {size[1]} pixels.")
+
+
+def _pycocotools() -> Any:
+    try:
+        from pycocotools import mask  # noqa: PLC0415 (optional)
+    except ImportError as error:
+        raise DataError(
+            'Polygons need pycocotools, which is not installed. Install it with pip install "vlm-adapters[data]".'
+        ) from error
+    return mask
+
+
+def _shown(value: object) -> str:
+    told = repr(value)
+    return told if len(told) <= 80 else told[:80] + "..."

@@ -1,0 +1,162 @@
+"""The plain form of a data set: a folder with pictures and `samples.jsonl`, a JSON object per sample and line.
+
+```json
+{"id": "1", "picture": "pictures/a.jpg", "picture_id": "a", "text": "a dog on a sofa",
+ "phrases": [{"span": [0, 5], "mask": {"size": [480, 640], "counts": "..."}, "id": "7", "tags": ["thing"]}]}
+```
+
+`picture` is relative to the folder, `span` counts characters of `text`, `mask` is COCO's compressed run lengths on the
+upright picture; `id` and `tags` of phrases may be left out, of all phrases of a sample alike. Lines with
+one `picture_id` have one `picture`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.formats.json_lines import JsonLines, Line
+from vlm_adapters.data.rle import decode_rle
+from vlm_adapters.data.sample import Annotation, Sample
+from vlm_adapters.data.uri import write_named
+from vlm_adapters.errors import DataError
+from vlm_adapters.images import load_image
+from vlm_adapters.prompt import Phrase
+
+SAMPLES_FILE = "samples.jsonl"
+"""Its name within the folder."""
+
+
+class RunLengths(BaseModel):
+    """A mask: COCO's compressed run lengths."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    size: tuple[int, int]
+    counts: str
+
+
+class PhraseLine(BaseModel):
+    """A phrase of a line."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    span: tuple[int, int]
+    mask: RunLengths
+    id: str | None = None
+    tags: tuple[str, ...] | None = None
+
+
+class SampleLine(BaseModel):
+    """A line: a sample without its picture's pixels."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: str = Field(min_length=1)
+    picture: str = Field(min_length=1)
+    picture_id: str = Field(min_length=1)
+    text: str
+    phrases: tuple[PhraseLine, ...] = Field(min_length=1)
+
+    def annotation(self) -> Annotation:
+        """What the line says.
+
+        Raises:
+            DataError: The picture lies outside the folder, or some phrases have ids or tags and others have none.
+            PhraseError: A span is outside the text, or blank.
+        """
+        path = PurePosixPath(self.picture)
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"picture: {self.picture!r} is outside the folder. Give a path relative to the folder.")
+        for name in ("id", "tags"):
+            if len({getattr(phrase, name) is None for phrase in self.phrases}) > 1:
+                raise DataError(f"Some phrases have {name} and others have none. Give {name} to all, or to none.")
+        return Annotation(
+            id=self.id,
+            picture_id=self.picture_id,
+            text=self.text,
+            phrases=tuple(Phrase.at(self.text, *phrase.span) for phrase in self.phrases),
+            phrase_ids=tuple(phrase.id for phrase in self.phrases if phrase.id is not None),
+            phrase_tags=tuple(phrase.tags for phrase in self.phrases if phrase.tags is not None),
+        )
+
+
+class Folder(Dataset):
+    """A data set in the plain form. Opening it reads every line and no picture.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        DataError: There is no `samples.jsonl` in it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._folder = Path(path)
+        self._lines = JsonLines(self._folder / SAMPLES_FILE, SampleLine)
+        ids: dict[str, int] = {}
+        pictures: dict[str, tuple[int, str]] = {}
+
+        def check(place: Line, line: SampleLine) -> None:
+            line.annotation()
+            if (first := ids.setdefault(line.id, place.number)) != place.number:
+                raise DataError(f"id: {line.id!r} is the id of line {first}, too. Give every line its own.")
+            first, picture = pictures.setdefault(line.picture_id, (place.number, line.picture))
+            if PurePosixPath(picture) != PurePosixPath(line.picture):
+                raise DataError(
+                    f"picture_id: {line.picture_id!r} names the picture {picture!r} in line {first}, and "
+                    f"{line.picture!r} here. Give unlike pictures unlike ids."
+                )
+
+        self._samples, self.problems = self._lines.usable(check)
+
+    @property
+    def source(self) -> str:
+        """See `Dataset`."""
+        return write_named("folder", {"path": str(self._folder)})
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def annotation(self, index: int) -> Annotation:
+        """See `Dataset`."""
+        return self._lines.read(self._samples[index]).annotation()
+
+    def place(self, index: int) -> str:
+        """See `Dataset`."""
+        return self._lines.place(self._samples[index])
+
+    def files(self) -> tuple[Path, ...]:
+        """See `Dataset`."""
+        return (self._folder / SAMPLES_FILE,)
+
+    def picture_file(self, index: int) -> Path:
+        """See `Dataset`."""
+        return self._folder / self._lines.read(self._samples[index]).picture
+
+    def sample(self, index: int) -> Sample:
+        """See `Dataset`."""
+        line = self._lines.read(self._samples[index])
+        said = line.annotation()
+        image = load_image(self._folder / line.picture)
+        masks = [_mask(words, phrase, image) for words, phrase in zip(said.phrases, line.phrases, strict=True)]
+        return Sample(**vars(said), image=image, masks=np.stack(masks))
+
+
+def _mask(words: Phrase, phrase: PhraseLine, image: Image.Image) -> NDArray[np.bool_]:
+    height, width = phrase.mask.size
+    if (height, width) != (image.height, image.width):
+        raise DataError(
+            f"The mask of {words.text!r} is {height} x {width}, and the picture is {image.height} x {image.width} "
+            "(height x width). Give masks of the upright picture."
+        )
+    try:
+        return decode_rle(phrase.mask.model_dump())
+    except DataError as error:
+        raise DataError(f"The mask of {words.text!r} is broken: {error}") from error

@@ -1,0 +1,150 @@
+"""Masks of an instances file of COCO, with captions of one's own: a JSON object per caption and line.
+
+```json
+{"image_id": 1, "text": "a dog on a sofa", "phrases": [{"text": "a dog", "annotations": [12, 13]},
+                                                       {"span": [9, 15], "annotations": [14], "tags": ["furniture"]}]}
+```
+
+A phrase is named by its words, which stand once in the text, or by its span of characters; its mask is the union of its
+annotations. `tags` may be left out, of all phrases of a caption alike.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_picture
+from vlm_adapters.data.formats.json_lines import JsonLines, Line
+from vlm_adapters.data.sample import Annotation, Sample
+from vlm_adapters.data.uri import write_named
+from vlm_adapters.errors import DataError
+from vlm_adapters.prompt import Phrase
+
+
+class CaptionPhrase(BaseModel):
+    """A phrase of a caption."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str | None = None
+    span: tuple[int, int] | None = None
+    annotations: tuple[int, ...] = Field(min_length=1)
+    tags: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        if (self.text is None) == (self.span is None):
+            raise ValueError("give text or span")
+        return self
+
+    def within(self, text: str) -> Phrase:
+        """Where it stands in the caption."""
+        return Phrase.find(text, self.text or "") if self.span is None else Phrase.at(text, *self.span)
+
+
+class Caption(BaseModel):
+    """A line: a caption of a picture."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image_id: int
+    text: str
+    phrases: tuple[CaptionPhrase, ...] = Field(min_length=1)
+
+
+class CaptionedInstances(Dataset):
+    """Captions of one's own on COCO's masks.
+
+    A sample's id is `"picture/line"`. Phrase ids are annotation ids, joined by `+`.
+
+    Args:
+        annotations: The instances file.
+        captions: The JSONL file of this module's form.
+        images: The folder of the pictures.
+
+    Raises:
+        DataError: A file or folder is missing, or the instances file is malformed.
+    """
+
+    def __init__(
+        self, annotations: str | os.PathLike[str], captions: str | os.PathLike[str], images: str | os.PathLike[str]
+    ) -> None:
+        self._images = folder_of(images)
+        self._instances = Instances.read(Path(annotations))
+        self._lines = JsonLines(captions, Caption)
+        self._samples, self.problems = self._lines.usable(self._check)
+
+    @property
+    def source(self) -> str:
+        """See `Dataset`."""
+        return write_named(
+            "instances",
+            {
+                "annotations": str(self._instances.path),
+                "captions": str(self._lines.path),
+                "images": str(self._images),
+            },
+        )
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def annotation(self, index: int) -> Annotation:
+        """See `Dataset`."""
+        place = self._samples[index]
+        return self._said(place, self._lines.read(place))
+
+    def place(self, index: int) -> str:
+        """See `Dataset`."""
+        return self._lines.place(self._samples[index])
+
+    def files(self) -> tuple[Path, ...]:
+        """See `Dataset`."""
+        return (self._instances.path, self._lines.path)
+
+    def picture_file(self, index: int) -> Path:
+        """See `Dataset`."""
+        return self._file(self._lines.read(self._samples[index]))
+
+    def sample(self, index: int) -> Sample:
+        """See `Dataset`."""
+        place = self._samples[index]
+        caption = self._lines.read(place)
+        picture = self._instances.pictures[caption.image_id]
+        image = open_picture(self._file(caption), (picture.height, picture.width))
+        masks = [
+            np.logical_or.reduce([self._instances.mask(annotation) for annotation in phrase.annotations])
+            for phrase in caption.phrases
+        ]
+        return Sample(**vars(self._said(place, caption)), image=image, masks=np.stack(masks))
+
+    def _file(self, caption: Caption) -> Path:
+        return self._images / self._instances.pictures[caption.image_id].file_name
+
+    def _said(self, place: Line, caption: Caption) -> Annotation:
+        return Annotation(
+            id=f"{caption.image_id}/{place.number}",
+            picture_id=str(caption.image_id),
+            text=caption.text,
+            phrases=tuple(phrase.within(caption.text) for phrase in caption.phrases),
+            phrase_ids=tuple("+".join(map(str, phrase.annotations)) for phrase in caption.phrases),
+            phrase_tags=tuple(phrase.tags for phrase in caption.phrases if phrase.tags is not None),
+        )
+
+    def _check(self, place: Line, caption: Caption) -> None:
+        if caption.image_id not in self._instances.pictures:
+            raise DataError(f"image_id: the picture {caption.image_id} is not in {self._instances.path}.")
+        for number in (number for phrase in caption.phrases for number in phrase.annotations):
+            found = self._instances.annotations.get(number)
+            if found is None or found.picture != caption.image_id:
+                where = "in no picture" if found is None else f"of picture {found.picture}"
+                raise DataError(
+                    f"annotations: {number} is {where} of {self._instances.path}, and image_id is {caption.image_id}."
+                )
+        self._said(place, caption)

@@ -1,0 +1,177 @@
+"""The files of Panoptic Narrative Grounding: narratives, and COCO's panoptic segments of their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_adapters.data.dataset import Problem
+from vlm_adapters.data.formats.coco_files import CocoPicture, entries, identity, read_json, read_pictures
+from vlm_adapters.errors import DataError
+
+
+class Grounded(NamedTuple):
+    """An utterance that names segments.
+
+    Attributes:
+        start: Its first character in the narrative.
+        end: The one after its last.
+        segments: Ids; its mask is their union.
+        tags: `thing` or `stuff` (every plural counts as thing), and `singular` or `plural`.
+    """
+
+    start: int
+    end: int
+    segments: tuple[int, ...]
+    tags: tuple[str, str]
+
+
+class Narrative(NamedTuple):
+    """What someone said about a picture.
+
+    Attributes:
+        entry: Where it stands in the file, from 0.
+        picture: Id of the picture.
+        text: The utterances in their order, with a space between.
+        phrases: At least one.
+    """
+
+    entry: int
+    picture: int
+    text: str
+    phrases: tuple[Grounded, ...]
+
+
+class Panoptic(NamedTuple):
+    """A picture and its segments.
+
+    Attributes:
+        picture: The picture.
+        file_name: The PNG of its segments.
+    """
+
+    picture: CocoPicture
+    file_name: str
+
+
+@dataclass(frozen=True)
+class Narratives:
+    """All narratives of a file.
+
+    Attributes:
+        path: The file.
+        narratives: In its order.
+        panoptic: What is known of their pictures, by id.
+        problems: Narratives and phrases that were left out.
+    """
+
+    path: Path
+    narratives: tuple[Narrative, ...]
+    panoptic: Mapping[int, Panoptic]
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def read(cls, path: Path, panoptic: Path) -> Narratives:
+        """Read narratives and the segments that they may name.
+
+        Args:
+            path: Such as `png_coco_val2017.json`.
+            panoptic: Such as `panoptic_val2017.json`.
+
+        Raises:
+            DataError: A file is missing or not of the published form.
+        """
+        segments = _Segments.read(panoptic)
+        content = read_json(path)
+        if not isinstance(content, list):
+            raise DataError(f"{path} holds no list of narratives. Give a png_coco_*.json.")
+        narratives: list[Narrative] = []
+        problems: list[Problem] = []
+        for index, entry in enumerate(content):
+            try:
+                narrative, left_out = _narrative(index, entry, segments)
+                problems += (Problem(f"{path}[{index}]", told) for told in left_out)
+                _check_grounded(narrative)
+            except DataError as error:
+                problems.append(Problem(f"{path}[{index}]", str(error)))
+            else:
+                narratives.append(narrative)
+        known = {narrative.picture: segments.panoptic(narrative.picture) for narrative in narratives}
+        return cls(path, tuple(narratives), known, tuple(problems))
+
+
+@dataclass(frozen=True)
+class _Segments:
+    """A panoptic file: what can be named."""
+
+    path: Path
+    pictures: Mapping[int, CocoPicture]
+    annotations: Mapping[int, Mapping[str, Any]]
+    things: Mapping[int, bool]
+
+    @classmethod
+    def read(cls, path: Path) -> _Segments:
+        content = read_json(path)
+        annotations = entries(path, content, "annotations", ("image_id", "file_name", "segments_info"))
+        categories = entries(path, content, "categories", ("id", "isthing"))
+        return cls(
+            path,
+            read_pictures(path, content),
+            {identity(entry["image_id"]): entry for entry in annotations},
+            {identity(entry["id"]): bool(entry["isthing"]) for entry in categories},
+        )
+
+    def panoptic(self, picture: int) -> Panoptic:
+        return Panoptic(self.pictures[picture], str(self.annotations[picture]["file_name"]))
+
+    def of(self, picture: int) -> dict[int, bool]:
+        """The ids of a picture's segments, and whether they are things."""
+        if picture not in self.pictures or picture not in self.annotations:
+            raise DataError(f"Its picture {picture} is not in {self.path}. Use files of one release.")
+        found = entries(self.path, self.annotations[picture], "segments_info", ("id", "category_id"))
+        try:
+            return {identity(segment["id"]): self.things[identity(segment["category_id"])] for segment in found}
+        except KeyError as error:
+            raise DataError(f"{self.path} has no category {error} for a segment of picture {picture}.") from None
+
+
+def _narrative(index: int, entry: object, segments: _Segments) -> tuple[Narrative, list[str]]:
+    """A narrative, and what was left out of it."""
+    if not (isinstance(entry, dict) and "image_id" in entry and isinstance(entry.get("segments"), list)):
+        raise DataError("It is no narrative with image_id and segments. Download the file again.")
+    picture = identity(entry["image_id"])
+    things = segments.of(picture)
+    text, phrases, left_out = "", [], []
+    for part in entry["segments"]:
+        words, ids, plural = _utterance(part)
+        text += (" " if text and words else "") + words
+        if told := _mistake(words, ids, things, picture):
+            left_out.append(told)
+        elif ids:
+            tags = ("thing" if plural or things[ids[0]] else "stuff", "plural" if plural else "singular")
+            phrases.append(Grounded(len(text) - len(words), len(text), ids, tags))
+    return Narrative(index, picture, text, tuple(phrases)), left_out
+
+
+def _utterance(part: object) -> tuple[str, tuple[int, ...], bool]:
+    """The words, the segments they name, and whether they are a plural."""
+    if isinstance(part, dict):
+        words, ids = part.get("utterance"), part.get("segment_ids")
+        if isinstance(words, str) and isinstance(ids, list):
+            return words.strip(), tuple(map(identity, ids)), bool(part.get("plural"))
+    raise DataError("A segment of it has no utterance, or no list segment_ids. Download the file again.")
+
+
+def _mistake(words: str, ids: Sequence[int], things: Mapping[int, bool], picture: int) -> str:
+    if ids and not words:
+        return f"An utterance that names segments {list(ids)} is blank."
+    if unknown := [segment for segment in ids if segment not in things]:
+        return f"The phrase {words!r} names segments {unknown} that picture {picture} does not have."
+    return ""
+
+
+def _check_grounded(narrative: Narrative) -> None:
+    if not narrative.phrases:
+        raise DataError(f"The narrative of picture {narrative.picture} is empty: no phrase of it names a segment.")

@@ -1,0 +1,1 @@
+"""Segment Anything: the model, its prompts, and the refinement of coarse masks."""

@@ -1,0 +1,83 @@
+"""Segment Anything from a checkpoint file: ViT-B, ViT-L, ViT-H, and MobileSAM."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from segment_anything import sam_model_registry
+from torch import Tensor
+
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.errors import CheckpointError
+
+_VIT_WEIGHT = "image_encoder.patch_embed.proj.weight"
+_VIT_BY_WIDTH = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+_TINY_VIT_WEIGHT = "image_encoder.patch_embed.seq.0.c.weight"
+_KNOWN = "a checkpoint of SAM ViT-B, ViT-L, ViT-H (sam_vit_*.pth) or MobileSAM (mobile_sam.pt)"
+
+
+def load_sam(path: str | os.PathLike[str]) -> SegmentAnything:
+    """Load a Segment Anything model; which one it is, its weights tell.
+
+    Args:
+        path: A published checkpoint file of `segment_anything`, or MobileSAM's (that needs the extra `sam`).
+
+    Returns:
+        The model on the CPU in float32, in eval mode.
+
+    Raises:
+        CheckpointError: The file is missing, no such checkpoint, or its model needs a package that is not installed.
+    """
+    file = Path(path)
+    weights = _weights(file)
+    model = _built(weights, file)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        told = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"The weights in {file} do not fit their model: {told}. Give {_KNOWN}.") from error
+    # MobileSAM's encoder works its biases out when it enters eval mode, so that comes after loading.
+    return SegmentAnything(model).eval()
+
+
+def _weights(file: Path) -> dict[str, Tensor]:
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        if not file.is_file():
+            raise CheckpointError(f"There is no file {str(file)!r}. Give the path of {_KNOWN}.") from error
+        told = str(error).split("\n", 1)[0].split(". ", 1)[0]
+        raise CheckpointError(f"{file} cannot be read as weights: {told}. Give {_KNOWN}.") from error
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise CheckpointError(f"{file} holds no plain dictionary of weights. Give {_KNOWN}.")
+    return weights
+
+
+def _built(weights: Mapping[str, Tensor], file: Path) -> Any:
+    """A model for the weights, with random ones."""
+    if _TINY_VIT_WEIGHT in weights:
+        return _mobile_sam(file)
+    width = weights[_VIT_WEIGHT].shape[0] if _VIT_WEIGHT in weights else None
+    if width not in _VIT_BY_WIDTH:
+        found = "no image encoder of that kind" if width is None else f"an image encoder of width {width}"
+        raise CheckpointError(f"{file} holds {found}. Give {_KNOWN}.")
+    return sam_model_registry[_VIT_BY_WIDTH[width]]()
+
+
+def _mobile_sam(file: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # It imports timm by names that timm has moved, and registers its models under timm's.
+            warnings.simplefilter("ignore")
+            return importlib.import_module("mobile_sam").sam_model_registry["vit_t"]()
+    except ImportError as error:
+        raise CheckpointError(
+            f"{file} is MobileSAM's, and its image encoder cannot be imported: {error}. Install 'vlm-adapters[sam]'."
+        ) from error

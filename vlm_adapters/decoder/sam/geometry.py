@@ -1,0 +1,112 @@
+"""Where things stand for Segment Anything: pictures on its square canvas, and prompts made of coarse mask logits.
+
+Sizes and the mask prompt are those of F-LMM (arXiv 2406.05821); `segment_anything` says how a picture is resized.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
+from torch.nn import functional
+
+from vlm_adapters.geometry import place_map
+
+Box = tuple[float, float, float, float]
+"""`(left, top, right, bottom)` in pixels of the upright picture."""
+
+_HIGHEST_PADDING = -1.0
+"""Logit of the canvas beyond the picture, unless a mask has a lower one."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture lies on a square canvas: its long side resized to the canvas's, at the top left.
+
+    Attributes:
+        size: `(H, W)` of the upright picture, in pixels.
+        side: Of the canvas, in pixels; 1024 for all published models.
+    """
+
+    size: tuple[int, int]
+    side: int
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """`(height, width)` of the picture on the canvas, in pixels."""
+        height, width = ResizeLongestSide.get_preprocess_shape(*self.size, self.side)
+        return int(height), int(width)
+
+    def on_canvas(self, points: Tensor) -> Tensor:
+        """Points `(..., 2)` as x, y in pixels of the picture, to pixels of the canvas."""
+        (height, width), (tall, wide) = self.size, self.resized
+        return points * points.new_tensor([wide / width, tall / height])
+
+    def box_on_canvas(self, box: Box) -> Box:
+        """A box in pixels of the picture, in pixels of the canvas."""
+        left, top, right, bottom = self.on_canvas(torch.tensor(box, dtype=torch.float64).view(2, 2)).flatten().tolist()
+        return left, top, right, bottom
+
+
+def mask_prompt(logits: Tensor, box: Box, frame: Frame, side: int) -> Tensor:
+    """Turn coarse masks into what Segment Anything takes as masks; gradient flows through.
+
+    Bilinear to the resized picture, padded to the canvas, bilinear to `side`. The padding, and the part of the picture
+    that the logits do not cover, is the lowest logit of all the masks, but at most -1.
+
+    Args:
+        logits: `(P, h, w)`, P at least 1.
+        box: Region of the picture that they cover.
+        frame: The picture on the canvas.
+        side: Of the result, in cells; 256 for all published models.
+
+    Returns:
+        `(P, 1, side, side)` float32 logits over the whole canvas.
+    """
+    lowest = min(_HIGHEST_PADDING, float(logits.detach().min()))
+    height, width = frame.resized
+    placed = place_map(logits, frame.box_on_canvas(box), (height, width), outside=lowest)
+    canvas = functional.pad(placed, (0, frame.side - width, 0, frame.side - height), value=lowest)
+    return functional.interpolate(canvas[:, None], (side, side), mode="bilinear", align_corners=False)
+
+
+def coarse_boxes(logits: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """Boxes around coarse masks: where the probability, resized to the picture, is above one half.
+
+    The probability is resized, as in F-LMM; logits resized and cut at 0 would move an edge by up to two pixels.
+
+    Args:
+        logits: `(P, h, w)`.
+        box: Region of the picture that they cover.
+        size: `(H, W)` of the picture.
+
+    Returns:
+        `(P, 4)` float32, as `boxes_around` gives them.
+    """
+    return boxes_around(place_map(logits.float().sigmoid(), box, size) > 0.5)
+
+
+def boxes_around(masks: Tensor) -> Tensor:
+    """Boxes around masks `(P, H, W)` bool; the whole picture where a mask is empty.
+
+    Returns:
+        `(P, 4)` float32: left, top, right, bottom in pixels, right and bottom excluded.
+    """
+    # argmax is the first of equals: 0 where nothing is taken, which makes the box of an empty mask the whole
+    (left, right), (top, bottom) = (
+        (taken.argmax(dim=1), taken.shape[1] - taken.flip(1).argmax(dim=1))
+        for taken in (masks.any(dim=1).int(), masks.any(dim=2).int())
+    )
+    return torch.stack([left, top, right, bottom], dim=1).float()
+
+
+def peaks(maps: Tensor) -> Tensor:
+    """The highest pixel of every map `(P, H, W)`; the uppermost, then leftmost, of equals.
+
+    Returns:
+        `(P, 2)` float32: x, y in pixels.
+    """
+    highest = maps.flatten(1).argmax(dim=1)
+    return torch.stack([highest % maps.shape[2], highest // maps.shape[2]], dim=1).float()

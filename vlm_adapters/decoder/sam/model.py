@@ -1,0 +1,158 @@
+"""Segment Anything as a part that is trained: the picture encoded once and frozen, prompts and masks with gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor, nn
+
+from vlm_adapters.decoder.sam.geometry import Frame
+from vlm_adapters.errors import DecoderError
+from vlm_adapters.images import ImageSource, load_image
+
+# In bfloat16 the frequencies would move a corner of a box by a pixel, and the mean a colour by a fifth of its step.
+_EXACT = (("prompt_encoder.pe_layer", "positional_encoding_gaussian_matrix"), ("", "pixel_mean"), ("", "pixel_std"))
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """What the image encoder made of a picture: computed once, good for any number of prompts, and worth keeping.
+
+    Attributes:
+        features: `(1, C, h, w)`; `(1, 256, 64, 64)` for all published models.
+        frame: The picture's size, and how it lies on the canvas.
+    """
+
+    features: Tensor = field(repr=False)
+    frame: Frame
+
+
+class SegmentAnything(nn.Module):
+    """A Segment Anything model whose image encoder is frozen and always in eval mode.
+
+    Runs on any device; its weights may be float32 or bfloat16, as a whole or the image encoder alone, or float32 under
+    autocast. Positions are computed in float32 in each case.
+
+    Attributes:
+        model: A model of `segment_anything`, or one of the same parts; it becomes this module's own.
+    """
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__()
+        self.model = model
+        model.image_encoder.requires_grad_(requires_grad=False).eval()
+        for path, name in _EXACT:
+            owner = model.get_submodule(path)
+            setattr(owner, name, getattr(owner, name).float())
+
+    @property
+    def prompt_width(self) -> int:
+        """Numbers of one prompt token; 256 for all published models."""
+        return int(self.model.prompt_encoder.embed_dim)
+
+    @property
+    def mask_side(self) -> int:
+        """Side of mask prompts and of decoded masks, in cells; 256 for all published models."""
+        return int(self.model.prompt_encoder.mask_input_size[0])
+
+    @torch.no_grad()
+    def encode(self, source: ImageSource) -> EncodedPicture:
+        """Encode a picture, as `segment_anything.SamPredictor` does.
+
+        Args:
+            source: Any form of picture that `load_image` takes.
+
+        Raises:
+            ImageError: The picture cannot be used.
+        """
+        image = load_image(source)
+        side = int(self.model.image_encoder.img_size)
+        pixels = torch.from_numpy(ResizeLongestSide(side).apply_image(np.asarray(image))).permute(2, 0, 1)[None]
+        canvas = self.model.preprocess(pixels.to(self.model.device).float())
+        features = self.model.image_encoder(canvas.to(next(self.model.image_encoder.parameters()).dtype))
+        return EncodedPicture(features, Frame((image.height, image.width), side))
+
+    def decode(
+        self,
+        picture: EncodedPicture,
+        *,
+        points: Tensor | None = None,
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> Tensor:
+        """Turn the prompts of P masks into masks, as one batch. At least one kind of prompt must be there.
+
+        Args:
+            picture: Of `encode`.
+            points: `(P, 2)`: x, y of a pixel inside each mask, in pixels of the picture.
+            boxes: `(P, 4)`: left, top, right, bottom, in pixels of the picture.
+            masks: `(P, 1, side, side)` logits, of `mask_prompt`.
+            tokens: `(P, T, prompt_width)`: prompts that come embedded.
+
+        Returns:
+            `(P, 4, side, side)` float32 logits over the canvas: the mask for a prompt that leaves no doubt, then three
+            for one that does.
+
+        Raises:
+            DecoderError: The picture was encoded by a model of another size.
+        """
+        encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
+        self._check(picture)
+        dtype, device = decoder.mask_tokens.weight.dtype, decoder.mask_tokens.weight.device
+        if points is not None:
+            points = picture.frame.on_canvas(points.to(device))[:, None]
+        if boxes is not None:
+            boxes = picture.frame.on_canvas(boxes.to(device).view(-1, 2, 2)).flatten(1)
+        with torch.autocast(device.type, enabled=False):
+            sparse, dense = encoder(
+                points=None if points is None else (points, torch.ones(points.shape[:2], device=device)),
+                boxes=boxes,
+                masks=None if masks is None else masks.to(device, dtype),
+            )
+            positions = encoder.get_dense_pe().to(dtype)
+        if tokens is not None:
+            sparse = torch.cat([sparse.to(dtype).expand(len(tokens), -1, -1), tokens.to(device, dtype)], dim=1)
+        decoded: Tensor = decoder.predict_masks(
+            image_embeddings=picture.features.to(device, dtype),
+            image_pe=positions,
+            sparse_prompt_embeddings=sparse.to(dtype),
+            dense_prompt_embeddings=dense,
+        )[0]
+        return decoded.float()
+
+    def at_picture_size(self, decoded: Tensor, picture: EncodedPicture) -> Tensor:
+        """Bring decoded masks `(P, n, side, side)` to the picture, bilinearly, without the padding: `(P, n, H, W)`."""
+        placed: Tensor = self.model.postprocess_masks(decoded, picture.frame.resized, picture.frame.size)
+        return placed
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
+        """Set the mode of everything but the image encoder, which stays in eval mode."""
+        super().train(mode)
+        self.model.image_encoder.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's
+        """Move or cast all tensors, but cast none of `_EXACT`."""
+        exact = [(self.model.get_submodule(path), name) for path, name in _EXACT]
+        kept = [getattr(owner, name) for owner, name in exact]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for (owner, name), tensor in zip(exact, kept, strict=True):
+            setattr(owner, name, tensor.to(getattr(owner, name).device))
+        return self
+
+    def _check(self, picture: EncodedPicture) -> None:
+        encoder: Any = self.model.prompt_encoder
+        expected = (1, encoder.embed_dim, *encoder.image_embedding_size)
+        side = int(self.model.image_encoder.img_size)
+        if tuple(picture.features.shape) != expected or picture.frame.side != side:
+            raise DecoderError(
+                f"The encoded picture has features {tuple(picture.features.shape)} on a canvas of {picture.frame.side} "
+                f"pixels, and this model needs {expected} on {side}. Encode the picture with the model that decodes it."
+            )

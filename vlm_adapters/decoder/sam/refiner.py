@@ -1,0 +1,213 @@
+"""From coarse masks to fine ones with Segment Anything: as trained, and by a choice among candidates untrained.
+
+The trained way is that of F-LMM (arXiv 2406.05821).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlm_adapters.decoder.sam.geometry import Box, Frame, boxes_around, coarse_boxes, mask_prompt, peaks
+from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.text_prompt import TextPrompt
+from vlm_adapters.errors import DecoderError
+from vlm_adapters.geometry import place_map
+
+_SAMPLES = 8
+"""Samples of a candidate along each side of a coarse cell."""
+
+
+class SAMRefiner(nn.Module):
+    """Refines the coarse masks of phrases; trained together with the U-Net that gives them.
+
+    Attributes:
+        sam: The model; all of it but its image encoder is trained.
+        text: Makes prompts of the phrases' hidden states; None without them.
+        use_mask: Prompt with the coarse logits; through them gradient flows into the U-Net.
+        use_box: Prompt with the box around the coarse mask.
+        use_text: Prompt with the phrase's tokens.
+    """
+
+    def __init__(
+        self,
+        sam: SegmentAnything,
+        text: TextPrompt | None = None,
+        *,
+        use_mask: bool = True,
+        use_box: bool = True,
+        use_text: bool = True,
+    ) -> None:
+        super().__init__()
+        if not (use_mask or use_box or use_text):
+            raise DecoderError("A refiner without mask, box and text knows nothing of the phrase. Use at least one.")
+        if use_text and text is None:
+            raise DecoderError("use_text needs a TextPrompt. Give one of the backbone's size, or use_text=False.")
+        if text is not None and text.projection.out_features != sam.prompt_width:
+            raise DecoderError(
+                f"The text prompt gives tokens of width {text.projection.out_features}, and the model takes "
+                f"{sam.prompt_width}. Build it with width={sam.prompt_width}."
+            )
+        self.sam = sam
+        self.text = text
+        self.use_mask, self.use_box, self.use_text = use_mask, use_box, use_text
+
+    def forward(
+        self, picture: EncodedPicture, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Refine the masks of all phrases of one picture; those of equal token count are decoded as one batch.
+
+        Args:
+            picture: Of `sam.encode`.
+            logits: `(P, h, w)` coarse mask logits; P may be 0.
+            box: Region of the picture that they cover.
+            hidden: For every phrase `(L, T, D)`, as in `Grids.phrase_hidden`; not read without `use_text`.
+
+        Returns:
+            `(P, H, W)` float32 logits at the picture's size. A mask is `> 0`.
+
+        Raises:
+            DecoderError: The logits, the hidden states or the picture do not fit.
+        """
+        _check_logits(logits)
+        frame = picture.frame
+        tokens = self._tokens(hidden, len(logits))
+        if not len(logits):
+            return logits.new_zeros(0, *frame.size, dtype=torch.float32)
+        boxes = coarse_boxes(logits.detach(), box, frame.size) if self.use_box else None
+        masks = mask_prompt(logits, box, frame, self.sam.mask_side) if self.use_mask else None
+        groups = _of_equal_length(tokens)
+        decoded = [
+            self.sam.decode(
+                picture,
+                boxes=None if boxes is None else boxes[group],
+                masks=None if masks is None else masks[group],
+                tokens=torch.stack([tokens[phrase] for phrase in group]),
+            )[:, :1]
+            for group in groups
+        ]
+        order = torch.tensor([phrase for group in groups for phrase in group]).argsort()
+        return self.sam.at_picture_size(torch.cat(decoded)[order.to(decoded[0].device)], picture)[:, 0]
+
+    def _tokens(self, hidden: Sequence[Tensor] | None, count: int) -> list[Tensor]:
+        """Prompts `(T, width)` of every phrase; T is 0 without text."""
+        if not self.use_text or self.text is None:
+            return [torch.zeros(0, self.sam.prompt_width)] * count
+        if hidden is None or len(hidden) != count:
+            found = "no hidden states" if hidden is None else f"the hidden states of {len(hidden)} phrases"
+            raise DecoderError(
+                f"There are {count} coarse masks and {found}. Give those of every phrase "
+                "(GridRequest.phrase_hidden_layers), or build the refiner with use_text=False."
+            )
+        return [self.text(states) for states in hidden]
+
+
+class UntrainedRefiner(nn.Module):
+    """Refines with a model that was never trained on the coarse masks: see `refine_untrained`.
+
+    Attributes:
+        sam: The model.
+        use_text: Words are no prompt of it.
+    """
+
+    use_text = False
+
+    def __init__(self, sam: SegmentAnything) -> None:
+        super().__init__()
+        self.sam = sam
+
+    def forward(
+        self, picture: EncodedPicture, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """See `SAMRefiner.forward`; `hidden` is not read, and no gradient flows."""
+        del hidden
+        return refine_untrained(self.sam, picture, logits, box)
+
+
+@torch.no_grad()
+def refine_untrained(sam: SegmentAnything, picture: EncodedPicture, logits: Tensor, box: Box) -> Tensor:
+    """Refine coarse masks with a model that was never trained on them.
+
+    Prompts are the coarse mask and its peak, with and without a box around what is above half of the peak. Each gives
+    four masks; kept is the one that, seen in the coarse cells, looks most like the coarse mask. To its logits those of
+    the coarse mask are added: at the edges, where they are near 0, the model decides; inside, its slips do not count.
+
+    Args:
+        sam: The model.
+        picture: Of `sam.encode`.
+        logits: `(P, h, w)` coarse mask logits; P may be 0.
+        box: Region of the picture that they cover.
+
+    Returns:
+        `(P, H, W)` float32 logits at the picture's size. A mask is `> 0`.
+
+    Raises:
+        DecoderError: The logits or the picture do not fit.
+    """
+    _check_logits(logits)
+    frame = picture.frame
+    if not len(logits):
+        return logits.new_zeros(0, *frame.size, dtype=torch.float32)
+    coarse = logits.float().sigmoid()
+    probability = place_map(coarse, box, frame.size)
+    points, masks = peaks(probability), mask_prompt(logits, box, frame, sam.mask_side)
+    boxes = boxes_around(probability > probability.amax(dim=(1, 2), keepdim=True) / 2)
+    decoded = torch.cat(
+        [
+            sam.decode(picture, points=points, boxes=boxes, masks=masks),
+            sam.decode(picture, points=points, masks=masks),
+        ],
+        dim=1,
+    )
+    best = _agreement(decoded, coarse.to(decoded.device), box, frame).argmax(dim=1)
+    kept = sam.at_picture_size(decoded[torch.arange(len(best), device=best.device), best][:, None], picture)[:, 0]
+    return kept + place_map(logits, box, frame.size).to(kept.device)
+
+
+def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tensor:
+    """Intersection over union of candidates and coarse masks, as shares of the coarse cells.
+
+    Args:
+        decoded: `(P, n, side, side)` logits over the canvas.
+        coarse: `(P, h, w)` probabilities.
+        box: Region of the picture that `coarse` covers.
+        frame: The picture on the canvas.
+
+    Returns:
+        `(P, n)` in [0, 1].
+    """
+    h, w = coarse.shape[1:]
+    size = h * _SAMPLES, w * _SAMPLES
+    left, top, right, bottom = box
+    across, down = size[1] / (right - left), size[0] / (bottom - top)
+
+    def shares(maps: Tensor, end: tuple[float, float]) -> Tensor:
+        """Share `(..., h, w)` of each cell that is above 0 in a map over the picture's pixels up to `end` (x, y)."""
+        region = -left * across, -top * down, (end[0] - left) * across, (end[1] - top) * down
+        return functional.avg_pool2d((place_map(maps, region, size, outside=-1.0) > 0).float(), _SAMPLES)
+
+    (height, width), (tall, wide) = frame.size, frame.resized
+    found = shares(decoded, (frame.side * width / wide, frame.side * height / tall))
+    # Beyond the picture neither map means anything.
+    inside = shares(torch.ones(1, 1, 1, 1, device=coarse.device), (width, height))
+    wanted = coarse[:, None]
+    common = (inside * torch.minimum(found, wanted)).sum(dim=(2, 3))
+    return common / (inside * torch.maximum(found, wanted)).sum(dim=(2, 3)).clamp(min=1e-12)
+
+
+def _of_equal_length(tokens: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of phrases, those with the same number of tokens together."""
+    groups: dict[int, list[int]] = {}
+    for phrase, own in enumerate(tokens):
+        groups.setdefault(len(own), []).append(phrase)
+    return list(groups.values())
+
+
+def _check_logits(logits: Tensor) -> None:
+    if logits.ndim != 3 or min(logits.shape[1:]) < 1:
+        raise DecoderError(
+            f"The coarse logits have shape {tuple(logits.shape)}. Give (phrases, h, w) of at least one cell."
+        )

@@ -1,0 +1,1 @@
+"""From an image and a sentence to a mask for every phrase."""

@@ -1,0 +1,150 @@
+"""Masks from the model's own words: it is asked for boxes, and each is filled, or segmented."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsPointing
+from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.errors import OptionError
+from vlm_adapters.geometry import Box, CoordinateFrame
+from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.grounding.result import Grounding, grounded_phrase
+from vlm_adapters.prompt import Message, Phrase, Prompt
+
+MOST_TOKENS = 512
+
+_NUMBER = r"\s*(-?\d{1,7}(?:\.\d+)?)\s*"
+_BOX = re.compile(rf"[\[(]{_NUMBER},{_NUMBER}[\])]?\s*,\s*[\[(]?{_NUMBER},{_NUMBER}[\])]")
+
+
+@dataclass(frozen=True)
+class BoxAnswer:
+    """What a model said about where something is.
+
+    Attributes:
+        text: Its words.
+        boxes: In pixels of the picture, clipped to it, each with an area; none where nothing was found.
+    """
+
+    text: str
+    boxes: tuple[Box, ...]
+
+    @classmethod
+    def read(cls, text: str, frame: CoordinateFrame, size: tuple[int, int]) -> BoxAnswer:
+        """Read every complete box of an answer: `[x1, y1, x2, y2]`, `(x1, y1), (x2, y2)`, in JSON or in prose.
+
+        The corners may come in any order. An answer that is cut off gives the boxes before the cut.
+
+        Args:
+            text: The answer.
+            frame: In which its numbers are meant.
+            size: `(H, W)` of the picture.
+        """
+        found = []
+        for match in _BOX.finditer(text):
+            x0, y0, x1, y1 = frame.to_picture(_numbers(match), size)
+            left, right = (min(max(x, 0.0), size[1]) for x in sorted((x0, x1)))
+            top, bottom = (min(max(y, 0.0), size[0]) for y in sorted((y0, y1)))
+            if left < right and top < bottom:
+                found.append((left, top, right, bottom))
+        return cls(text, tuple(dict.fromkeys(found)))
+
+    def mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """`(H, W)` bool: the pixels whose centres are in a box."""
+        mask = np.zeros(size, np.bool_)
+        for box in self.boxes:
+            left, top, right, bottom = (round(side) for side in box)
+            mask[top:bottom, left:right] = True
+        return mask
+
+
+class BoxGrounder(Grounder):
+    """A backbone that can point: for every phrase it is asked once where it is.
+
+    Attributes:
+        adapter: Answers, and says in which frame.
+        sam: Makes masks of the boxes; None takes the whole boxes.
+    """
+
+    def __init__(self, adapter: BackboneAdapter, sam: SegmentAnything | None = None) -> None:
+        if not (isinstance(adapter, SupportsPointing) and can_point(adapter)):
+            raise OptionError(
+                f"The adapter {adapter.name} does not declare that {adapter.info.checkpoint} can say where things are. "
+                'Use the method "heads", or train a decoder.'
+            )
+        self.adapter: BackboneAdapter = adapter
+        self._pointing: SupportsPointing = adapter
+        self.sam = sam
+
+    @property
+    def told(self) -> str:
+        """See `Grounder`."""
+        masks = "masks by Segment Anything" if self.sam else "a mask is the whole box"
+        return f"box, in the model's own words; {masks}"
+
+    def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
+        """Ground prompts one by one, each in its first picture."""
+        return [self._grounding(prompt) for prompt in prompts]
+
+    def ask(self, prompt: Prompt, phrase: Phrase) -> BoxAnswer:
+        """Ask where a phrase of a prompt is in the prompt's first picture."""
+        picture = prompt.pictures[0]
+        size = picture.height, picture.width
+        question = Prompt((Message("user", (picture, question_about(prompt.text, phrase))),))
+        frame = self._pointing.coordinate_frame(size)
+        if frame is None:
+            raise OptionError(f"{self.adapter.name} cannot point in a picture of {size[1]} x {size[0]} pixels.")
+        return BoxAnswer.read(self._pointing.generate(question, max_new_tokens=MOST_TOKENS), frame, size)
+
+    def _grounding(self, prompt: Prompt) -> Grounding:
+        picture = prompt.pictures[0]
+        encoded = self.sam.encode(picture) if self.sam else None
+        phrases = []
+        for phrase in prompt.phrases:
+            answer = self.ask(prompt, phrase)
+            filled = answer.mask((picture.height, picture.width)).astype(np.float32)
+            found = filled
+            if self.sam and encoded and answer.boxes:
+                found = masks_in_boxes(self.sam, encoded, answer.boxes)
+            phrases.append(grounded_phrase(phrase, found, filled))
+        return Grounding(picture, prompt.text, tuple(phrases), method="box")
+
+
+@torch.no_grad()
+def masks_in_boxes(sam: SegmentAnything, picture: EncodedPicture, boxes: Sequence[Box]) -> NDArray[np.float32]:
+    """Probabilities `(H, W)` of the things in boxes, of each pixel the largest, by a model not trained on them.
+
+    Args:
+        sam: The model.
+        picture: Of `sam.encode`.
+        boxes: In pixels of the picture, at least one.
+    """
+    decoded = sam.decode(picture, boxes=torch.tensor(boxes))[:, :1]
+    found: NDArray[np.float32] = sam.at_picture_size(decoded, picture).sigmoid().amax(dim=(0, 1)).cpu().numpy()
+    return found
+
+
+def can_point(adapter: BackboneAdapter) -> bool:
+    """Whether an adapter declares that its checkpoint can say where things are."""
+    return isinstance(adapter, SupportsPointing) and adapter.coordinate_frame((512, 512)) is not None
+
+
+def question_about(text: str, phrase: Phrase) -> str:
+    """The question for a phrase; the sentence stands with it, since a phrase alone can mean several things."""
+    told = "" if phrase.text == text.strip() else f' The words are from the sentence "{text.strip()}".'
+    return (
+        f'Locate "{phrase.text}" in the image.{told} Report the bounding box of every instance in JSON format: '
+        '[{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]. If there is none, report [].'
+    )
+
+
+def _numbers(match: re.Match[str]) -> Box:
+    left, top, right, bottom = (float(number) for number in match.groups())
+    return left, top, right, bottom

@@ -1,0 +1,74 @@
+"""Masks without training: the attention of the few heads of a profile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image
+from torch import Tensor
+
+from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import refine_untrained
+from vlm_adapters.geometry import place_map
+from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.grounding.result import Grounding, grounded_phrase
+from vlm_adapters.heads.extraction import extract_with_neutral, phrase_heights, profile_maps, request_of
+from vlm_adapters.heads.maps import Box
+from vlm_adapters.heads.profile import HeadProfile
+from vlm_adapters.prompt import Prompt
+
+
+class HeadGrounder(Grounder):
+    """A frozen backbone and the profile of its heads that show where things are.
+
+    A phrase's maps are divided by those of a neutral sentence on the same picture, weighed, smoothed and cut off at the
+    profile's threshold. Where no peak stands out, nothing is found. Every prompt costs two sequences.
+
+    Attributes:
+        adapter: Gives the grids.
+        profile: Heads, and how a mask is made of them.
+        sam: Refines the masks, untrained; None takes them as they are.
+    """
+
+    def __init__(self, adapter: BackboneAdapter, profile: HeadProfile, sam: SegmentAnything | None = None) -> None:
+        profile.check_fits(adapter.info)
+        self.adapter = adapter
+        self.profile = profile
+        self.sam = sam
+
+    @property
+    def told(self) -> str:
+        """See `Grounder`."""
+        heads = ", ".join(f"{head.layer}.{head.head}" for head in self.profile.heads)
+        chosen = f"chosen by {self.profile.criterion} on {self.profile.samples} pictures from {self.profile.source}"
+        refined = ", refined by Segment Anything as it is" if self.sam else ""
+        return f"heads, without training: {heads} (layer.head), {chosen}{refined}"
+
+    def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
+        """Ground a batch of prompts, each in its first picture."""
+        extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, request_of(self.profile.heads))
+        return [self._grounding(prompt, *grids) for prompt, grids in zip(prompts, extracted, strict=True)]
+
+    def _grounding(self, prompt: Prompt, asked: Sequence[Grids], neutral: Sequence[Grids]) -> Grounding:
+        picture = prompt.pictures[0]
+        size = picture.height, picture.width
+        relative, box = profile_maps(self.profile.heads, asked, neutral)
+        found = phrase_heights(relative, self.profile)
+        placed = place_map(found, box, size)
+        masks, threshold = placed, self.profile.threshold
+        if self.sam is not None:
+            masks, threshold = self._refined(self.sam, picture, found, box), 0.5
+        phrases = tuple(
+            grounded_phrase(phrase, mask, heat, threshold)
+            for phrase, mask, heat in zip(prompt.phrases, masks.cpu().numpy(), placed.cpu().numpy(), strict=True)
+        )
+        return Grounding(picture, prompt.text, phrases, method="heads")
+
+    def _refined(self, sam: SegmentAnything, image: Image.Image, found: Tensor, box: Box) -> Tensor:
+        """Probabilities `(P, H, W)` after Segment Anything; where the heads found nothing, nothing is left."""
+        logits = found.clamp(1e-4, 1 - 1e-4).logit() - math.log(self.profile.threshold / (1 - self.profile.threshold))
+        refined = refine_untrained(sam, sam.encode(image), logits, box).sigmoid()
+        return refined * (found.amax(dim=(1, 2)) > 0)[:, None, None].to(refined.device)

@@ -1,0 +1,76 @@
+"""What grounding gives: the phrases of a sentence, each with its mask, box, score and map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlm_adapters.prompt import Phrase
+
+Method = Literal["decoder", "box", "heads"]
+"""What finds masks: a trained decoder, the model's own box in words, or the attention of a few heads."""
+
+
+@dataclass(frozen=True)
+class GroundedPhrase:
+    """Where one phrase is in the picture.
+
+    Attributes:
+        phrase: Its words and their place in the text.
+        mask: `(H, W)` bool at the picture's size; all false where nothing was found.
+        box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
+        score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty. It tells how sharp the mask is, not
+            whether the phrase is in the picture. By heads: the mean height of the map; by boxes: 1.
+        map: `(H, W)` float32 in [0, 1], 1 at its peak: where the heads look that agree best with the mask (see
+            `agreeing_maps`), or those of a profile, or the boxes.
+    """
+
+    phrase: Phrase
+    mask: NDArray[np.bool_] = field(repr=False)
+    box: tuple[int, int, int, int] | None
+    score: float
+    map: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """A sentence grounded in a picture.
+
+    Attributes:
+        image: The upright RGB picture.
+        text: The sentence.
+        phrases: Its phrases, each with mask, box, score and map, in the order asked.
+        method: What found them.
+    """
+
+    image: Image.Image
+    text: str
+    phrases: tuple[GroundedPhrase, ...]
+    method: Method = "decoder"
+
+
+def grounded_phrase(
+    phrase: Phrase, probability: NDArray[np.float32], attention: NDArray[np.float32], threshold: float = 0.5
+) -> GroundedPhrase:
+    """Turn what was found of one phrase, at the picture's size, into its mask, box, score and map.
+
+    Args:
+        phrase: What was looked for.
+        probability: `(H, W)` in [0, 1].
+        attention: `(H, W)`, not negative, of any scale.
+        threshold: The mask is where the probability is above it, in [0, 1).
+    """
+    mask = probability > threshold
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    found = bool(mask.any())
+    return GroundedPhrase(
+        phrase=phrase,
+        mask=mask,
+        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if found else None,
+        score=float(probability[mask].mean()) if found else 0.0,
+        map=attention / max(float(attention.max()), 1e-12),
+    )

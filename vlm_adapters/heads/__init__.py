@@ -1,0 +1,1 @@
+"""Masks without training: which heads look at things, and what their maps show."""

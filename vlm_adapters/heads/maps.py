@@ -1,0 +1,188 @@
+"""From the attention of a few heads to one map per phrase, without training: pure functions of tensors.
+
+What a head shows for a phrase is divided by what it shows for a sentence that says nothing of the picture, so that only
+what the phrase adds is left. Words: `C` heads of any layers, `P` phrases, `h, w` cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.decoder.channels import stack_channels
+from vlm_adapters.decoder.unet import normalise
+
+Box = tuple[float, float, float, float]
+
+SINK = 10.0
+"""A cell with this many times its even share of the neutral map, in half of the heads at least, is a sink."""
+
+SMALLEST_PART = 0.5
+"""Parts of a map with less than this share of the largest part's sum are no part of the mask."""
+
+FULL_PROMINENCE = 1e6
+"""Prominence of a peak over a perfectly even map."""
+
+
+def head_maps(extracted: Sequence[Grids]) -> tuple[Tensor, Box]:
+    """Join the grids of one picture: one map per head over its last, finest grid.
+
+    Args:
+        extracted: Of one picture, in the adapter's order.
+
+    Returns:
+        `(P, L * n, h, w)` float32, every map with sum 1 or all zero: the mean of the head's shares in all grids; and
+        the box that it covers, in pixels of the picture.
+
+    Raises:
+        DecoderError: The picture has no grid.
+    """
+    channels, box = stack_channels(extracted)
+    return normalise(channels).unflatten(1, (len(extracted), -1)).mean(dim=1), box
+
+
+def find_sinks(neutral: Tensor) -> Tensor:
+    """Find the cells that attract attention whatever is asked.
+
+    Args:
+        neutral: `(C, h, w)` maps of a sentence that says nothing of the picture, not negative.
+
+    Returns:
+        `(h, w)` bool: where half of the heads or more put at least `SINK` times the cell's even share.
+    """
+    shares = normalise(neutral[None])[0] * neutral[0].numel()
+    return (shares >= SINK).float().mean(dim=0) >= 0.5
+
+
+def relative_maps(maps: Tensor, neutral: Tensor) -> Tensor:
+    """Divide the maps of phrases by those of a neutral sentence; sinks get the mean of their neighbours.
+
+    A cell's share of its map is divided by its share of the neutral map plus an even share, so that cells at which the
+    neutral map does not look cannot stand out by noise.
+
+    Args:
+        maps: `(P, C, h, w)` attention, not negative, of any scale.
+        neutral: `(C, h, w)`, the same heads on the same picture.
+
+    Returns:
+        `(P, C, h, w)` float32, not negative.
+    """
+    kept = ~find_sinks(neutral)
+    shares, neutral_shares = normalise(maps * kept), normalise(neutral[None] * kept)
+    relative = shares / (neutral_shares + 1 / neutral[0].numel())
+    if bool(kept.all()):
+        return relative
+    around = functional.avg_pool2d(relative, 3, stride=1, padding=1, count_include_pad=False)
+    share_kept = functional.avg_pool2d(kept.float()[None, None], 3, stride=1, padding=1, count_include_pad=False)
+    return torch.where(kept, relative, around / share_kept.clamp(min=1 / 9))
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Smooth maps `(..., h, w)` with a Gaussian of `sigma` cells, 0 for none; beyond the border its value goes on."""
+    reach = math.ceil(3 * sigma)
+    if not reach or not maps.numel():
+        return maps
+    steps = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-(steps**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    flat = functional.conv2d(functional.pad(flat, (reach, reach, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
+    flat = functional.conv2d(functional.pad(flat, (0, 0, reach, reach), mode="replicate"), kernel.view(1, 1, -1, 1))
+    return flat.view(maps.shape)
+
+
+def combine(relative: Tensor, weights: Sequence[float], sigma: float) -> Tensor:
+    """Weigh the heads' maps `(P, C, h, w)` by `C` positive weights into one `(P, h, w)`, smoothed by `sigma` cells."""
+    of_heads = torch.tensor(weights, device=relative.device, dtype=relative.dtype)
+    return smooth((relative * of_heads[:, None, None]).sum(dim=1) / of_heads.sum(), sigma)
+
+
+def prominence(maps: Tensor) -> Tensor:
+    """How far the peak of each map stands out: above the median, in median absolute deviations.
+
+    Args:
+        maps: `(..., h, w)`.
+
+    Returns:
+        `(...)` float32, from 0 (even) to `FULL_PROMINENCE`.
+    """
+    flat = maps.float().flatten(-2)
+    middle = flat.median(dim=-1, keepdim=True).values
+    above = flat.amax(dim=-1) - middle[..., 0]
+    spread = (flat - middle).abs().median(dim=-1).values
+    ratio = (above / spread.clamp(min=1e-12)).clamp(max=FULL_PROMINENCE)
+    return torch.where(above > 1e-6 * middle[..., 0].abs(), ratio, torch.zeros_like(ratio))
+
+
+def heights(maps: Tensor) -> Tensor:
+    """Scale each map `(..., h, w)` such that its median is 0 and its peak 1; below the median is 0, an even map too."""
+    flat = maps.float().flatten(-2)
+    middle = flat.median(dim=-1).values[..., None, None]
+    top = flat.amax(dim=-1)[..., None, None]
+    return ((maps.float() - middle) / (top - middle).clamp(min=1e-12)).clamp(min=0)
+
+
+def label_parts(inside: Tensor) -> Tensor:
+    """Number the connected parts of masks; cells touch at their sides and corners.
+
+    Args:
+        inside: `(N, h, w)` bool.
+
+    Returns:
+        `(N, h, w)` long: 0 outside, elsewhere one plus the index of one cell of the part, the same in all of it.
+    """
+    cells = inside[0].numel() if len(inside) else 0
+    numbers = torch.arange(1, cells + 1, device=inside.device, dtype=torch.float32)
+    labels = numbers.view(inside.shape[1:]) * inside if cells else inside.float()
+    while labels.numel():
+        spread = functional.max_pool2d(labels, 3, stride=1, padding=1) * inside
+        if torch.equal(spread, labels):
+            break
+        labels = spread
+    return labels.long()
+
+
+def part_sums(labels: Tensor, values: Tensor) -> Tensor:
+    """Sum `values (N, h, w)` over every part of `labels (N, h, w)`: `(N, h * w + 1)`, by label."""
+    sums = torch.zeros(len(labels), labels[0].numel() + 1 if len(labels) else 1, device=values.device)
+    return sums.scatter_add_(1, labels.flatten(1), values.float().flatten(1))
+
+
+def part_entropy(maps: Tensor) -> Tensor:
+    """How scattered each map is: the entropy of the sizes of its parts above the mean plus one standard deviation.
+
+    This is the spatial entropy of Kang et al. (arXiv 2503.06287) with that level in place of the mean: 0 for one blob,
+    the logarithm of their number for parts of one size.
+
+    Args:
+        maps: `(N, h, w)`, not negative.
+
+    Returns:
+        `(N,)` float32 in nats; the logarithm of the number of cells for an even map, which has no parts.
+    """
+    flat = maps.float().flatten(1)
+    level = flat.mean(dim=1) * (1 + 1e-6) + flat.std(dim=1, correction=0)  # rounding lifts no cell of an even map
+    inside = maps > level[:, None, None]
+    sizes = part_sums(label_parts(inside), inside)[:, 1:]
+    shares = sizes / sizes.sum(dim=1, keepdim=True).clamp(min=1)
+    entropy = torch.special.entr(shares).sum(dim=1)
+    return torch.where(inside.flatten(1).any(dim=1), entropy, math.log(max(flat.shape[1], 1)))
+
+
+def keep_large_parts(maps: Tensor, threshold: float) -> Tensor:
+    """Set to 0 the parts of each map above the threshold whose sum is small beside that of the largest.
+
+    Args:
+        maps: `(P, h, w)` of `heights`.
+        threshold: In [0, 1).
+    """
+    inside = maps > threshold
+    labels = label_parts(inside)
+    sums = part_sums(labels, maps * inside)
+    small = sums < SMALLEST_PART * sums.amax(dim=1, keepdim=True)
+    return maps.masked_fill(inside & small.gather(1, labels.flatten(1)).view(labels.shape), 0)

@@ -1,0 +1,57 @@
+"""Which heads look at things: measures of attention maps that need no training and no labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlm_adapters.backbone.grids import Grids
+
+
+@dataclass(frozen=True)
+class RankedHead:
+    """A head and how its map of one phrase looks.
+
+    Attributes:
+        layer: True layer index.
+        head: Head index.
+        mass: Share of the row's attention that falls on the picture, in [0, 1].
+        entropy: Entropy of the map over cells, divided by that of an even map: 0 = one cell, 1 = everywhere alike.
+    """
+
+    layer: int
+    head: int
+    mass: float
+    entropy: float
+
+
+def spatial_entropy(maps: Tensor) -> Tensor:
+    """Entropy of maps `(..., h, w)` over their cells, in [0, 1]: 0 = one cell, 1 = even or empty."""
+    flat = maps.float().flatten(-2)
+    share = flat / flat.sum(-1, keepdim=True).clamp(min=1e-12)
+    entropy = torch.special.entr(share).sum(-1) / torch.log(torch.tensor(float(max(flat.shape[-1], 2))))
+    return torch.where(flat.sum(-1) > 0, entropy, torch.ones_like(entropy))
+
+
+def rank_heads(grids: Grids, phrase: int, count: int) -> list[RankedHead]:
+    """Rank the heads by how sharply they look at the picture for one phrase.
+
+    Heads with less attention on the picture than the median are left out; the others are sorted by the entropy of their
+    map, sharpest first.
+
+    Args:
+        grids: Extracted maps, one per phrase.
+        phrase: Index of the phrase.
+        count: How many to return at most.
+    """
+    maps = grids.attention[phrase]
+    mass, entropy = maps.sum((-2, -1)).flatten(), spatial_entropy(maps).flatten()
+    looking = mass >= mass.quantile(0.5)
+    order = torch.where(looking, entropy, torch.full_like(entropy, 2.0)).argsort()[: min(count, int(looking.sum()))]
+    heads = len(grids.heads)
+    return [
+        RankedHead(grids.layers[i // heads], grids.heads[i % heads], float(mass[i]), float(entropy[i]))
+        for i in order.tolist()
+    ]

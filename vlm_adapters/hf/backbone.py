@@ -1,0 +1,320 @@
+"""What all families of transformers share: loading, prompts to tensors, extraction."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from inspect import signature
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+
+from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.layout import Size, View, place_views
+from vlm_adapters.backbone.protocol import BackboneInfo
+from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.errors import BackboneError, OptionError, PromptError
+from vlm_adapters.hf.capture import capture_rows
+from vlm_adapters.hf.chat import RenderedPrompt, TokenSequence, phrase_positions, render, tokenize
+from vlm_adapters.hf.extraction import ResolvedRequest, plan_rows
+from vlm_adapters.hf.hidden import capture_hidden_states
+from vlm_adapters.hf.language_model import without_compiled_code
+from vlm_adapters.hf.placement import input_device, pixel_dtype
+from vlm_adapters.hf.pretrained import load_pretrained
+from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
+from vlm_adapters.prompt import Prompt
+from vlm_adapters.registry.load_options import LOADER_KEYWORDS, unknown_option
+from vlm_adapters.registry.versions import typed_errors
+
+_ANY_SIZE = (512, 512)
+"""A picture that every family takes: cells and grids per picture do not depend on its size."""
+_LIKELIEST: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "return_dict_in_generate": False,
+}
+"""Checkpoints have settings of their own (Qwen-VL samples, and punishes repetition); the likeliest is promised."""
+
+
+class TransformersBackbone(ABC):
+    """An adapter over a model and a processor of transformers.
+
+    A family says how a picture becomes tokens (`views`) and, where the stock way is not right, how its processor takes
+    pictures (`process_pictures`) and chats (`render`). All else is here.
+
+    Attributes:
+        name: `model_type` of the checkpoint's config.
+        processor: Its processor.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
+    ) -> None:
+        self.model = model
+        self.model.eval().requires_grad_(requires_grad=False)
+        self.processor: Any = processor  # every family adds attributes of its own
+        self.name: str = self.model.config.model_type
+        self._checkpoint = checkpoint or str(self.model.config.name_or_path)
+        self._revision = revision
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The frozen model, in eval mode; of one that is wrapped (peft, `torch.compile`) the model within."""
+        return self._model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self._model = unwrapped(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs and results live."""
+        return input_device(self.model)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        device: str | int | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Load a checkpoint with transformers.
+
+        Args:
+            name_or_path: Hub name, directory, or directory of a LoRA, which loads its base, too.
+            device: `"auto"` takes the accelerator where there is one, else the CPU.
+            dtype: `"auto"` takes the checkpoint's own on an accelerator and float32 on a CPU.
+            revision: Commit, tag or branch on the hub.
+            trust_remote_code: Run code that the checkpoint brings. Off unless asked.
+            options: Those of loading, as `load_adapter` names them, and the family's own, passed to its constructor.
+
+        Raises:
+            CheckpointError: The checkpoint is not there or not complete.
+            OptionError: An option is unknown, or its value cannot be used.
+        """
+        loader = {name: options.pop(name) for name in LOADER_KEYWORDS if name in options}
+        if unknown := sorted(set(options) - set(cls.option_names())):
+            raise OptionError(unknown_option(cls.__name__, unknown[0], cls.option_names()))
+        loaded = load_pretrained(
+            name_or_path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            loader=loader,
+        )
+        checkpoint = os.fspath(name_or_path)
+        return cls(loaded.model, loaded.processor, checkpoint=checkpoint, revision=loaded.revision, **options)
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Options of the family: the keyword-only arguments of its constructor, kept as attributes of the same name."""
+        names = [name for name, p in signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        return tuple(name for name in names if name not in ("checkpoint", "revision"))
+
+    @abstractmethod
+    def views(self, size: Size) -> Sequence[View]:
+        """How a picture `(H, W)` is resized, padded and cut into cells: one view per grid, the finest last.
+
+        Raises:
+            ImageError: The family takes no picture of this size.
+        """
+
+    @property
+    def image_token_ids(self) -> frozenset[int]:
+        """Ids of the tokens that views count: cells, and newlines between their rows."""
+        return frozenset({int(self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token))})
+
+    def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
+        """Find the grids of every prompt's pictures: one list per prompt."""
+        return [
+            [
+                grid
+                for index, (picture, own) in enumerate(zip(prompt.pictures, tokens, strict=True))
+                for grid in place_views(self.views((picture.height, picture.width)), own, index)
+            ]
+            for prompt, tokens in zip(inputs.prompts, inputs.image_tokens, strict=True)
+        ]
+
+    def process_pictures(self, pictures: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        """Run the processor over pictures alone: each expands to its tokens, and all to the model's tensors.
+
+        Args:
+            pictures: Upright RGB pictures of all prompts, in order.
+            options: Passed to the processor.
+        """
+        features: BatchFeature = self.processor(
+            text=[self.processor.image_token] * len(pictures),
+            images=[[picture] for picture in pictures],
+            padding=True,
+            add_special_tokens=False,
+            return_mm_token_type_ids=True,
+            return_tensors="pt",
+            **options,
+        )
+        return features
+
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        """Write a prompt as the text the family was trained on: the processor's chat template.
+
+        Raises:
+            PromptError: The template refuses the prompt, or drops a text or a picture of it.
+        """
+        return render(self.processor, prompt)
+
+    def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
+        """Turn prompts into what the model takes, on the model's device. Uses no network.
+
+        Raises:
+            PromptError: There is no prompt, or one cannot be encoded, or is too long for the model.
+            ImageError: The family takes no picture of such a size.
+            BackboneError: The processor raised something.
+            OptionError: The model was sharded as a whole since it was given.
+        """
+        check_callable_inside(self.model)
+        if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
+            raise PromptError(f"There is no prompt in {type(prompts).__name__}. Give a list of at least one Prompt.")
+        pictures = [picture for prompt in prompts for picture in prompt.pictures]
+        for picture in pictures:
+            self.views((picture.height, picture.width))  # a size that the family cannot take is told before all work
+        with typed_errors(f"The processor of {self.name}", BackboneError):
+            features = dict(self.process_pictures(pictures))
+        ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
+        # Processors give the types under the name that their model's forward takes.
+        type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
+        types = features.pop(type_name)
+        expansions = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
+        sequences, positions = [], []
+        for prompt in prompts:
+            own, expansions = expansions[: len(prompt.pictures)], expansions[len(prompt.pictures) :]
+            rendered = self.render(prompt)
+            sequence = tokenize(self.processor.tokenizer, rendered, own)
+            sequences.append(sequence)
+            positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
+        tensors, shifts = self._pad(sequences, type_name)
+        taken = signature(type(self.model).forward).parameters
+        return BackboneInputs(
+            prompts=tuple(prompts),
+            tensors={name: self._placed(tensor) for name, tensor in (tensors | features).items() if name in taken},
+            phrase_tokens=tuple(
+                tuple(torch.tensor(phrase) + shift for phrase in phrases)
+                for phrases, shift in zip(positions, shifts, strict=True)
+            ),
+            image_tokens=tuple(
+                tuple(
+                    torch.tensor([p + shift for p in picture if sequence.ids[p] in self.image_token_ids]).long()
+                    for picture in sequence.pictures
+                )
+                for sequence, shift in zip(sequences, shifts, strict=True)
+            ),
+        )
+
+    def extract(self, inputs: BackboneInputs, request: GridRequest | None = None) -> list[list[Grids]]:
+        """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient unless it is asked for.
+
+        Raises:
+            RequestError: The request names layers, heads or rows that do not exist.
+            CaptureError: Rows, or the gradient asked for, cannot be computed exactly.
+            BackboneError: The model raised something.
+        """
+        request = request or GridRequest()
+        chosen = ResolvedRequest.of(request, self.info)
+        grids = self.locate_image_tokens(inputs)
+        mask = inputs.tensors["attention_mask"].cpu()
+        plans = [
+            plan_rows(tokens, of_prompt, keep, earlier=request.align == "predictor")
+            for tokens, of_prompt, keep in zip(inputs.phrase_tokens, grids, mask, strict=True)
+        ]
+        device, width = inputs.tensors["input_ids"].device, self.info.hidden_size
+        nothing = torch.empty(0, dtype=torch.long)
+        phrases = [torch.cat([nothing, *tokens]) for tokens in inputs.phrase_tokens]
+        cells = [plan.columns for plan in plans]
+        with (
+            torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()),
+            without_compiled_code(self.model),
+            capture_rows(self.model, plans, chosen.layers, request.reduce) as recorder,
+            capture_hidden_states(self.model, chosen.hidden_layers, cells, device) as of_cells,
+            capture_hidden_states(self.model, chosen.phrase_hidden_layers, phrases, device) as of_phrases,
+            typed_errors(f"The forward pass of {self.name}", BackboneError),
+        ):
+            # The base model: logits over the vocabulary are not asked for, and can be the largest tensor of all.
+            self.model.base_model(**inputs.tensors, use_cache=False)
+        result = []
+        for b, (plan, of_prompt) in enumerate(zip(plans, grids, strict=True)):
+            spelled = of_phrases.at(b, chosen.phrase_hidden_layers, width)
+            result.append(
+                chosen.grids(
+                    of_prompt,
+                    plan,
+                    chosen.attention(recorder, plan, b, device),
+                    of_cells.at(b, chosen.hidden_layers, width),
+                    spelled.split([len(tokens) for tokens in inputs.phrase_tokens[b]], dim=1),
+                )
+            )
+        return result
+
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+        """Let the model answer: see `SupportsGeneration`."""
+        if (role := prompt.messages[-1].role) != "user":
+            raise PromptError(f"The prompt ends with the turn of the {role}. End with the user's, which is answered.")
+        tensors = self.preprocess([prompt]).tensors
+        with torch.no_grad(), typed_errors(f"Generation with {self.name}", BackboneError):
+            model: Any = self.model
+            ids = model.generate(**tensors, max_new_tokens=max_new_tokens, **_LIKELIEST)
+        answer: str = self.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)
+        return answer
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What a consumer must know of the backbone."""
+        config = self.model.config.get_text_config(decoder=True)
+        views = self.views(_ANY_SIZE)
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+        return BackboneInfo(
+            model_type=self.name,
+            checkpoint=self._checkpoint,
+            revision=self._revision,
+            num_layers=config.num_hidden_layers,
+            attention_layers=tuple(
+                i for i, kind in enumerate(kinds) if kind.endswith("_attention") and "linear" not in kind
+            ),
+            num_heads=config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            cell=views[-1].cell,
+            grids_per_picture=len(views),
+            options=tuple((name, getattr(self, name)) for name in self.option_names()),
+        )
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        """A tensor where the model takes it, pixels in the precision of its weights."""
+        return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)
+
+    def _pad(self, sequences: Sequence[TokenSequence], type_name: str) -> tuple[dict[str, Tensor], list[int]]:
+        """Pad to one length on the tokenizer's side; also how far each sequence moved."""
+        tokenizer = self.processor.tokenizer
+        longest = max(len(sequence.ids) for sequence in sequences)
+        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if limit is not None and longest > limit:
+            raise PromptError(
+                f"A prompt has {longest} tokens, pictures included; {self.name} takes at most {limit}. "
+                "Shorten the text or take a smaller picture."
+            )
+        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        ids = torch.full((len(sequences), longest), padding)
+        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+        shifts = [longest - len(sequence.ids) if tokenizer.padding_side == "left" else 0 for sequence in sequences]
+        for row, (sequence, shift) in enumerate(zip(sequences, shifts, strict=True)):
+            place = slice(shift, shift + len(sequence.ids))
+            ids[row, place] = torch.tensor(sequence.ids)
+            types[row, place] = torch.tensor(sequence.types)
+            mask[row, place] = 1
+        return {"input_ids": ids, "attention_mask": mask, type_name: types}, shifts

@@ -1,0 +1,153 @@
+"""Pictures processed apart from text: one interface over the image processors of all families.
+
+A dataset pipeline written for separate image processors wants `preprocess(image)` to give a picture `(3, H, W)` and how
+it was resized and padded. The processors of transformers give each family's own tensors instead. A plugin wraps them;
+`wrap_image_processor` finds the wrapper by the processor's class.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from PIL import Image
+from torch import Tensor
+
+from vlm_adapters.backbone.layout import Size, View
+from vlm_adapters.errors import ImageError
+from vlm_adapters.images import ImageSource, load_image
+from vlm_adapters.registry.discovery import list_adapters
+
+
+class Padding(TypedDict):
+    """Pixels added around the resized picture."""
+
+    before_height: int
+    after_height: int
+    before_width: int
+    after_width: int
+
+
+class MetaData(TypedDict):
+    """How a picture became its pixel values; sizes are `(height, width)` in pixels.
+
+    `image_shape` is the size after the resize, `padded_shape` the same after padding, `original_shape` the size of the
+    upright picture, and `scale_factor` is `image_shape / original_shape` for height and width.
+    """
+
+    image_shape: Size
+    padded_shape: Size
+    padding: Padding
+    scale_factor: tuple[float, float]
+    original_shape: Size
+
+
+class ProcessedImages(TypedDict):
+    """Pictures as separate-processor pipelines take them; one entry of every list per picture.
+
+    `pixel_values` holds float32 `(3, H, W)`, normalised with the processor's mean and deviation, and `image_sizes`
+    their `(H, W)`.
+    """
+
+    pixel_values: list[Tensor]
+    meta_datas: list[MetaData]
+    image_sizes: list[Size]
+
+
+class ImageProcessorWrapper(ABC):
+    """The separate-processor interface over one family's processor.
+
+    Attributes:
+        processor: What is wrapped. Its settings are read at every call.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    @property
+    def image_processor(self) -> Any:
+        """The image processor within what is wrapped."""
+        return getattr(self.processor, "image_processor", self.processor)
+
+    @abstractmethod
+    def view(self, size: Size) -> View:
+        """How a picture `(H, W)` is resized and padded.
+
+        Raises:
+            ImageError: The processor takes no picture of this size.
+        """
+
+    @abstractmethod
+    def pixel_values(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
+        """Resize, pad and normalise upright RGB pictures: one float32 `(3, H, W)` each.
+
+        Raises:
+            ImageError: The processor refuses a picture.
+        """
+
+    def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> ProcessedImages:
+        """Process pictures as the family's processor does.
+
+        Args:
+            images: A picture in any form that `load_image` takes, or a list or tuple of them, of any sizes.
+
+        Raises:
+            ImageError: A picture cannot be used, there is none, or the processor refuses its size.
+        """
+        sources: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
+        if not sources:
+            raise ImageError("There is no picture to preprocess: the list is empty. Give at least one.")
+        pictures = [load_image(source) for source in sources]
+        views = [self.view((picture.height, picture.width)) for picture in pictures]
+        values = self.pixel_values(pictures)
+        return {
+            "pixel_values": values,
+            "meta_datas": [_meta_data(view) for view in views],
+            "image_sizes": [(value.shape[1], value.shape[2]) for value in values],
+        }
+
+
+def wrap_image_processor(processor: Any) -> Any:
+    """Give a processor the separate-processor interface.
+
+    Args:
+        processor: Anything that pipelines call a processor.
+
+    Returns:
+        The wrapper of the plugin that knows a class of the processor or of its image processor
+        (`AdapterSpec.image_processors`); everything else as it is, wrappers included.
+    """
+    if isinstance(processor, ImageProcessorWrapper):
+        return processor
+    classes = {
+        base.__name__
+        for part in (processor, getattr(processor, "image_processor", None))
+        for base in type(part).__mro__
+    }
+    classes |= {name.removesuffix("Fast").removesuffix("Pil") for name in classes}
+    for entry in list_adapters():
+        if entry.broken or not entry.spec or not classes & set(entry.spec.image_processors):
+            continue
+        if wrapper := entry.ready_spec().wrapper:
+            module, name = wrapper.split(":")
+            return getattr(importlib.import_module(module), name)(processor)
+    return processor
+
+
+def _meta_data(view: View) -> MetaData:
+    height, width = (round(length) for length in view.resized)
+    top, left = (round(length) for length in view.offset)
+    return {
+        "image_shape": (height, width),
+        "padded_shape": view.canvas,
+        "padding": {
+            "before_height": top,
+            "after_height": view.canvas[0] - top - height,
+            "before_width": left,
+            "after_width": view.canvas[1] - left - width,
+        },
+        "scale_factor": (height / view.picture[0], width / view.picture[1]),
+        "original_shape": view.picture,
+    }

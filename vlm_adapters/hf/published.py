@@ -1,0 +1,73 @@
+"""Published checkpoints at full size, without their weights and vocabularies.
+
+A plugin keeps one small JSON file per checkpoint: what its files on the hub say beyond the defaults of transformers'
+classes. From it the plugin builds the adapter on the meta device, where tensors have sizes and no values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from vlm_adapters.hf.byte_tokenizer import byte_tokenizer
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """What the files of a checkpoint say.
+
+    Attributes:
+        name: Its hub id.
+        config: Of the model.
+        processor: Arguments of the processor, those of the image processor under `image_processor`.
+        tokens: Ids of the control tokens, by their text.
+    """
+
+    name: str
+    config: PreTrainedConfig
+    processor: Mapping[str, Any]
+    tokens: Mapping[str, int]
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> Self | None:
+        """Read the file `owner--name.json` of a checkpoint; None where the folder has none.
+
+        Args:
+            folder: Where the plugin keeps its files.
+            name: Hub id `owner/name`.
+        """
+        path = folder / f"{name.replace('/', '--')}.json"
+        if not path.is_file():
+            return None
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return cls(name, AutoConfig.for_model(**facts["config"]), facts["processor"], facts["tokens"])
+
+    def model(self) -> PreTrainedModel:
+        """Build the model in bfloat16 on the meta device: all sizes, no values."""
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForImageTextToText.from_config(
+                self.config, dtype=torch.bfloat16, attn_implementation="sdpa"
+            )
+        return model
+
+    def tokenizer(self, *, end: str, padding: str, **options: Any) -> PreTrainedTokenizerFast:
+        """Build a stand-in for the tokenizer: control tokens at their true ids, and one token per byte.
+
+        Args:
+            end: The token that ends a text.
+            padding: The token that pads.
+            options: For `PreTrainedTokenizerFast`.
+        """
+        return byte_tokenizer(self.tokens, end=end, padding=padding, **options)

@@ -1,0 +1,60 @@
+"""What is known of an adapter by its name alone, without a checkpoint and without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.registry.checkpoints import find_checkpoint
+from vlm_adapters.registry.discovery import AdapterEntry, list_adapters
+
+
+@dataclass(frozen=True)
+class AdapterReport:
+    """An adapter that a plugin offers.
+
+    Attributes:
+        name: The `model_type` it is for.
+        plugin: Name of the plugin's entry point.
+        distribution: Distribution that installed it.
+        version: Its version.
+        state: `"ready"`, `"needs WHAT"` or `"broken: WHY"`.
+        target: `"module:Class"` of the adapter.
+        checkpoints: Hub ids of the checkpoints it is meant for.
+        embedded: Embedded checkpoints that it loads.
+    """
+
+    name: str
+    plugin: str
+    distribution: str | None
+    version: str | None
+    state: str
+    target: str | None
+    checkpoints: tuple[str, ...]
+    embedded: tuple[str, ...]
+
+
+def describe_entry(name: str) -> AdapterReport | None:
+    """Report on the adapter of this name.
+
+    Returns:
+        None where the name is that of a checkpoint, embedded or a directory, or no plugin offers such an adapter.
+    """
+    if name in embedded_checkpoints() or Path(name).is_dir():
+        return None
+    entries = [entry for entry in list_adapters() if entry.name == name]
+    return _report(min(entries, key=lambda entry: entry.broken is not None), name) if entries else None
+
+
+def _report(entry: AdapterEntry, name: str) -> AdapterReport:
+    return AdapterReport(
+        name=name,
+        plugin=entry.plugin,
+        distribution=entry.distribution,
+        version=entry.version,
+        state=entry.state,
+        target=entry.spec.target if entry.spec else None,
+        checkpoints=entry.checkpoints,
+        embedded=tuple(alias for alias in embedded_checkpoints() if find_checkpoint(alias).model_type == name),
+    )

@@ -1,0 +1,145 @@
+"""Memory of a forward pass, counted on the meta device: nothing is computed, and no weights are needed.
+
+What is counted: the tensors that one pass of the language model makes over a sequence of embeddings (1, S, D) in
+bfloat16, without cache and without logits, at the moment when most bytes of them are alive. The embeddings and the maps
+that capture keeps are among them. What is not: weights, the vision tower, what a kernel uses inside (the fused
+attention kernel counts as its output alone), and what an allocator reserves beyond its tensors.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+
+from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.hidden import capture_hidden_states
+
+DTYPE = torch.bfloat16
+"""Of the weights and activations."""
+
+
+@dataclass(frozen=True)
+class PassMemory:
+    """Peak bytes of the activations of one forward pass.
+
+    Attributes:
+        plain: With the fused kernel (sdpa).
+        rows: The same with exact attention rows recorded beside it, in all layers that have attention.
+        states: The same with the hidden states of those tokens, too, after every layer.
+        eager: With transformers' eager kernel and `output_attentions=True`, which gives all rows of all layers.
+    """
+
+    plain: int
+    rows: int
+    states: int
+    eager: int
+
+
+def pass_memory(config: PreTrainedConfig, tokens: int, rows: int, columns: int, layers: Sequence[int]) -> PassMemory:
+    """Count what a pass of a language model over one sequence needs.
+
+    Args:
+        config: Of the language model.
+        tokens: Length `S` of the sequence.
+        rows: Rows that are recorded, each kept as a map of its own: those of the last tokens.
+        columns: Image tokens in the sequence.
+        layers: Layers whose rows are recorded.
+
+    Raises:
+        RuntimeError: The model cannot run without values: what it computes depends on them.
+    """
+    plan = RowPlan(torch.arange(tokens - rows, tokens), torch.arange(rows), torch.arange(columns))
+
+    def run(model: PreTrainedModel, **options: bool) -> object:
+        embeddings = torch.empty(1, tokens, config.hidden_size, dtype=DTYPE, device="meta")
+        return model(inputs_embeds=embeddings, use_cache=False, **options)
+
+    def run_with_rows(model: PreTrainedModel, state_layers: Collection[int] = ()) -> object:
+        with (
+            capture_rows(model, [plan], layers) as recorder,
+            capture_hidden_states(model, state_layers, [plan.rows], torch.device("meta")) as states,
+        ):
+            run(model)
+        return recorder, states
+
+    every = range(config.num_hidden_layers)
+    fused, eager = _on_meta(config, "sdpa"), _on_meta(config, "eager")
+    return PassMemory(
+        plain=peak_bytes(fused, lambda: run(fused)),
+        rows=peak_bytes(fused, lambda: run_with_rows(fused)),
+        states=peak_bytes(fused, lambda: run_with_rows(fused, every)),
+        eager=peak_bytes(eager, lambda: run(eager, output_attentions=True)),
+    )
+
+
+def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
+    """Most bytes that the meta tensors made by `run` take at one moment; the model's own are not counted."""
+    counter = _LiveBytes(model)
+    with torch.no_grad(), _FusedAttention(), counter:
+        run()
+    return counter.peak
+
+
+def _on_meta(config: PreTrainedConfig, kernel: str) -> PreTrainedModel:
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModel.from_config(deepcopy(config), dtype=DTYPE, attn_implementation=kernel)
+    model.eval()
+    return model
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Keeps the sum of the storages that operations made and that are alive."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._live = 0
+        own = [*model.parameters(), *model.buffers()]
+        self._known = WeakIdKeyDictionary({tensor.untyped_storage(): None for tensor in own})
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:  # noqa: SLF001
+            return True  # the one question that is asked: is the sequence whole, without padding and packing?
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._known:
+            self._known[storage] = None
+            self._live += storage.nbytes()
+            self.peak = max(self.peak, self._live)
+            weakref.finalize(storage, self._free, storage.nbytes())
+
+    def _free(self, count: int) -> None:
+        self._live -= count
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Takes attention for one operation: on the meta device it would be several, with a matrix of all scores."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, value = args[0], args[2]
+        batch, heads, length, _ = query.shape
+        # Laid out as the kernels leave it, so that joining the heads copies nothing.
+        return query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)

@@ -1,0 +1,198 @@
+"""What a consumer of an adapter must know before it builds anything on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vlm_adapters.backbone.layout import Size
+from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
+from vlm_adapters.backbone.request import LayerChoice
+from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER
+from vlm_adapters.decoder.unet import UNet, UNetConfig
+from vlm_adapters.embedded import alias_of
+from vlm_adapters.errors import CaptureError, OptionError
+from vlm_adapters.grounding.decoded import GroundedVLM
+from vlm_adapters.hf.backbone import TransformersBackbone
+from vlm_adapters.inspection.memory import DTYPE, PassMemory, pass_memory
+from vlm_adapters.registry.discovery import list_adapters
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The picture and text that sizes are told for.
+
+    Attributes:
+        picture: `(H, W)` in pixels.
+        text_tokens: Tokens of text beside the picture's.
+        rows: Attention rows, each of one token of the text.
+    """
+
+    picture: Size = (480, 640)
+    text_tokens: int = 64
+    rows: int = 16
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rows <= self.text_tokens:
+            raise OptionError(
+                f"{self.rows} rows of {self.text_tokens} tokens of text cannot be: a row belongs to one token of text. "
+                "Give at least one row, and at least as many tokens of text."
+            )
+
+
+@dataclass(frozen=True)
+class ForwardReport:
+    """A trial as the language model takes it.
+
+    Attributes:
+        trial: What was asked.
+        grids: Cells `(h, w)` of every grid.
+        image_tokens: Tokens of the picture, those that are no cells included.
+        tokens: Length of the sequence.
+        weight_bytes: Of the whole model in bfloat16.
+        memory: Of one pass over the sequence; None where it cannot be counted.
+        problem: Why it cannot.
+    """
+
+    trial: Trial
+    grids: tuple[Size, ...]
+    image_tokens: int
+    tokens: int
+    weight_bytes: int
+    memory: PassMemory | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class DecoderReport:
+    """The mask decoder that a checkpoint brings.
+
+    Attributes:
+        channels: Attention maps per phrase that it reads.
+        base_width: Channels of its first stage.
+        depth: Its stages.
+        parameters: Weights in all.
+        layers: Layers whose attention it reads; None for all.
+        heads: Heads that it reads; None for all.
+    """
+
+    channels: int
+    base_width: int
+    depth: int
+    parameters: int
+    layers: LayerChoice
+    heads: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """A backbone, loaded or built without weights.
+
+    Attributes:
+        info: What the adapter tells of itself.
+        alias: Name of the embedded checkpoint, where it is one.
+        channels: Attention maps per phrase, which size a decoder.
+        parameters: Weights of the model, tied ones counted once; None where the adapter shows no model.
+        published: Whether it was built from its published configuration, and no weights were loaded.
+        forward: What it makes of a picture and text; None for an adapter that stands on no transformers model.
+        decoder_parameters: Weights of a mask decoder of the usual size for these channels.
+        decoder: The decoder that the checkpoint brings; None where it brings none.
+        plugin: Entry point of the plugin that offers the adapter; None for an adapter that no plugin offers.
+        distribution: Distribution that installed the plugin.
+        version: Its version.
+        checkpoints: Hub ids of the checkpoints that the adapter is meant for.
+    """
+
+    info: BackboneInfo
+    alias: str | None
+    channels: int
+    parameters: int | None
+    published: bool
+    forward: ForwardReport | None
+    decoder_parameters: int
+    decoder: DecoderReport | None
+    plugin: str | None
+    distribution: str | None
+    version: str | None
+    checkpoints: tuple[str, ...]
+
+
+def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published: bool = False) -> ModelReport:
+    """Report what a consumer of an adapter needs to size itself.
+
+    Args:
+        adapter: Any; its model may be on the meta device.
+        trial: Picture and text to tell sizes for.
+        published: Whether it was built from its published configuration.
+
+    Raises:
+        ImageError: The adapter takes no picture of the trial's size.
+        CheckpointError: The decoder beside the checkpoint cannot be read.
+        DecoderError: It does not fit the backbone.
+    """
+    info, model = adapter.info, getattr(adapter, "model", None)
+    entry = next((entry for entry in list_adapters() if entry.name == adapter.name and not entry.broken), None)
+    return ModelReport(
+        info=info,
+        alias=alias_of(info.checkpoint),
+        channels=info.channels,
+        parameters=_count(model) if isinstance(model, nn.Module) else None,
+        published=published,
+        forward=_forward(adapter, trial or Trial()) if isinstance(adapter, TransformersBackbone) else None,
+        decoder_parameters=_decoder_parameters(info.channels),
+        decoder=_decoder(adapter),
+        plugin=entry.plugin if entry else None,
+        distribution=entry.distribution if entry else None,
+        version=entry.version if entry else None,
+        checkpoints=entry.checkpoints if entry else (),
+    )
+
+
+def _forward(adapter: TransformersBackbone, trial: Trial) -> ForwardReport:
+    views = adapter.views(trial.picture)
+    image_tokens = sum(view.token_count for view in views)
+    tokens = image_tokens + trial.text_tokens
+    columns = sum(view.cells[0] * view.cells[1] for view in views)
+    memory, problem = None, None
+    try:
+        config = adapter.model.config.get_text_config(decoder=True)
+        memory = pass_memory(config, tokens, trial.rows, columns, adapter.info.attention_layers)
+    except (RuntimeError, ValueError, CaptureError) as error:
+        problem = " ".join(str(error).split())[:300]
+    return ForwardReport(
+        trial=trial,
+        grids=tuple(view.cells for view in views),
+        image_tokens=image_tokens,
+        tokens=tokens,
+        weight_bytes=_count(adapter.model) * DTYPE.itemsize,
+        memory=memory,
+        problem=problem,
+    )
+
+
+def _decoder_parameters(channels: int) -> int:
+    with torch.device("meta"):
+        return _count(UNet(UNetConfig(channels)))
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _decoder(adapter: BackboneAdapter) -> DecoderReport | None:
+    folder = Path(adapter.info.checkpoint, EMBEDDED_FOLDER)
+    if not adapter.info.checkpoint or not (folder / CONFIG_FILE).is_file():
+        return None
+    grounded = GroundedVLM.from_pretrained(folder, adapter=adapter)
+    config, request = grounded.decoder.config, grounded.request.grids
+    return DecoderReport(
+        channels=config.channels,
+        base_width=config.base_width,
+        depth=config.depth,
+        parameters=_count(grounded.decoder),
+        layers=request.layers,
+        heads=None if request.heads is None else tuple(request.heads),
+    )

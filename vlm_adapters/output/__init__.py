@@ -1,0 +1,1 @@
+"""What people see and other tools read: figures, overlays, COCO results, galleries."""

@@ -1,0 +1,126 @@
+"""Groundings in the forms that other tools read: COCO results, indexed pictures, `supervision` detections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+from PIL import Image
+
+from vlm_adapters.data.rle import encode_rle
+from vlm_adapters.errors import OptionError
+from vlm_adapters.grounding.result import Grounding
+from vlm_adapters.output.render import colour_of
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+MOST_INDICES = 255
+
+
+class CocoResult(TypedDict):
+    """One entry of a COCO results file; `bbox` is `[left, top, width, height]` in pixels."""
+
+    image_id: int | str
+    category_id: int
+    segmentation: dict[str, object]
+    bbox: list[int]
+    score: float
+
+
+def coco_results(grounding: Grounding, image_id: int | str, *, category_id: int = 1) -> list[CocoResult]:
+    """List the phrases that were found as entries of a COCO results file.
+
+    Args:
+        grounding: Of one picture.
+        image_id: Of the picture, as in the file with the truth.
+        category_id: Of all phrases; they are words, not categories.
+    """
+    results: list[CocoResult] = []
+    for grounded in grounding.phrases:
+        if grounded.box is None:
+            continue
+        left, top, right, bottom = grounded.box
+        results.append(
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "segmentation": encode_rle(grounded.mask),
+                "bbox": [left, top, right - left, bottom - top],
+                "score": grounded.score,
+            }
+        )
+    return results
+
+
+def indexed_picture(grounding: Grounding) -> Image.Image:
+    """Draw all masks into one indexed picture (mode `P`): 0 where no phrase is, `i + 1` where phrase `i` is.
+
+    Where masks overlap, the smaller one is on top, so that a part is seen on its whole. The palette has the colours of
+    the figures.
+
+    Raises:
+        OptionError: There are more phrases than a byte can count.
+    """
+    if len(grounding.phrases) > MOST_INDICES:
+        raise OptionError(
+            f"An indexed picture tells at most {MOST_INDICES} phrases apart, and there are {len(grounding.phrases)}. "
+            "Write one mask per phrase."
+        )
+    indices = np.zeros((grounding.image.height, grounding.image.width), np.uint8)
+    areas = [int(grounded.mask.sum()) for grounded in grounding.phrases]
+    for index in sorted(range(len(areas)), key=lambda index: -areas[index]):
+        indices[grounding.phrases[index].mask] = index + 1
+    picture = Image.fromarray(indices).convert("P")
+    picture.putdata(indices.ravel().tolist())
+    picture.putpalette([0, 0, 0, *(value for index in range(MOST_INDICES) for value in colour_of(index))])
+    return picture
+
+
+def to_detections(grounding: Grounding) -> Detections:
+    """Give the phrases that were found as `supervision.Detections`, their words in `data["class_name"]`.
+
+    `class_id` is the index of the phrase in the grounding.
+
+    Raises:
+        OptionError: `supervision` is not installed.
+    """
+    try:
+        from supervision import Detections  # noqa: PLC0415 (optional)
+    except ImportError as error:
+        raise OptionError(
+            'supervision is not installed. Install it with pip install "vlm-adapters[supervision]".'
+        ) from error
+    found = [(index, grounded) for index, grounded in enumerate(grounding.phrases) if grounded.box is not None]
+    if not found:
+        return Detections.empty()
+    return Detections(
+        xyxy=np.array([grounded.box for _, grounded in found], dtype=np.float32),
+        mask=np.stack([grounded.mask for _, grounded in found]),
+        confidence=np.array([grounded.score for _, grounded in found], dtype=np.float32),
+        class_id=np.array([index for index, _ in found]),
+        data={"class_name": np.array([grounded.phrase.text for _, grounded in found])},
+    )
+
+
+def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
+    """Turn a grounding into JSON-safe values: text, method, size of the picture, and the phrases.
+
+    A phrase has text, span, score, box and RLE. Boxes are `[left, top, right, bottom]` in pixels, right and bottom
+    excluded; null where nothing was found.
+    """
+    return {
+        "text": grounding.text,
+        "method": grounding.method,
+        "image_size": [grounding.image.height, grounding.image.width],
+        "phrases": [
+            {
+                "text": grounded.phrase.text,
+                "span": list(grounded.phrase.span),
+                "score": grounded.score,
+                "box": None if grounded.box is None else list(grounded.box),
+                "mask": encode_rle(grounded.mask),
+            }
+            for grounded in grounding.phrases
+        ],
+    }

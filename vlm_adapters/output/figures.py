@@ -1,0 +1,201 @@
+"""Figures for people: a grounding at a glance, sheets of heat maps and of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.grounding.result import Grounding
+from vlm_adapters.output.render import INK, PAPER, Colour, colour_of, heat_overlay, mask_overlay
+
+FAINT: Colour = (110, 110, 110)
+GAP = 12
+PANEL = 260
+LINE = 24
+COLUMNS = 7
+"""Panels beside each other; more go below."""
+FIGURE_COLUMNS = 5
+SHEET_COLUMNS = 4
+
+
+def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | None = None) -> Image.Image:
+    """One figure: the sentence in colours, the picture, and per phrase its heat map and mask.
+
+    Args:
+        grounding: What to show.
+        truth: The true masks `(H, W)` of the phrases, where known; their outline is drawn over each mask, and the IoU
+            with them is written above it.
+    """
+    masks = [grounded.mask for grounded in grounding.phrases]
+    colours = [colour_of(index) for index in range(len(masks))]
+    columns = [
+        _stack(
+            [
+                _line("the picture", INK),
+                _panel(grounding.image),
+                _line("all masks", INK),
+                _panel(mask_overlay(grounding.image, masks, colours)),
+            ]
+        )
+    ]
+    columns += [
+        _phrase_column(grounding, index, None if truth is None else truth[index]) for index in range(len(masks))
+    ]
+    body = _stack(
+        [_beside(columns[start : start + FIGURE_COLUMNS]) for start in range(0, len(columns), FIGURE_COLUMNS)]
+    )
+    legend = "Above: where the heads look that agree best with the mask (bright = much). Below: the mask"
+    legend += "; score: the mean probability inside it"
+    legend += "." if truth is None else "; black line: the true outline."
+    width = max(body.width, 2 * PANEL + GAP)
+    return _framed(_stack([_sentence(grounding, width), body, *_paragraph(legend, width)]))
+
+
+def heat_sheet(
+    image: Image.Image, rows: Sequence[tuple[str, Sequence[tuple[str, NDArray[np.float32]]]]]
+) -> Image.Image:
+    """A sheet of heat maps: one row per title, each map with a caption.
+
+    Args:
+        image: RGB picture of `H x W` pixels, shown at the start of every row.
+        rows: `(title, [(caption, map (H, W) in [0, 1]), ...])`.
+    """
+    lines = []
+    for index, (title, maps) in enumerate(rows):
+        panels = [_stack([_line("picture", INK), _panel(image)])]
+        panels += [_stack([_line(caption, INK), _panel(heat_overlay(image, heat))]) for caption, heat in maps]
+        lines.append(_line(title, colour_of(index), COLUMNS * (PANEL + GAP)))
+        lines += [_beside(panels[start : start + COLUMNS]) for start in range(0, len(panels), COLUMNS)]
+    return _framed(_stack(lines))
+
+
+def mask_sheet(
+    samples: Sequence[tuple[Image.Image, Sequence[str], Sequence[NDArray[np.bool_]], Sequence[NDArray[np.bool_]]]],
+) -> Image.Image:
+    """A contact sheet: of every sample the picture, its masks with the true outlines, and the IoU of every phrase.
+
+    Args:
+        samples: `(picture, phrases, masks, true masks)`, masks `(H, W)` bool, one per phrase.
+    """
+    columns = []
+    for picture, phrases, masks, truth in samples:
+        colours = [colour_of(index) for index in range(len(masks))]
+        panels = [_panel(picture), _panel(mask_overlay(picture, masks, colours, truth))]
+        told = [
+            _line(f"{mask_iou(mask, wanted):.2f}  {phrase}", colour)
+            for phrase, mask, wanted, colour in zip(phrases, masks, truth, colours, strict=True)
+        ]
+        columns.append(_stack([*panels, *told]))
+    rows = [columns[start : start + SHEET_COLUMNS] for start in range(0, len(columns), SHEET_COLUMNS)]
+    return _framed(_stack([_beside(row) for row in rows]))
+
+
+def _phrase_column(grounding: Grounding, index: int, truth: NDArray[np.bool_] | None) -> Image.Image:
+    grounded, colour = grounding.phrases[index], colour_of(index)
+    found = f"score {grounded.score:.2f}" if grounded.box else "nothing found"
+    if truth is not None:
+        found += f" · IoU {mask_iou(grounded.mask, truth):.2f}"
+    return _stack(
+        [
+            _line(grounded.phrase.text, colour),
+            _panel(heat_overlay(grounding.image, grounded.map)),
+            _line(found, colour),
+            _panel(mask_overlay(grounding.image, [grounded.mask], [colour], [] if truth is None else [truth])),
+        ]
+    )
+
+
+def _font(size: int = 17) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _printable(text: str) -> str:
+    """The text with white space and control characters as single spaces, so that it stands on a line; same length."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _panel(image: Image.Image) -> Image.Image:
+    scale = PANEL / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+def _line(text: str, colour: Colour, width: int = PANEL, size: int = 17) -> Image.Image:
+    """One line of text, cut with an ellipsis where it does not fit."""
+    font = _font(size)
+    whole = shown = _printable(text)
+    while shown and font.getlength(shown if shown == whole else shown + "…") > width:
+        shown = shown[:-1]
+    canvas = Image.new("RGB", (width, LINE), PAPER)
+    ImageDraw.Draw(canvas).text((0, 1), shown if shown == whole else shown + "…", colour, font)
+    return canvas
+
+
+def _paragraph(text: str, width: int) -> list[Image.Image]:
+    """Faint lines of text, wrapped."""
+    font = _font(15)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_line(line, FAINT, width, 15) for line in lines]
+
+
+def _sentence(grounding: Grounding, width: int) -> Image.Image:
+    """The sentence, wrapped between words (and within one that is longer than a line), phrases coloured, underlined."""
+    text = _printable(grounding.text)
+    owner = [-1] * len(text)
+    for index, grounded in enumerate(grounding.phrases):
+        owner[slice(*grounded.phrase.span)] = [index] * (grounded.phrase.end - grounded.phrase.start)
+    font = _font(20)
+    placed: list[tuple[float, int, int]] = []
+    x, row = 0.0, 0
+    for position, letter in enumerate(text):
+        step = font.getlength(letter)
+        word_begins = position == 0 or text[position - 1] == " "
+        ahead = font.getlength(text[position:].split(" ")[0]) if word_begins else step
+        if x and letter != " " and x + (ahead if ahead <= width else step) > width:
+            x, row = 0.0, row + 1
+        placed.append((x, row, position))
+        x += step
+    canvas = Image.new("RGB", (width, (row + 1) * 28), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for left, line, position in placed:
+        index = owner[position]
+        colour = INK if index < 0 else colour_of(index)
+        draw.text((left, line * 28), text[position], colour, font)
+        if index >= 0:
+            draw.line((left, line * 28 + 25, left + font.getlength(text[position]), line * 28 + 25), colour, 2)
+    return canvas
+
+
+def _stack(images: Sequence[Image.Image]) -> Image.Image:
+    canvas = Image.new(
+        "RGB", (max(image.width for image in images), sum(image.height + GAP // 2 for image in images)), PAPER
+    )
+    top = 0
+    for image in images:
+        canvas.paste(image, (0, top))
+        top += image.height + GAP // 2
+    return canvas
+
+
+def _framed(image: Image.Image) -> Image.Image:
+    return ImageOps.expand(image, GAP, PAPER)
+
+
+def _beside(images: Sequence[Image.Image]) -> Image.Image:
+    canvas = Image.new(
+        "RGB", (sum(image.width + GAP for image in images) - GAP, max(image.height for image in images)), PAPER
+    )
+    left = 0
+    for image in images:
+        canvas.paste(image, (left, 0))
+        left += image.width + GAP
+    return canvas

@@ -1,0 +1,1 @@
+"""Finding adapters and loading them by name. Nothing here needs torch until a model is loaded."""

@@ -1,0 +1,195 @@
+"""From the name of a checkpoint to where it is and what it is: embedded, a directory, or on the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.errors import CheckpointError
+from vlm_adapters.registry.discovery import list_adapters
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found.
+
+    Attributes:
+        location: Its directory, or its hub id.
+        model_type: What its `config.json` says; the name of its adapter.
+    """
+
+    location: str
+    model_type: str
+
+
+@dataclass(frozen=True)
+class LoraFolder:
+    """A folder that holds a LoRA and no model.
+
+    Attributes:
+        folder: With `adapter_config.json`.
+        base: Directory or hub id of the model that it belongs to.
+        base_revision: Commit, tag or branch of the base on the hub.
+    """
+
+    folder: Path
+    base: str
+    base_revision: str | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read where the base is; None where the folder holds no LoRA, or a whole model as well.
+
+        Raises:
+            CheckpointError: `adapter_config.json` names no base.
+        """
+        path = folder / "adapter_config.json"
+        if (folder / "config.json").exists() or not path.is_file():
+            return None
+        config = _json(path)
+        base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+        revision = config.get("revision") if isinstance(config, dict) else None
+        if not isinstance(base, str) or not base:
+            raise CheckpointError(f"{path} names no base_model_name_or_path, the model that the LoRA belongs to.")
+        location = str(embedded_checkpoints().get(base, base))
+        return cls(folder, location, revision if isinstance(revision, str) and revision else None)
+
+
+def find_checkpoint(
+    name_or_path: str | os.PathLike[str], *, revision: str | None = None, subfolder: str = "", **hub: Any
+) -> Checkpoint:
+    """Find a checkpoint by embedded name, directory or hub id, and read its `model_type`.
+
+    Args:
+        name_or_path: As `load_adapter` takes it.
+        revision: As `load_adapter` takes it.
+        subfolder: Of a repository on the hub.
+        hub: `token`, `cache_dir` and `local_files_only`, as `load_adapter` takes them.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it has no readable `config.json` with a `model_type`.
+    """
+    name = os.fspath(name_or_path)
+    location = str(embedded_checkpoints().get(name, name))
+    if os.path.isdir(location):  # noqa: PTH112 - unlike Path.is_dir, false for "" and for names no file can have
+        if lora := LoraFolder.read(Path(location)):
+            return Checkpoint(location, _base_of(lora, hub).model_type)
+        return Checkpoint(location, _model_type(Path(location, "config.json")))
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(_no_checkpoint(name))
+    return Checkpoint(
+        name, _model_type(_hub_config(name, {"revision": revision, "subfolder": subfolder or None, **hub}))
+    )
+
+
+def _base_of(lora: LoraFolder, hub: Mapping[str, Any]) -> Checkpoint:
+    try:
+        if Path(lora.base).is_dir():
+            return Checkpoint(lora.base, _model_type(Path(lora.base, "config.json")))
+        return find_checkpoint(lora.base, revision=lora.base_revision, **hub)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{lora.folder} holds a LoRA over {lora.base!r}, which cannot be found: {error} Or load the base from "
+            "elsewhere: `adapter.model = peft.PeftModel.from_pretrained(adapter.model, folder)`."
+        ) from error
+
+
+def _json(path: Path) -> object:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"No config.json in {path.parent}. Give the directory of a checkpoint as `hf download` makes it."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}. Download the checkpoint again.") from error
+    return content
+
+
+def _model_type(path: Path) -> str:
+    config = _json(path)
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(model_type, str) or not model_type:
+        raise CheckpointError(
+            f"{path} names no model_type, by which the adapter is chosen. "
+            "Give the directory of a transformers checkpoint."
+        )
+    return model_type
+
+
+def _hub_config(repository: str, options: Mapping[str, Any]) -> Path:
+    """The checkpoint's `config.json` from the local cache, else from the hub."""
+    revision = options["revision"]
+    try:
+        # a model_type does not change, so what is on disk needs no question to the hub
+        return Path(hf_hub_download(repository, "config.json", **{**options, "local_files_only": True}))
+    except Exception:  # noqa: BLE001, S110 - not on disk: the hub is asked, and its answer is the one to report
+        pass
+    try:
+        return Path(hf_hub_download(repository, "config.json", **options))
+    except Exception as error:
+        at = f" --revision {revision}" if revision else ""
+        raise CheckpointError(
+            f"{repository!r} is no directory here, and its config.json cannot be had from the hub: "
+            f"{_hub_reason(error, options)}. Run `hf download {repository}{at}` where the hub can be reached, "
+            f"or give the directory of a checkpoint. {_embedded_checkpoints_told()}"
+        ) from error
+
+
+def _hub_reason(error: Exception, options: Mapping[str, Any]) -> str:
+    asked = "the hub cannot be reached"
+    for name, is_set in (
+        ("HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE),
+        ("local_files_only", "local_files_only" in options),
+    ):
+        asked = f"{name} is set, so the hub was not asked" if is_set else asked
+    reasons: dict[type[Exception], str] = {  # the first that fits, so the special ones stand before their bases
+        LocalEntryNotFoundError: f"it is not in the local cache, and {asked}",
+        GatedRepoError: "the repository is gated; accept its terms there, and give a token or run `hf auth login`",
+        RepositoryNotFoundError: "there is no such repository, or it is private and needs a token or `hf auth login`",
+        RevisionNotFoundError: f"the repository has no revision {options['revision']!r}",
+        EntryNotFoundError: "the repository has no config.json, so it is no transformers checkpoint",
+    }
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), told)
+
+
+def _no_checkpoint(name: str) -> str:
+    for entry in list_adapters():
+        if entry.name == name:
+            meant = ", ".join(entry.checkpoints) or "see the plugin's documentation"
+            return (
+                f"{name!r} is the name of an adapter, and a checkpoint is needed. It is meant for: {meant}. "
+                f"{_embedded_checkpoints_told(name)}"
+            )
+    return (
+        f"No checkpoint {name!r}: it is no directory here and no hub id (owner/name, such as "
+        f"Qwen/Qwen2.5-VL-3B-Instruct, from `hf download`). {_embedded_checkpoints_told()}"
+    )
+
+
+def _embedded_checkpoints_told(model_type: str | None = None) -> str:
+    """Which embedded checkpoints there are, of this model type if given, as a sentence."""
+    names = [
+        name
+        for name, path in embedded_checkpoints().items()
+        if model_type is None or _model_type(path / "config.json") == model_type
+    ]
+    return f"Embedded: {', '.join(names) or 'none'}."

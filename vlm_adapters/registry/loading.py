@@ -1,0 +1,147 @@
+"""From the name of a checkpoint to its adapter."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.errors import CheckpointError, OptionError
+from vlm_adapters.registry.checkpoints import find_checkpoint
+from vlm_adapters.registry.discovery import adapter_class, find_adapter, list_adapters, published_builder
+from vlm_adapters.registry.load_options import dtype_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
+
+
+def load_adapter(  # noqa: PLR0913 - what every training script passes
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: str | int | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attn_implementation: str | Mapping[str, str] | None = None,
+    device_map: str | int | torch.device | Mapping[str, str | int | torch.device] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    offload_folder: str | os.PathLike[str] | None = None,
+    quantization_config: object | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    subfolder: str = "",
+    **options: object,
+) -> BackboneAdapter:
+    """Load a checkpoint with the adapter for its `model_type`.
+
+    All but `device`, `dtype`, `revision` and `trust_remote_code` reach the adapter's class only where they are given.
+
+    Args:
+        name_or_path: An embedded checkpoint (`"tiny-qwen2_5_vl"`), a directory, or a hub id
+            (`"Qwen/Qwen2.5-VL-3B-Instruct"`), tried in this order; write `./name` for a directory with the name of an
+            embedded checkpoint. A directory that holds a LoRA loads its base and itself.
+        device: Where the model lives: any device of torch; `"auto"` leaves it to the adapter.
+        dtype: Precision of the weights, also as `"bf16"` or `"fp16"`; `"auto"` leaves it to the adapter.
+        revision: Branch, tag or commit of a hub id.
+        trust_remote_code: Whether code from the checkpoint may run.
+        attn_implementation: Kernel of the attention, such as `"sdpa"` or `"eager"`.
+        device_map: Devices of the parts of the model, or `"auto"`, instead of `device`.
+        max_memory: Most bytes per device, for `device_map="auto"`.
+        offload_folder: Where weights go that the map places on `"disk"`.
+        quantization_config: `"nf4"` or `"int8"` (bitsandbytes), or a config of transformers.
+        token: For gated repositories of the hub.
+        cache_dir: Where the hub's files are kept.
+        local_files_only: Whether the hub is left alone.
+        subfolder: Of the directory or the repository.
+        options: Options of the adapter, such as `min_pixels`.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it has no readable `config.json` with a `model_type`.
+        UnknownAdapterError: No installed plugin offers an adapter for it.
+        PluginError: The plugin is broken or something must be installed first.
+        OptionError: The adapter does not take an option, or its value cannot be used.
+    """
+    hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only or None}
+    loader = {
+        "attn_implementation": attn_implementation,
+        "device_map": device_map,
+        "max_memory": max_memory,
+        "offload_folder": offload_folder,
+        "quantization_config": quantization_config,
+        **hub,
+    }
+    name = os.fspath(name_or_path)
+    folder = embedded_checkpoints().get(name, Path(name))
+    if subfolder and os.path.isdir(folder):  # noqa: PTH112 - as in `find_checkpoint`
+        name, subfolder = os.path.join(folder, subfolder), ""  # noqa: PTH118
+    checkpoint = find_checkpoint(name, revision=revision, subfolder=subfolder, **_given(hub))
+    if revision is not None and Path(checkpoint.location).is_dir():
+        raise CheckpointError(
+            f"{name_or_path} is a folder, which has no revision {revision!r}. Leave the revision out."
+        )
+    adapter = adapter_class(find_adapter(checkpoint.model_type))
+    arguments = {
+        "device": device,
+        "dtype": dtype_name(dtype) if isinstance(dtype, str) else dtype,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        **_given({**loader, "subfolder": subfolder or None}),
+        **options,
+    }
+    try:
+        inspect.signature(adapter.from_pretrained).bind(checkpoint.location, **arguments)
+    except TypeError as error:
+        raise OptionError(f"{getattr(adapter, '__name__', adapter)}.from_pretrained: {error}.") from error
+    loaded: BackboneAdapter = adapter.from_pretrained(checkpoint.location, **arguments)
+    return loaded
+
+
+def _given(options: Mapping[str, object]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def load_published(name: str) -> BackboneAdapter | None:
+    """Build the adapter of a published checkpoint at full size without its weights, from what a plugin knows of it.
+
+    Its model is on the meta device: it has sizes and no values. Uses no network.
+
+    Args:
+        name: Hub id.
+
+    Returns:
+        None where no plugin knows enough of it, or where the name is that of a directory.
+
+    Raises:
+        PluginError: The plugin is broken, or something must be installed first.
+    """
+    if os.path.isdir(name):  # noqa: PTH112 - as in `find_checkpoint`
+        return None
+    for entry in list_adapters():
+        if entry.spec and entry.spec.published and not entry.broken and name in entry.checkpoints:
+            return published_builder(entry)(name)
+    return None
+
+
+def published_info(name: str) -> BackboneInfo:
+    """What a published checkpoint offers a decoder, without its weights.
+
+    Args:
+        name: Hub id, or the name of an adapter: the first checkpoint that it is meant for.
+
+    Raises:
+        CheckpointError: No plugin knows enough of it.
+    """
+    first = {entry.name: entry.checkpoints[0] for entry in list_adapters() if entry.checkpoints and not entry.broken}
+    if adapter := load_published(first.get(name, name)):
+        return adapter.info
+    known = [name for name, checkpoint in first.items() if name and load_published(checkpoint)]
+    raise CheckpointError(
+        f"No plugin knows the sizes of {name!r}. Give the hub id of a checkpoint that `adapters info` shows as "
+        f"published, or an adapter of these: {', '.join(known) or 'none'}."
+    )

@@ -1,0 +1,1 @@
+"""What frozen models say of a data set, computed once and kept on disk."""

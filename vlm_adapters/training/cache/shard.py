@@ -1,0 +1,220 @@
+"""A shard: a file of tensors for some samples, and a manifest that says what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from vlm_adapters.data.files import whole_file, write_json
+from vlm_adapters.data.sample import Annotation
+from vlm_adapters.decoder.features import PhraseFeatures
+from vlm_adapters.decoder.sam.geometry import Frame
+from vlm_adapters.decoder.sam.model import EncodedPicture
+from vlm_adapters.errors import CacheError
+from vlm_adapters.prompt import Phrase
+from vlm_adapters.training.samples import ExtractedSample
+
+Array = NDArray[Any]
+
+
+class KeptSample(BaseModel):
+    """A sample of a shard.
+
+    Attributes:
+        index: Into the data set.
+        id: Its name there.
+        key: Digest of its picture, text, phrases and masks, and of the plan: another one, and it is computed anew.
+        phrases: How many.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    index: int
+    id: str
+    key: str
+    phrases: int
+
+
+class LeftOut(BaseModel):
+    """A sample that could not be read.
+
+    Attributes:
+        index: Into the data set.
+        told: Why.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    index: int
+    told: str
+
+
+class Manifest(BaseModel):
+    """What a shard holds.
+
+    Attributes:
+        file: Its name.
+        bytes: Its size.
+        sha256: Of its content.
+        samples: Row by row.
+        left_out: What was skipped.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    file: str
+    bytes: int
+    sha256: str
+    samples: list[KeptSample]
+    left_out: list[LeftOut]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a manifest.
+
+        Raises:
+            CacheError: There is none, or it is broken.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise CacheError(
+                f"The manifest {path} cannot be read: {str(error).splitlines()[0]}. Build the cache again: it goes on "
+                "where it was."
+            ) from error
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether the shard is there, and has the bytes that were written."""
+        path = folder / self.file
+        if not path.is_file() or path.stat().st_size != self.bytes:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+
+
+def write_shard(
+    folder: Path, number: int, kept: Sequence[KeptSample], samples: Sequence[ExtractedSample], left_out: list[LeftOut]
+) -> Manifest:
+    """Write a shard, then its manifest. The same samples give the same bytes.
+
+    Args:
+        folder: Of the cache.
+        number: Of the shard.
+        kept: What the manifest says of every sample.
+        samples: The samples.
+        left_out: What was skipped.
+    """
+    tensors: dict[str, Array] = {}
+    for row, sample in enumerate(samples):
+        tensors |= packed(row, sample)
+    content = save(tensors)
+    name = shard_name(number)
+    with whole_file(folder / f"{name}.safetensors") as temporary:
+        temporary.write_bytes(content)
+    manifest = Manifest(
+        file=f"{name}.safetensors",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        samples=list(kept),
+        left_out=left_out,
+    )
+    write_json(folder / f"{name}.json", manifest.model_dump())
+    return manifest
+
+
+def shard_name(number: int) -> str:
+    """Stem of the files of a shard."""
+    return f"shard-{number:06d}"
+
+
+def read_rows(path: Path, rows: Sequence[int]) -> list[ExtractedSample]:
+    """Read some samples of a shard; nothing else of it is read.
+
+    Raises:
+        CacheError: The shard is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return [_unpacked(row, tensors.get_tensor, set(tensors.keys())) for row in rows]
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CacheError(
+            f"The shard {path} cannot be read: {error}. Delete it and build the cache again: the others stay."
+        ) from error
+
+
+def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
+    """The tensors of a sample, as a shard has them in a row; bfloat16, which numpy does not know, as its bits."""
+    annotation, features, picture = sample.annotation, sample.features, sample.picture
+    about = {
+        "id": annotation.id,
+        "picture_id": annotation.picture_id,
+        "text": annotation.text,
+        "spans": [phrase.span for phrase in annotation.phrases],
+        "phrase_ids": annotation.phrase_ids,
+        "phrase_tags": annotation.phrase_tags,
+        "box": features.box,
+        "tokens": [states.shape[1] for states in features.hidden],
+        "size": sample.masks.shape[1:],
+        "side": picture.frame.side if picture else None,
+        "dtype": str(features.maps.dtype).removeprefix("torch."),
+    }
+    tensors = {
+        "about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8),
+        "maps": _bits(features.maps),
+        "masks": np.packbits(sample.masks.reshape(len(sample.masks), -1), axis=1),
+    }
+    if features.hidden:
+        tensors["hidden"] = _bits(torch.cat(features.hidden, dim=1))
+    if picture:
+        tensors["picture"] = _bits(picture.features)
+    return {f"{row:06d}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _bits(tensor: Tensor) -> Array:
+    # safetensors.torch.save keeps a type for every size it ever saw, so memory would grow with the data
+    whole = tensor.contiguous()
+    array: Array = (whole.view(torch.int16) if whole.dtype == torch.bfloat16 else whole).numpy()
+    return array
+
+
+def _unpacked(row: int, tensor: Callable[[str], Tensor], names: set[str]) -> ExtractedSample:
+    prefix = f"{row:06d}."
+    about = json.loads(tensor(f"{prefix}about").numpy().tobytes())
+    text, size = about["text"], tuple(about["size"])
+    annotation = Annotation(
+        id=about["id"],
+        picture_id=about["picture_id"],
+        text=text,
+        phrases=tuple(Phrase.at(text, start, end) for start, end in about["spans"]),
+        phrase_ids=tuple(about["phrase_ids"]),
+        phrase_tags=tuple(tuple(tags) for tags in about["phrase_tags"]),
+    )
+
+    def floats(name: str) -> Tensor:
+        bits = tensor(f"{prefix}{name}")
+        return bits.view(torch.bfloat16) if about["dtype"] == "bfloat16" else bits
+
+    hidden: tuple[Tensor, ...] = ()
+    if f"{prefix}hidden" in names:
+        hidden = floats("hidden").split(about["tokens"], dim=1)
+    picture = None
+    if about["side"] is not None:
+        picture = EncodedPicture(floats("picture"), Frame(size, about["side"]))
+    masks = _masks(tensor(f"{prefix}masks"), size)
+    return ExtractedSample(annotation, PhraseFeatures(floats("maps"), tuple(about["box"]), hidden), masks, picture)
+
+
+def _masks(packed: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:
+    bits = np.unpackbits(packed.numpy(), axis=1, count=size[0] * size[1])
+    return bits.reshape(-1, *size).astype(np.bool_)
