@@ -2,13 +2,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-export PICTURE ?=
+export IMAGE ?=
 export TEXT ?=
 
 .PHONY: demo test lint matrix compatibility constraints clean
 
-demo: .venv/ready  ## Ground an embedded scene, and PICTURE with TEXT if given; figures go to demo_output/.
-	$(BIN)/adapters demo $${PICTURE:+"$$PICTURE"} $${TEXT:+"$$TEXT"}
+demo: .venv/ready  ## Ground an embedded scene, and IMAGE with TEXT if given; figures go to demo_output/.
+	$(BIN)/adapters demo $${IMAGE:+"$$IMAGE"} $${TEXT:+"$$TEXT"}
 
 test: .venv/ready  ## Run every test; beside the pinned versions, warnings of dependencies fail nothing: plain pytest.
 	$(BIN)/python -m pytest -W error

@@ -23,7 +23,7 @@ STEPS, BATCH = 12, 8
 
 
 def share_inside(adapter: BackboneAdapter, samples: Sequence[Sample]) -> torch.Tensor:
-    """`(P,)` in [0, 1]: how much of what a phrase looks at in the picture lies inside its mask."""
+    """`(P,)` in [0, 1]: how much of what a phrase looks at in the image lies inside its mask."""
     request = GridRequest(layers=2, gradient=True)
     shares = []
     extracted = adapter.extract(adapter.preprocess([sample.prompt for sample in samples]), request)

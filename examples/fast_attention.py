@@ -1,6 +1,6 @@
 """The attention of a Qwen2.5-VL over batches: same modules, same numbers, fewer and shorter products than stock.
 
-The stock vision tower loops over pictures and windows. And captions of one picture can share the work on it.
+The stock vision tower loops over images and windows. And captions of one image can share the work on it.
 """
 
 from __future__ import annotations

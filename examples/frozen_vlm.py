@@ -3,7 +3,7 @@
     python examples/frozen_vlm.py
 
 Samples are those of any data set here. The backbone is frozen; parameters are those of the decoder and, if there is
-one, of the refiner, whose masks are trained beside the coarse ones. Logits and masks are at the picture's size.
+one, of the refiner, whose masks are trained beside the coarse ones. Logits and masks are at the image's size.
 """
 
 from __future__ import annotations

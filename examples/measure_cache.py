@@ -3,7 +3,7 @@
     python examples/measure_cache.py [--report FILE]
 
 Takes about 5 minutes and 4 GB of memory on two cores. Two backbones: one with random weights, the language model of
-Qwen2.5-0.5B with 20 of its 24 layers (0.3 billion parameters) and pictures of about 1,000 image tokens, under a U-Net
+Qwen2.5-0.5B with 20 of its 24 layers (0.3 billion parameters) and images of about 1,000 image tokens, under a U-Net
 of F-LMM's width; and the embedded one, under the U-Net of the recipe `scenes`. All ways run in this one process, one
 after the other, without checkpoints in between; an epoch is timed from its predecessor's last step to its own last.
 
@@ -95,7 +95,7 @@ class Clock:
 
 
 def large_backbone(sizes: Sizes) -> TransformersBackbone:
-    """The embedded backbone's classes and processor with random weights, larger, on pictures of more tokens."""
+    """The embedded backbone's classes and processor with random weights, larger, on images of more tokens."""
     tiny = load_adapter(EMBEDDED, device="cpu")
     told = tiny.model.config.to_dict()
     text = {key: value for key, value in told["text_config"].items() if key not in ("layer_types", "rope_scaling")}

@@ -2,7 +2,7 @@
 
     python examples/measure_heads.py [--model tiny-qwen2_5_vl] [--count 200] [--labelled 100] [--samples 50]
 
-IoU is of masks at the picture's size; the pointing game asks whether a map's peak is on the object. A phrase for which
+IoU is of masks at the image's size; the pointing game asks whether a map's peak is on the object. A phrase for which
 nothing is found counts 0 in both.
 """
 

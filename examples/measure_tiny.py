@@ -44,7 +44,7 @@ def coarse_ious(vlm: GroundedVLM, samples: Sequence[Sample]) -> NDArray[np.float
 
 
 def swapped(samples: Sequence[Sample]) -> list[Sample]:
-    """Every sample with the picture of the next one, stretched to its own size; text and masks stay."""
+    """Every sample with the image of the next one, stretched to its own size; text and masks stay."""
     others = [*samples[1:], samples[0]]
     return [
         dataclasses.replace(sample, image=other.image.resize(sample.image.size))
@@ -53,7 +53,7 @@ def swapped(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def blank(samples: Sequence[Sample]) -> list[Sample]:
-    """Every sample with an evenly grey picture."""
+    """Every sample with an evenly grey image."""
     return [
         dataclasses.replace(sample, image=Image.new("RGB", sample.image.size, (128, 128, 128))) for sample in samples
     ]
@@ -162,11 +162,11 @@ def main() -> None:
         "mean IoU, colour shared": ious[shared].mean(),
         "mean IoU, ceiling of the grid": ceiling(adapter, samples),
         "mean IoU, best blind guess": floor(samples),
-        "mean IoU, pictures swapped": coarse_ious(vlm, swapped(samples)).mean(),
+        "mean IoU, images swapped": coarse_ious(vlm, swapped(samples)).mean(),
         "shape words right": right,
-        "shape words right, blank picture": blind,
+        "shape words right, blank image": blind,
         "shape words right, best of the five": right_of_shapes,
-        "shape words right, best of the five, blank picture": blind_of_shapes,
+        "shape words right, best of the five, blank image": blind_of_shapes,
         "shape words right, drawn evenly": guess_rate(samples),
     }
     if not arguments.without_random:

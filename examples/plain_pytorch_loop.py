@@ -3,7 +3,7 @@
     python examples/plain_pytorch_loop.py [MODEL]
 
 Nothing here knows a family: `adapter.info` sizes the head, and `place_map` puts what it says where the grid stands in
-the picture. The backbone is frozen and gives no gradient.
+the image. The backbone is frozen and gives no gradient.
 """
 
 from __future__ import annotations

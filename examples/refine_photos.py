@@ -74,13 +74,13 @@ def find_masks(sam: SegmentAnything, photo: Photo) -> dict[str, Masks]:
     """Masks `(N, H, W)` of all things of a photograph, by the name of the way in which they were found."""
     size = photo.image.height, photo.image.width
     box = (0.0, 0.0, float(size[1]), float(size[0]))
-    picture, logits = sam.encode(photo.image), coarse_logits(photo.masks)
+    image, logits = sam.encode(photo.image), coarse_logits(photo.masks)
     truth = torch.where(torch.from_numpy(photo.masks), 1.0, -1.0)
     found = {
         COARSE: place_map(logits, box, size),
-        BOX: SAMRefiner(sam, use_mask=False, use_text=False)(picture, truth, box),
-        SINGLE: SAMRefiner(sam, use_text=False)(picture, logits, box),
-        CANDIDATES: refine_untrained(sam, picture, logits, box),
+        BOX: SAMRefiner(sam, use_mask=False, use_text=False)(image, truth, box),
+        SINGLE: SAMRefiner(sam, use_text=False)(image, logits, box),
+        CANDIDATES: refine_untrained(sam, image, logits, box),
     }
     return {name: (masks > 0).numpy() for name, masks in found.items()}
 

@@ -1,4 +1,4 @@
-"""Scenes as batches for training: pictures of one grid, several captions for each, and classes for every cell."""
+"""Scenes as batches for training: images of one grid, several captions for each, and classes for every cell."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLOUR_WORDS, DOT_WORDS = tuple(COLOURS), ("", *DOTS)
 
 @dataclass(frozen=True)
 class Batch:
-    """Scenes whose pictures have one grid of `h x w` cells; `K` captions for each of `B` pictures.
+    """Scenes whose images have one grid of `h x w` cells; `K` captions for each of `B` images.
 
     Attributes:
         pixels: `(B, 3, H, W)` uint8, as the model sees them before they are normalised.
@@ -54,7 +54,7 @@ class SceneBatches(IterableDataset[Batch]):
     Args:
         family: Of the model to train.
         seed: Of the scenes.
-        pictures: How many make a batch.
+        images: How many make a batch.
         first: Where in the stream to begin.
         objects: Fewest and most shapes in a scene.
     """
@@ -63,13 +63,13 @@ class SceneBatches(IterableDataset[Batch]):
         self,
         family: TinyFamily,
         seed: int,
-        pictures: int,
+        images: int,
         first: int = 0,
         objects: tuple[int, int] = (2, 4),
     ) -> None:
         self._family = family
         self._seed = seed
-        self._pictures = pictures
+        self._images = images
         self._scenes = Scenes(sys.maxsize // 2, seed=seed, first=first, objects=objects)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -80,12 +80,12 @@ class SceneBatches(IterableDataset[Batch]):
             pixels = self._family.resize(sample.image)
             rows = waiting[tuple(pixels.shape)]
             rows.append((sample, pixels))
-            if len(rows) == self._pictures:
+            if len(rows) == self._images:
                 yield self.collate(rows, np.random.default_rng((self._seed, number)))
                 rows.clear()
 
     def collate(self, rows: list[tuple[Sample, Tensor]], rng: np.random.Generator) -> Batch:
-        """Write captions for scenes with resized pictures of one size, and put all into one batch."""
+        """Write captions for scenes with resized images of one size, and put all into one batch."""
         grid = self._family.grid(rows[0][1])
         columns: list[list[Tensor]] = [[], [], []]
         for sample, _ in rows:

@@ -1,6 +1,6 @@
 """One dataset pipeline, written for separate image processors, over every family.
 
-    python examples/separate_pipeline.py [PICTURE]
+    python examples/separate_pipeline.py [IMAGE]
 
 The pipeline calls `preprocess(image)` and reads `pixel_values`, `meta_datas` and `image_sizes`; it knows no family.
 `wrap_image_processor` gives every processor that interface. The processors here are those of the plugins' tiny models;
@@ -26,14 +26,14 @@ SCENE = Path(__file__).parent / "demo_scene.png"
 
 @dataclass(frozen=True)
 class Sample:
-    """What the pipeline hands to a trainer: a picture, and its mask resized and padded like the picture."""
+    """What the pipeline hands to a trainer: an image, and its mask resized and padded like the image."""
 
     pixel_values: Tensor
     mask: Tensor
 
 
 def prepare(image_processor: Any, image: ImageSource, mask: Tensor) -> Sample:
-    """Process a picture, and move its mask `(H, W)` bool to where the picture's pixels went."""
+    """Process an image, and move its mask `(H, W)` bool to where the image's pixels went."""
     processed = image_processor.preprocess(image)
     meta = processed["meta_datas"][0]
     height, width = meta["image_shape"]
@@ -47,13 +47,13 @@ def prepare(image_processor: Any, image: ImageSource, mask: Tensor) -> Sample:
 
 def main() -> None:
     """Run the pipeline over the processors of all families that have an adapter."""
-    picture = load_image(sys.argv[1] if len(sys.argv) > 1 else SCENE)
-    mask = torch.zeros(picture.height, picture.width, dtype=torch.bool)
-    mask[: picture.height // 2, : picture.width // 2] = True
+    image = load_image(sys.argv[1] if len(sys.argv) > 1 else SCENE)
+    mask = torch.zeros(image.height, image.width, dtype=torch.bool)
+    mask[: image.height // 2, : image.width // 2] = True
     for entry in list_adapters():
         if entry.name and entry.spec and entry.spec.image_processors:
             adapter: Any = find_case(entry.name).load()
-            sample = prepare(wrap_image_processor(adapter.processor), picture, mask)
+            sample = prepare(wrap_image_processor(adapter.processor), image, mask)
             size = "x".join(map(str, sample.pixel_values.shape[1:]))
             print(f"{entry.name:14} {type(adapter.processor).__name__:22} pixels {size:>9}  mask {sample.mask.sum()}")
 

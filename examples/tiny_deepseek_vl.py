@@ -26,7 +26,7 @@ class TinyDeepseek(SquareFamily):
 
     name = "tiny-deepseek_vl"
     about = (
-        f"SigLIP tower of {LAYERS} layers, {VISION_WIDTH} wide, patches of {PATCH} pixels; pictures padded to a\n"
+        f"SigLIP tower of {LAYERS} layers, {VISION_WIDTH} wide, patches of {PATCH} pixels; images padded to a\n"
         f"square of {SIDE} pixels. Llama of 4 layers, 128 wide, 8 heads of which pairs share keys."
     )
 
@@ -61,7 +61,7 @@ class TinyDeepseek(SquareFamily):
         return model
 
     def resize(self, image: Image.Image) -> Tensor:
-        """The picture `(3, H, W)` uint8 as the processor resizes and pads it."""
+        """The image `(3, H, W)` uint8 as the processor resizes and pads it."""
         images = self.processor.image_processor
         resized = images.resize(to_tensor(image)[None], images.size, images.min_size, images.resample)
         return images.pad_to_square(resized, images.background_color)[0]

@@ -51,8 +51,8 @@ The decoder in `decoder/` was trained on this model's attention maps by
 
 ## How good it is
 `measured.json` holds what `python examples/measure_tiny.py --model {name} --out measured.json` wrote:
-mean IoU on scenes that no training saw, with its controls (pictures swapped, the same decoder on random weights, blank
-pictures, a blind guess) and the ceiling that the grid itself sets.
+mean IoU on scenes that no training saw, with its controls (images swapped, the same decoder on random weights, blank
+images, a blind guess) and the ceiling that the grid itself sets.
 
 ## Limits
 Scenes of two to four shapes, six colours, captions of one form ("a red circle with a white dot , a blue star at the top
@@ -66,7 +66,7 @@ class TinyFamily(ABC):
     name: ClassVar[str]
     """Of the embedded checkpoint."""
     cell: ClassVar[int]
-    """Side of an image token, in pixels of the resized picture."""
+    """Side of an image token, in pixels of the resized image."""
     vision_width: ClassVar[int] = 128
     """Of the features that the language model gets."""
     vision_steps: ClassVar[int] = 1200
@@ -90,22 +90,22 @@ class TinyFamily(ABC):
 
     @abstractmethod
     def resize(self, image: Image.Image) -> Tensor:
-        """The picture `(3, H, W)` uint8 as the model sees it, before it is normalised."""
+        """The image `(3, H, W)` uint8 as the model sees it, before it is normalised."""
 
     @abstractmethod
     def see(self, model: PreTrainedModel, pixels: Tensor) -> Tensor:
-        """Image features `(B, h * w, D)` of normalised pictures of one size, as the stock model has them."""
+        """Image features `(B, h * w, D)` of normalised images of one size, as the stock model has them."""
 
     def present(self, image: Image.Image) -> Image.Image:
-        """The picture as the stock processor is given it."""
+        """The image as the stock processor is given it."""
         return image
 
     def frame(self, masks: Tensor) -> Tensor:
-        """Masks `(P, H, W)` with the border that the picture gets."""
+        """Masks `(P, H, W)` with the border that the image gets."""
         return masks
 
     def grid(self, pixels: Tensor) -> tuple[int, int]:
-        """Rows and columns of image tokens of resized pictures `(..., H, W)`."""
+        """Rows and columns of image tokens of resized images `(..., H, W)`."""
         return pixels.shape[-2] // self.cell, pixels.shape[-1] // self.cell
 
     def positions(
@@ -115,8 +115,8 @@ class TinyFamily(ABC):
 
         Args:
             model: As from `build_model`.
-            image: `(Q,)` whether a token of the question belongs to the picture.
-            grid: Rows and columns of the picture's tokens.
+            image: `(Q,)` whether a token of the question belongs to the image.
+            grid: Rows and columns of the image's tokens.
             answers: Number `K` of answers, each of `S` tokens.
 
         Returns:
@@ -128,7 +128,7 @@ class TinyFamily(ABC):
         return torch.cat([torch.arange(len(image)), later])[None]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pictures `(B, 3, H, W)` uint8 as the processor gives them to the model."""
+        """Images `(B, 3, H, W)` uint8 as the processor gives them to the model."""
         images = self.processor.image_processor
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (images.image_mean, images.image_std))
         return (pixels / 255 - mean) / std
@@ -172,7 +172,7 @@ class TinyFamily(ABC):
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """The picture as `(3, H, W)` uint8."""
+    """The image as `(3, H, W)` uint8."""
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
 

@@ -29,7 +29,7 @@ class TinyLlava(SquareFamily):
     name = "tiny-llava"
     about = (
         f"CLIP tower of {LAYERS} layers, {VISION_WIDTH} wide, patches of {PATCH} pixels, read before its last layer\n"
-        f"as LLaVA does; pictures padded to a square of {SIDE} pixels. Llama of 4 layers, 128 wide, 8 heads of which\n"
+        f"as LLaVA does; images padded to a square of {SIDE} pixels. Llama of 4 layers, 128 wide, 8 heads of which\n"
         "pairs share keys."
     )
 
@@ -71,12 +71,12 @@ class TinyLlava(SquareFamily):
         return model
 
     def present(self, image: Image.Image) -> Image.Image:
-        """The picture resized and padded to a square: the processor would cut its sides off."""
+        """The image resized and padded to a square: the processor would cut its sides off."""
         mean = self.processor.image_processor.image_mean
         return fit_square(image, SIDE, tuple(int(value * 255) for value in mean))
 
     def resize(self, image: Image.Image) -> Tensor:
-        """The padded picture `(3, H, W)` uint8."""
+        """The padded image `(3, H, W)` uint8."""
         return to_tensor(self.present(image))
 
     def see(self, model: PreTrainedModel, pixels: Tensor) -> Tensor:

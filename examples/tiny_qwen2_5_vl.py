@@ -25,7 +25,7 @@ FEWEST_CELLS, MOST_CELLS = 180, 216
 
 
 class TinyQwen(TinyFamily):
-    """Qwen2.5-VL: pictures of any size, patches merged by four, rotary positions of three axes."""
+    """Qwen2.5-VL: images of any size, patches merged by four, rotary positions of three axes."""
 
     name = "tiny-qwen2_5_vl"
     cell = PATCH * MERGE
@@ -97,15 +97,15 @@ class TinyQwen(TinyFamily):
         return model
 
     def resize(self, image: Image.Image) -> Tensor:
-        """The picture `(3, H, W)` uint8 as the processor resizes it."""
+        """The image `(3, H, W)` uint8 as the processor resizes it."""
         images = self.processor.image_processor
         return images.resize(to_tensor(image)[None], images.size, images.resample, factor=self.cell)[0]
 
     def see(self, model: PreTrainedModel, pixels: Tensor) -> Tensor:
-        """Run the vision tower without its loop over pictures."""
+        """Run the vision tower without its loop over images."""
         tower, images = model.model.visual, self.processor.image_processor
         patches, rows, columns = images.patchify(pixels, images.patch_size, images.merge_size, 1)
-        # The processor repeats a picture along time, so the convolution's two slices add up.
+        # The processor repeats an image along time, so the convolution's two slices add up.
         hidden = F.linear(patches, tower.patch_embed.proj.weight.sum(2).flatten(1))
         grid = torch.tensor([[1, rows, columns]])
         index, edges = get_vision_window_index(grid, tower.spatial_merge_size, tower.window_size, tower.patch_size)

@@ -1,4 +1,4 @@
-"""What the embedded tiny LLaVA and DeepSeek-VL share: square padded pictures and a Llama of small size."""
+"""What the embedded tiny LLaVA and DeepSeek-VL share: square padded images and a Llama of small size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VISION_WIDTH, VISION_HEADS = 128, 4
 
 
 class SquareFamily(TinyFamily):
-    """Pictures padded to a square of one size, so that every one has `(SIDE / PATCH) ** 2` tokens."""
+    """Images padded to a square of one size, so that every one has `(SIDE / PATCH) ** 2` tokens."""
 
     cell = PATCH
     vision_steps = 2000
@@ -39,7 +39,7 @@ class SquareFamily(TinyFamily):
             "num_key_value_heads": 4,
             "max_position_embeddings": 4096,
             "initializer_range": 0.06,
-            # Words far from the picture must find its tokens by what these show: that takes slow rotations.
+            # Words far from the image must find its tokens by what these show: that takes slow rotations.
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
             "tie_word_embeddings": True,
             "bos_token_id": tokenizer.bos_token_id,

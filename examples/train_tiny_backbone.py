@@ -49,7 +49,7 @@ REPORT_EVERY, SAVE_EVERY = 20, 100
 
 
 class Trainee(nn.Module):
-    """The stock model, run over batches of equal grids with several answers to one picture, and the temporary head."""
+    """The stock model, run over batches of equal grids with several answers to one image, and the temporary head."""
 
     def __init__(self, family: TinyFamily, model: PreTrainedModel) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Trainee(nn.Module):
         self.head = nn.Linear(family.vision_width, sum(self.classes) + (2 * REACH + 1) ** 2)
 
     def see(self, pixels: Tensor) -> Tensor:
-        """Image features `(B, h * w, D)` of equal-sized pictures, as the stock model has them."""
+        """Image features `(B, h * w, D)` of equal-sized images, as the stock model has them."""
         return self.family.see(self.model, self.family.normalise(pixels))
 
     def name(self, features: Tensor) -> tuple[Tensor, ...]:
@@ -205,14 +205,14 @@ def _report(title: str, losses: Losses) -> None:
 def _stream(family: TinyFamily, done: int) -> Iterator[Batch]:
     """Batches for the steps from `done` on, drawn by another process; easy scenes where the captions begin."""
     vision, total = family.vision_steps, family.vision_steps + family.caption_steps
-    for steps, pictures, objects in (
+    for steps, images, objects in (
         (range(vision), VISION_BATCH, (2, 4)),
         (range(vision, vision + EASY_STEPS), CAPTION_BATCH, (1, 2)),
         (range(vision + EASY_STEPS, total), CAPTION_BATCH, (2, 4)),
     ):
         if (left := steps.stop - max(done, steps.start)) > 0:
             first = max(done, steps.start) * VISION_BATCH
-            scenes = SceneBatches(family, TRAIN_SEED, pictures, first, objects)
+            scenes = SceneBatches(family, TRAIN_SEED, images, first, objects)
             loader = DataLoader(scenes, batch_size=None, num_workers=1, prefetch_factor=8)
             yield from itertools.islice(loader, left)
 

@@ -4,7 +4,7 @@
     python examples/train_tiny_refiner.py [--model tiny-qwen2_5_vl] [--out DIR] [--report FILE]
 
 Backbone, U-Net and image encoder stay as they are; the prompt encoder, the mask decoder and the text prompt are trained
-on scenes that nothing is measured on. Then the same U-Net is measured alone and refined, at the pictures' full size.
+on scenes that nothing is measured on. Then the same U-Net is measured alone and refined, at the images' full size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
 from vlm_adapters.decoder.sam.checkpoint import load_sam
-from vlm_adapters.decoder.sam.model import EncodedPicture
+from vlm_adapters.decoder.sam.model import EncodedImage
 from vlm_adapters.decoder.sam.refiner import SAMRefiner
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.evaluation.metrics import boundary_f_score, mask_iou
@@ -48,7 +48,7 @@ class Coarse:
     """What is constant of a scene while the refiner is trained: see `SAMRefiner.forward`."""
 
     sample: Sample
-    picture: EncodedPicture
+    image: EncodedImage
     logits: Tensor
     box: tuple[float, float, float, float]
     hidden: tuple[Tensor, ...]
@@ -60,8 +60,8 @@ def coarse_scenes(vlm: GroundedVLM, refiner: SAMRefiner, samples: Sequence[Sampl
         batch = [samples[index] for index in range(start, min(start + BATCH, len(samples)))]
         with torch.no_grad():
             for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
-                picture, logits = refiner.sam.encode(sample.image), vlm.decoder(features.maps)
-                yield Coarse(sample, picture, logits, features.box, features.hidden)
+                image, logits = refiner.sam.encode(sample.image), vlm.decoder(features.maps)
+                yield Coarse(sample, image, logits, features.box, features.hidden)
 
 
 def fit(refiner: SAMRefiner, scenes: Sequence[Coarse], steps: int) -> None:
@@ -75,7 +75,7 @@ def fit(refiner: SAMRefiner, scenes: Sequence[Coarse], steps: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (1 - step / steps)
         scene = scenes[rng.integers(len(scenes))]
-        refined = refiner(scene.picture, scene.logits, scene.box, scene.hidden)
+        refined = refiner(scene.image, scene.logits, scene.box, scene.hidden)
         masks = torch.from_numpy(scene.sample.masks).float()
         loss = mask_loss(refined, masks) + dice_loss(refined, masks)
         optimizer.zero_grad()

@@ -129,7 +129,7 @@ class PlantedHeads:
         return BackboneInputs(tuple(prompts), {}, positions)
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
-        return [[_grid(picture, i) for i, picture in enumerate(prompt.pictures)] for prompt in inputs.prompts]
+        return [[_grid(image, i) for i, image in enumerate(prompt.images)] for prompt in inputs.prompts]
 
     def extract(self, inputs: BackboneInputs, request: GridRequest) -> list[list[Grids]]:
         self.requests.append(request)
@@ -138,10 +138,10 @@ class PlantedHeads:
         found = []
         for prompt, grids in zip(inputs.prompts, self.locate_image_tokens(inputs), strict=True):
             of_prompt = []
-            for grid, picture in zip(grids, prompt.pictures, strict=True):
+            for grid, image in zip(grids, prompt.images, strict=True):
                 maps = torch.zeros(0, 2, 2, *grid.shape)
                 if prompt.phrases:
-                    maps = torch.stack([_maps(picture, phrase, grid.shape) for phrase in prompt.phrases])
+                    maps = torch.stack([_maps(image, phrase, grid.shape) for phrase in prompt.phrases])
                 chosen = maps[:, [(0, 2).index(layer) for layer in layers]][:, :, list(heads)]
                 hidden = torch.zeros(0, 8, *grid.shape)
                 of_prompt.append(Grids(grid, chosen, layers, heads, tuple(range(len(maps))), hidden))
@@ -149,15 +149,15 @@ class PlantedHeads:
         return found
 
 
-def _grid(picture: Image.Image, index: int) -> ImageGrid:
-    h, w = picture.height // CELL, picture.width // CELL
-    return ImageGrid(torch.arange(h * w).view(h, w), (0, 0, picture.width, picture.height), index)
+def _grid(image: Image.Image, index: int) -> ImageGrid:
+    h, w = image.height // CELL, image.width // CELL
+    return ImageGrid(torch.arange(h * w).view(h, w), (0, 0, image.width, image.height), index)
 
 
-def _maps(picture: Image.Image, phrase: Phrase, shape: tuple[int, int]) -> Tensor:
+def _maps(image: Image.Image, phrase: Phrase, shape: tuple[int, int]) -> Tensor:
     """`(2, 2, h, w)`."""
     named = next((index for index, colour in enumerate(COLOURS) if colour in phrase.text), None)
-    pixels = torch.from_numpy(np.array(picture)).float() / 255
+    pixels = torch.from_numpy(np.array(image)).float() / 255
     colours = functional.adaptive_avg_pool2d(pixels.permute(2, 0, 1), shape)
     others = colours.mean(0) if named is None else (colours.sum(0) - colours[named]) / 2
     excess = torch.zeros(shape) if named is None else (colours[named] - others).clamp(min=0)
@@ -186,7 +186,7 @@ def _sample(index: int) -> Sample:
     text = "a red square and a green square"
     phrases = (Phrase.find(text, "a red square"), Phrase.find(text, "a green square"))
     name = f"squares-{index}"
-    return Sample(id=name, picture_id=name, text=text, phrases=phrases, image=image, masks=masks)
+    return Sample(id=name, image_id=name, text=text, phrases=phrases, image=image, masks=masks)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Maps in picture coordinates, against an oracle that goes pixel by pixel."""
+"""Maps in image coordinates, against an oracle that goes pixel by pixel."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def noise(h: int, w: int) -> NDArray[np.float64]:
 
 
 BOXES: dict[str, Box] = {
-    "the whole picture": (0, 0, 31, 22),
+    "the whole image": (0, 0, 31, 22),
     "beyond at the right and below": (0, 0, 40, 40),
     "beyond at all sides": (-7.5, -3.2, 33.1, 29.9),
     "covers less": (4.2, 6.6, 20.7, 15.1),
     "half beyond, half within": (-10, 8, 12, 60),
-    "beside the picture": (100, 100, 120, 130),
+    "beside the image": (100, 100, 120, 130),
     "less than a pixel": (10.2, 10.2, 10.8, 10.8),
 }
 
@@ -76,7 +76,7 @@ def test_any_box_of_any_grid_is_placed(
 
 
 @pytest.mark.parametrize("size", [(22, 31), (90, 120), (7, 5)])
-def test_over_the_whole_picture_it_is_torch_interpolate(size: tuple[int, int]) -> None:
+def test_over_the_whole_image_it_is_torch_interpolate(size: tuple[int, int]) -> None:
     maps = torch.rand(2, 3, 7, 5, generator=torch.Generator().manual_seed(0))
     expected = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(place_map(maps, (0, 0, size[1], size[0]), size), expected, atol=1e-5, rtol=0)
@@ -94,7 +94,7 @@ def test_the_peak_stands_in_its_cell_of_a_grid_that_is_not_square(cell: tuple[in
 
 
 def test_what_lies_in_the_padding_is_cropped_away() -> None:
-    # 4 cells of 10 pixels over a picture of 20 columns: the right half of the grid is padding.
+    # 4 cells of 10 pixels over an image of 20 columns: the right half of the grid is padding.
     placed = place_map(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), (0, 0, 40, 10), (10, 20))
     assert placed[:, :15].abs().max() == 0
     assert placed[:, 19].max() < 0.5

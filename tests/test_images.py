@@ -1,4 +1,4 @@
-"""The only door for pictures: every source becomes an upright RGB picture or an `ImageError` that tells what to do."""
+"""The only door for images: every source becomes an upright RGB image or an `ImageError` that tells what to do."""
 
 import io
 import os
@@ -21,14 +21,14 @@ RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 25
 SMALL = ImageLimits(max_pixels=100_000, max_aspect=200)
 
 
-def corner_picture() -> Image.Image:
+def corner_image() -> Image.Image:
     """3 wide, 2 high: red, green, blue / white, black, red. No turn or flip leaves it as it is."""
     return Image.fromarray(np.array([[RED, GREEN, BLUE], [WHITE, BLACK, RED]], np.uint8))
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -38,8 +38,8 @@ def with_orientation(value: float) -> Image.Exif:
     return exif
 
 
-def rows(picture: Image.Image) -> list[list[tuple[int, ...]]]:
-    return [[tuple(pixel) for pixel in row] for row in np.asarray(picture).tolist()]
+def rows(image: Image.Image) -> list[list[tuple[int, ...]]]:
+    return [[tuple(pixel) for pixel in row] for row in np.asarray(image).tolist()]
 
 
 def noise(width: int = 60, height: int = 40) -> Image.Image:
@@ -49,30 +49,30 @@ def noise(width: int = 60, height: int = 40) -> Image.Image:
 # Sources
 
 
-def test_a_path_as_string_or_object_and_bytes_and_pil_and_array_give_the_same_picture(tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
-    picture = corner_picture()
-    picture.save(path)
+def test_a_path_as_string_or_object_and_bytes_and_pil_and_array_give_the_same_image(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    image = corner_image()
+    image.save(path)
     expected = [[RED, GREEN, BLUE], [WHITE, BLACK, RED]]
-    for source in (str(path), path, path.read_bytes(), picture, np.asarray(picture)):
+    for source in (str(path), path, path.read_bytes(), image, np.asarray(image)):
         loaded = load_image(source)
         assert (loaded.mode, loaded.size, rows(loaded)) == ("RGB", (3, 2), expected)
 
 
 def test_a_path_like_object_of_any_class_is_a_path(tmp_path: Path) -> None:
-    corner_picture().save(tmp_path / "picture.png")
+    corner_image().save(tmp_path / "image.png")
 
     class Place(os.PathLike[str]):
         def __fspath__(self) -> str:
-            return str(tmp_path / "picture.png")
+            return str(tmp_path / "image.png")
 
     assert load_image(Place()).size == (3, 2)
 
 
 def test_a_file_that_pil_opened_but_did_not_read_yet_is_taken(tmp_path: Path) -> None:
-    corner_picture().save(tmp_path / "picture.png")
-    with Image.open(tmp_path / "picture.png") as picture:
-        assert rows(load_image(picture)) == [[RED, GREEN, BLUE], [WHITE, BLACK, RED]]
+    corner_image().save(tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as image:
+        assert rows(load_image(image)) == [[RED, GREEN, BLUE], [WHITE, BLACK, RED]]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -104,12 +104,12 @@ TURNED = {
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", TURNED)
 def test_a_file_is_turned_upright_once(orientation: int, kind: str) -> None:
-    data = encoded(corner_picture(), kind, exif=with_orientation(orientation))
+    data = encoded(corner_image(), kind, exif=with_orientation(orientation))
     assert rows(load_image(data)) == TURNED[orientation]
 
 
 def test_a_compressed_tiff_is_turned_upright_once() -> None:
-    data = encoded(corner_picture(), "TIFF", compression="tiff_lzw", exif=with_orientation(6))
+    data = encoded(corner_image(), "TIFF", compression="tiff_lzw", exif=with_orientation(6))
     assert rows(load_image(data)) == TURNED[6]
 
 
@@ -119,20 +119,20 @@ def test_a_jpeg_on_its_side_is_turned_upright() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_pil_picture_opened_by_the_user_is_turned_like_its_file(kind: str) -> None:
-    with Image.open(io.BytesIO(encoded(corner_picture(), kind, exif=with_orientation(6)))) as picture:
-        assert rows(load_image(picture)) == TURNED[6]
+def test_a_pil_image_opened_by_the_user_is_turned_like_its_file(kind: str) -> None:
+    with Image.open(io.BytesIO(encoded(corner_image(), kind, exif=with_orientation(6)))) as image:
+        assert rows(load_image(image)) == TURNED[6]
 
 
-def test_a_pil_picture_that_kept_its_exif_through_a_conversion_is_turned() -> None:
-    with Image.open(io.BytesIO(encoded(corner_picture(), exif=with_orientation(8)))) as picture:
-        assert rows(load_image(picture.convert("RGBA"))) == TURNED[8]
+def test_a_pil_image_that_kept_its_exif_through_a_conversion_is_turned() -> None:
+    with Image.open(io.BytesIO(encoded(corner_image(), exif=with_orientation(8)))) as image:
+        assert rows(load_image(image.convert("RGBA"))) == TURNED[8]
 
 
 def test_an_orientation_set_in_memory_is_applied() -> None:
-    picture = corner_picture()
-    picture.getexif()[0x0112] = 3
-    assert rows(load_image(picture)) == TURNED[3]
+    image = corner_image()
+    image.getexif()[0x0112] = 3
+    assert rows(load_image(image)) == TURNED[3]
 
 
 def test_an_orientation_in_xmp_is_applied() -> None:
@@ -141,24 +141,24 @@ def test_an_orientation_in_xmp_is_applied() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])
-def test_an_orientation_that_does_not_exist_leaves_the_picture_as_it_is(value: float) -> None:
-    assert rows(load_image(encoded(corner_picture(), exif=with_orientation(value)))) == TURNED[1]
+def test_an_orientation_that_does_not_exist_leaves_the_image_as_it_is(value: float) -> None:
+    assert rows(load_image(encoded(corner_image(), exif=with_orientation(value)))) == TURNED[1]
 
 
-def test_damaged_exif_does_not_cost_the_picture() -> None:
-    picture = corner_picture()
-    picture.info["exif"] = b"Exif\0\0II*\0garbage"
-    assert rows(load_image(picture)) == TURNED[1]
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    image = corner_image()
+    image.info["exif"] = b"Exif\0\0II*\0garbage"
+    assert rows(load_image(image)) == TURNED[1]
 
 
 @pytest.mark.parametrize("orientation", TURNED)
-def test_loading_a_loaded_picture_changes_nothing(orientation: int) -> None:
-    once = load_image(encoded(corner_picture(), exif=with_orientation(orientation)))
+def test_loading_a_loaded_image_changes_nothing(orientation: int) -> None:
+    once = load_image(encoded(corner_image(), exif=with_orientation(orientation)))
     assert rows(load_image(once)) == rows(once)
 
 
-def test_a_loaded_picture_carries_no_metadata() -> None:
-    loaded = load_image(encoded(corner_picture(), exif=with_orientation(6), icc_profile=b"profile"))
+def test_a_loaded_image_carries_no_metadata() -> None:
+    loaded = load_image(encoded(corner_image(), exif=with_orientation(6), icc_profile=b"profile"))
     assert loaded.info == {}
     assert 0x0112 not in loaded.getexif()
 
@@ -203,50 +203,50 @@ def test_an_alpha_channel_is_laid_on_white(
 
 
 def test_a_palette_with_alpha_is_laid_on_white() -> None:
-    picture = Image.new("PA", (2, 1))
-    picture.putpalette([*RED, *GREEN])
-    picture.putpixel((0, 0), (1, 255))
-    picture.putpixel((1, 0), (1, 0))
-    assert rows(load_image(picture)) == [[GREEN, WHITE]]
+    image = Image.new("PA", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((0, 0), (1, 255))
+    image.putpixel((1, 0), (1, 0))
+    assert rows(load_image(image)) == [[GREEN, WHITE]]
 
 
-def palette_picture() -> Image.Image:
-    picture = Image.new("P", (3, 1))
-    picture.putpalette([*RED, *GREEN, *BLUE])
-    picture.putdata([0, 1, 2])
-    return picture
+def palette_image() -> Image.Image:
+    image = Image.new("P", (3, 1))
+    image.putpalette([*RED, *GREEN, *BLUE])
+    image.putdata([0, 1, 2])
+    return image
 
 
 def test_a_palette_becomes_its_colours() -> None:
-    assert rows(load_image(encoded(palette_picture()))) == [[RED, GREEN, BLUE]]
+    assert rows(load_image(encoded(palette_image()))) == [[RED, GREEN, BLUE]]
 
 
 @pytest.mark.parametrize("transparency", [1, b"\xff\x00\xff"])
 def test_a_transparent_palette_entry_becomes_white(transparency: int | bytes) -> None:
-    assert rows(load_image(encoded(palette_picture(), transparency=transparency))) == [[RED, WHITE, BLUE]]
+    assert rows(load_image(encoded(palette_image(), transparency=transparency))) == [[RED, WHITE, BLUE]]
 
 
 def test_a_transparent_colour_of_an_rgb_png_becomes_white() -> None:
-    data = encoded(corner_picture(), transparency=BLACK)
+    data = encoded(corner_image(), transparency=BLACK)
     assert rows(load_image(data)) == [[RED, GREEN, BLUE], [WHITE, WHITE, RED]]
 
 
 def test_a_transparent_grey_of_an_8_bit_png_becomes_white() -> None:
-    picture = Image.fromarray(np.array([[0, 9]], np.uint8))
-    assert rows(load_image(encoded(picture, transparency=0))) == [[WHITE, (9, 9, 9)]]
+    image = Image.fromarray(np.array([[0, 9]], np.uint8))
+    assert rows(load_image(encoded(image, transparency=0))) == [[WHITE, (9, 9, 9)]]
 
 
 def test_a_transparent_grey_of_a_16_bit_png_becomes_white() -> None:
-    picture = Image.fromarray(np.array([[0, 257 * 9]], np.uint16))
-    assert rows(load_image(encoded(picture, transparency=0))) == [[WHITE, (9, 9, 9)]]
+    image = Image.fromarray(np.array([[0, 257 * 9]], np.uint16))
+    assert rows(load_image(encoded(image, transparency=0))) == [[WHITE, (9, 9, 9)]]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I"])
 def test_deep_grey_is_scaled_from_65535_to_255(mode: str) -> None:
-    picture = Image.new(mode, (3, 1))
+    image = Image.new(mode, (3, 1))
     for x, value in enumerate((0, 257 * 100, 65535)):
-        picture.putpixel((x, 0), value)
-    assert rows(load_image(picture)) == [[BLACK, (100, 100, 100), WHITE]]
+        image.putpixel((x, 0), value)
+    assert rows(load_image(image)) == [[BLACK, (100, 100, 100), WHITE]]
 
 
 def test_a_16_bit_png_is_scaled_and_not_saturated() -> None:
@@ -256,23 +256,23 @@ def test_a_16_bit_png_is_scaled_and_not_saturated() -> None:
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_8_bit_values_in_a_wider_mode_keep_their_grey(mode: str) -> None:
-    picture = Image.fromarray(np.array([[0, 100, 254]], np.uint8)).convert(mode)
-    assert rows(load_image(picture)) == [[BLACK, (100, 100, 100), (254, 254, 254)]]
+    image = Image.fromarray(np.array([[0, 100, 254]], np.uint8)).convert(mode)
+    assert rows(load_image(image)) == [[BLACK, (100, 100, 100), (254, 254, 254)]]
 
 
-def test_a_float_picture_of_values_up_to_1_has_white_at_1() -> None:
-    picture = Image.fromarray(np.array([[0, 0.2, 1]], np.float32))
-    assert rows(load_image(picture)) == [[BLACK, (51, 51, 51), WHITE]]
+def test_a_float_image_of_values_up_to_1_has_white_at_1() -> None:
+    image = Image.fromarray(np.array([[0, 0.2, 1]], np.float32))
+    assert rows(load_image(image)) == [[BLACK, (51, 51, 51), WHITE]]
 
 
 @pytest.mark.parametrize("values", [[-1.0, 100.0], [0.0, 256.0], [0.0, 1.01]])
-def test_a_float_picture_of_unclear_range_is_refused(values: list[float]) -> None:
+def test_a_float_image_of_unclear_range_is_refused(values: list[float]) -> None:
     with pytest.raises(ImageError, match=r"has values from .* clip or scale them"):
         load_image(Image.fromarray(np.array([values], np.float32)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_float_picture_that_is_not_finite_is_refused(value: float) -> None:
+def test_a_float_image_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(ImageError, match="not finite"):
         load_image(Image.fromarray(np.array([[0.5, value]], np.float32)))
 
@@ -310,12 +310,12 @@ def test_an_animation_gives_its_first_frame(kind: str) -> None:
         (np.array([[0.001, 0.999]], np.float32), [[BLACK, WHITE]]),
     ],
 )
-def test_an_array_becomes_a_picture(array: np.ndarray[Any, Any], expected: list[list[tuple[int, ...]]]) -> None:
+def test_an_array_becomes_an_image(array: np.ndarray[Any, Any], expected: list[list[tuple[int, ...]]]) -> None:
     assert rows(load_image(array)) == expected
 
 
 def test_an_array_that_is_not_contiguous_keeps_its_pixels() -> None:
-    array = np.asarray(corner_picture())[:, ::-1]
+    array = np.asarray(corner_image())[:, ::-1]
     assert rows(load_image(array)) == TURNED[2]
 
 
@@ -346,16 +346,16 @@ def test_an_array_of_a_wrong_shape_is_refused_and_told_about_channels_first(shap
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
-def test_a_pil_picture_is_left_as_it_was(mode: str) -> None:
-    picture = corner_picture().convert(mode)
-    picture.info["exif"] = with_orientation(6).tobytes()
-    before = (picture.tobytes(), picture.mode, picture.size, dict(picture.info))
-    load_image(picture).putpixel((0, 0), BLUE)
-    assert (picture.tobytes(), picture.mode, picture.size, dict(picture.info)) == before
+def test_a_pil_image_is_left_as_it_was(mode: str) -> None:
+    image = corner_image().convert(mode)
+    image.info["exif"] = with_orientation(6).tobytes()
+    before = (image.tobytes(), image.mode, image.size, dict(image.info))
+    load_image(image).putpixel((0, 0), BLUE)
+    assert (image.tobytes(), image.mode, image.size, dict(image.info)) == before
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 3), (2, 3, 4)])
-def test_an_array_shares_no_memory_with_its_picture(shape: tuple[int, ...]) -> None:
+def test_an_array_shares_no_memory_with_its_image(shape: tuple[int, ...]) -> None:
     array = np.zeros(shape, np.uint8)
     load_image(array).putpixel((0, 0), RED)
     assert not array.any()
@@ -379,14 +379,14 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         load_image(tmp_path / "empty.png")
 
 
-def test_bytes_that_are_no_picture_are_refused_with_the_formats_that_are_read() -> None:
-    with pytest.raises(ImageError, match=r"not a picture in a format .* JPEG, PNG, WEBP"):
+def test_bytes_that_are_no_image_are_refused_with_the_formats_that_are_read() -> None:
+    with pytest.raises(ImageError, match=r"not an image in a format .* JPEG, PNG, WEBP"):
         load_image(b"hello" * 100)
 
 
 def test_a_postscript_file_is_not_handed_to_another_program() -> None:
-    with pytest.raises(ImageError, match="not a picture in a format"):
-        load_image(encoded(corner_picture(), "EPS"))
+    with pytest.raises(ImageError, match="not an image in a format"):
+        load_image(encoded(corner_image(), "EPS"))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"])
@@ -398,9 +398,9 @@ def test_a_truncated_file_is_refused(kind: str) -> None:
 
 def test_a_missing_file_is_refused_with_the_folder_it_was_looked_for() -> None:
     with pytest.raises(
-        ImageError, match=r"'no/such/picture.png' does not exist \(seen from the folder .*\). Check the path"
+        ImageError, match=r"'no/such/image.png' does not exist \(seen from the folder .*\). Check the path"
     ):
-        load_image("no/such/picture.png")
+        load_image("no/such/image.png")
 
 
 @pytest.mark.parametrize("name", ["", "a\0b.png", "x" * 5000, "\ud800.png"])
@@ -410,7 +410,7 @@ def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"is a folder. Give the path of a picture file"):
+    with pytest.raises(ImageError, match=r"is a folder. Give the path of an image file"):
         load_image(tmp_path)
 
 
@@ -453,30 +453,30 @@ def test_a_long_data_address_is_shortened_in_the_error() -> None:
 
 
 def test_a_file_name_with_a_colon_is_a_path(tmp_path: Path) -> None:
-    corner_picture().save(tmp_path / "time 12:30.png")
+    corner_image().save(tmp_path / "time 12:30.png")
     assert load_image(tmp_path / "time 12:30.png").size == (3, 2)
 
 
 @pytest.mark.parametrize("source", [None, 3, [1, 2], io.BytesIO(b"")])
 def test_another_type_is_refused_with_those_that_are_taken(source: ImageSource) -> None:
     with pytest.raises(
-        ImageError, match=r"is not a picture. Give a path, the bytes of a file, a PIL picture or a numpy array"
+        ImageError, match=r"is not an image. Give a path, the bytes of a file, a PIL image or a numpy array"
     ):
         load_image(source)
 
 
 @pytest.mark.parametrize("source", [np.zeros((0, 10, 3), np.uint8), np.zeros((10, 0)), Image.new("RGB", (0, 5))])
-def test_a_zero_sized_picture_is_refused(source: ImageSource) -> None:
+def test_a_zero_sized_image_is_refused(source: ImageSource) -> None:
     with pytest.raises(ImageError, match=r"so it shows nothing. Give one of at least 1 x 1"):
         load_image(source)
 
 
-def test_a_closed_pil_picture_is_refused(tmp_path: Path) -> None:
-    corner_picture().save(tmp_path / "picture.png")
-    picture = Image.open(tmp_path / "picture.png")
-    picture.close()
+def test_a_closed_pil_image_is_refused(tmp_path: Path) -> None:
+    corner_image().save(tmp_path / "image.png")
+    image = Image.open(tmp_path / "image.png")
+    image.close()
     with pytest.raises(ImageError, match="truncated or damaged"):
-        load_image(picture)
+        load_image(image)
 
 
 # Limits
@@ -505,7 +505,7 @@ def test_the_limit_given_decides_and_not_that_of_pil(monkeypatch: pytest.MonkeyP
     assert load_image(data).size == (60, 40)
 
 
-def test_a_picture_at_the_limits_is_taken_and_one_beyond_is_not() -> None:
+def test_an_image_at_the_limits_is_taken_and_one_beyond_is_not() -> None:
     assert load_image(np.zeros((10, 20), np.uint8), ImageLimits(max_pixels=200, max_aspect=2)).size == (20, 10)
     with pytest.raises(ImageError, match="20 x 10 = 200 pixels; at most 199"):
         load_image(np.zeros((10, 20), np.uint8), ImageLimits(max_pixels=199))
@@ -514,21 +514,21 @@ def test_a_picture_at_the_limits_is_taken_and_one_beyond_is_not() -> None:
 
 
 @pytest.mark.parametrize("size", [(4000, 1), (1, 201)])
-def test_a_picture_that_is_too_long_is_refused(size: tuple[int, int]) -> None:
+def test_an_image_that_is_too_long_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match=r"at most 200:1 is allowed. Crop it"):
         load_image(Image.new("RGB", size))
 
 
 @pytest.mark.parametrize("limits", [{"max_pixels": 0}, {"max_aspect": 0.5}, {"max_aspect": float("nan")}])
-def test_limits_that_allow_no_picture_are_refused(limits: dict[str, Any]) -> None:
-    with pytest.raises(ImageError, match="allows no picture"):
+def test_limits_that_allow_no_image_are_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(ImageError, match="allows no image"):
         ImageLimits(**limits)
 
 
 # Properties
 
 
-def is_picture_or_image_error(data: bytes) -> bool:
+def is_image_or_image_error(data: bytes) -> bool:
     try:
         loaded = load_image(data, SMALL)
     except ImageError:
@@ -538,20 +538,20 @@ def is_picture_or_image_error(data: bytes) -> bool:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_picture_or_an_image_error(data: bytes) -> None:
-    assert is_picture_or_image_error(data)
+def test_any_bytes_are_an_image_or_an_image_error(data: bytes) -> None:
+    assert is_image_or_image_error(data)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(FORMATS), st.data())
-def test_any_file_with_some_bytes_changed_is_a_picture_or_an_image_error(kind: str, data: st.DataObject) -> None:
+def test_any_file_with_some_bytes_changed_is_an_image_or_an_image_error(kind: str, data: st.DataObject) -> None:
     content = bytearray(
         encoded(noise(12, 8), kind, exif=with_orientation(6)) if kind == "TIFF" else encoded(noise(12, 8), kind)
     )
     for _ in range(data.draw(st.integers(1, 8))):
         place = data.draw(st.integers(0, min(len(content), 600) - 1))
         content[place] = data.draw(st.integers(0, 255))
-    assert is_picture_or_image_error(bytes(content[: data.draw(st.integers(1, len(content)))]))
+    assert is_image_or_image_error(bytes(content[: data.draw(st.integers(1, len(content)))]))
 
 
 @settings(max_examples=150, deadline=None)
@@ -566,6 +566,6 @@ def test_any_file_with_some_bytes_changed_is_a_picture_or_an_image_error(kind: s
         )
     )
 )
-def test_any_array_of_an_allowed_type_and_shape_is_an_rgb_picture_of_its_size(array: np.ndarray[Any, Any]) -> None:
+def test_any_array_of_an_allowed_type_and_shape_is_an_rgb_image_of_its_size(array: np.ndarray[Any, Any]) -> None:
     loaded = load_image(array)
     assert (loaded.mode, loaded.size) == ("RGB", (array.shape[1], array.shape[0]))

@@ -15,7 +15,7 @@ from PIL import Image
 from vlm_adapters.errors import ImageError, PhraseError, PromptError
 from vlm_adapters.prompt import DESCRIBE_QUESTION, Message, Phrase, Prompt
 
-PICTURE = Image.new("RGB", (6, 4), "red")
+IMAGE = Image.new("RGB", (6, 4), "red")
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30)
 
 
@@ -101,11 +101,11 @@ def test_the_words_of_a_span_are_found_again_unless_they_stand_elsewhere_too(tex
             Phrase.find(text, words)
 
 
-def test_a_message_gives_its_texts_and_pictures_in_order() -> None:
+def test_a_message_gives_its_texts_and_images_in_order() -> None:
     other = Image.new("RGB", (3, 3), "blue")
-    message = Message("user", ("one ", PICTURE, "two", other, " three"))
+    message = Message("user", ("one ", IMAGE, "two", other, " three"))
     assert message.text == "one two three"
-    assert [picture.size for picture in message.pictures] == [(6, 4), (3, 3)]
+    assert [image.size for image in message.images] == [(6, 4), (3, 3)]
 
 
 def test_an_unknown_role_is_refused_with_those_there_are() -> None:
@@ -119,7 +119,7 @@ def test_an_empty_message_is_refused() -> None:
 
 
 @pytest.mark.parametrize("part", [3, None, b"x", np.zeros((2, 2, 3), np.uint8)])
-def test_a_message_refuses_what_is_neither_text_nor_picture(part: Any) -> None:
+def test_a_message_refuses_what_is_neither_text_nor_image(part: Any) -> None:
     with pytest.raises(PromptError, match=f"holds a {type(part).__name__}.*load_image"):
         Message("user", (part,))
 
@@ -129,75 +129,75 @@ def test_a_message_refuses_a_bare_string_whose_letters_would_be_its_parts() -> N
         Message("user", "hello")  # type: ignore[arg-type]
 
 
-def test_a_picture_of_a_message_goes_through_the_door() -> None:
+def test_an_image_of_a_message_goes_through_the_door() -> None:
     turned = Image.new("L", (6, 4))
     turned.getexif()[0x0112] = 6
-    (picture,) = Message("user", (turned,)).pictures
-    assert (picture.mode, picture.size) == ("RGB", (4, 6))
+    (image,) = Message("user", (turned,)).images
+    assert (image.mode, image.size) == ("RGB", (4, 6))
 
 
-def test_a_picture_beyond_the_limits_is_refused_in_a_message_too() -> None:
+def test_an_image_beyond_the_limits_is_refused_in_a_message_too() -> None:
     with pytest.raises(ImageError, match="aspect"):
         Message("user", (Image.new("RGB", (4000, 1)),))
 
 
 def test_messages_and_prompts_are_frozen() -> None:
-    prompt = Prompt.describe(PICTURE, "a cat", ["cat"])
+    prompt = Prompt.describe(IMAGE, "a cat", ["cat"])
     for item, name in ((prompt, "phrases"), (prompt.messages[0], "role"), (prompt.phrases[0], "start")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(item, name, None)
 
 
 def test_describe_asks_the_standard_question_and_takes_the_text_as_the_answer() -> None:
-    prompt = Prompt.describe(PICTURE, "a cat", ["cat"])
+    prompt = Prompt.describe(IMAGE, "a cat", ["cat"])
     assert [message.role for message in prompt.messages] == ["user", "assistant"]
     assert prompt.messages[0].text == DESCRIBE_QUESTION
     assert prompt.text == "a cat"
-    assert prompt.pictures[0].tobytes() == PICTURE.tobytes()
+    assert prompt.images[0].tobytes() == IMAGE.tobytes()
 
 
 def test_phrases_may_be_words_spans_and_phrases_in_any_order() -> None:
-    prompt = Prompt.describe(PICTURE, "a cat, a dog", [(9, 12), "cat", Phrase("a", 0, 1), [7, 8]])  # type: ignore[list-item]
+    prompt = Prompt.describe(IMAGE, "a cat, a dog", [(9, 12), "cat", Phrase("a", 0, 1), [7, 8]])  # type: ignore[list-item]
     assert [phrase.span for phrase in prompt.phrases] == [(9, 12), (2, 5), (0, 1), (7, 8)]
 
 
 @pytest.mark.parametrize("phrase", [(1, 2, 3), (1,), None, 4, (0.0, 1.0), ("a", "b")])
 def test_a_phrase_of_another_form_is_refused_and_shown(phrase: Any) -> None:
     with pytest.raises(PhraseError, match=re.escape(f"A phrase is {phrase!r}. Give its words, or its span")):
-        Prompt.describe(PICTURE, "a cat", [phrase])
+        Prompt.describe(IMAGE, "a cat", [phrase])
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_describe_refuses_a_blank_text(text: str) -> None:
     with pytest.raises(PromptError, match="text is blank"):
-        Prompt.describe(PICTURE, text)
+        Prompt.describe(IMAGE, text)
 
 
 @pytest.mark.parametrize("phrase", [Phrase("dog", 0, 3), Phrase("cat", 1, 4), Phrase(" ", 1, 2), Phrase("", 0, 0)])
 def test_a_hand_made_phrase_that_does_not_stand_there_is_refused(phrase: Phrase) -> None:
     with pytest.raises(PhraseError, match="does not stand there in the text 'a cat'"):
-        Prompt.describe(PICTURE, "a cat", [phrase])
+        Prompt.describe(IMAGE, "a cat", [phrase])
 
 
 def test_the_phrases_stand_in_the_last_message() -> None:
-    turns = [Message("user", (PICTURE, "a cat?")), Message("assistant", ("yes",)), Message("user", ("where is it",))]
+    turns = [Message("user", (IMAGE, "a cat?")), Message("assistant", ("yes",)), Message("user", ("where is it",))]
     assert Prompt.chat(turns, ["where"]).phrases[0].span == (0, 5)
     with pytest.raises(PhraseError, match="'cat' is not in the text 'where is it'"):
         Prompt.chat(turns, ["cat"])
 
 
 def test_a_phrase_may_straddle_two_texts_of_the_last_message() -> None:
-    prompt = Prompt.chat([Message("user", ("a red ", PICTURE, "circle"))], ["red circle"])
+    prompt = Prompt.chat([Message("user", ("a red ", IMAGE, "circle"))], ["red circle"])
     assert prompt.phrases[0].span == (2, 12)
 
 
-def test_pictures_of_all_messages_count_in_order() -> None:
+def test_images_of_all_messages_count_in_order() -> None:
     turns = [
-        Message("user", (PICTURE, "one")),
+        Message("user", (IMAGE, "one")),
         Message("assistant", ("x",)),
         Message("user", (Image.new("RGB", (2, 9)),)),
     ]
-    assert [picture.size for picture in Prompt.chat(turns).pictures] == [(6, 4), (2, 9)]
+    assert [image.size for image in Prompt.chat(turns).images] == [(6, 4), (2, 9)]
 
 
 def test_a_prompt_without_messages_is_refused() -> None:
@@ -205,6 +205,6 @@ def test_a_prompt_without_messages_is_refused() -> None:
         Prompt.chat([])
 
 
-def test_a_prompt_without_a_picture_is_refused() -> None:
-    with pytest.raises(PromptError, match="no picture"):
+def test_a_prompt_without_an_image_is_refused() -> None:
+    with pytest.raises(PromptError, match="no image"):
         Prompt.chat([Message("user", ("hello",))])

@@ -112,7 +112,7 @@ def test_its_own_test_runs_the_suite(site: Path, tmp_path: Path) -> None:
     assert f"3 passed, {len(ALL_CHECKS) - 3} deselected" in told
 
 
-def test_it_grounds_a_picture(site: Path, tmp_path: Path) -> None:
+def test_it_grounds_an_image(site: Path, tmp_path: Path) -> None:
     scene = Scenes(1)[0]
     scene.image.save(tmp_path / "scene.png")
     run([sys.executable, "-c", SAVE_TINY_MODEL, "model"], tmp_path, site)
@@ -123,5 +123,5 @@ def test_it_grounds_a_picture(site: Path, tmp_path: Path) -> None:
     assert [found["text"] for found in report["phrases"]] == [phrase.text for phrase in scene.phrases]
     names = ["overlay.png", *(f"mask_{index:02d}.png" for index in range(len(scene.phrases)))]
     for name in names:
-        with Image.open(tmp_path / "out" / name) as picture:
-            assert picture.size == scene.image.size
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.size == scene.image.size

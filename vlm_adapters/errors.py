@@ -21,11 +21,11 @@ class CheckpointError(AdapterError):
 
 
 class ImageError(AdapterError):
-    """A picture cannot be used: unreadable, empty, remote, or beyond the limits of size and aspect."""
+    """An image cannot be used: unreadable, empty, remote, or beyond the limits of size and aspect."""
 
 
 class PromptError(AdapterError):
-    """A prompt cannot be used: no picture, no text, unknown role, or text that no tokenizer can encode."""
+    """A prompt cannot be used: no image, no text, unknown role, or text that no tokenizer can encode."""
 
 
 class PhraseError(PromptError):

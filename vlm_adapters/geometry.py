@@ -18,10 +18,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class CoordinateFrame:
-    """The numbers in which a model says where something is; the origin is the picture's upper left corner.
+    """The numbers in which a model says where something is; the origin is the image's upper left corner.
 
     Attributes:
-        width: What the right edge of the picture is called.
+        width: What the right edge of the image is called.
         height: What its lower edge is called.
     """
 
@@ -32,32 +32,32 @@ class CoordinateFrame:
         if not (self.width > 0 and self.height > 0):
             raise ValueError(f"a frame has a width and a height above 0, got {self.width} x {self.height}")
 
-    def to_picture(self, box: Box, size: tuple[int, int]) -> Box:
-        """Turn a box of the frame into pixels of the picture.
+    def to_image(self, box: Box, size: tuple[int, int]) -> Box:
+        """Turn a box of the frame into pixels of the image.
 
         Args:
             box: In the frame.
-            size: `(H, W)` of the picture.
+            size: `(H, W)` of the image.
         """
         return _scaled(box, size[1] / self.width, size[0] / self.height)
 
-    def from_picture(self, box: Box, size: tuple[int, int]) -> Box:
-        """Turn a box in pixels of the picture into the frame: the way back of `to_picture`."""
+    def from_image(self, box: Box, size: tuple[int, int]) -> Box:
+        """Turn a box in pixels of the image into the frame: the way back of `to_image`."""
         return _scaled(box, self.width / size[1], self.height / size[0])
 
 
 def place_map(
     maps: Tensor, box: tuple[float, float, float, float], size: tuple[int, int], *, outside: float = 0.0
 ) -> Tensor:
-    """Place maps over a grid into picture coordinates, bilinearly.
+    """Place maps over a grid into image coordinates, bilinearly.
 
     A value of the map belongs to the centre of its cell, a pixel to its own centre. Beyond the outermost cell centres
     the border value continues; pixels outside the box get `outside`, since the grid says nothing of them.
 
     Args:
         maps: `(..., h, w)` float.
-        box: `(left, top, right, bottom)` that the map covers, in pixels of the picture.
-        size: `(H, W)` of the picture.
+        box: `(left, top, right, bottom)` that the map covers, in pixels of the image.
+        size: `(H, W)` of the image.
         outside: Value of the pixels outside the box.
 
     Returns:

@@ -1,17 +1,17 @@
-"""The only door for pictures: whatever a person has becomes an upright RGB picture, or a clear `ImageError`.
+"""The only door for images: whatever a person has becomes an upright RGB image, or a clear `ImageError`.
 
-How `load_image` decides (nothing else in the library converts a picture):
+How `load_image` decides (nothing else in the library converts an image):
 
 * **Upright**: turned by its EXIF (or XMP) orientation once. The result carries no orientation and no other metadata.
 * **Transparency** (alpha channel, transparent palette entry or colour): laid on white.
 * **Palette, grey, 1-bit, CMYK, YCbCr, LAB, HSV**: converted by PIL. Colour profiles are ignored.
 * **16-bit and 32-bit integers** (PIL modes `I;16*` and `I`, `uint16` arrays): white is 255 if no value is above it
   (8-bit values in a wide type, as PIL's own `convert` writes them), else 65535. Values outside [0, 65535] are an error.
-* **Floats in a PIL picture** (mode `F`): white is 1 if no value is above it, else 255 (PIL's own convention). Negative
+* **Floats in a PIL image** (mode `F`): white is 1 if no value is above it, else 255 (PIL's own convention). Negative
   values, values above 255 and non-finite ones are an error; so is a largest value between 1 and 2, which may be either.
 * **Floats in an array**: white is 1; every value must be finite and lie in [0, 1].
 * **Booleans**: False is black, True is white.
-* **Animations**: the first frame of a file; a PIL picture is taken at the frame at which it stands.
+* **Animations**: the first frame of a file; a PIL image is taken at the frame at which it stands.
 * **Limits** of pixels and aspect hold for every source and are checked from the header, before anything is decoded.
 * **Formats**: those of `FORMATS`. Others are refused, among them EPS, which PIL would hand to another program.
 * **Addresses** are refused: a prompt must not make the library read from a network.
@@ -33,7 +33,7 @@ from PIL import Image, ImageFile
 from vlm_adapters.errors import ImageError
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
-"""What a person may give: a path, the bytes of a file, a PIL picture, or an array (H, W) or (H, W, 1 | 3 | 4)."""
+"""What a person may give: a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 1 | 3 | 4)."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """The formats of files that are read, by PIL's names."""
@@ -56,7 +56,7 @@ _BYTE, _WORD = 255, 65535
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """How large and how long a picture may be.
+    """How large and how long an image may be.
 
     Attributes:
         max_pixels: Largest width times height.
@@ -68,42 +68,42 @@ class ImageLimits:
 
     def __post_init__(self) -> None:
         if not (self.max_pixels >= 1 and self.max_aspect >= 1):
-            raise ImageError(f"{self} allows no picture. Give max_pixels and max_aspect of at least 1.")
+            raise ImageError(f"{self} allows no image. Give max_pixels and max_aspect of at least 1.")
 
 
 DEFAULT_LIMITS = ImageLimits()
 
 
 def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Open a picture: upright, RGB, by the rules at the top of this module.
+    """Open an image: upright, RGB, by the rules at the top of this module.
 
     Args:
-        source: A path, the bytes of a file, a PIL picture, or an array of `bool`, `uint8`, `uint16` or floats of shape
+        source: A path, the bytes of a file, a PIL image, or an array of `bool`, `uint8`, `uint16` or floats of shape
             (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). It is left as it is (an unread PIL file is read).
         limits: How large and how long it may be.
 
     Returns:
-        A new picture of mode `RGB` without metadata. Given to `load_image` again, it comes back with the same pixels.
+        A new image of mode `RGB` without metadata. Given to `load_image` again, it comes back with the same pixels.
 
     Raises:
-        ImageError: It is missing, an address, empty, not a picture, damaged, beyond the limits, or of a type or range
+        ImageError: It is missing, an address, empty, not an image, damaged, beyond the limits, or of a type or range
             for which there is no rule.
     """
     if isinstance(source, Image.Image):
-        return _finished(source, f"The PIL picture of mode {source.mode}", limits)
+        return _finished(source, f"The PIL image of mode {source.mode}", limits)
     if isinstance(source, np.ndarray):
         return _from_array(source, limits)
     if isinstance(source, bytes):
-        return _decoded(io.BytesIO(source), f"The picture of {len(source)} bytes", limits)
+        return _decoded(io.BytesIO(source), f"The image of {len(source)} bytes", limits)
     if isinstance(source, str | os.PathLike):
         return _from_file(os.fsdecode(source), limits)
     raise ImageError(
-        f"A {type(source).__name__} is not a picture. Give a path, the bytes of a file, a PIL picture or a numpy array."
+        f"A {type(source).__name__} is not an image. Give a path, the bytes of a file, a PIL image or a numpy array."
     )
 
 
 def _from_file(name: str, limits: ImageLimits) -> Image.Image:
-    what = f"The picture {_shown(name)}"
+    what = f"The image {_shown(name)}"
     if _ADDRESS.match(name):
         raise ImageError(
             f"{what} is an address. The library opens no address and does no network access on behalf of a prompt: "
@@ -115,7 +115,7 @@ def _from_file(name: str, limits: ImageLimits) -> Image.Image:
             raise ImageError(f"{what} does not exist (seen from the folder {_shown(str(Path.cwd()))}). Check the path.")
         if not path.is_file():
             kind = "a folder" if path.is_dir() else "not a regular file"
-            raise ImageError(f"{what} is {kind}. Give the path of a picture file.")
+            raise ImageError(f"{what} is {kind}. Give the path of an image file.")
         with path.open("rb") as file:
             return _decoded(file, what, limits)
     except (OSError, ValueError) as error:
@@ -126,7 +126,7 @@ def _from_array(array: npt.NDArray[Any], limits: ImageLimits) -> Image.Image:
     what = f"The array of shape {array.shape} and type {array.dtype}"
     if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in _CHANNELS):
         raise ImageError(
-            f"{what} is not a picture. Give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); one with its channels first "
+            f"{what} is not an image. Give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); one with its channels first "
             "needs array.transpose(1, 2, 0)."
         )
     _check_size((array.shape[1], array.shape[0]), what, limits)
@@ -155,8 +155,8 @@ def _bytes_of_array(values: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8
 
 
 def _decoded(file: IO[bytes], what: str, limits: ImageLimits) -> Image.Image:
-    with _opened(file, what) as picture:
-        return _finished(picture, what, limits)
+    with _opened(file, what) as image:
+        return _finished(image, what, limits)
 
 
 def _opened(file: IO[bytes], what: str) -> ImageFile.ImageFile:
@@ -173,56 +173,56 @@ def _opened(file: IO[bytes], what: str) -> ImageFile.ImageFile:
                 return factory(file, "")
     except Exception as error:  # PIL's readers raise errors of every kind on damaged files
         raise ImageError(f"{what} has a damaged header: {error}. Download or export it again.") from error
-    raise ImageError(f"{what} is not a picture in a format that is read here. Give one of {', '.join(FORMATS)}.")
+    raise ImageError(f"{what} is not an image in a format that is read here. Give one of {', '.join(FORMATS)}.")
 
 
-def _finished(picture: Image.Image, what: str, limits: ImageLimits) -> Image.Image:
+def _finished(image: Image.Image, what: str, limits: ImageLimits) -> Image.Image:
     """Check the size, decode, make RGB, turn upright."""
-    _check_size(picture.size, what, limits)
+    _check_size(image.size, what, limits)
     try:
-        picture.load()
+        image.load()
     except Exception as error:  # PIL's decoders raise errors of every kind on damaged files
         raise ImageError(f"{what} is truncated or damaged: {error}. Download or export it again.") from error
     try:
-        rgb = _rgb(picture, what)
+        rgb = _rgb(image, what)
     except ImageError:
         raise
     except Exception as error:  # an unknown mode, or a palette that its own file contradicts
         raise ImageError(f"{what} cannot be converted to RGB: {error}. Export it as a PNG.") from error
-    turn = _TURNS.get(_orientation(picture))
+    turn = _TURNS.get(_orientation(image))
     upright = rgb if turn is None else rgb.transpose(turn)
     upright.info = {}
     return upright
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 where there is none. Read after decoding: then PIL has turned a TIFF and dropped its tag."""
     try:
-        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001  damaged metadata must not cost a picture that can be decoded
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001  damaged metadata must not cost an image that can be decoded
         return 1
 
 
-def _rgb(picture: Image.Image, what: str) -> Image.Image:
-    """A new picture of mode RGB."""
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        return _from_deep(picture, what).convert("RGB")
-    if picture.mode == "La":
-        picture = picture.convert("LA")
-    if picture.mode in _WITH_ALPHA and picture.has_transparency_data:
-        colours = picture.convert("RGBA")
-        white = Image.new("RGB", picture.size, "white")
+def _rgb(image: Image.Image, what: str) -> Image.Image:
+    """A new image of mode RGB."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _from_deep(image, what).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in _WITH_ALPHA and image.has_transparency_data:
+        colours = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
         white.paste(colours, mask=colours.getchannel("A"))
         return white
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
-def _from_deep(picture: Image.Image, what: str) -> Image.Image:
+def _from_deep(image: Image.Image, what: str) -> Image.Image:
     """Grey with more than 8 bits, to 8 bits."""
-    values = np.asarray(picture)
-    white = _float_white(values, what) if picture.mode == "F" else _integer_white(values, what)
+    values = np.asarray(image)
+    white = _float_white(values, what) if image.mode == "F" else _integer_white(values, what)
     pixels = _scaled(values, white)
-    transparent = picture.info.get("transparency")
+    transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         pixels[values == transparent] = _BYTE
     return Image.fromarray(pixels)

@@ -1,4 +1,4 @@
-"""What a backbone is asked: chat messages with pictures and text, and the phrases to ground in them."""
+"""What a backbone is asked: chat messages with images and text, and the phrases to ground in them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Message:
 
     Attributes:
         role: `"system"`, `"user"` or `"assistant"`.
-        content: Pictures and texts in their order. A picture goes through `load_image`, and is upright and RGB after.
+        content: Images and texts in their order. An image goes through `load_image`, and is upright and RGB after.
     """
 
     role: str
@@ -94,11 +94,11 @@ class Message:
         if not isinstance(self.content, Sequence) or isinstance(self.content, str):
             raise PromptError(f"The content of a message is {_shown(repr(self.content))}. Give a tuple: (text,).")
         if not self.content:
-            raise PromptError(f"The message of the {self.role} is empty. Give it a text or a picture.")
+            raise PromptError(f"The message of the {self.role} is empty. Give it a text or an image.")
         for part in self.content:
             if not isinstance(part, str | Image.Image):
                 raise PromptError(
-                    f"A message holds a {type(part).__name__}. Give strings and pictures (open others with load_image)."
+                    f"A message holds a {type(part).__name__}. Give strings and images (open others with load_image)."
                 )
         opened = tuple(part if isinstance(part, str) else load_image(part) for part in self.content)
         object.__setattr__(self, "content", opened)
@@ -109,8 +109,8 @@ class Message:
         return "".join(part for part in self.content if isinstance(part, str))
 
     @property
-    def pictures(self) -> tuple[Image.Image, ...]:
-        """Its pictures, in order."""
+    def images(self) -> tuple[Image.Image, ...]:
+        """Its images, in order."""
         return tuple(part for part in self.content if isinstance(part, Image.Image))
 
 
@@ -128,9 +128,9 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if not self.messages:
-            raise PromptError("The prompt has no message. Give at least one, with a picture.")
-        if not self.pictures:
-            raise PromptError("The prompt has no picture. Put one in a message's content.")
+            raise PromptError("The prompt has no message. Give at least one, with an image.")
+        if not self.images:
+            raise PromptError("The prompt has no image. Put one in a message's content.")
         for phrase in self.phrases:
             if not isinstance(phrase, Phrase):
                 raise PhraseError(
@@ -148,9 +148,9 @@ class Prompt:
         return self.messages[-1].text
 
     @property
-    def pictures(self) -> tuple[Image.Image, ...]:
-        """The pictures of all messages, in order, upright RGB."""
-        return tuple(picture for message in self.messages for picture in message.pictures)
+    def images(self) -> tuple[Image.Image, ...]:
+        """The images of all messages, in order, upright RGB."""
+        return tuple(image for message in self.messages for image in message.images)
 
     @classmethod
     def chat(cls, messages: Sequence[Message], phrases: Sequence[PhraseLike] = ()) -> Self:
@@ -171,12 +171,12 @@ class Prompt:
         """The caption case: the standard question about `image`, with `text` as the answer.
 
         Args:
-            image: A picture in any form that `load_image` takes.
+            image: An image in any form that `load_image` takes.
             text: The caption; the phrases stand in it.
             phrases: Strings that occur once in `text`, or spans `(start, end)` of characters.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
             PromptError: The text is blank.
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """

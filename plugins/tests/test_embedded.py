@@ -20,7 +20,7 @@ NAMES = sorted(embedded_checkpoints())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shapes_are_found_where_they_are_and_not_where_they_are_in_another_picture(name: str) -> None:
+def test_shapes_are_found_where_they_are_and_not_where_they_are_in_another_image(name: str) -> None:
     vlm = GroundedVLM.from_pretrained(name, device="cpu")
     ious = {0: [0.0], 1: [0.0]}
     for shift, values in ious.items():
@@ -39,9 +39,9 @@ def test_what_was_measured_is_above_the_bar_and_its_controls_below(name: str) ->
     measured = json.loads((embedded_checkpoints()[name] / "measured.json").read_text(encoding="utf-8"))
     assert measured["scenes"] == 500
     assert measured["mean IoU"] >= 0.7
-    assert max(measured["mean IoU, pictures swapped"], measured["mean IoU, random weights"]) <= 0.25
+    assert max(measured["mean IoU, images swapped"], measured["mean IoU, random weights"]) <= 0.25
     assert measured["shape words right"] >= 0.95
-    assert measured["shape words right, best of the five, blank picture"] <= 0.3
+    assert measured["shape words right, best of the five, blank image"] <= 0.3
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -104,7 +104,7 @@ def test_the_share_inside_is_that_of_the_maps() -> None:
     for scene, (grids,) in zip(scenes, extracted, strict=True):
         maps = grids.attention[:, -2:].mean(dim=(1, 2))
         size = scene.masks.shape[1:]
-        # Qwen's grid covers just the picture, so placing is resizing.
+        # Qwen's grid covers just the image, so placing is resizing.
         placed = functional.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0].numpy()
         expected += [one[mask].sum() / one.sum() for one, mask in zip(placed, scene.masks, strict=True)]
     assert shares.numpy() == pytest.approx(np.array(expected), abs=1e-4)

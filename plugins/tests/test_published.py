@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Facts:
-    """Grids and tokens are those of a picture of 480x640 pixels."""
+    """Grids and tokens are those of an image of 480x640 pixels."""
 
     parameters: int
     layers: int
@@ -122,8 +122,8 @@ def test_control_tokens_have_the_ids_that_the_config_says(checkpoint: str) -> No
 @each_checkpoint
 def test_a_prompt_is_prepared_without_weights(checkpoint: str) -> None:
     adapter = built(checkpoint)
-    picture = Image.new("RGB", (96, 64))
-    inputs = adapter.preprocess([Prompt.describe(picture, "a red circle", ["red circle"])])
+    image = Image.new("RGB", (96, 64))
+    inputs = adapter.preprocess([Prompt.describe(image, "a red circle", ["red circle"])])
     assert {tensor.device.type for tensor in inputs.tensors.values()} == {"cpu"}
     ids = inputs.tensors["input_ids"][0]
     assert adapter.processor.tokenizer.decode(ids[inputs.phrase_tokens[0][0]]) == "red circle"
@@ -163,12 +163,12 @@ def test_info_says_that_nothing_was_loaded(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
 
 
-def test_info_tells_sizes_for_the_picture_and_text_asked() -> None:
-    asked = ("--picture", "1080x1920", "--tokens-of-text", "100", "--rows", "50")
+def test_info_tells_sizes_for_the_image_and_text_asked() -> None:
+    asked = ("--image", "1080x1920", "--tokens-of-text", "100", "--rows", "50")
     report = json.loads(run("info", "Qwen/Qwen2.5-VL-3B-Instruct", *asked, "--json"))
     forward = report["forward"]
     assert report["published"] is True
-    assert forward["trial"] == {"picture": [1080, 1920], "text_tokens": 100, "rows": 50}
+    assert forward["trial"] == {"image": [1080, 1920], "text_tokens": 100, "rows": 50}
     assert forward["grids"] == [[39, 69]]
     assert (forward["image_tokens"], forward["tokens"]) == (39 * 69, 39 * 69 + 100)
     assert forward["memory"]["plain"] < forward["memory"]["rows"] < forward["memory"]["eager"]

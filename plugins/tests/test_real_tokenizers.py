@@ -86,7 +86,7 @@ def deepseek(package: Package, _: Path) -> PreTrainedTokenizerBase:
 
 
 def llava_tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> PreTrainedTokenizerBase:
-    """As LLaVA's own: the picture's token and the padding come after the vocabulary."""
+    """As LLaVA's own: the image's token and the padding come after the vocabulary."""
     tokenizer = LlamaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True)
     tokenizer.add_tokens(["<image>", "<pad>"], special_tokens=True)
     tokenizer.pad_token = "<pad>"
@@ -125,7 +125,7 @@ WRITTEN_BY = {
     "deepseek-community/deepseek-vl-1.3b-chat": (deepseek, "<image_placeholder>", 100015, 576),
     "deepseek-community/deepseek-vl-7b-chat": (deepseek, "<image_placeholder>", 100015, 576),
 }
-"""Checkpoint -> tokenizer, the picture's token and its true id, and how many a picture of 480x640 pixels becomes."""
+"""Checkpoint -> tokenizer, the image's token and its true id, and how many an image of 480x640 pixels becomes."""
 
 PHRASES = ["a red wagon", "Zoë's grey cats", "红色的圆", "3 of them"]
 TEXT = "A red scene: a red wagon, Zoë's grey cats and 红色的圆; {token} is text, and 3 of them."
@@ -133,7 +133,7 @@ TEXT = "A red scene: a red wagon, Zoë's grey cats and 红色的圆; {token} is 
 
 @pytest.fixture(params=WRITTEN_BY)
 def prepared(request: pytest.FixtureRequest, package: Package, tmp_path: Path) -> Any:
-    """The full-size adapter with the real tokenizer, what became of a prompt, and the picture's true id and count."""
+    """The full-size adapter with the real tokenizer, what became of a prompt, and the image's true id and count."""
     build, token, true_id, count = WRITTEN_BY[request.param]
     tokenizer = build(package, tmp_path)
     (entry,) = (entry for entry in list_adapters() if request.param in entry.checkpoints)
@@ -142,14 +142,14 @@ def prepared(request: pytest.FixtureRequest, package: Package, tmp_path: Path) -
     return adapter, adapter.preprocess([prompt]), true_id, count
 
 
-def test_the_picture_has_its_true_id_where_the_grid_says(prepared: Any) -> None:
+def test_the_image_has_its_true_id_where_the_grid_says(prepared: Any) -> None:
     adapter, inputs, true_id, count = prepared
     ids = inputs.tensors["input_ids"][0]
     assert adapter.image_token_ids == {true_id}
     assert adapter.model.config.image_token_id == true_id
     grids = adapter.locate_image_tokens(inputs)[0]
     assert all(ids[grid.tokens].eq(true_id).all() for grid in grids)
-    # As many as the picture has, although the text holds the token's name too.
+    # As many as the image has, although the text holds the token's name too.
     assert int(ids.eq(true_id).sum()) == count
     ((first, *_, last),) = (torch.cat([grid.tokens.flatten() for grid in grids]).sort().values.tolist(),)
     if adapter.name.startswith("qwen"):

@@ -1,6 +1,6 @@
 """The embedded backbones give, on every admitted release, the maps and hidden states that were recorded on the newest.
 
-`python plugins/tests/test_recorded_maps.py` records them anew. The picture is kept, too, for Pillow's releases draw a
+`python plugins/tests/test_recorded_maps.py` records them anew. The image is kept, too, for Pillow's releases draw a
 scene with other pixels.
 """
 
@@ -26,7 +26,7 @@ CLOSE = 1e-4
 
 
 def compute(name: str) -> dict[str, torch.Tensor]:
-    """Every head's map of one phrase, its hidden states, and some channels of the picture's, in all layers."""
+    """Every head's map of one phrase, its hidden states, and some channels of the image's, in all layers."""
     prompt = Prompt.describe(RECORDED / "scene.png", SCENE.text, [SCENE.phrases[0].text])
     adapter = load_adapter(name, device="cpu")
     layers = range(adapter.info.num_layers)

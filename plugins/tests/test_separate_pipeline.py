@@ -54,14 +54,14 @@ def test_a_mask_follows_its_object(name: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_pictures_become_what_the_adapters_model_takes(name: str) -> None:
+def test_the_images_become_what_the_adapters_model_takes(name: str) -> None:
     from vlm_adapters import Prompt  # noqa: PLC0415
 
     adapter: Any = find_case(name).load()
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 140, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 140, 3), dtype=np.uint8))
     wrapper: Any = wrap_image_processor(adapter.processor)
-    made = wrapper.to_model_inputs(wrapper.preprocess(picture)["pixel_values"])
-    own = adapter.preprocess([Prompt.describe(picture, "a circle")]).tensors
+    made = wrapper.to_model_inputs(wrapper.preprocess(image)["pixel_values"])
+    own = adapter.preprocess([Prompt.describe(image, "a circle")]).tensors
     for tensor, value in made.items():
         # Qwen's adapters resize with qwen_vl_utils, the wrapper with the processor.
         tolerance = 0.2 if name.startswith("qwen") and value.is_floating_point() else 0

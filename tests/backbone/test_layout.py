@@ -1,4 +1,4 @@
-"""Where cells stand, from how a picture was resized and padded, against sums done by hand and pixels counted."""
+"""Where cells stand, from how an image was resized and padded, against sums done by hand and pixels counted."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from vlm_adapters import ImageError, PromptError, View, fit_square, square_view
 from vlm_adapters.backbone.layout import place_views
 
 
-def test_a_view_without_padding_covers_the_picture() -> None:
+def test_a_view_without_padding_covers_the_image() -> None:
     view = View((480, 640), resized=(476, 644), canvas=(476, 644), cells=(17, 23))
     assert view.box == (0, 0, 640, 480)
     assert view.cell == (28, 28)
     assert view.token_count == 17 * 23
 
 
-def test_a_padded_view_reaches_beyond_the_picture() -> None:
+def test_a_padded_view_reaches_beyond_the_image() -> None:
     view = square_view((480, 640), side=336, cells=24)
     assert (view.resized, view.offset) == ((252, 336), (42, 0))
     assert view.box == (0, -80, 640, 560)
 
 
-def test_a_canvas_that_crops_covers_less_than_the_picture() -> None:
+def test_a_canvas_that_crops_covers_less_than_the_image() -> None:
     view = View((100, 100), resized=(100, 100), canvas=(80, 100), cells=(8, 10), offset=(-10, 0))
     assert view.box == (0, 10, 100, 90)
 
 
 def test_tokens_that_are_no_cells_are_left_out() -> None:
     view = View((20, 30), (20, 30), (20, 30), cells=(2, 3), first=1, row_end=1)
-    (grid,) = place_views([view], torch.arange(100, 109), picture=4)
+    (grid,) = place_views([view], torch.arange(100, 109), image=4)
     assert grid.tokens.tolist() == [[101, 102, 103], [105, 106, 107]]
-    assert grid.picture == 4
+    assert grid.image == 4
 
 
 def test_views_share_the_tokens_in_order() -> None:
     coarse, fine = View((8, 8), (8, 8), (8, 8), (1, 2)), View((8, 8), (8, 8), (8, 8), (2, 2), row_end=1)
-    grids = place_views([coarse, fine], torch.arange(8), picture=0)
+    grids = place_views([coarse, fine], torch.arange(8), image=0)
     assert [grid.tokens.tolist() for grid in grids] == [[[0, 1]], [[2, 3], [5, 6]]]
 
 
 def test_another_number_of_tokens_is_refused() -> None:
-    with pytest.raises(PromptError, match=r"Picture 0 has 5 image tokens in the sequence and needs 4.*processor"):
-        place_views([View((8, 8), (8, 8), (8, 8), (2, 2))], torch.arange(5), picture=0)
+    with pytest.raises(PromptError, match=r"Image 0 has 5 image tokens in the sequence and needs 4.*processor"):
+        place_views([View((8, 8), (8, 8), (8, 8), (2, 2))], torch.arange(5), image=0)
 
 
-def test_a_picture_without_a_cell_is_refused() -> None:
+def test_an_image_without_a_cell_is_refused() -> None:
     with pytest.raises(ImageError, match=r"4000 x 4 pixels has no cell in a grid of 0 rows and 24 columns.*Crop it"):
         View((4, 4000), (1, 336), (0, 336), (0, 24))
 
 
 @given(height=st.integers(1, 400), width=st.integers(1, 400), side=st.integers(2, 200))
-def test_the_square_holds_the_picture_where_the_view_says(height: int, width: int, side: int) -> None:
+def test_the_square_holds_the_image_where_the_view_says(height: int, width: int, side: int) -> None:
     view = square_view((height, width), side, 1)
     square = np.asarray(fit_square(Image.new("RGB", (width, height), "white"), side, (10, 20, 30)))
     rows, columns = (square == 255).all(-1).nonzero()
@@ -68,7 +68,7 @@ def test_the_square_holds_the_picture_where_the_view_says(height: int, width: in
 
 
 @given(height=st.integers(1, 400), width=st.integers(1, 400))
-def test_the_picture_lies_within_the_box_and_the_padding_is_even(height: int, width: int) -> None:
+def test_the_image_lies_within_the_box_and_the_padding_is_even(height: int, width: int) -> None:
     view = square_view((height, width), 64, 8)
     left, top, right, bottom = view.box
     assert left <= 0 <= width <= right + 1e-6

@@ -25,14 +25,14 @@ SIDES = st.floats(1, 5000)
     ],
 )
 def test_a_box_of_a_frame_in_pixels_by_hand(frame: CoordinateFrame, box: tuple[float, float, float, float]) -> None:
-    assert frame.to_picture(box, (480, 640)) == pytest.approx((160, 240, 320, 480))
+    assert frame.to_image(box, (480, 640)) == pytest.approx((160, 240, 320, 480))
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_there_and_back_is_the_same_box(width: float, height: float, W: float, H: float, shares: list[float]) -> None:
     frame, size = CoordinateFrame(width, height), (int(H), int(W))
     box = (shares[0] * size[1], shares[1] * size[0], shares[2] * size[1], shares[3] * size[0])
-    assert frame.to_picture(frame.from_picture(box, size), size) == pytest.approx(box)
+    assert frame.to_image(frame.from_image(box, size), size) == pytest.approx(box)
 
 
 def test_a_frame_without_an_area_is_refused() -> None:

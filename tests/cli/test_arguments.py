@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from vlm_adapters.cli.arguments import picture_size
+from vlm_adapters.cli.arguments import image_size
 from vlm_adapters.errors import OptionError
 
 
-def test_a_picture_is_height_by_width() -> None:
-    assert picture_size("480x640") == (480, 640)
+def test_an_image_is_height_by_width() -> None:
+    assert image_size("480x640") == (480, 640)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,6 @@ def test_a_picture_is_height_by_width() -> None:
 )
 def test_anything_else_is_told_with_an_example(text: str) -> None:
     with pytest.raises(OptionError) as caught:
-        picture_size(text)
-    assert f"The picture {text!r} is not of the form HEIGHTxWIDTH" in str(caught.value)
+        image_size(text)
+    assert f"The image {text!r} is not of the form HEIGHTxWIDTH" in str(caught.value)
     assert "such as 480x640" in str(caught.value)

@@ -30,19 +30,19 @@ def test_heads_are_chosen_with_masks_and_the_profile_is_used(
     assert adapters(*arguments) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("method: heads, without training: ")
-    assert "by iou on 4 pictures" in first
+    assert "by iou on 4 images" in first
 
 
-def test_heads_are_chosen_without_masks_on_scenes_and_on_pictures_of_the_user(
+def test_heads_are_chosen_without_masks_on_scenes_and_on_images_of_the_user(
     tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "heads.json")
     assert adapters("calibrate", TINY, "--samples", "2", "--out", file) == 0
-    assert capsys.readouterr().out.startswith("part-entropy on 2 pictures from scenes\n")
+    assert capsys.readouterr().out.startswith("part-entropy on 2 images from scenes\n")
     for index, scene in enumerate(Scenes(2, seed=6)):
         scene.image.save(tmp_path / f"{index}.png")
         (tmp_path / f"{index}.txt").write_text(scene.text)
-    assert adapters("calibrate", TINY, "--pictures", str(tmp_path), "--out", file) == 0
+    assert adapters("calibrate", TINY, "--images", str(tmp_path), "--out", file) == 0
     profile = HeadProfile.read(file)
     assert (profile.source, profile.seed, profile.samples) == (str(tmp_path), None, 2)
 
@@ -52,10 +52,10 @@ def test_heads_are_chosen_without_masks_on_scenes_and_on_pictures_of_the_user(
     [
         (["calibrate", TINY, "--criterion", "taste"], "Unknown criterion 'taste'. Use one of iou, pointing."),
         (["calibrate", TINY, "--seed", str(HELD_OUT_SEED)], "kept for measuring"),
-        (["calibrate", TINY, "--pictures", ".", "--labelled", "9"], "pictures of yours have no masks"),
+        (["calibrate", TINY, "--images", ".", "--labelled", "9"], "images of yours have no masks"),
         (["calibrate", "nowhere"], "No checkpoint 'nowhere'"),
-        (["ground", "PICTURE", "a red circle", "--method", "magic"], "Unknown method 'magic'"),
-        (["ground", "PICTURE", "a red circle", "--profile", "nowhere.json"], "No head profile can be read"),
+        (["ground", "IMAGE", "a red circle", "--method", "magic"], "Unknown method 'magic'"),
+        (["ground", "IMAGE", "a red circle", "--profile", "nowhere.json"], "No head profile can be read"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(
@@ -66,7 +66,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Scenes(1, seed=6)[0].image.save(tmp_path / "scene.png")
-    named = [str(tmp_path / "scene.png") if argument == "PICTURE" else argument for argument in arguments]
+    named = [str(tmp_path / "scene.png") if argument == "IMAGE" else argument for argument in arguments]
     assert adapters(*named) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")

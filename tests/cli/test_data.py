@@ -20,13 +20,13 @@ def folder(tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureF
 
 
 def break_it(folder: Path) -> None:
-    """Break the mask of the first line, the second line, and the picture of the third."""
+    """Break the mask of the first line, the second line, and the image of the third."""
     file = folder / "samples.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines()
     first = json.loads(lines[0])
     first["phrases"][0]["mask"]["counts"] = "0"
     file.write_text("\n".join([json.dumps(first), "{", *lines[2:]]) + "\n", encoding="utf-8")
-    (folder / "pictures" / "000002.png").unlink()
+    (folder / "images" / "000002.png").unlink()
 
 
 def test_a_sound_set_is_counted(folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +38,7 @@ def test_a_sound_set_is_counted(folder: Path, adapters: Callable[..., int], caps
         [],
         ["What", "it", "holds"],
         ["samples", "4"],
-        ["pictures", "4"],
+        ["images", "4"],
         ["phrases", str(phrases)],
         ["empty", "masks", "0"],
         ["problems", "0"],
@@ -51,21 +51,21 @@ def test_a_broken_set_is_told_by_file_and_line_and_is_exit_code_1(
     break_it(folder)
     assert adapters("data", "check", str(folder)) == 1
     told = [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line]
-    begins = ("2: Invalid JSON", "1: The mask of 'a yellow star with a black dot' is broken: ", "3: The picture '")
+    begins = ("2: Invalid JSON", "1: The mask of 'a yellow star with a black dot' is broken: ", "3: The image '")
     for line, begin in zip(told, begins, strict=True):
         assert line.startswith(f"{folder}/samples.jsonl:{begin}")
 
 
-def test_one_id_for_unlike_pictures_is_told_by_line(
+def test_one_id_for_unlike_images_is_told_by_line(
     folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = folder / "samples.jsonl"
-    lines = [json.loads(line) | {"picture_id": "x"} for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) | {"image_id": "x"} for line in file.read_text(encoding="utf-8").splitlines()]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert adapters("data", "check", str(folder)) == 1
     assert [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line] == [
-        f"{file}:{number}: picture_id: 'x' names the picture 'pictures/000000.png' in line 1, and "
-        f"'pictures/{number - 1:06}.png' here. Give unlike pictures unlike ids."
+        f"{file}:{number}: image_id: 'x' names the image 'images/000000.png' in line 1, and "
+        f"'images/{number - 1:06}.png' here. Give unlike images unlike ids."
         for number in (2, 3, 4)
     ]
 
@@ -81,7 +81,7 @@ def test_json_holds_the_same(folder: Path, adapters: Callable[..., int], capsys:
     assert told == {
         "source": f"folder:path={folder}",
         "samples": 1,
-        "pictures": 1,
+        "images": 1,
         "phrases": phrases,
         "empty_masks": 0,
         "tags": {},

@@ -55,7 +55,7 @@ def test_the_records_are_those_of_the_masks_and_of_the_truth(ran: Path) -> None:
 
 
 class Images(HTMLParser):
-    """Collects the pictures of a page, and checks that what is opened is closed."""
+    """Collects the images of a page, and checks that what is opened is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,8 +77,8 @@ def test_the_gallery_shows_the_best_the_worst_and_random_cases(ran: Path) -> Non
     assert len(page.sources) == 3 * 8 * 3
     assert [kind for kind in page.texts if kind in ("Best", "Worst", "Random")] == ["Best", "Worst", "Random"]
     for source in page.sources:
-        with Image.open(ran / source) as picture:
-            assert max(picture.size) <= gallery.SIDE
+        with Image.open(ran / source) as image:
+            assert max(image.size) <= gallery.SIDE
     ranked = sorted(read_records(ran / "records.jsonl"), key=lambda record: record.final.iou)
     titles = [text for text in page.texts if re.fullmatch(r".*: \d\.\d\d", text)]
     assert titles[0] == f"{ranked[-1].words}: {ranked[-1].final.iou:.2f}"
@@ -89,7 +89,7 @@ def test_words_are_shown_as_they_are_written(ran: Path) -> None:
     record = read_records(ran / "records.jsonl")[0]
     words = '<b>&"x"'
     strange = Record(**{**vars(record), "words": words, "prompt": f"see {words}!", "span": (4, 11)})
-    article = gallery._article(strange, {"a.png": "picture"})  # noqa: SLF001 - what is in the page
+    article = gallery._article(strange, {"a.png": "image"})  # noqa: SLF001 - what is in the page
     assert "<b>" not in article
     assert "see <mark>&lt;b&gt;&amp;&quot;x&quot;</mark>!" in article
 
@@ -97,8 +97,8 @@ def test_words_are_shown_as_they_are_written(ran: Path) -> None:
 def test_a_found_mask_is_drawn_where_it_is(ran: Path) -> None:
     record = max(read_records(ran / "records.jsonl"), key=lambda record: record.final.iou)
     truth = Scenes(5, seed=HELD_OUT_SEED)[record.index].masks[record.phrase]
-    with Image.open(ran / "gallery" / "best_00_truth.png") as picture:
-        pixels = np.asarray(picture.resize((truth.shape[1], truth.shape[0]))).astype(int)
+    with Image.open(ran / "gallery" / "best_00_truth.png") as image:
+        pixels = np.asarray(image.resize((truth.shape[1], truth.shape[0]))).astype(int)
     coloured = np.ptp(pixels, axis=2) > 20
     assert mask_iou(coloured, truth) > 0.95
 
@@ -121,7 +121,7 @@ def test_what_is_printed_says_what_ran_and_where_the_files_are(
     arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(ran), "--device", "cpu"]
     assert adapters(*arguments) == 0
     told = capsys.readouterr().out
-    assert told.startswith("method: decoder, trained on qwen2_5_vl\npacked, 5 samples, 5 pictures, ")
+    assert told.startswith("method: decoder, trained on qwen2_5_vl\npacked, 5 samples, 5 images, ")
     assert re.search(r"mIoU +0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", told)
     assert str(ran / "gallery.html") in told
 

@@ -24,7 +24,7 @@ def scene() -> Sample:
 
 
 @pytest.fixture
-def picture(scene: Sample, tmp_path: Path) -> str:
+def image(scene: Sample, tmp_path: Path) -> str:
     scene.image.save(tmp_path / "scene.png")
     return str(tmp_path / "scene.png")
 
@@ -39,10 +39,10 @@ def phrase_options(scene: Sample) -> list[str]:
 
 
 def test_ground_writes_overlay_masks_and_json_that_agree(
-    scene: Sample, picture: str, tmp_path: Path, adapters: Callable[..., int]
+    scene: Sample, image: str, tmp_path: Path, adapters: Callable[..., int]
 ) -> None:
     out = tmp_path / "out"
-    assert adapters("ground", picture, scene.text, *phrase_options(scene), "--out", str(out)) == 0
+    assert adapters("ground", image, scene.text, *phrase_options(scene), "--out", str(out)) == 0
     report = json.loads((out / "grounding.json").read_text())
     assert [found["text"] for found in report["phrases"]] == [phrase.text for phrase in scene.phrases]
     for index, found in enumerate(report["phrases"]):
@@ -55,10 +55,10 @@ def test_ground_writes_overlay_masks_and_json_that_agree(
 
 
 def test_the_masks_of_ground_lie_on_the_shapes_named(
-    scene: Sample, picture: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    scene: Sample, image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
-    assert adapters("ground", picture, scene.text, *phrase_options(scene), "--out", out, "--json") == 0
+    assert adapters("ground", image, scene.text, *phrase_options(scene), "--out", out, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     found = np.stack([decode_rle(phrase["mask"]) for phrase in report["phrases"]])
     overlap = (found[:, None] & scene.masks[None]).sum((-2, -1))
@@ -66,17 +66,17 @@ def test_the_masks_of_ground_lie_on_the_shapes_named(
 
 
 def test_the_whole_text_is_one_phrase_where_none_is_named(
-    picture: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert adapters("ground", picture, "a red circle", "--out", str(tmp_path / "out"), "--json") == 0
+    assert adapters("ground", image, "a red circle", "--out", str(tmp_path / "out"), "--json") == 0
     assert [phrase["span"] for phrase in json.loads(capsys.readouterr().out)["phrases"]] == [[0, 12]]
 
 
 def test_words_that_occur_twice_are_named_by_their_span(
-    picture: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "a red circle and a red circle"
-    assert adapters("ground", picture, text, "--span", "17:29", "--out", str(tmp_path), "--json") == 0
+    assert adapters("ground", image, text, "--span", "17:29", "--out", str(tmp_path), "--json") == 0
     assert [phrase["span"] for phrase in json.loads(capsys.readouterr().out)["phrases"]] == [[17, 29]]
 
 
@@ -85,22 +85,22 @@ def test_words_that_occur_twice_are_named_by_their_span(
     [
         (["nowhere.png", "a red circle"], "nowhere.png"),
         (["https://example.org/cat.png", "a red circle"], "https://example.org/cat.png"),
-        (["PICTURE", "a red circle", "--phrase", "a blue star"], "'a blue star' is not in the text 'a red circle'"),
-        (["PICTURE", "a dot on a dot", "--phrase", "a dot"], "more than once"),
-        (["PICTURE", "a red circle", "--span", "five"], "'five' is not of the form START:END"),
-        (["PICTURE", "a red circle", "--model", "no/such/folder"], "no/such/folder"),
-        (["PICTURE", "a red circle", "--device", "abacus"], "abacus"),
-        (["PICTURE", "a red circle", "--dtype", "float17"], "float17"),
+        (["IMAGE", "a red circle", "--phrase", "a blue star"], "'a blue star' is not in the text 'a red circle'"),
+        (["IMAGE", "a dot on a dot", "--phrase", "a dot"], "more than once"),
+        (["IMAGE", "a red circle", "--span", "five"], "'five' is not of the form START:END"),
+        (["IMAGE", "a red circle", "--model", "no/such/folder"], "no/such/folder"),
+        (["IMAGE", "a red circle", "--device", "abacus"], "abacus"),
+        (["IMAGE", "a red circle", "--dtype", "float17"], "float17"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(
     arguments: list[str],
     told: str,
-    picture: str,
+    image: str,
     adapters: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = [picture if argument == "PICTURE" else argument for argument in arguments]
+    arguments = [image if argument == "IMAGE" else argument for argument in arguments]
     assert adapters("ground", *arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -109,11 +109,11 @@ def test_a_mistake_is_one_line_and_exit_code_1(
 
 
 def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
-    scene: Sample, picture: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    scene: Sample, image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
     options = [*phrase_options(scene), "--heads", "3", "--out", out, "--json"]
-    assert adapters("attend", picture, scene.text, *options) == 0
+    assert adapters("attend", image, scene.text, *options) == 0
     report = json.loads(capsys.readouterr().out)["phrases"]
     assert [entry["phrase"] for entry in report] == [phrase.text for phrase in scene.phrases]
     for entry in report:
@@ -123,32 +123,32 @@ def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
         assert len(entropies) == 3
 
 
-def test_demo_shows_a_scene_with_its_truth_and_a_picture_of_the_user(
-    picture: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+def test_demo_shows_a_scene_with_its_truth_and_an_image_of_the_user(
+    image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert adapters("demo", picture, "a red circle", "--out", str(tmp_path / "out")) == 0
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"scene.png", "picture.png"}
+    assert adapters("demo", image, "a red circle", "--out", str(tmp_path / "out")) == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"scene.png", "image.png"}
     assert "IoU" in capsys.readouterr().out
 
 
 def test_demo_takes_the_coloured_shapes_of_a_sentence_as_phrases(
-    picture: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert adapters("demo", picture, "A red circle; a blue star.", "--out", str(tmp_path)) == 0
+    assert adapters("demo", image, "A red circle; a blue star.", "--out", str(tmp_path)) == 0
     told = capsys.readouterr().out.split("A red circle; a blue star.")[1]
     assert [line.split("  ")[0] for line in told.splitlines()[2:4]] == ["A red circle", "a blue star"]
 
 
 def test_a_place_that_cannot_be_written_to_is_told_in_one_line(
-    picture: str, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    image: str, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert adapters("ground", picture, "a red circle", "--out", f"{picture}/sub") == 1
+    assert adapters("ground", image, "a red circle", "--out", f"{image}/sub") == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "cannot be written" in line
 
 
-def test_demo_wants_a_sentence_with_a_picture(
-    picture: str, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+def test_demo_wants_a_sentence_with_an_image(
+    image: str, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert adapters("demo", picture) == 1
-    assert "Give one after the picture" in capsys.readouterr().err
+    assert adapters("demo", image) == 1
+    assert "Give one after the image" in capsys.readouterr().err

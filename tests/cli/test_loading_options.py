@@ -17,8 +17,8 @@ COMMANDS = {
     "info": ["info", "acme/toy"],
     "probe": ["probe", "acme/toy"],
     "calibrate": ["calibrate", "acme/toy"],
-    "attend": ["attend", "{picture}", "a cat", "--model", "acme/toy"],
-    "ground": ["ground", "{picture}", "a cat", "--model", "acme/toy"],
+    "attend": ["attend", "{image}", "a cat", "--model", "acme/toy"],
+    "ground": ["ground", "{image}", "a cat", "--model", "acme/toy"],
     "evaluate": ["evaluate", "acme/toy", "scenes:count=1,seed=1", "--protocol", "packed"],
 }
 GIVEN = ["--device", "cuda:1", "--dtype", "bf16", "--attn-implementation", "eager", "--quantization", "nf4"]
@@ -28,8 +28,8 @@ GIVEN = ["--device", "cuda:1", "--dtype", "bf16", "--attn-implementation", "eage
 def test_options_of_loading_reach_the_loader(
     command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (8, 8)).save(picture)
+    image = tmp_path / "image.png"
+    Image.new("RGB", (8, 8)).save(image)
     loaded: list[dict[str, object]] = []
 
     def load(_: str, **options: object) -> object:
@@ -38,7 +38,7 @@ def test_options_of_loading_reach_the_loader(
 
     monkeypatch.setattr(loading, "load_adapter", load)
     monkeypatch.setattr(choose, "load_grounder", load)
-    done = CliRunner().invoke(app, [word.format(picture=picture) for word in command] + GIVEN)
+    done = CliRunner().invoke(app, [word.format(image=image) for word in command] + GIVEN)
     assert str(done.exception) == "that was all"
     (options,) = loaded
     expected = {"device": "cuda:1", "dtype": "bf16", "attn_implementation": "eager", "quantization_config": "nf4"}

@@ -63,7 +63,7 @@ def test_a_recipe_is_trained_and_the_next_command_is_told(
     assert adapters("train", recipe, "epochs=3", "--out", str(out)) == 0
     told = capsys.readouterr()
     assert told.out.startswith(f"6 steps, kept in {out}\nbest validation: mean IoU 0.")
-    assert f"adapters ground PICTURE TEXT --model {out}/best" in told.out
+    assert f"adapters ground IMAGE TEXT --model {out}/best" in told.out
     assert "training: 6 of 6 steps, loss " in told.err
     assert "cache of scenes:count=4,seed=3,first=0: 4 of 4 samples" in told.err
     assert adapters("train", recipe, "epochs=3", "--out", str(out), "--json") == 0

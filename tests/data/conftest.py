@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-# (height, width) of COCO's pictures 1, 2 and 3
+# (height, width) of COCO's images 1, 2 and 3
 SIZES = {1: (40, 60), 2: (50, 30), 3: (32, 32)}
 
 
@@ -45,7 +45,7 @@ def python2_pickle() -> Callable[[object, int], bytes]:
 
 @pytest.fixture(scope="session")
 def by_pycocotools() -> Callable[[object, tuple[int, int]], np.ndarray]:
-    """The mask (H, W) that pycocotools makes of a segmentation and the size (H, W) of its picture."""
+    """The mask (H, W) that pycocotools makes of a segmentation and the size (H, W) of its image."""
 
     def mask(segmentation: object, size: tuple[int, int]) -> np.ndarray:
         coco = COCO()
@@ -56,8 +56,8 @@ def by_pycocotools() -> Callable[[object, tuple[int, int]], np.ndarray]:
     return mask
 
 
-def write_pictures(folder: Path, year: int) -> list[dict[str, Any]]:
-    """Write COCO's pictures; their entries in `images`."""
+def write_images(folder: Path, year: int) -> list[dict[str, Any]]:
+    """Write COCO's images; their entries in `images`."""
     folder.mkdir(exist_ok=True)
     entries = []
     for number, (height, width) in SIZES.items():
@@ -100,7 +100,7 @@ class RefCocoSet:
 
     Attributes:
         annotations: Folder of `instances.json` and `refs(unc).p`.
-        images: Folder of the pictures.
+        images: Folder of the images.
         refs: What the pickle holds.
         content: What `instances.json` holds.
     """
@@ -125,13 +125,13 @@ class RefCocoSet:
     def ref(number: int, annotation: int, split: str, *raw: bytes | str) -> dict[bytes, object]:
         """An entry of `refs(unc).p`; its sentences are numbered from ten times its own number."""
         ids = [10 * number + index for index in range(len(raw))]
-        picture = annotation // 10
+        image = annotation // 10
         return {
             b"sent_ids": ids,
-            b"file_name": f"COCO_train2014_{picture:012}_{annotation}.jpg".encode(),
+            b"file_name": f"COCO_train2014_{image:012}_{annotation}.jpg".encode(),
             b"ann_id": annotation,
             b"ref_id": number,
-            b"image_id": picture,
+            b"image_id": image,
             b"split": split.encode(),
             b"sentences": [
                 {b"tokens": [b"x"], b"raw": text, b"sent_id": number, b"sent": text}
@@ -152,7 +152,7 @@ def refcoco(tmp_path: Path) -> RefCocoSet:
         RefCocoSet.ref(103, 22, "testA", b"small"),
         RefCocoSet.ref(104, 11, "train", b"dog"),
     ]
-    content = {"images": write_pictures(tmp_path / "train2014", 2014), "annotations": ANNOTATIONS, "categories": []}
+    content = {"images": write_images(tmp_path / "train2014", 2014), "annotations": ANNOTATIONS, "categories": []}
     return RefCocoSet(annotations, tmp_path / "train2014", refs, content).write()
 
 
@@ -164,7 +164,7 @@ class PngSet:
         folder: Of `png_coco_val2017.json`, `panoptic_val2017.json`, and the folders `panoptic` and `val2017`.
         narratives: What the first file holds.
         panoptic: What the second file holds.
-        segments: Per picture the id of every pixel's segment.
+        segments: Per image the id of every pixel's segment.
     """
 
     folder: Path
@@ -173,7 +173,7 @@ class PngSet:
     segments: dict[int, np.ndarray]
 
     def write(self) -> PngSet:
-        """Write all but the pictures anew."""
+        """Write all but the images anew."""
         (self.folder / "png_coco_val2017.json").write_text(json.dumps(self.narratives), encoding="utf-8")
         (self.folder / "panoptic_val2017.json").write_text(json.dumps(self.panoptic), encoding="utf-8")
         (self.folder / "panoptic").mkdir(exist_ok=True)
@@ -215,7 +215,7 @@ def png(tmp_path: Path) -> PngSet:
         return {"image_id": number, "file_name": f"{number:012}.png", "segments_info": infos}
 
     panoptic = {
-        "images": write_pictures(tmp_path / "val2017", 2017),
+        "images": write_images(tmp_path / "val2017", 2017),
         "annotations": [annotation(1, SKY, GRASS, DOG, MAN), annotation(2, GRASS, MAN)],
         "categories": [
             {"id": 1, "name": "person", "isthing": 1},
@@ -276,7 +276,7 @@ class InstancesSet:
 
 @pytest.fixture
 def instances(tmp_path: Path) -> InstancesSet:
-    content = {"images": write_pictures(tmp_path / "images", 2017), "annotations": ANNOTATIONS, "categories": []}
+    content = {"images": write_images(tmp_path / "images", 2017), "annotations": ANNOTATIONS, "categories": []}
     (tmp_path / "instances.json").write_text(json.dumps(content), encoding="utf-8")
     return InstancesSet(tmp_path).write(
         {

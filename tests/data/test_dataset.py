@@ -19,7 +19,7 @@ from vlm_adapters.prompt import Phrase
 
 
 class Partly(Dataset):
-    """Five samples of two pictures, of which some raise."""
+    """Five samples of two images, of which some raise."""
 
     source = "partly"
     problems = (Problem("file:1", "broken entry"),)
@@ -37,7 +37,7 @@ class Partly(Dataset):
         masks[0, 1, 2] = True
         return Sample(
             id=str(index),
-            picture_id=str(index % 2),
+            image_id=str(index % 2),
             text="a b",
             phrases=(Phrase("a", 0, 1), Phrase("b", 2, 3)),
             phrase_tags=(("thing", "plural"), ("thing",)),
@@ -47,20 +47,20 @@ class Partly(Dataset):
 
 
 def test_a_broken_sample_is_an_error_that_says_where() -> None:
-    reading = read_samples(Partly({1: ImageError("No picture.")}), range(5))
+    reading = read_samples(Partly({1: ImageError("No image.")}), range(5))
     assert next(reading)[0] == 0
-    with pytest.raises(ImageError, match=r"^partly\[1\]: No picture\.$"):
+    with pytest.raises(ImageError, match=r"^partly\[1\]: No image\.$"):
         next(reading)
 
 
 def test_a_broken_sample_is_a_problem_where_the_set_skips_it() -> None:
-    dataset = Partly({1: ImageError("No picture."), 3: DataError("No mask.")})
+    dataset = Partly({1: ImageError("No image."), 3: DataError("No mask.")})
     dataset.skips_broken = True
     read = dict(read_samples(dataset, [4, 3, 1]))
     assert list(read) == [4, 3, 1]
     assert isinstance(read[4], Sample)
     assert read[3] == Problem("partly[3]", "No mask.")
-    assert read[1] == Problem("partly[1]", "No picture.")
+    assert read[1] == Problem("partly[1]", "No image.")
 
 
 def test_a_mistake_of_the_program_is_never_skipped() -> None:
@@ -80,15 +80,15 @@ def test_a_part_of_a_part_knows_its_places() -> None:
 
 
 def test_a_report_counts_what_can_be_used_and_lists_what_cannot() -> None:
-    dataset = Partly({1: ImageError("No picture.")})
+    dataset = Partly({1: ImageError("No image.")})
     dataset.skips_broken = True
     report = check_dataset(dataset, range(5))
-    assert (report.samples, report.pictures, report.phrases, report.empty_masks) == (4, 2, 8, 4)
+    assert (report.samples, report.images, report.phrases, report.empty_masks) == (4, 2, 8, 4)
     assert report.tags == {"plural": 4, "thing": 8}
-    assert report.problems == (Problem("file:1", "broken entry"), Problem("partly[1]", "No picture."))
+    assert report.problems == (Problem("file:1", "broken entry"), Problem("partly[1]", "No image."))
 
 
-def test_a_fingerprint_tells_changed_masks_and_pictures_and_nothing_else(tmp_path: Path) -> None:
+def test_a_fingerprint_tells_changed_masks_and_images_and_nothing_else(tmp_path: Path) -> None:
     write_folder(Scenes(3, seed=3), tmp_path / "plain", range(3))
     dataset = open_dataset(f"folder:path={tmp_path / 'plain'}")
     before = dataset.fingerprint()
@@ -97,9 +97,9 @@ def test_a_fingerprint_tells_changed_masks_and_pictures_and_nothing_else(tmp_pat
     (tmp_path / "plain" / "samples.jsonl").write_text(lines.replace('"id": "', '"id": "other-', 1))
     changed = open_dataset(dataset.source).fingerprint()
     (tmp_path / "plain" / "samples.jsonl").write_text(lines)
-    picture = dataset.picture_file(2)
-    assert picture is not None
-    picture.write_bytes(picture.read_bytes() + b" ")
+    image = dataset.image_file(2)
+    assert image is not None
+    image.write_bytes(image.read_bytes() + b" ")
     assert len({before, changed, open_dataset(dataset.source).fingerprint()}) == 3
 
 

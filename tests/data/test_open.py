@@ -33,12 +33,12 @@ def ids(dataset: Dataset) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Thirty samples in the plain form, two to a picture; the pictures are missing."""
+    """Thirty samples in the plain form, two to an image; the images are missing."""
     path = tmp_path / "set"
     path.mkdir()
     phrase = {"span": [0, 5], "mask": {"size": [1, 1], "counts": "1"}}
     lines = [
-        {"id": str(number), "picture": "a.png", "picture_id": str(number // 2), "text": "a dog", "phrases": [phrase]}
+        {"id": str(number), "image": "a.png", "image_id": str(number // 2), "text": "a dog", "phrases": [phrase]}
         for number in range(30)
     ]
     (path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -140,14 +140,14 @@ def test_more_of_the_same_draw_holds_all_of_less() -> None:
     assert few < many
 
 
-def test_pictures_of_an_evaluation_set_are_left_out(refcoco: RefCocoSet, png: PngSet) -> None:
-    # the same picture is COCO_train2014_000000000001.jpg for one and 000000000001.jpg for the other
+def test_images_of_an_evaluation_set_are_left_out(refcoco: RefCocoSet, png: PngSet) -> None:
+    # the same image is COCO_train2014_000000000001.jpg for one and 000000000001.jpg for the other
     del refcoco.refs[1]
     evaluated = refcoco.write().named(form="packed")
     assert ids(open_dataset(evaluated)) == ["1"]
     keys = {"kind": "png", **dict(pair.split("=") for pair in png.named().partition(":")[2].split(","))}
     dataset = open_dataset({**keys, "without": [evaluated]})
-    assert [dataset.annotation(index).picture_id for index in range(len(dataset))] == ["2"]
+    assert [dataset.annotation(index).image_id for index in range(len(dataset))] == ["2"]
     assert [sample.text for sample in dataset] == ["A man"]
     assert open_dataset(evaluated).source in json.loads(dataset.source.partition("without=")[2])
 
@@ -155,7 +155,7 @@ def test_pictures_of_an_evaluation_set_are_left_out(refcoco: RefCocoSet, png: Pn
 def test_what_is_left_out_is_left_out_before_the_limit(folder: Path) -> None:
     without = f"folder:path={folder},limit=3"
     named = {"kind": "folder", "path": str(folder), "without": without, "limit": 2}
-    assert ids(open_dataset(named)) == ["4", "5"]  # 3 shares its picture with 2
+    assert ids(open_dataset(named)) == ["4", "5"]  # 3 shares its image with 2
 
 
 def test_a_set_of_which_nothing_is_left_is_told(folder: Path, tmp_path: Path) -> None:

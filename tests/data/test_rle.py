@@ -120,7 +120,7 @@ def test_malformed_run_lengths_are_a_typed_error(rle: dict[str, object]) -> None
         decode_rle(rle)
 
 
-def test_run_lengths_of_another_picture_say_both_numbers() -> None:
+def test_run_lengths_of_another_image_say_both_numbers() -> None:
     with pytest.raises(DataError, match="cover 6 of 3 x 4 pixels"):
         decode_rle({"size": [3, 4], "counts": "6"})
 

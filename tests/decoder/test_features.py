@@ -78,14 +78,14 @@ def test_a_decoder_of_some_heads_comes_back_from_disk_with_them(tmp_path: Path) 
         assert torch.equal(after.mask_logits([PROMPT])[0].coarse, before.mask_logits([PROMPT])[0].coarse)
 
 
-def test_a_refiner_without_the_encoded_picture_is_an_error() -> None:
+def test_a_refiner_without_the_encoded_image_is_an_error() -> None:
     features = PhraseFeatures(torch.ones(1, 2, 3, 3), (0, 0, 30, 30))
     refiner = UntrainedRefiner(None)  # type: ignore[arg-type]
     with pytest.raises(DecoderError, match=r"has 0 of 1\. Give SegmentAnything\.encode"):
         decode_masks([features], UNet(UNetConfig(2, base_width=2)), refiner)
 
 
-def test_pictures_of_unlike_grids_are_decoded_each_as_it_is_alone() -> None:
+def test_images_of_unlike_grids_are_decoded_each_as_it_is_alone() -> None:
     torch.manual_seed(0)
     decoder = UNet(UNetConfig(2, base_width=2)).eval()
     shapes = [(1, 2, 3, 4), (2, 2, 5, 3), (0, 2, 3, 4), (3, 2, 3, 4)]

@@ -38,18 +38,18 @@ class ColourGrounder(Grounder):
         return [self._grounding(prompt) for prompt in prompts]
 
     def _grounding(self, prompt: Prompt) -> Grounding:
-        picture = prompt.pictures[0]
-        pixels = np.asarray(picture)
+        image = prompt.images[0]
+        pixels = np.asarray(image)
         phrases = []
         for phrase in prompt.phrases:
             colour = phrase.text.split()[1]
             found = np.roll(pixels[..., CHANNEL[colour]] > 128, -1, axis=1).astype(np.float32)
             phrases.append(grounded_phrase(phrase, found, found))
-        return Grounding(picture, prompt.text, tuple(phrases), method="heads")
+        return Grounding(image, prompt.text, tuple(phrases), method="heads")
 
 
 class Squares(Dataset):
-    """A red square of 4 x 4 pixels and a green one of 6 x 6 in every picture; those in `broken` cannot be read."""
+    """A red square of 4 x 4 pixels and a green one of 6 x 6 in every image; those in `broken` cannot be read."""
 
     def __init__(self, count: int, broken: Sequence[int] = ()) -> None:
         self._count, self._broken = count, broken
@@ -76,7 +76,7 @@ class Squares(Dataset):
             mask[top:bottom, left:right] = True
         return Sample(
             id=f"s{index}",
-            picture_id=f"p{index}",
+            image_id=f"p{index}",
             text=TEXT,
             phrases=(Phrase.find(TEXT, "a red square"), Phrase.find(TEXT, "a green square")),
             phrase_ids=(f"{index}/red", f"{index}/green"),

@@ -75,7 +75,7 @@ def test_pins_name_the_weights_by_their_digests(pins: Pins, tmp_path: Path) -> N
 
 
 def test_it_counts_what_was_used_skipped_and_left_out(card: Card) -> None:
-    assert (card.samples, card.left_out, card.phrases, card.pictures, card.processes) == (2, 4, 4, 2, 2)
+    assert (card.samples, card.left_out, card.phrases, card.images, card.processes) == (2, 4, 4, 2, 2)
     assert card.skipped == (Problem("squares.jsonl:2", "Its mask is torn."),)
 
 
@@ -92,7 +92,7 @@ def test_the_digest_of_the_samples_is_over_ids_and_texts(card: Card) -> None:
 
 
 def test_the_numbers_are_those_of_the_squares(card: Card) -> None:
-    # Red squares have 12 / 20, green ones 30 / 42, in both pictures: no draw of pictures changes that.
+    # Red squares have 12 / 20, green ones 30 / 42, in both images: no draw of images changes that.
     number = card.number("all", "mask", "mIoU")
     assert number.value == number.low == number.high == pytest.approx((12 / 20 + 30 / 42) / 2)
     assert card.number("stuff", "mask", "cIoU").value == pytest.approx(30 / 42)

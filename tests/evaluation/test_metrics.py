@@ -71,11 +71,11 @@ def test_a_wrong_mask_beside_the_right_one_costs_precision() -> None:
     truth[1:5, 1:7] = True
     found = truth.copy()
     found[8:10, 9:12] = True
-    # At the edge of the picture there is no outline: of the 6 pixels, the upper 3 and the lower left one count.
+    # At the edge of the image there is no outline: of the 6 pixels, the upper 3 and the lower left one count.
     assert boundary_f_score(found, truth) == pytest.approx(2 * (16 / 20) * 1 / (16 / 20 + 1))
 
 
-def test_the_edge_of_the_picture_is_no_outline() -> None:
+def test_the_edge_of_the_image_is_no_outline() -> None:
     # Only the right column of each mask counts: 10 pixels, 1 apart, while upper, left and lower ends agree anyway.
     assert boundary_f_score(rectangle(0, 0, 10, 6), rectangle(0, 0, 10, 7), tolerance=0) == 0
     assert boundary_f_score(rectangle(0, 0, 10, 6), rectangle(0, 0, 10, 7), tolerance=1) == 1

@@ -43,7 +43,7 @@ def test_isolated_asks_for_the_words_of_every_phrase_alone(squares: SquaresOf) -
 
 def test_a_sample_without_phrases_is_not_asked_for(squares: SquaresOf, grounder: Grounder) -> None:
     whole = squares(1)[0]
-    bare = type(whole)(id="s", picture_id="p", text="nothing", phrases=(), image=whole.image, masks=whole.masks[:0])
+    bare = type(whole)(id="s", image_id="p", text="nothing", phrases=(), image=whole.image, masks=whole.masks[:0])
     assert [protocol(bare) for protocol in PROTOCOLS.values()] == [[], []]
     assert find_masks(grounder, [bare], [[]], 8) == [{}]
 
@@ -63,7 +63,7 @@ def test_no_more_prompts_than_the_batch_are_computed_at_once(squares: SquaresOf,
 
 
 class Marker:
-    """Stands for Segment Anything: counts pictures, and refines to the right half of each."""
+    """Stands for Segment Anything: counts images, and refines to the right half of each."""
 
     def __init__(self) -> None:
         self.encoded: list[Image.Image] = []
@@ -74,9 +74,9 @@ class Marker:
 
 
 class RightHalf(UntrainedRefiner):
-    def forward(self, picture: Image.Image, logits: torch.Tensor, *_: object) -> torch.Tensor:  # type: ignore[override]
-        refined = -torch.ones(len(logits), picture.height, picture.width)
-        refined[..., picture.width // 2 :] = 1
+    def forward(self, image: Image.Image, logits: torch.Tensor, *_: object) -> torch.Tensor:  # type: ignore[override]
+        refined = -torch.ones(len(logits), image.height, image.width)
+        refined[..., image.width // 2 :] = 1
         return refined
 
 
@@ -96,13 +96,13 @@ def test_a_decoder_with_a_refiner_gives_its_own_masks_and_the_refined_ones(squar
     assert (found["coarse"] == (place_map(logits.coarse, logits.box, (12, 24)) > 0).numpy()).all()
 
 
-def test_a_picture_is_encoded_once_for_all_prompts_about_it(squares: SquaresOf) -> None:
+def test_an_image_is_encoded_once_for_all_prompts_about_it(squares: SquaresOf) -> None:
     vlm, samples = refined(squares)
     find_masks(vlm, samples, [words_alone(sample) for sample in samples], 1)
     assert len(vlm.refiner.sam.encoded) == 2
 
 
-def test_samples_of_equal_pictures_share_what_was_encoded(squares: SquaresOf) -> None:
+def test_samples_of_equal_images_share_what_was_encoded(squares: SquaresOf) -> None:
     vlm, samples = refined(squares)
     copied = replace(samples[0], id="copy", image=samples[0].image.copy())
     find_masks(vlm, [*samples, copied], [as_it_is(sample) for sample in (*samples, copied)], 8)
@@ -110,12 +110,12 @@ def test_samples_of_equal_pictures_share_what_was_encoded(squares: SquaresOf) ->
 
 
 class RedPixels(UntrainedRefiner):
-    def forward(self, picture: Image.Image, logits: torch.Tensor, *_: object) -> torch.Tensor:  # type: ignore[override]
-        red = torch.from_numpy(np.asarray(picture)[..., 0] > 128)
+    def forward(self, image: Image.Image, logits: torch.Tensor, *_: object) -> torch.Tensor:  # type: ignore[override]
+        red = torch.from_numpy(np.asarray(image)[..., 0] > 128)
         return torch.where(red, 1.0, -1.0).expand(len(logits), -1, -1)
 
 
-def test_unlike_pictures_of_one_id_are_refined_each_by_itself(squares: SquaresOf) -> None:
+def test_unlike_images_of_one_id_are_refined_each_by_itself(squares: SquaresOf) -> None:
     vlm = GroundedVLM.untrained(load_fake(), base_width=4)
     vlm.refiner = RedPixels(Marker())  # type: ignore[arg-type]
     small = squares(3)[2]
@@ -124,7 +124,7 @@ def test_unlike_pictures_of_one_id_are_refined_each_by_itself(squares: SquaresOf
         image=small.image.resize((48, 24), Image.Resampling.NEAREST),
         masks=np.kron(small.masks, np.ones((1, 2, 2), bool)),
     )
-    samples = [replace(sample, picture_id="x") for sample in (*squares(3), larger)]
+    samples = [replace(sample, image_id="x") for sample in (*squares(3), larger)]
     for sample, found in zip(samples, find_masks(vlm, samples, [as_it_is(one) for one in samples], 3), strict=True):
         assert (found["refined"] == sample.masks[0]).all()
 
@@ -136,7 +136,7 @@ def test_an_unknown_protocol_is_told() -> None:
 
 @pytest.fixture
 def expressions(tmp_path: Path) -> str:
-    """Two objects in a picture, one with two sentences, as RefCOCO is published."""
+    """Two objects in an image, one with two sentences, as RefCOCO is published."""
     Image.new("RGB", (20, 10)).save(tmp_path / "COCO_train2014_000000000007.jpg")
     squares = {1: [0, 0, 4, 0, 4, 4, 0, 4], 2: [10, 2, 16, 2, 16, 8, 10, 8]}
     instances = {

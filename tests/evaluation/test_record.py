@@ -41,7 +41,7 @@ def test_a_square_shifted_by_one_column_counted_by_hand(records: list[Record]) -
 
 def test_it_says_what_was_asked_and_where_it_comes_from(records: list[Record]) -> None:
     first, second = records
-    assert (first.index, first.sample, first.picture, first.phrase, first.phrase_id) == (1, "s1", "p1", 0, "1/red")
+    assert (first.index, first.sample, first.image, first.phrase, first.phrase_id) == (1, "s1", "p1", 0, "1/red")
     assert (second.phrase, second.phrase_id, second.tags) == (1, "1/green", ("stuff", "singular"))
     assert (second.words, second.prompt, second.span) == ("a green square", "a green square", (0, 14))
     assert first.size == (12, 24)

@@ -15,12 +15,12 @@ def agreement(intersection: int, union: int, *, box_iou: float = 0.0, boundary_f
     return Agreement(union, intersection, union, box_iou, boundary_f, counts="")
 
 
-def record(index: int, agreement: Agreement, *tags: str, picture: str | None = None) -> Record:
+def record(index: int, agreement: Agreement, *tags: str, image: str | None = None) -> Record:
     """A record of the one phrase of a sample."""
     return Record(
         index=index,
         sample=f"s{index}",
-        picture=picture or f"p{index}",
+        image=image or f"p{index}",
         phrase=0,
         phrase_id=None,
         words="a cat",
@@ -114,15 +114,15 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_law() -> None:
     assert high[0] == pytest.approx(0.5 + 1.96 * 0.025, abs=0.004)
 
 
-def test_pictures_are_drawn_and_not_phrases() -> None:
-    # The same phrases, 100 to a picture: 4 pictures, all wrong or all right, tell what 4 phrases tell.
-    right, pictures = np.repeat([0.0, 0.0, 1.0, 1.0], 100), np.repeat(np.arange(4), 100)
-    low, high = bootstrap(right[:, None], np.ones((400, 1)), pictures, seed=0, resamples=4000)
+def test_images_are_drawn_and_not_phrases() -> None:
+    # The same phrases, 100 to an image: 4 images, all wrong or all right, tell what 4 phrases tell.
+    right, images = np.repeat([0.0, 0.0, 1.0, 1.0], 100), np.repeat(np.arange(4), 100)
+    low, high = bootstrap(right[:, None], np.ones((400, 1)), images, seed=0, resamples=4000)
     assert (low[0], high[0]) == (0, 1)  # (1/2)**4 of the draws have none right: more than a tail of 2.5 %
 
 
 def test_draws_without_a_phrase_of_the_group_do_not_count() -> None:
-    # Half of the pictures have no such phrase; the others have it right.
+    # Half of the images have no such phrase; the others have it right.
     counted = np.repeat([0.0, 1.0], 3)[:, None]
     low, high = bootstrap(counted, counted, np.arange(6), seed=0, resamples=200)
     assert (low[0], high[0]) == (1, 1)

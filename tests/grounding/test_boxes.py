@@ -20,7 +20,7 @@ from vlm_adapters.testing.fakes import FakeAdapter
 if TYPE_CHECKING:
     from vlm_adapters.geometry import Box
 
-PICTURE = Image.new("RGB", (640, 480))
+IMAGE = Image.new("RGB", (640, 480))
 SIZE = (480, 640)
 THOUSANDTHS = CoordinateFrame(1000, 1000)
 BOX = (160.0, 240.0, 320.0, 480.0)
@@ -107,7 +107,7 @@ def test_what_is_said_in_a_frame_is_heard_in_pixels(frame: CoordinateFrame, corn
     left, right = sorted((corners[0], corners[1] + 41))
     top, bottom = sorted((corners[2], corners[3] + 41))
     box: Box = (left * 5.0, top * 5.0, right * 5.0, bottom * 5.0)
-    said = [round(side) for side in frame.from_picture(box, SIZE)]
+    said = [round(side) for side in frame.from_image(box, SIZE)]
     (heard,) = BoxAnswer.read(json.dumps([{"bbox_2d": said}]), frame, SIZE).boxes
     # a whole number of the frame is off by half of one at most
     assert np.abs(np.subtract(heard, box)).max() <= 0.5 * max(640 / frame.width, 480 / frame.height) + 1e-6
@@ -115,18 +115,18 @@ def test_what_is_said_in_a_frame_is_heard_in_pixels(frame: CoordinateFrame, corn
 
 def test_every_phrase_is_asked_for_and_its_box_is_its_mask() -> None:
     adapter = Pointer('[{"bbox_2d": [250, 500, 500, 1000]}]')
-    grounding = BoxGrounder(adapter).ground(PICTURE, "a dog and a cat", ["a dog", "a cat"])
+    grounding = BoxGrounder(adapter).ground(IMAGE, "a dog and a cat", ["a dog", "a cat"])
     assert grounding.method == "box"
     assert [found.box for found in grounding.phrases] == [(160, 240, 320, 480)] * 2
     assert [found.score for found in grounding.phrases] == [1.0, 1.0]
     assert grounding.phrases[0].mask.sum() == 160 * 240
     assert ['"a dog"' in prompt.text for prompt in adapter.asked] == [True, False]
     assert [prompt.messages[-1].role for prompt in adapter.asked] == ["user", "user"]
-    assert adapter.asked[0].pictures[0].size == (640, 480)
+    assert adapter.asked[0].images[0].size == (640, 480)
 
 
 def test_where_the_model_says_none_nothing_is_found() -> None:
-    (found,) = BoxGrounder(Pointer("[]")).ground(PICTURE, "a dog", ["a dog"]).phrases
+    (found,) = BoxGrounder(Pointer("[]")).ground(IMAGE, "a dog", ["a dog"]).phrases
     assert (found.box, found.score, bool(found.mask.any())) == (None, 0.0, False)
 
 

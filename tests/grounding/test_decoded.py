@@ -23,17 +23,17 @@ from vlm_adapters.errors import DecoderError, ImageError, PhraseError
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.prompt import Message, Prompt
 
-PICTURE = Image.new("RGB", (50, 30), "white")
+IMAGE = Image.new("RGB", (50, 30), "white")
 TEXT = "a cat and a dog"
 Box = tuple[float, float, float, float]
 INFO = BackboneInfo("fixed", "acme/fixed", "abc123", 2, (0, 1), 2, 8, (10, 10))
 
 
-def grids_of(maps: Tensor, box: Box, picture: int = 0) -> Grids:
+def grids_of(maps: Tensor, box: Box, image: int = 0) -> Grids:
     """`maps (P, L, n, h, w)` over `box`."""
     phrases, layers, heads, h, w = maps.shape
     return Grids(
-        grid=ImageGrid(torch.arange(h * w).view(h, w), box, picture),
+        grid=ImageGrid(torch.arange(h * w).view(h, w), box, image),
         attention=maps,
         layers=tuple(range(layers)),
         heads=tuple(range(heads)),
@@ -47,7 +47,7 @@ class FixedMaps:
 
     def __init__(self, *extracted: Sequence[Grids], info: BackboneInfo = INFO) -> None:
         self.name = info.model_type
-        self.info = replace(info, grids_per_picture=len(extracted[0]) if extracted else 1)
+        self.info = replace(info, grids_per_image=len(extracted[0]) if extracted else 1)
         self.extracted = extracted
         self.requests: list[GridRequest] = []
 
@@ -96,7 +96,7 @@ def sigmoid(value: float) -> float:
 
 def test_every_mask_lies_where_its_map_has_its_mass() -> None:
     adapter = FixedMaps([grids_of(spots([(0, 4), (2, 1)], (3, 5)), (0, 0, 50, 30))])
-    cat, dog = GroundedVLM(adapter, threshold()).ground(PICTURE, TEXT, ["a cat", "a dog"]).phrases
+    cat, dog = GroundedVLM(adapter, threshold()).ground(IMAGE, TEXT, ["a cat", "a dog"]).phrases
     assert cat.mask[2:8, 42:48].all()
     assert dog.mask[22:28, 12:18].all()
     assert not (cat.mask & dog.mask).any()
@@ -117,7 +117,7 @@ def test_mask_box_and_score_by_hand() -> None:
 
 def test_the_box_excludes_its_right_and_lower_end() -> None:
     adapter = FixedMaps([grids_of(spots([(1, 2)], (3, 5)), (0, 0, 50, 30))])
-    (found,) = GroundedVLM(adapter, threshold()).ground(PICTURE, TEXT, ["a cat"]).phrases
+    (found,) = GroundedVLM(adapter, threshold()).ground(IMAGE, TEXT, ["a cat"]).phrases
     assert found.box is not None
     left, top, right, bottom = found.box
     assert (left, top, right, bottom) == (20, 10, 30, 20)
@@ -132,12 +132,12 @@ def test_the_box_excludes_its_right_and_lower_end() -> None:
 
 def test_where_nothing_is_found_there_is_no_box_and_the_score_is_zero() -> None:
     adapter = FixedMaps([grids_of(torch.full((1, 1, 1, 3, 5), 0.1), (0, 0, 50, 30))])
-    (found,) = GroundedVLM(adapter, threshold()).ground(PICTURE, TEXT, ["a cat"]).phrases
+    (found,) = GroundedVLM(adapter, threshold()).ground(IMAGE, TEXT, ["a cat"]).phrases
     assert (found.box, found.score, bool(found.mask.any())) == (None, 0.0, False)
 
 
 def test_a_mask_in_the_padding_is_cropped_away() -> None:
-    # A square box around a wide picture: the upper and the lower cells lie in the padding.
+    # A square box around a wide image: the upper and the lower cells lie in the padding.
     adapter = FixedMaps([grids_of(spots([(0, 1), (1, 1), (2, 1)], (3, 3)), (0, -30, 90, 60))])
     above, within, below = (
         GroundedVLM(adapter, threshold()).ground(Image.new("RGB", (90, 30)), "a b c", [*"abc"]).phrases
@@ -150,7 +150,7 @@ def test_a_mask_in_the_padding_is_cropped_away() -> None:
 
 def test_nothing_is_found_outside_the_box_of_a_crop() -> None:
     adapter = FixedMaps([grids_of(torch.ones(1, 1, 1, 2, 2), (10, 5, 40, 25))])
-    (found,) = GroundedVLM(adapter, threshold()).ground(PICTURE, TEXT, ["a cat"]).phrases
+    (found,) = GroundedVLM(adapter, threshold()).ground(IMAGE, TEXT, ["a cat"]).phrases
     assert found.box == (10, 5, 40, 25)
     assert found.mask.sum() == 30 * 20
     assert found.map[:5].max() == 0
@@ -169,14 +169,14 @@ def test_the_map_is_the_mean_of_the_four_maps_that_lie_most_on_the_mask() -> Non
 
 def test_a_map_of_zeros_stays_zero() -> None:
     adapter = FixedMaps([grids_of(torch.zeros(1, 1, 1, 2, 2), (0, 0, 50, 30))])
-    (found,) = GroundedVLM(adapter, threshold()).ground(PICTURE, TEXT, ["a cat"]).phrases
+    (found,) = GroundedVLM(adapter, threshold()).ground(IMAGE, TEXT, ["a cat"]).phrases
     assert np.isfinite(found.map).all()
     assert found.map.max() == 0
 
 
 def test_no_phrases_give_no_masks() -> None:
     adapter = FixedMaps([grids_of(torch.zeros(0, 1, 1, 3, 5), (0, 0, 50, 30))])
-    grounding = GroundedVLM(adapter, UNet(UNetConfig(1, base_width=2, depth=2)).eval()).ground(PICTURE, TEXT, [])
+    grounding = GroundedVLM(adapter, UNet(UNetConfig(1, base_width=2, depth=2)).eval()).ground(IMAGE, TEXT, [])
     assert grounding.phrases == ()
     assert grounding.text == TEXT
 
@@ -186,7 +186,7 @@ def test_a_batch_keeps_the_order_of_prompts_and_phrases() -> None:
         [grids_of(spots([(0, 0), (0, 1)], (1, 2)), (0, 0, 50, 30))], [grids_of(spots([(1, 0)], (2, 1)), (0, 0, 20, 40))]
     )
     prompts = [
-        Prompt.describe(PICTURE, TEXT, ["a dog", "a cat"]),
+        Prompt.describe(IMAGE, TEXT, ["a dog", "a cat"]),
         Prompt.describe(Image.new("RGB", (20, 40)), "b", ["b"]),
     ]
     first, second = GroundedVLM(adapter, threshold()).ground_all(prompts)
@@ -195,10 +195,10 @@ def test_a_batch_keeps_the_order_of_prompts_and_phrases() -> None:
     assert (first.image.size, second.image.size) == ((50, 30), (20, 40))
 
 
-def test_of_several_pictures_the_first_is_grounded() -> None:
-    other = grids_of(spots([(0, 1)], (1, 2)), (0, 0, 8, 8), picture=1)
+def test_of_several_images_the_first_is_grounded() -> None:
+    other = grids_of(spots([(0, 1)], (1, 2)), (0, 0, 8, 8), image=1)
     adapter = FixedMaps([grids_of(spots([(0, 0)], (1, 2)), (0, 0, 50, 30)), other])
-    prompt = Prompt.chat([Message("user", (PICTURE, Image.new("RGB", (8, 8)), "cat"))], ["cat"])
+    prompt = Prompt.chat([Message("user", (IMAGE, Image.new("RGB", (8, 8)), "cat"))], ["cat"])
     (grounding,) = GroundedVLM(adapter, threshold()).ground_all([prompt])
     assert grounding.image.size == (50, 30)
     assert grounding.phrases[0].box == (0, 0, 25, 30)
@@ -207,14 +207,14 @@ def test_of_several_pictures_the_first_is_grounded() -> None:
 def test_the_adapter_is_asked_for_what_the_decoder_reads() -> None:
     adapter = FixedMaps([grids_of(spots([(0, 0)], (1, 2)), (0, 0, 50, 30))])
     request = GridRequest(layers=[0], heads=[1], align="predictor", reduce="max")
-    GroundedVLM(adapter, threshold(), request).ground(PICTURE, TEXT, ["a cat"])
+    GroundedVLM(adapter, threshold(), request).ground(IMAGE, TEXT, ["a cat"])
     assert adapter.requests == [request]
 
 
 def test_no_gradient_is_kept() -> None:
     adapter = FixedMaps([grids_of(spots([(0, 0)], (1, 2)), (0, 0, 50, 30))])
     decoder = UNet(UNetConfig(1, base_width=2, depth=2))
-    GroundedVLM(adapter, decoder).ground(PICTURE, TEXT, ["a cat"])
+    GroundedVLM(adapter, decoder).ground(IMAGE, TEXT, ["a cat"])
     assert all(parameter.grad is None for parameter in decoder.parameters())
 
 
@@ -223,20 +223,20 @@ def test_an_untrained_decoder_has_the_size_of_the_backbone() -> None:
     assert vlm.decoder.config == UNetConfig(channels=INFO.channels, base_width=4)
 
 
-def test_logits_of_a_size_that_was_rounded_down_are_spread_over_the_whole_picture() -> None:
+def test_logits_of_a_size_that_was_rounded_down_are_spread_over_the_whole_image() -> None:
     decoder = UNet(UNetConfig(channels=4, base_width=2))
     with torch.no_grad():
         decoder.head.weight.zero_()
         decoder.head.get_parameter("bias").fill_(5)
     adapter = FixedMaps([grids_of(torch.rand(1, 2, 2, 9, 31), (0, 0, 50, 30))])  # 18 x 64 logits of 18.6 x 64
-    assert GroundedVLM(adapter, decoder).ground(PICTURE, TEXT, ["a cat"]).phrases[0].mask.all()
+    assert GroundedVLM(adapter, decoder).ground(IMAGE, TEXT, ["a cat"]).phrases[0].mask.all()
 
 
 def test_a_decoder_of_another_size_is_refused() -> None:
     adapter = FixedMaps([grids_of(torch.ones(1, 2, 2, 3, 5), (0, 0, 50, 30))])
     vlm = GroundedVLM(adapter, UNet(UNetConfig(channels=5, base_width=2)))
     with pytest.raises(DecoderError, match=r"have 4 channels, and this U-Net was built for\s+5"):
-        vlm.ground(PICTURE, TEXT, ["a cat"])
+        vlm.ground(IMAGE, TEXT, ["a cat"])
 
 
 def test_one_map_per_token_is_refused() -> None:
@@ -244,12 +244,12 @@ def test_one_map_per_token_is_refused() -> None:
         GroundedVLM(FixedMaps(), threshold(), GridRequest(reduce="none"))
 
 
-def test_errors_of_picture_and_phrase_come_through() -> None:
+def test_errors_of_image_and_phrase_come_through() -> None:
     vlm = GroundedVLM(FixedMaps(), threshold())
     with pytest.raises(PhraseError, match="'a bird' is not in the text"):
-        vlm.ground(PICTURE, TEXT, ["a bird"])
+        vlm.ground(IMAGE, TEXT, ["a bird"])
     with pytest.raises(ImageError, match="does not exist"):
-        vlm.ground("no/such/picture.png", TEXT, ["a cat"])
+        vlm.ground("no/such/image.png", TEXT, ["a cat"])
 
 
 def test_coarse_and_fine_maps_are_stacked_over_the_fine_grid_in_the_adapters_order() -> None:
@@ -264,15 +264,15 @@ def test_coarse_and_fine_maps_are_stacked_over_the_fine_grid_in_the_adapters_ord
 
 
 def test_the_last_grid_is_the_canvas_even_where_it_has_fewer_cells() -> None:
-    # LLaVA-Next's tiles of a long and narrow picture are fewer than the cells of its squashed view.
+    # LLaVA-Next's tiles of a long and narrow image are fewer than the cells of its squashed view.
     squashed, tiles = torch.rand(1, 1, 1, 8, 8), torch.rand(1, 1, 1, 12, 3)
     stacked, _ = stack_channels([grids_of(squashed, (0, 0, 8, 80)), grids_of(tiles, (0, 0, 8, 80))])
     assert stacked.shape == (1, 2, 12, 3)
     assert torch.equal(stacked[:, 1], tiles[:, 0, 0])
 
 
-def test_grids_with_other_boxes_meet_in_the_picture() -> None:
-    # The coarse grid is padded to a square; its lower half lies below the picture.
+def test_grids_with_other_boxes_meet_in_the_image() -> None:
+    # The coarse grid is padded to a square; its lower half lies below the image.
     coarse = torch.tensor([[1.0, 2.0], [8.0, 9.0]]).view(1, 1, 1, 2, 2)
     stacked, box = stack_channels(
         [grids_of(coarse, (0, 0, 40, 40)), grids_of(torch.zeros(1, 1, 1, 4, 8), (0, 0, 40, 20))]
@@ -289,6 +289,6 @@ def test_a_single_grid_is_taken_as_it_is() -> None:
     assert box == (1, 2, 30, 40)
 
 
-def test_a_picture_without_grids_is_refused() -> None:
-    with pytest.raises(DecoderError, match="no grids for the picture"):
+def test_an_image_without_grids_is_refused() -> None:
+    with pytest.raises(DecoderError, match="no grids for the image"):
         stack_channels([])

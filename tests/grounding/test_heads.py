@@ -67,7 +67,7 @@ def test_an_even_map_is_never_found() -> None:
     assert torch.equal(even, torch.zeros(2, 4, 5))
 
 
-def test_of_several_pictures_the_first_is_grounded(planted: BackboneAdapter, squares: list[Sample]) -> None:
+def test_of_several_images_the_first_is_grounded(planted: BackboneAdapter, squares: list[Sample]) -> None:
     other = Image.new("RGB", (50, 50), "red")
     prompt = Prompt.chat([Message("user", (squares[0].image, other, "a red square"))], ["a red square"])
     (grounding,) = HeadGrounder(planted, profile()).ground_all([prompt])
@@ -81,12 +81,12 @@ def test_only_the_heads_of_the_profile_are_asked_for(planted: Any, squares: list
     assert planted.texts == [squares[0].text, "an image"]
 
 
-def test_a_neutral_prompt_keeps_pictures_and_turns() -> None:
+def test_a_neutral_prompt_keeps_images_and_turns() -> None:
     red, blue = Image.new("RGB", (20, 20), "red"), Image.new("RGB", (30, 20), "blue")
     chat = [Message("user", (red, "What?")), Message("user", (blue, "the blue one", " here"))]
     neutral = neutral_prompt(Prompt.chat(chat, ["blue"]), "an image")
     assert [message.text for message in neutral.messages] == ["What?", "an image"]
-    assert [picture.size for picture in neutral.pictures] == [(20, 20), (30, 20)]
+    assert [image.size for image in neutral.images] == [(20, 20), (30, 20)]
     assert [phrase.span for phrase in neutral.phrases] == [(0, 8)]
 
 
@@ -96,7 +96,7 @@ def test_no_phrases_give_no_masks(planted: BackboneAdapter, squares: list[Sample
 
 def test_it_tells_what_it_rests_on(planted: BackboneAdapter) -> None:
     told = HeadGrounder(planted, profile()).told
-    assert told == "heads, without training: 2.1, 0.0 (layer.head), chosen by iou on 4 pictures from scenes"
+    assert told == "heads, without training: 2.1, 0.0 (layer.head), chosen by iou on 4 images from scenes"
 
 
 @pytest.mark.parametrize(

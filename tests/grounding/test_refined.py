@@ -54,12 +54,12 @@ def test_the_masks_are_the_refined_ones(tiny_sam: TinySam) -> None:
         assert (phrase.mask == (logits.refined[index] > 0).numpy()).all()
 
 
-def test_a_picture_encoded_before_gives_the_same(tiny_sam: TinySam) -> None:
+def test_an_image_encoded_before_gives_the_same(tiny_sam: TinySam) -> None:
     vlm = refined(tiny_sam())
     assert vlm.refiner is not None
     with torch.no_grad():
         (first,) = vlm.mask_logits([PROMPT])
-        (second,) = vlm.mask_logits([PROMPT], [vlm.refiner.sam.encode(PROMPT.pictures[0])])
+        (second,) = vlm.mask_logits([PROMPT], [vlm.refiner.sam.encode(PROMPT.images[0])])
     assert first.refined is not None
     assert second.refined is not None
     assert torch.equal(first.refined, second.refined)
@@ -124,7 +124,7 @@ def test_a_decoder_without_a_refiner_is_refined_untrained(tiny_sam: TinySam, tmp
     with torch.no_grad():
         (logits,) = vlm.mask_logits([PROMPT])
         sam = vlm.refiner.sam
-        expected = refine_untrained(sam, sam.encode(PROMPT.pictures[0]), logits.coarse, logits.box)
+        expected = refine_untrained(sam, sam.encode(PROMPT.images[0]), logits.coarse, logits.box)
     assert logits.refined is not None
     assert torch.equal(logits.refined, expected)
     assert vlm.told.endswith("refined by Segment Anything as it is")
@@ -165,7 +165,7 @@ class Pointer(FakeAdapter):
         self.answer = answer
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
-        assert prompt.pictures
+        assert prompt.images
         assert max_new_tokens > 0
         return self.answer
 
@@ -177,9 +177,9 @@ def test_a_box_is_the_prompt_of_segment_anything(tiny_sam: TinySam) -> None:
     sam = SegmentAnything(tiny_sam())
     grounder = BoxGrounder(Pointer("[20, 10, 70, 50]"), sam)
     with torch.no_grad():
-        picture = sam.encode(PROMPT.pictures[0])
-        decoded = sam.decode(picture, boxes=torch.tensor([[20.0, 10.0, 70.0, 50.0]]))[:, :1]
-        expected = (sam.at_picture_size(decoded, picture)[0, 0] > 0).numpy()
+        image = sam.encode(PROMPT.images[0])
+        decoded = sam.decode(image, boxes=torch.tensor([[20.0, 10.0, 70.0, 50.0]]))[:, :1]
+        expected = (sam.at_image_size(decoded, image)[0, 0] > 0).numpy()
     for phrase in grounder.ground_all([PROMPT])[0].phrases:
         assert (phrase.mask == expected).all()
     assert grounder.told.endswith("masks by Segment Anything")

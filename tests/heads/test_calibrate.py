@@ -48,7 +48,7 @@ def test_without_masks_the_least_scattered_of_those_that_look_is_chosen(
     assert profile.criterion == "part-entropy"
     assert profile.heads[0].value == pytest.approx(0, abs=1e-4)  # one blob
     assert profile.threshold == 0.5
-    # The better half of four heads: 0.1 and 2.1 have the most attention on the picture.
+    # The better half of four heads: 0.1 and 2.1 have the most attention on the image.
     assert {(head.layer, head.head) for head in profile.heads} == {(2, 1), (0, 1)}
 
 
@@ -58,7 +58,7 @@ def test_no_more_heads_are_taken_than_asked_for(planted: BackboneAdapter, square
         assert [(head.layer, head.head) for head in profile.heads] == [(2, 1)]
 
 
-def test_a_peak_must_stand_out_more_than_in_grey_pictures_and_its_own_are_found(
+def test_a_peak_must_stand_out_more_than_in_grey_images_and_its_own_are_found(
     planted: BackboneAdapter, squares: list[Sample]
 ) -> None:
     profile = calibrate(planted, CalibrationSet.of_scenes(squares, 5, labelled=True), most=1)
@@ -73,7 +73,7 @@ def test_calibration_can_be_repeated(planted: BackboneAdapter, squares: list[Sam
     assert calibrate(planted, data) == calibrate(planted, data)
 
 
-def test_pictures_without_phrases_are_refused(squares: list[Sample]) -> None:
+def test_images_without_phrases_are_refused(squares: list[Sample]) -> None:
     with pytest.raises(DataError, match="no phrase in my folder"):
         CalibrationSet([Prompt.describe(squares[0].image, "a red square")], None, "my folder")
     with pytest.raises(DataError, match="no phrase"):

@@ -56,7 +56,7 @@ def test_the_map_of_a_head_is_the_mean_of_its_shares_in_all_grids() -> None:
     torch.testing.assert_close(shares[0, 0], torch.tensor([[(0.25 + 1) / 2, (0.75 + 0) / 2]]))
 
 
-def test_a_picture_without_grids_is_refused() -> None:
+def test_an_image_without_grids_is_refused() -> None:
     with pytest.raises(DecoderError, match="no grids"):
         head_maps([])
 

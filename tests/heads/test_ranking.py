@@ -15,7 +15,7 @@ SHARP = [[0.0, 0.4, 0.0], [0.0, 0.0, 0.0]]
 NARROW = [[0.0, 0.2, 0.0], [0.0, 0.2, 0.0]]
 FLAT = [[0.4 / 6] * 3] * 2
 DIM = [[0.0, 0.0, 0.01], [0.0, 0.0, 0.0]]
-"""As sharp as can be, but the head hardly looks at the picture."""
+"""As sharp as can be, but the head hardly looks at the image."""
 
 
 def grids(maps: list[list[list[list[float]]]], layers: tuple[int, ...], heads: tuple[int, ...]) -> Grids:
@@ -64,7 +64,7 @@ def test_a_sharp_head_ranks_before_a_flat_one_and_carries_its_true_indices() -> 
     assert [head.entropy for head in ranked] == pytest.approx([0, math.log(2) / math.log(6), 1], abs=1e-6)
 
 
-def test_heads_that_do_not_look_at_the_picture_are_left_out() -> None:
+def test_heads_that_do_not_look_at_the_image_are_left_out() -> None:
     ranked = rank_heads(grids([[DIM, FLAT, DIM, SHARP]], (0,), (0, 1, 2, 3)), 0, 10)
     assert [head.head for head in ranked] == [3, 1]
 

@@ -16,12 +16,12 @@ from transformers import LlamaTokenizer
 from vlm_adapters.hf.chat import phrase_positions, render, tokenize
 from vlm_adapters.prompt import Message, Prompt
 
-PICTURE = Image.new("RGB", (30, 20))
+IMAGE = Image.new("RGB", (30, 20))
 TOKENS = 3
 
 
 class LetterProcessor:
-    """A chat template and a LLaMA tokenizer with one token per letter; a picture is three image tokens."""
+    """A chat template and a LLaMA tokenizer with one token per letter; an image is three image tokens."""
 
     image_token = "<image>"
 
@@ -43,7 +43,7 @@ def encoded(processor: LetterProcessor, prompt: Prompt) -> tuple[list[str], list
     """All tokens, and those of the first phrase."""
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
     rendered = render(processor, prompt)
-    sequence = tokenize(processor.tokenizer, rendered, [([image] * TOKENS, [1] * TOKENS)] * len(prompt.pictures))
+    sequence = tokenize(processor.tokenizer, rendered, [([image] * TOKENS, [1] * TOKENS)] * len(prompt.images))
     found = processor.tokenizer.convert_ids_to_tokens(sequence.ids)
     positions = phrase_positions(sequence, rendered, prompt, prompt.phrases[0]) if prompt.phrases else []
     return found, [found[position] for position in positions]
@@ -52,7 +52,7 @@ def encoded(processor: LetterProcessor, prompt: Prompt) -> tuple[list[str], list
 @pytest.mark.parametrize("opening", ["USER: ", "", "<s>USER: "])
 def test_the_tokens_are_those_of_the_whole_expanded_text(opening: str) -> None:
     processor = LetterProcessor(opening)
-    prompt = Prompt.chat([Message("user", (PICTURE, "Which cat?")), Message("assistant", ("the left one",))])
+    prompt = Prompt.chat([Message("user", (IMAGE, "Which cat?")), Message("assistant", ("the left one",))])
     whole = render(processor, prompt).text.replace("<image>", "<image>" * TOKENS)
     ids = processor.tokenizer(whole, add_special_tokens=not whole.startswith("<s>"))["input_ids"]
     assert encoded(processor, prompt)[0] == processor.tokenizer.convert_ids_to_tokens(ids)
@@ -60,21 +60,21 @@ def test_the_tokens_are_those_of_the_whole_expanded_text(opening: str) -> None:
 
 @pytest.mark.parametrize("opening", ["USER: ", ""])
 def test_there_is_one_start_token_and_it_is_the_first(opening: str) -> None:
-    found, _ = encoded(LetterProcessor(opening), Prompt.describe(PICTURE, "a cat"))
+    found, _ = encoded(LetterProcessor(opening), Prompt.describe(IMAGE, "a cat"))
     assert [i for i, token in enumerate(found) if token == "<s>"] == [0]
 
 
 @pytest.mark.parametrize("control", ["</s>", "<s>", "<image>"])
 def test_a_control_token_of_the_user_is_spelled_out_without_spaces_of_its_own(control: str) -> None:
     text = f"a {control} dog"
-    _, phrase = encoded(LetterProcessor(), Prompt.describe(PICTURE, text, [(0, len(text))]))
+    _, phrase = encoded(LetterProcessor(), Prompt.describe(IMAGE, text, [(0, len(text))]))
     assert "".join(phrase).replace("\u2581", " ").strip() == text
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(["a", " ", "\n", "<image>", "</s>", "<s>", "<", "image>", "é"]), min_size=1))
-def test_no_text_moves_the_picture(parts: list[str]) -> None:
-    plain, _ = encoded(LetterProcessor(), Prompt.describe(PICTURE, "a cat"))
-    found, _ = encoded(LetterProcessor(), Prompt.describe(PICTURE, "x" + "".join(parts)))
+def test_no_text_moves_the_image(parts: list[str]) -> None:
+    plain, _ = encoded(LetterProcessor(), Prompt.describe(IMAGE, "a cat"))
+    found, _ = encoded(LetterProcessor(), Prompt.describe(IMAGE, "x" + "".join(parts)))
     places = [i for i, token in enumerate(plain) if token == "<image>"]
     assert [i for i, token in enumerate(found) if token == "<image>"] == places

@@ -17,7 +17,7 @@ from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.errors import ImageError, OptionError
 from vlm_adapters.inspection.adapter import describe_entry
 from vlm_adapters.inspection.configs import special_tokens, towers
-from vlm_adapters.inspection.interface import PICTURE_SIZES, TRIAL_SIZE, probe
+from vlm_adapters.inspection.interface import IMAGE_SIZES, TRIAL_SIZE, probe
 from vlm_adapters.inspection.model import Trial, describe
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.fakes import FakeAdapter
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Picky(FakeAdapter):
-    """Refuses large pictures."""
+    """Refuses large images."""
 
     def __init__(self, *, most_pixels: int = 300_000, name: str = "picky") -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Picky(FakeAdapter):
 
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
         """Refuse, or do as the parent."""
-        if any(picture.width * picture.height > self.most_pixels for prompt in prompts for picture in prompt.pictures):
+        if any(image.width * image.height > self.most_pixels for prompt in prompts for image in prompt.images):
             raise ImageError("Too large. Shrink it.")
         return super().preprocess(prompts)
 
@@ -55,7 +55,7 @@ def test_an_adapter_without_transformers_is_probed() -> None:
     assert report.vision == ()
     assert (report.text.layers, report.text.heads, report.text.width) == (3, 3, adapter.info.hidden_size)
     assert report.text.kernel is None
-    assert report.trial_picture == TRIAL_SIZE
+    assert report.trial_image == TRIAL_SIZE
 
 
 def test_a_layer_without_attention_keeps_its_place() -> None:
@@ -64,24 +64,24 @@ def test_a_layer_without_attention_keeps_its_place() -> None:
     assert [len(layer.attention) for layer in layers] == [2, 0, 2]
     assert layers[0].attention == ((3, 3, 5), (3, 6, 10))
     assert layers[1].hidden == ((24, 3, 5), (24, 6, 10))
-    assert layers[1].on_picture is None
-    assert all(0 < layers[index].on_picture < 1 for index in (0, 2))
+    assert layers[1].on_image is None
+    assert all(0 < layers[index].on_image < 1 for index in (0, 2))
 
 
-def test_every_picture_is_really_sent_through() -> None:
+def test_every_image_is_really_sent_through() -> None:
     report = probe(FakeAdapter(), [(64, 160), (10, 300)])
-    assert [picture.picture for picture in report.pictures] == [(64, 160), (10, 300)]
-    first = report.pictures[0]
+    assert [image.image for image in report.images] == [(64, 160), (10, 300)]
+    first = report.images[0]
     assert (first.resized, first.tiles, first.patches) == ((64, 160), 1, None)
     assert (first.grids, first.tokens, first.boxes) == (((4, 10),), 40, ((0.0, 0.0, 160.0, 64.0),))
-    assert [picture.picture for picture in probe(FakeAdapter()).pictures] == list(PICTURE_SIZES)
+    assert [image.image for image in probe(FakeAdapter()).images] == list(IMAGE_SIZES)
 
 
-def test_a_refused_picture_is_a_row_with_the_reason() -> None:
-    pictures = probe(Picky(), [(600, 700), (64, 64)]).pictures
-    assert pictures[0].problem == "Too large. Shrink it."
-    assert (pictures[0].resized, pictures[0].tokens, pictures[0].grids) == (None, 0, ())
-    assert pictures[1].problem is None
+def test_a_refused_image_is_a_row_with_the_reason() -> None:
+    images = probe(Picky(), [(600, 700), (64, 64)]).images
+    assert images[0].problem == "Too large. Shrink it."
+    assert (images[0].resized, images[0].tokens, images[0].grids) == (None, 0, ())
+    assert images[1].problem is None
 
 
 def test_a_refused_trial_is_the_users_error() -> None:

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.result import GroundedPhrase, Grounding
-from vlm_adapters.output.exports import coco_results, indexed_picture, to_detections
+from vlm_adapters.output.exports import coco_results, indexed_image, to_detections
 from vlm_adapters.output.render import colour_of
 from vlm_adapters.prompt import Phrase
 
@@ -54,20 +54,20 @@ def test_coco_reads_the_results(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_of_overlapping_masks_the_smaller_is_on_top() -> None:
-    picture = indexed_picture(GROUNDING)
-    indices = np.asarray(picture)
-    assert picture.mode == "P"
+    image = indexed_image(GROUNDING)
+    indices = np.asarray(image)
+    assert image.mode == "P"
     assert (indices[GROUNDING.phrases[0].mask] == 1).all()
     assert (indices[GROUNDING.phrases[1].mask & ~GROUNDING.phrases[0].mask] == 2).all()
     assert (indices[~GROUNDING.phrases[1].mask] == 0).all()
-    assert picture.convert("RGB").getpixel((13, 7)) == colour_of(0)
-    assert picture.convert("RGB").getpixel((0, 0)) == (0, 0, 0)
+    assert image.convert("RGB").getpixel((13, 7)) == colour_of(0)
+    assert image.convert("RGB").getpixel((0, 0)) == (0, 0, 0)
 
 
 def test_more_phrases_than_indices_are_refused() -> None:
     many = replace(GROUNDING, phrases=(GROUNDING.phrases[0],) * 256)
     with pytest.raises(OptionError, match=r"at most 255 phrases apart, and there are 256.*one mask per phrase"):
-        indexed_picture(many)
+        indexed_image(many)
 
 
 @numpy_backend

@@ -1,4 +1,4 @@
-"""Figures: colours where the masks are, bright where the map peaks, and no crash on odd pictures and texts."""
+"""Figures: colours where the masks are, bright where the map peaks, and no crash on odd images and texts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vlm_adapters.prompt import Phrase
 Pixels = NDArray[np.int64]
 TEXT = "a cat on a mat"
 RNG = np.random.default_rng(0)
-PICTURE = Image.fromarray(RNG.integers(0, 255, (60, 90, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(RNG.integers(0, 255, (60, 90, 3), dtype=np.uint8))
 
 
 def rectangle(top: int, left: int, bottom: int, right: int, size: tuple[int, int] = (60, 90)) -> NDArray[np.bool_]:
@@ -37,9 +37,9 @@ def rectangle(top: int, left: int, bottom: int, right: int, size: tuple[int, int
 
 
 def grounding(
-    text: str = TEXT, phrases: Sequence[str | tuple[int, int]] = ("a cat", "a mat"), picture: Image.Image = PICTURE
+    text: str = TEXT, phrases: Sequence[str | tuple[int, int]] = ("a cat", "a mat"), image: Image.Image = IMAGE
 ) -> Grounding:
-    height, width = picture.height, picture.width
+    height, width = image.height, image.width
     grounded = []
     for phrase in phrases:
         found = Phrase.find(text, phrase) if isinstance(phrase, str) else Phrase.at(text, *phrase)
@@ -47,7 +47,7 @@ def grounding(
         mask[: height // 2 + 1, : width // 2 + 1] = True
         box = (0, 0, width // 2 + 1, height // 2 + 1)
         grounded.append(GroundedPhrase(found, mask, box, 0.75, np.ones((height, width), np.float32)))
-    return Grounding(picture, text, tuple(grounded))
+    return Grounding(image, text, tuple(grounded))
 
 
 def pixels(image: Image.Image) -> Pixels:
@@ -66,7 +66,7 @@ def has_colour(image: Image.Image, colour: tuple[int, int, int]) -> bool:
 
 def test_colours_stand_where_the_masks_are_and_nowhere_else() -> None:
     masks = [rectangle(5, 10, 25, 40), rectangle(30, 50, 55, 85)]
-    drawn = mask_overlay(PICTURE, masks, PALETTE[:2])
+    drawn = mask_overlay(IMAGE, masks, PALETTE[:2])
     assert (colourfulness(drawn) > 20).tolist() == (masks[0] | masks[1]).tolist()
 
 
@@ -74,8 +74,8 @@ def test_colours_stand_where_the_masks_are_and_nowhere_else() -> None:
 def test_a_mask_has_the_hue_of_its_colour(index: int) -> None:
     mask = rectangle(5, 10, 25, 40)
     colour = colour_of(index)
-    inside = pixels(mask_overlay(PICTURE, [mask], [colour]))[mask].mean(axis=0)
-    grey = np.asarray(PICTURE.convert("L"))[mask].mean()
+    inside = pixels(mask_overlay(IMAGE, [mask], [colour]))[mask].mean(axis=0)
+    grey = np.asarray(IMAGE.convert("L"))[mask].mean()
     # A mixture of the colour and of grey: its distance from grey points the way of the colour.
     pull = np.array(colour) - grey
     cosine = (inside - grey) @ pull / np.linalg.norm(inside - grey) / np.linalg.norm(pull)
@@ -84,7 +84,7 @@ def test_a_mask_has_the_hue_of_its_colour(index: int) -> None:
 
 def test_the_edge_of_a_mask_is_its_pure_colour() -> None:
     mask = rectangle(5, 10, 25, 40)
-    drawn = pixels(mask_overlay(PICTURE, [mask], [PALETTE[0]]))
+    drawn = pixels(mask_overlay(IMAGE, [mask], [PALETTE[0]]))
     for edge in (drawn[5, 10:40], drawn[24, 10:40], drawn[5:25, 10], drawn[5:25, 39]):
         assert (edge == PALETTE[0]).all()
     assert not (drawn[15, 20] == PALETTE[0]).all()
@@ -92,7 +92,7 @@ def test_the_edge_of_a_mask_is_its_pure_colour() -> None:
 
 def test_the_true_outline_is_drawn_over_the_mask() -> None:
     truth = rectangle(8, 12, 30, 60)
-    drawn = pixels(mask_overlay(PICTURE, [rectangle(5, 10, 25, 40)], [PALETTE[0]], [truth]))
+    drawn = pixels(mask_overlay(IMAGE, [rectangle(5, 10, 25, 40)], [PALETTE[0]], [truth]))
     assert (drawn[8, 12:60] < 40).all()
     assert (drawn[9, 13:59] == 255).all()
 
@@ -119,15 +119,15 @@ def test_brightness_rises_with_heat() -> None:
 
 def test_heat_beyond_its_range_is_clipped() -> None:
     heat = np.array([[-1, 2]], dtype=np.float32)
-    picture = Image.new("RGB", (2, 1), "grey")
-    assert (pixels(heat_overlay(picture, heat)) == pixels(heat_overlay(picture, np.clip(heat, 0, 1)))).all()
+    image = Image.new("RGB", (2, 1), "grey")
+    assert (pixels(heat_overlay(image, heat)) == pixels(heat_overlay(image, np.clip(heat, 0, 1)))).all()
 
 
 def test_inputs_are_left_as_they_are() -> None:
     shown = grounding()
-    before = (PICTURE.tobytes(), shown.phrases[0].mask.copy(), shown.phrases[0].map.copy())
+    before = (IMAGE.tobytes(), shown.phrases[0].mask.copy(), shown.phrases[0].map.copy())
     grounding_figure(shown, [grounded.mask for grounded in shown.phrases])
-    assert PICTURE.tobytes() == before[0]
+    assert IMAGE.tobytes() == before[0]
     assert (shown.phrases[0].mask == before[1]).all()
     assert (shown.phrases[0].map == before[2]).all()
 
@@ -161,22 +161,22 @@ def test_many_phrases_go_on_below() -> None:
 
 def test_no_phrases_do_not_crash() -> None:
     assert grounding_figure(grounding(phrases=())).width > PANEL
-    assert (pixels(grounding_overlay(grounding(phrases=()))) == pixels(PICTURE)).all()
+    assert (pixels(grounding_overlay(grounding(phrases=()))) == pixels(IMAGE)).all()
 
 
 @pytest.mark.parametrize("size", [(1, 200), (200, 1), (1, 1), (3, 2)])
-def test_a_picture_one_pixel_wide_does_not_crash(size: tuple[int, int]) -> None:
-    shown = grounding(picture=Image.new("RGB", size, "red"))
+def test_an_image_one_pixel_wide_does_not_crash(size: tuple[int, int]) -> None:
+    shown = grounding(image=Image.new("RGB", size, "red"))
     assert grounding_figure(shown, [grounded.mask for grounded in shown.phrases]).width > PANEL
     assert grounding_overlay(shown).size == size
 
 
-def test_the_overlay_is_the_picture_itself_where_no_mask_is() -> None:
+def test_the_overlay_is_the_image_itself_where_no_mask_is() -> None:
     shown = grounding()
     drawn = pixels(grounding_overlay(shown))
     masked = np.any([grounded.mask for grounded in shown.phrases], axis=0)
-    assert (drawn[~masked] == pixels(PICTURE)[~masked]).all()
-    assert (drawn[masked] != pixels(PICTURE)[masked]).any()
+    assert (drawn[~masked] == pixels(IMAGE)[~masked]).all()
+    assert (drawn[masked] != pixels(IMAGE)[masked]).any()
 
 
 def test_a_long_sentence_wraps() -> None:
@@ -218,18 +218,18 @@ def test_any_text_can_be_drawn(text: str) -> None:
 
 def test_a_sheet_has_a_row_per_title_and_wraps() -> None:
     heat = np.zeros((60, 90), np.float32)
-    one = heat_sheet(PICTURE, [("a", [("layer 0", heat)])])
-    two = heat_sheet(PICTURE, [("a", [("layer 0", heat)]), ("b", [("layer 0", heat)])])
-    wide = heat_sheet(PICTURE, [("a", [(f"layer {index}", heat) for index in range(40)])])
+    one = heat_sheet(IMAGE, [("a", [("layer 0", heat)])])
+    two = heat_sheet(IMAGE, [("a", [("layer 0", heat)]), ("b", [("layer 0", heat)])])
+    wide = heat_sheet(IMAGE, [("a", [(f"layer {index}", heat) for index in range(40)])])
     assert two.width == one.width == wide.width
     assert two.height > 1.8 * one.height - 2 * GAP
     assert wide.height > 4 * one.height
 
 
 def test_a_contact_sheet_wraps_and_names_every_phrase_in_the_colour_of_its_mask() -> None:
-    picture, mask = Image.new("RGB", (40, 30), "white"), np.zeros((30, 40), np.bool_)
+    image, mask = Image.new("RGB", (40, 30), "white"), np.zeros((30, 40), np.bool_)
     mask[5:25, 5:35] = True
-    one = (picture, ["a cat", "a dog"], [mask, ~mask], [mask, mask])
+    one = (image, ["a cat", "a dog"], [mask, ~mask], [mask, mask])
     narrow, wide, two_rows = (mask_sheet([one] * count) for count in (1, 4, 5))
     assert wide.width > 3 * narrow.width
     assert (two_rows.width, two_rows.height > 1.8 * wide.height) == (wide.width, True)
@@ -240,7 +240,7 @@ def test_a_contact_sheet_wraps_and_names_every_phrase_in_the_colour_of_its_mask(
 
 
 def test_a_png_is_written_as_it_is(tmp_path: Path) -> None:
-    write_png(PICTURE, tmp_path / "new" / "a.png")
+    write_png(IMAGE, tmp_path / "new" / "a.png")
     with Image.open(tmp_path / "new" / "a.png") as read:
-        assert read.tobytes() == PICTURE.tobytes()
+        assert read.tobytes() == IMAGE.tobytes()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]

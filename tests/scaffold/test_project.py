@@ -105,7 +105,7 @@ def test_the_places_to_fill_in_say_what_to_write() -> None:
     (views,) = sentences(files["vlm_adapters_internvl/adapter.py"])
     processor, grids = sentences(files["vlm_adapters_internvl/case.py"])
     assert views == (
-        "Say in views() of adapter.py how a picture becomes cells: return one View per grid, from the sizes that "
+        "Say in views() of adapter.py how an image becomes cells: return one View per grid, from the sizes that "
         "self.processor and self.model.config tell."
     )
     assert processor == (
@@ -156,7 +156,7 @@ def test_the_tiny_model_that_is_written_conforms_once_the_rest_is_filled_in(tmp_
     ("model_type", "told"),
     [
         ("internlv", r"knows no model type 'internlv' .* Did you mean internvl.*\? Give the model_type of"),
-        ("bert", r"knows no model type 'bert' that reads pictures and text\. .* install a newer transformers\."),
+        ("bert", r"knows no model type 'bert' that reads images and text\. .* install a newer transformers\."),
         ("zzz", r"Known: .*\baria, .*"),
         ("florence2", "shows no image tokens in one sequence with the text, so a plugin cannot stand on Transformers"),
         ("blip", "Write a class with the methods of BackboneAdapter instead"),

@@ -51,13 +51,13 @@ def searched_anew(inputs: BackboneInputs, prompts: Sequence[Prompt]) -> Backbone
     return replace(inputs, phrase_tokens=(anew,))
 
 
-def with_picture_as_phrase(inputs: BackboneInputs, _: Sequence[Prompt]) -> BackboneInputs:
+def with_image_as_phrase(inputs: BackboneInputs, _: Sequence[Prompt]) -> BackboneInputs:
     images = (inputs.tensors["input_ids"] == IMAGE).int().argmax(1, keepdim=True)
     pairs = zip(inputs.phrase_tokens, images, strict=True)
     return replace(inputs, phrase_tokens=tuple(tuple(torch.cat([image, one]) for one in of) for of, image in pairs))
 
 
-def with_text_as_picture(written: tuple[list[int], int], prompt: Prompt) -> tuple[list[int], int]:
+def with_text_as_image(written: tuple[list[int], int], prompt: Prompt) -> tuple[list[int], int]:
     ids, start = written
     if "<image>" in prompt.text:
         ids[start + prompt.text.index("<image>")] = IMAGE
@@ -97,7 +97,7 @@ def ask_the_network(prompts: Sequence[Prompt]) -> tuple[Sequence[Prompt]]:
     return (prompts,)
 
 
-def with_pictures_swapped(found: list[list[ImageGrid]], _: BackboneInputs) -> list[list[ImageGrid]]:
+def with_images_swapped(found: list[list[ImageGrid]], _: BackboneInputs) -> list[list[ImageGrid]]:
     for grids in found:
         if len(grids) == 2 and grids[0].shape == grids[1].shape:
             tokens = grids[1].tokens, grids[0].tokens
@@ -122,14 +122,14 @@ BROKEN = [
     ("check_repeated_words", "searched anew", break_result(FAKE_CASE, "preprocess", searched_anew)),
     (
         "check_phrase_tokens_are_text",
-        "reaches the picture",
-        break_result(FAKE_CASE, "preprocess", with_picture_as_phrase),
+        "reaches the image",
+        break_result(FAKE_CASE, "preprocess", with_image_as_phrase),
     ),
     ("check_phrase_tokens_are_text", "no token", move_phrases(lambda tokens, _: tokens[:0])),
     ("check_phrase_tokens_are_text", "descending", move_phrases(lambda tokens, _: tokens.flip(0))),
     ("check_phrase_tokens_are_text", "beyond the end", move_phrases(lambda tokens, _: tokens + 999)),
-    ("check_control_tokens_are_text", "text as picture", break_result(FAKE_CASE, "_write", with_text_as_picture)),
-    ("check_control_tokens_are_text", "text moves picture", break_result(FAKE_CASE, "preprocess", moved_by_text)),
+    ("check_control_tokens_are_text", "text as image", break_result(FAKE_CASE, "_write", with_text_as_image)),
+    ("check_control_tokens_are_text", "text moves image", break_result(FAKE_CASE, "preprocess", moved_by_text)),
     ("check_prompt_without_phrases", "always one phrase", break_grids(FAKE_CASE, with_one_phrase)),
     ("check_no_prompt_is_an_error", "crashes", break_arguments(FAKE_CASE, "preprocess", crash_if_empty)),
     ("check_wrong_requests_are_errors", "clamps heads", break_arguments(FAKE_CASE, "extract", with_clamped_heads)),
@@ -137,7 +137,7 @@ BROKEN = [
     ("check_preprocess_uses_no_network", "asks it", break_arguments(FAKE_CASE, "preprocess", ask_the_network)),
     ("check_image_reaches_the_model", "pixels dropped", break_result(FAKE_CASE, "preprocess", blind)),
     (
-        "check_grids_per_picture",
+        "check_grids_per_image",
         "untold second grid",
         break_loaded(FAKE_CASE, lambda adapter: setattr(adapter, "scales", (2, 1))),
     ),
@@ -147,7 +147,7 @@ BROKEN = [
     (
         "check_cell_boxes",
         "padding forgotten",
-        regrid(lambda _, prompt: {"box": (0, 0, prompt.pictures[0].width, prompt.pictures[0].height)}),
+        regrid(lambda _, prompt: {"box": (0, 0, prompt.images[0].width, prompt.images[0].height)}),
     ),
     ("check_cells_are_image_tokens", "one token late", regrid(lambda grid, _: {"tokens": grid.tokens + 1})),
     ("check_cells_are_image_tokens", "beyond the end", regrid(lambda grid, _: {"tokens": grid.tokens + 9999})),
@@ -160,12 +160,12 @@ BROKEN = [
     ("check_orientation", "upside down", regrid(lambda grid, _: {"tokens": grid.tokens.flip(0)})),
     ("check_orientation", "mirrored", regrid(lambda grid, _: {"tokens": grid.tokens.flip(1)})),
     ("check_orientation", "one token late", regrid(lambda grid, _: {"tokens": grid.tokens + 1})),
-    ("check_several_pictures", "all one picture", regrid(lambda *_: {"picture": 0})),
-    ("check_several_pictures", "same tokens", regrid(lambda grid, _: {"tokens": grid.tokens - grid.tokens.min() + 6})),
+    ("check_several_images", "all one image", regrid(lambda *_: {"image": 0})),
+    ("check_several_images", "same tokens", regrid(lambda grid, _: {"tokens": grid.tokens - grid.tokens.min() + 6})),
     (
-        "check_several_pictures_are_not_mixed",
-        "pictures swapped",
-        break_result(FAKE_CASE, "locate_image_tokens", with_pictures_swapped),
+        "check_several_images_are_not_mixed",
+        "images swapped",
+        break_result(FAKE_CASE, "locate_image_tokens", with_images_swapped),
     ),
 ]
 

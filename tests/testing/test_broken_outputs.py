@@ -157,7 +157,7 @@ def move_in_place(inputs: BackboneInputs, request: GridRequest) -> tuple[Backbon
 
 
 def draw(prompts: Sequence[Prompt]) -> tuple[Sequence[Prompt]]:
-    prompts[0].pictures[0].putpixel((0, 0), (0, 0, 0))
+    prompts[0].images[0].putpixel((0, 0), (0, 0, 0))
     return (prompts,)
 
 

@@ -36,10 +36,10 @@ def test_one_failure_is_no_in_its_column_alone() -> None:
 
 
 def test_a_skipped_check_is_no_with_its_reason_below() -> None:
-    text = markdown([report("one", check_several_pictures="skipped"), report("two", check_precisions_agree="skipped")])
-    assert row(text, "one")[CAPABILITIES.index("several pictures")] == "no [1]"
+    text = markdown([report("one", check_several_images="skipped"), report("two", check_precisions_agree="skipped")])
+    assert row(text, "one")[CAPABILITIES.index("several images")] == "no [1]"
     assert row(text, "two")[CAPABILITIES.index("bfloat16")] == "no [2]"
-    assert "1. check_several_pictures skipped\n2. check_precisions_agree skipped\n" in text
+    assert "1. check_several_images skipped\n2. check_precisions_agree skipped\n" in text
 
 
 def test_a_check_that_did_not_run_is_no() -> None:

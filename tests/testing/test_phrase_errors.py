@@ -6,7 +6,7 @@ import pytest
 
 from vlm_adapters.errors import PhraseError
 from vlm_adapters.prompt import Phrase, Prompt
-from vlm_adapters.testing.support import TEXT, picture
+from vlm_adapters.testing.support import TEXT, image
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ from vlm_adapters.testing.support import TEXT, picture
 )
 def test_phrase_that_is_not_there_is_an_error_that_shows_the_text(phrase: str | tuple[int, int] | Phrase) -> None:
     with pytest.raises(PhraseError) as raised:
-        Prompt.describe(picture((32, 32)), TEXT, [phrase])
+        Prompt.describe(image((32, 32)), TEXT, [phrase])
     assert TEXT in str(raised.value)
 
 
 def test_a_string_and_its_span_are_one_phrase() -> None:
-    by_string = Prompt.describe(picture((32, 32)), TEXT, [" a blue star "])
-    by_span = Prompt.describe(picture((32, 32)), TEXT, [(14, 27)])
+    by_string = Prompt.describe(image((32, 32)), TEXT, [" a blue star "])
+    by_span = Prompt.describe(image((32, 32)), TEXT, [(14, 27)])
     assert by_string.phrases == by_span.phrases == (Phrase("a blue star", 15, 26),)

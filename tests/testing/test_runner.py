@@ -22,7 +22,7 @@ def test_every_check_of_the_modules_runs() -> None:
     modules = [module for name, module in sys.modules.items() if name.startswith("vlm_adapters.testing.checks_")]
     assert len(modules) == 9
     defined = {name for module in modules for name in vars(module) if name.startswith("check_")}
-    assert defined == set(CHECKS) | {"check_text_moves_no_picture"}
+    assert defined == set(CHECKS) | {"check_text_moves_no_image"}
     assert len(ALL_CHECKS) == len(CHECKS)
 
 
@@ -41,7 +41,7 @@ def test_results_tell_what_failed_was_skipped_and_crashed() -> None:
     assert [result.check for result in results] == [*names, "crashes"]
     assert [result.state for result in results] == ["failed", "skipped", "passed", "failed"]
     assert [result.reason for result in results] == [
-        "grid shapes (h, w) of a (84, 252) picture: expected [(3, 8)], found [(8, 3)]",
+        "grid shapes (h, w) of a (84, 252) image: expected [(3, 8)], found [(8, 3)]",
         "BrokenFakeAdapter has no transformers model `model`",
         "",
         "raised ValueError: fake",
@@ -50,10 +50,10 @@ def test_results_tell_what_failed_was_skipped_and_crashed() -> None:
     assert all(result.title and result.seconds >= 0 for result in results)
 
 
-def test_family_of_one_picture_skips() -> None:
-    case = replace(FAKE_CASE, several_pictures=False)
-    for name in ("check_several_pictures", "check_several_pictures_are_not_mixed"):
-        with pytest.raises(CheckSkipped, match="fake takes one picture per prompt"):
+def test_family_of_one_image_skips() -> None:
+    case = replace(FAKE_CASE, several_images=False)
+    for name in ("check_several_images", "check_several_images_are_not_mixed"):
+        with pytest.raises(CheckSkipped, match="fake takes one image per prompt"):
             CHECKS[name](case)
 
 
@@ -78,8 +78,8 @@ def test_reference_without_gradient_is_noticed() -> None:
         CHECKS["check_gradient_of_rows"](replace(FAKE_CASE, reference=Detached()))
 
 
-def test_case_without_oblong_pictures_shows_no_orientation() -> None:
-    with pytest.raises(AssertionError, match="has no picture that is not square"):
+def test_case_without_oblong_images_shows_no_orientation() -> None:
+    with pytest.raises(AssertionError, match="has no image that is not square"):
         CHECKS["check_orientation"](replace(FAKE_CASE, sizes=((64, 64),)))
 
 

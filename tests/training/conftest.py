@@ -67,7 +67,7 @@ def recipe(adapter: CountingAdapter, tmp_path: Path) -> Recipes:
             "epochs": 2,
             "batch": 3,
             "learning_rate": 0.01,
-            "pictures": 2,
+            "images": 2,
         }
         return Recipe.model_validate(content | changes)
 

@@ -339,7 +339,7 @@ def test_broken_samples_are_left_out_and_told_with_the_backbone_in_the_loop(
     recipe: Recipes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
-    (tmp_path / "plain" / "pictures" / "000002.png").unlink()
+    (tmp_path / "plain" / "images" / "000002.png").unlink()
     data = f"folder:path={tmp_path / 'plain'},broken=skip"
     state = train(recipe(train=[data], validation=None, cache=None, batch=4), tmp_path / "run")
     assert state.is_finished
@@ -350,9 +350,9 @@ def test_broken_samples_are_left_out_and_told_with_the_backbone_in_the_loop(
 
 def test_broken_samples_are_left_out_of_joined_sets_and_of_the_validation(recipe: Recipes, tmp_path: Path) -> None:
     write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
-    (tmp_path / "plain" / "pictures" / "000001.png").unlink()
+    (tmp_path / "plain" / "images" / "000001.png").unlink()
     data = f"folder:path={tmp_path / 'plain'},broken=skip"
-    chosen = recipe(train=[data, "scenes:count=2,seed=8"], validation=data, cache=None, pictures=4)
+    chosen = recipe(train=[data, "scenes:count=2,seed=8"], validation=data, cache=None, images=4)
     assert [sample.annotation.id for sample in Sources(chosen).train().read([5, 1, 0, 4])] == [
         "scene-8-1",
         "scene-3-0",

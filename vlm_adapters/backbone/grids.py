@@ -20,7 +20,7 @@ class BackboneInputs:
         tensors: Keyword arguments of the model's forward, on the model's device.
         phrase_tokens: For prompt `b` and phrase `p`, the positions in the (padded) sequence of the tokens that spell
             the phrase: LongTensor, ascending, never empty.
-        image_tokens: For prompt `b` and picture `i`, the positions of the image tokens that the picture became:
+        image_tokens: For prompt `b` and image `i`, the positions of the image tokens that the image became:
             LongTensor, ascending; newline tokens are among them. Empty where the adapter finds them otherwise.
     """
 
@@ -38,18 +38,18 @@ class BackboneInputs:
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """Image tokens as a grid, and the region of the picture they cover.
+    """Image tokens as a grid, and the region of the image they cover.
 
     Attributes:
         tokens: `(h, w)` LongTensor: position in the sequence of the token of every cell; row 0 is the top.
-        box: `(left, top, right, bottom)` in pixels of the upright picture. It reaches beyond the picture where the
+        box: `(left, top, right, bottom)` in pixels of the upright image. It reaches beyond the image where the
             preprocessor padded, and covers less where it cropped.
-        picture: Which of the prompt's pictures it shows.
+        image: Which of the prompt's images it shows.
     """
 
     tokens: Tensor = field(repr=False)
     box: tuple[float, float, float, float]
-    picture: int = 0
+    image: int = 0
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.dtype != torch.long:
@@ -64,7 +64,7 @@ class ImageGrid:
         return self.tokens.shape[0], self.tokens.shape[1]
 
     def cell_box(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """Region `(left, top, right, bottom)` of one cell, in pixels of the picture."""
+        """Region `(left, top, right, bottom)` of one cell, in pixels of the image."""
         left, top, right, bottom = self.box
         height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]
         return (
@@ -80,7 +80,7 @@ class Grids:
     """What one `ImageGrid` shows of the phrases of its prompt.
 
     Attributes:
-        grid: Where the cells stand in the picture.
+        grid: Where the cells stand in the image.
         attention: `(P, L, n, h, w)` float32 in [0, 1]: share of the whole row's attention that falls on each cell (a
             map does not sum to 1: text gets its share). With `reduce="none"` one entry per row instead of per phrase.
         layers: True layer index of every entry of axis `L`.

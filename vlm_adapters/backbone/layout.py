@@ -1,7 +1,7 @@
-"""How a picture becomes a grid of tokens: resized, laid on a canvas, cut into cells.
+"""How an image becomes a grid of tokens: resized, laid on a canvas, cut into cells.
 
-All that families do to a picture (padding to a square, cropping, native resolution, tiles, newline tokens) is said by
-one `View` per grid; where a cell stands in the picture, and which token shows it, follows.
+All that families do to an image (padding to a square, cropping, native resolution, tiles, newline tokens) is said by
+one `View` per grid; where a cell stands in the image, and which token shows it, follows.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
-    """How one picture was resized and laid on a canvas that is cut into cells, one token each, row by row.
+    """How one image was resized and laid on a canvas that is cut into cells, one token each, row by row.
 
     Attributes:
-        picture: `(H, W)` of the upright picture, in pixels.
-        resized: `(height, width)` of the picture on the canvas, in pixels of the canvas.
+        image: `(H, W)` of the upright image, in pixels.
+        resized: `(height, width)` of the image on the canvas, in pixels of the canvas.
         canvas: `(height, width)` that is cut into cells, in pixels.
         cells: `(h, w)`.
-        offset: `(top, left)` of the picture on the canvas, in pixels; negative where the canvas crops it.
+        offset: `(top, left)` of the image on the canvas, in pixels; negative where the canvas crops it.
         first: Tokens before the first cell, such as a class token.
         row_end: Tokens after every row, such as a newline.
     """
 
-    picture: Size
+    image: Size
     resized: tuple[float, float]
     canvas: Size
     cells: Size
@@ -44,14 +44,14 @@ class View:
     def __post_init__(self) -> None:
         if min(self.cells) < 1:
             raise ImageError(
-                f"A picture of {self.picture[1]} x {self.picture[0]} pixels has no cell in a grid of {self.cells[0]} "
+                f"An image of {self.image[1]} x {self.image[0]} pixels has no cell in a grid of {self.cells[0]} "
                 f"rows and {self.cells[1]} columns: it is too long and narrow for this model. Crop it."
             )
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Region `(left, top, right, bottom)` of the canvas, in pixels of the upright picture."""
-        down, across = (whole / part for whole, part in zip(self.picture, self.resized, strict=True))
+        """Region `(left, top, right, bottom)` of the canvas, in pixels of the upright image."""
+        down, across = (whole / part for whole, part in zip(self.image, self.resized, strict=True))
         top, left = self.offset
         return -left * across, -top * down, (self.canvas[1] - left) * across, (self.canvas[0] - top) * down
 
@@ -66,19 +66,19 @@ class View:
         return self.first + self.cells[0] * (self.cells[1] + self.row_end)
 
 
-def square_view(picture: Size, side: int, cells: int, *, shortest: int = 1) -> View:
-    """The view of a picture whose long side is resized to `side`, centred on a square.
+def square_view(image: Size, side: int, cells: int, *, shortest: int = 1) -> View:
+    """The view of an image whose long side is resized to `side`, centred on a square.
 
     Args:
-        picture: `(H, W)` of the upright picture.
+        image: `(H, W)` of the upright image.
         side: Of the square, in pixels.
         cells: Along each side.
         shortest: Pixels that the short side keeps at least.
     """
-    scale = side / max(picture)
-    height, width = (max(round(length * scale), shortest) for length in picture)
+    scale = side / max(image)
+    height, width = (max(round(length * scale), shortest) for length in image)
     return View(
-        picture,
+        image,
         resized=(height, width),
         canvas=(side, side),
         cells=(cells, cells),
@@ -87,7 +87,7 @@ def square_view(picture: Size, side: int, cells: int, *, shortest: int = 1) -> V
 
 
 def fit_square(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:
-    """Resize a picture's long side to `side` (bicubic) and centre it on a square of one colour: see `square_view`."""
+    """Resize an image's long side to `side` (bicubic) and centre it on a square of one colour: see `square_view`."""
     view = square_view((image.height, image.width), side, 1)
     square = Image.new("RGB", (side, side), colour)
     height, width = (int(length) for length in view.resized)
@@ -96,13 +96,13 @@ def fit_square(image: Image.Image, side: int, colour: tuple[int, int, int]) -> I
     return square
 
 
-def place_views(views: Sequence[View], tokens: Tensor, picture: int) -> list[ImageGrid]:
-    """Give every cell of one picture's views its token.
+def place_views(views: Sequence[View], tokens: Tensor, image: int) -> list[ImageGrid]:
+    """Give every cell of one image's views its token.
 
     Args:
         views: In the order of their tokens.
-        tokens: `(T,)` positions in the sequence of the picture's tokens, ascending.
-        picture: Which of the prompt's pictures it is.
+        tokens: `(T,)` positions in the sequence of the image's tokens, ascending.
+        image: Which of the prompt's images it is.
 
     Raises:
         PromptError: The views need another number of tokens.
@@ -110,11 +110,11 @@ def place_views(views: Sequence[View], tokens: Tensor, picture: int) -> list[Ima
     needed = sum(view.token_count for view in views)
     if len(tokens) != needed:
         raise PromptError(
-            f"Picture {picture} has {len(tokens)} image tokens in the sequence and needs {needed}. Use the processor "
+            f"Image {image} has {len(tokens)} image tokens in the sequence and needs {needed}. Use the processor "
             "that belongs to the checkpoint."
         )
     grids = []
     for view, own in zip(views, tokens.split([view.token_count for view in views]), strict=True):
         rows = own[view.first :].view(view.cells[0], view.cells[1] + view.row_end)
-        grids.append(ImageGrid(rows[:, : view.cells[1]], view.box, picture))
+        grids.append(ImageGrid(rows[:, : view.cells[1]], view.box, image))
     return grids

@@ -1,7 +1,7 @@
 """The protocol that every backbone speaks, and the data that cross it.
 
 Words: `B` prompts of a batch, `S` positions of a sequence, `L` layers, `n` heads, `P` phrases, `D` width of the
-language model; `h, w` cells of a grid, `H, W` pixels of a picture.
+language model; `h, w` cells of a grid, `H, W` pixels of an image.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class BackboneInfo:
         attention_layers: Indices of the layers that have attention (hybrid models lack it in some).
         num_heads: Query heads of every such layer.
         hidden_size: Width `D` of the language model.
-        cell: Pixels `(height, width)` of the resized picture that one image token covers.
-        grids_per_picture: Grids that every picture has.
+        cell: Pixels `(height, width)` of the resized image that one image token covers.
+        grids_per_image: Grids that every image has.
         options: Names and values of the adapter's own options, such as `min_pixels`.
     """
 
@@ -45,13 +45,13 @@ class BackboneInfo:
     num_heads: int
     hidden_size: int
     cell: tuple[int, int]
-    grids_per_picture: int = 1
+    grids_per_image: int = 1
     options: tuple[tuple[str, OptionValue], ...] = ()
 
     @property
     def channels(self) -> int:
         """Attention maps of one phrase: layers x heads x grids. Channel = layer * n + head."""
-        return len(self.attention_layers) * self.num_heads * self.grids_per_picture
+        return len(self.attention_layers) * self.num_heads * self.grids_per_image
 
 
 @runtime_checkable
@@ -74,7 +74,7 @@ class BackboneAdapter(Protocol):
         ...
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> Sequence[Sequence[ImageGrid]]:
-        """Find the grids of every prompt's pictures: one list per prompt, a picture's finest grid after its others."""
+        """Find the grids of every prompt's images: one list per prompt, an image's finest grid after its others."""
         ...
 
     def extract(self, inputs: BackboneInputs, request: GridRequest) -> Sequence[Sequence[Grids]]:
@@ -115,5 +115,5 @@ class SupportsPointing(SupportsGeneration, Protocol):
     """An adapter whose model, asked in words, answers with boxes as JSON."""
 
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
-        """The frame of its boxes for a picture `(H, W)`; None where this checkpoint is not known to point."""
+        """The frame of its boxes for an image `(H, W)`; None where this checkpoint is not known to point."""
         ...

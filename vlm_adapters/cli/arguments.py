@@ -14,7 +14,7 @@ from vlm_adapters.errors import OptionError, PhraseError, RecipeError
 if TYPE_CHECKING:
     from vlm_adapters.training.data import Report, Sources
 
-Picture = Annotated[str, typer.Argument(help="A picture on disk.", show_default=False)]
+ImageFile = Annotated[str, typer.Argument(help="An image on disk.", show_default=False)]
 Text = Annotated[str, typer.Argument(help="The sentence to ground.", show_default=False)]
 PhraseOption = Annotated[
     list[str] | None, typer.Option("--phrase", help="Words that occur once in the text. Repeat for more.")
@@ -67,8 +67,8 @@ def open_sources(name: str, changes: Sequence[str] | None, report: Report | None
     return Sources(recipe, report) if report else Sources(recipe)
 
 
-def picture_size(text: str) -> tuple[int, int]:
-    """`(H, W)` of a picture, written HEIGHTxWIDTH.
+def image_size(text: str) -> tuple[int, int]:
+    """`(H, W)` of an image, written HEIGHTxWIDTH.
 
     Raises:
         OptionError: It is not written so.
@@ -76,7 +76,7 @@ def picture_size(text: str) -> tuple[int, int]:
     height, cross, width = text.partition("x")
     if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise OptionError(
-            f"The picture {text!r} is not of the form HEIGHTxWIDTH. Give two whole numbers of pixels, such as 480x640."
+            f"The image {text!r} is not of the form HEIGHTxWIDTH. Give two whole numbers of pixels, such as 480x640."
         )
     return int(height), int(width)
 

@@ -14,10 +14,10 @@ from vlm_adapters.cli.arguments import (
     AttentionOption,
     DeviceOption,
     DtypeOption,
+    ImageFile,
     JsonOption,
     OutOption,
     PhraseOption,
-    Picture,
     QuantizationOption,
     SpanOption,
     Text,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    picture: Picture,
+    image: ImageFile,
     text: Text,
     *,
     phrase: PhraseOption = None,
@@ -45,7 +45,7 @@ def command(
     quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where the phrases of TEXT look in PICTURE: heat maps per layer and of the sharpest heads.
+    """Show where the phrases of TEXT look in IMAGE: heat maps per layer and of the sharpest heads.
 
     Needs no decoder. Writes a PNG per phrase and attention.json to --out. Without --phrase the whole text is one.
     """
@@ -57,7 +57,7 @@ def command(
     from vlm_adapters.prompt import Prompt
     from vlm_adapters.registry.loading import load_adapter
 
-    prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))
+    prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))
     adapter = load_adapter(
         model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
     )
@@ -67,19 +67,19 @@ def command(
             best = rank_heads(grids, index, heads)
             file = out / f"phrase_{index:02d}_{grids.grid.shape[0]}x{grids.grid.shape[1]}.png"
             rows = [
-                (f"{words.text}: mean of all heads, by layer", _by_layer(grids, index, prompt.pictures[0])),
+                (f"{words.text}: mean of all heads, by layer", _by_layer(grids, index, prompt.images[0])),
                 (
                     f"{words.text}: sharpest heads",
                     [
                         (
                             f"layer {head.layer} head {head.head}",
-                            _placed(grids, index, prompt.pictures[0], head.layer, head.head),
+                            _placed(grids, index, prompt.images[0], head.layer, head.head),
                         )
                         for head in best
                     ],
                 ),
             ]
-            write_png(heat_sheet(prompt.pictures[0], rows), file)
+            write_png(heat_sheet(prompt.images[0], rows), file)
             report.append({"phrase": words.text, "file": str(file), "sharpest": [asdict(head) for head in best]})
     whole = {"text": text, "phrases": report}
     write_json(out / "attention.json", whole)
@@ -96,7 +96,7 @@ def _by_layer(grids: Grids, phrase: int, image: Image.Image) -> list[tuple[str, 
 
 
 def _placed(grids: Grids, phrase: int, image: Image.Image, layer: int, head: int | None) -> Any:
-    """One map at the picture's size, its peak 1."""
+    """One map at the image's size, its peak 1."""
     from vlm_adapters.geometry import place_map
 
     maps = grids.attention[phrase, grids.layers.index(layer)]

@@ -25,8 +25,8 @@ def command(
         int | None, typer.Option("--labelled", help="Scenes whose masks choose the heads; 100 to 500.", min=1)
     ] = None,
     samples: Annotated[int, typer.Option(help="Scenes for choosing heads without masks.", min=1)] = 50,
-    pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures, each with a sentence in a .txt file of its name.")
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images, each with a sentence in a .txt file of its name.")
     ] = None,
     criterion: Annotated[str, typer.Option(help="With masks, what is best: iou or pointing.")] = "iou",
     seed: Annotated[int | None, typer.Option(help="Of the scenes.", min=0)] = None,
@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Choose the few heads of MODEL with which `adapters ground` makes masks without a decoder.
 
-    Without --labelled no mask is used: of the heads that look at the picture, those are taken whose maps are scattered
+    Without --labelled no mask is used: of the heads that look at the image, those are taken whose maps are scattered
     least. Beside a checkpoint's files, `heads.json` is found by itself; elsewhere, name it with --profile.
     """
     from vlm_adapters.heads.calibrate import calibrate
@@ -47,17 +47,17 @@ def command(
 
     if criterion not in _CRITERIA:
         raise OptionError(f"Unknown criterion {criterion!r}. Use one of {', '.join(_CRITERIA)}.")
-    data = _data(pictures, labelled, samples, seed)
+    data = _data(images, labelled, samples, seed)
     adapter = load_adapter(
         model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
     )
-    with Console(stderr=True).status(f"Looking at {len(data.prompts)} pictures from {data.source} ..."):
+    with Console(stderr=True).status(f"Looking at {len(data.prompts)} images from {data.source} ..."):
         profile = calibrate(adapter, data, criterion=cast("Literal['iou', 'pointing']", criterion))
     profile.write(out)
     if as_json:
         typer.echo(json.dumps({"file": str(out), **profile.model_dump()}))
         return
-    typer.echo(f"{profile.criterion} on {profile.samples} pictures from {profile.source}")
+    typer.echo(f"{profile.criterion} on {profile.samples} images from {profile.source}")
     for head in profile.heads:
         typer.echo(f"  layer {head.layer} head {head.head}: {profile.criterion} {head.value:.3f}")
     typer.echo(f"A mask is where its map is above {profile.threshold:g} of the way from its median to its peak.")
@@ -65,15 +65,15 @@ def command(
     typer.echo(str(out))
 
 
-def _data(pictures: Path | None, labelled: int | None, samples: int, seed: int | None) -> CalibrationSet:
+def _data(images: Path | None, labelled: int | None, samples: int, seed: int | None) -> CalibrationSet:
     from vlm_adapters.data.formats.captioned import read_captioned
     from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
     from vlm_adapters.heads.calibrate import CALIBRATION_SEED, CalibrationSet
 
-    if pictures is not None:
+    if images is not None:
         if labelled is not None or seed is not None:
-            raise OptionError("--labelled and --seed are of synthetic scenes; pictures of yours have no masks or seed.")
-        return CalibrationSet(read_captioned(pictures), None, str(pictures))
+            raise OptionError("--labelled and --seed are of synthetic scenes; images of yours have no masks or seed.")
+        return CalibrationSet(read_captioned(images), None, str(images))
     seed = CALIBRATION_SEED if seed is None else seed
     if seed == HELD_OUT_SEED:
         raise OptionError(f"The scenes of seed {seed} are kept for measuring. Give another seed.")

@@ -52,7 +52,7 @@ def command(
         raise typer.Exit(1)
     write_flmm(weights, info, out)
     typer.echo(f"{out}: {sum(tensor.numel() for tensor in weights.values()):,} numbers, trained on {info.checkpoint}")
-    typer.echo(f"Next: adapters ground PICTURE TEXT --model {out} --sam sam_vit_l_0b3195.pth")
+    typer.echo(f"Next: adapters ground IMAGE TEXT --model {out} --sam sam_vit_l_0b3195.pth")
 
 
 def _print(differences: list[Difference], console: Console) -> None:

@@ -39,7 +39,7 @@ def about() -> None:
 
 @group.command()
 def check(data: Data, *, as_json: JsonOption = False) -> None:
-    """Go through all of DATA, open every picture and mask, and say what is wrong by file and line or entry.
+    """Go through all of DATA, open every image and mask, and say what is wrong by file and line or entry.
 
     Exit code 1 if anything is. What is broken is listed, whatever broken= says.
     """
@@ -61,9 +61,9 @@ def convert(
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for it; new or empty.", show_default=False)],
 ) -> None:
-    """Write DATA in the plain form: pictures, and samples.jsonl with texts, spans and masks as run lengths.
+    """Write DATA in the plain form: images, and samples.jsonl with texts, spans and masks as run lengths.
 
-    Pictures that are upright and RGB are copied as they are, others become PNGs.
+    Images that are upright and RGB are copied as they are, others become PNGs.
     """
     from vlm_adapters.data.convert import write_folder
     from vlm_adapters.data.open import open_dataset
@@ -82,7 +82,7 @@ def _indices(dataset: Dataset, doing: str) -> Iterator[int]:
 
 
 def _print(report: DataReport, console: Console) -> None:
-    counts = ("samples", "pictures", "phrases", "empty_masks")
+    counts = ("samples", "images", "phrases", "empty_masks")
     facts = [(name.replace("_", " "), getattr(report, name)) for name in counts]
     tags = [(f"phrases tagged {tag}", count) for tag, count in report.tags.items()]
     console.print(Text(report.source, style="bold"), soft_wrap=True)

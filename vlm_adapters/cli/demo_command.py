@@ -13,7 +13,7 @@ from vlm_adapters.errors import PromptError
 
 
 def command(
-    picture: Annotated[str | None, typer.Argument(help="A picture of yours, grounded too.")] = None,
+    image: Annotated[str | None, typer.Argument(help="An image of yours, grounded too.")] = None,
     text: Annotated[str | None, typer.Argument(help="A sentence about it.")] = None,
     *,
     phrase: PhraseOption = None,
@@ -21,12 +21,12 @@ def command(
     scene: Annotated[int, typer.Option(help="Which held-out scene to ground.", min=0)] = 0,
     out: OutOption = Path("demo_output"),
 ) -> None:
-    """Ground a synthetic scene, whose true masks are known, and a picture of yours if you give one.
+    """Ground a synthetic scene, whose true masks are known, and an image of yours if you give one.
 
     Of your sentence the coloured shapes are the phrases ("a red circle with a white dot"), unless you name others with
     --phrase.
 
-    Writes scene.png and picture.png: the sentence with its phrases in colours, and their heat maps and masks.
+    Writes scene.png and image.png: the sentence with its phrases in colours, and their heat maps and masks.
     """
     from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes, named_shapes
     from vlm_adapters.evaluation.metrics import mask_iou
@@ -37,11 +37,11 @@ def command(
     from vlm_adapters.prompt import Prompt
 
     own = []
-    if picture is not None:
-        image = load_image(picture)
+    if image is not None:
+        opened = load_image(image)
         if text is None:
-            raise PromptError(f"There is no sentence for {picture}. Give one after the picture, in quotes.")
-        own = [Prompt.describe(image, text, phrases_of(text, phrase, None) if phrase else named_shapes(text))]
+            raise PromptError(f"There is no sentence for {image}. Give one after the image, in quotes.")
+        own = [Prompt.describe(opened, text, phrases_of(text, phrase, None) if phrase else named_shapes(text))]
     vlm = GroundedVLM.from_pretrained(model)
     sample = Scenes(1, seed=HELD_OUT_SEED, first=scene)[0]
     order = sorted(range(len(sample.phrases)), key=lambda index: sample.phrases[index].start)
@@ -53,7 +53,7 @@ def command(
     write_png(grounding_figure(grounding, truth), out / "scene.png")
     print_grounding(grounding, [out / "scene.png"], ious)
     for other in others:
-        typer.echo(f"\n{model} on {picture}: {text}")
-        write_png(grounding_figure(other), out / "picture.png")
-        print_grounding(other, [out / "picture.png"])
-        typer.echo("The embedded models know coloured shapes; what they find in other pictures means little.")
+        typer.echo(f"\n{model} on {image}: {text}")
+        write_png(grounding_figure(other), out / "image.png")
+        print_grounding(other, [out / "image.png"])
+        typer.echo("The embedded models know coloured shapes; what they find in other images means little.")

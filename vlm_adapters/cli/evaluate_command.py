@@ -174,7 +174,7 @@ def _print(card: Card, out: Path) -> None:
     console = Console()
     pins = card.pins
     console.print(f"method: {pins.method}", highlight=False, soft_wrap=True)
-    told = f"{pins.protocol}, {card.samples:,} samples, {card.pictures:,} pictures, {card.phrases:,} phrases"
+    told = f"{pins.protocol}, {card.samples:,} samples, {card.images:,} images, {card.phrases:,} phrases"
     console.print(f"{told}, {len(card.skipped):,} skipped, {card.left_out:,} left out", highlight=False, soft_wrap=True)
     if not card.numbers:
         return

@@ -15,10 +15,10 @@ from vlm_adapters.cli.arguments import (
     AttentionOption,
     DeviceOption,
     DtypeOption,
+    ImageFile,
     JsonOption,
     OutOption,
     PhraseOption,
-    Picture,
     QuantizationOption,
     SpanOption,
     Text,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    picture: Picture,
+    image: ImageFile,
     text: Text,
     *,
     phrase: PhraseOption = None,
@@ -48,7 +48,7 @@ def command(
     quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ground the phrases of TEXT in PICTURE and write masks.
+    """Ground the phrases of TEXT in IMAGE and write masks.
 
     Writes to --out: overlay.png, figure.png, one PNG per mask, masks.png (all masks, indexed), grounding.json (COCO
     RLE, box, score) and coco.json (COCO results). Without --phrase the whole text is one phrase.
@@ -60,7 +60,7 @@ def command(
     from vlm_adapters.output.exports import grounding_to_dict
     from vlm_adapters.prompt import Prompt
 
-    prompt = Prompt.describe(picture, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
+    prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
     grounder = load_grounder(
         model,
         method=method,
@@ -72,7 +72,7 @@ def command(
         quantization_config=quantization,
     )
     grounding = grounder.ground_all([prompt])[0]
-    files = write_grounding(grounding, out, image_id=Path(picture).stem)
+    files = write_grounding(grounding, out, image_id=Path(image).stem)
     if as_json:
         typer.echo(json.dumps({"files": [str(file) for file in files], **grounding_to_dict(grounding)}))
     else:
@@ -85,19 +85,19 @@ def write_grounding(grounding: Grounding, out: Path, image_id: str) -> list[Path
     from PIL import Image
 
     from vlm_adapters.data.files import write_json
-    from vlm_adapters.output.exports import coco_results, grounding_to_dict, indexed_picture
+    from vlm_adapters.output.exports import coco_results, grounding_to_dict, indexed_image
     from vlm_adapters.output.figures import grounding_figure
     from vlm_adapters.output.render import grounding_overlay, write_png
 
-    pictures = {"overlay.png": grounding_overlay(grounding), "figure.png": grounding_figure(grounding)}
+    images = {"overlay.png": grounding_overlay(grounding), "figure.png": grounding_figure(grounding)}
     for index, grounded in enumerate(grounding.phrases):
-        pictures[f"mask_{index:02d}.png"] = Image.fromarray(grounded.mask)
-    pictures["masks.png"] = indexed_picture(grounding)
-    for name, picture in pictures.items():
-        write_png(picture, out / name)
+        images[f"mask_{index:02d}.png"] = Image.fromarray(grounded.mask)
+    images["masks.png"] = indexed_image(grounding)
+    for name, image in images.items():
+        write_png(image, out / name)
     write_json(out / "grounding.json", grounding_to_dict(grounding))
     write_json(out / "coco.json", coco_results(grounding, image_id))
-    return [out / name for name in (*pictures, "grounding.json", "coco.json")]
+    return [out / name for name in (*images, "grounding.json", "coco.json")]
 
 
 def print_grounding(grounding: Grounding, files: list[Path], ious: list[float] | None = None) -> None:

@@ -18,7 +18,7 @@ from vlm_adapters.cli.arguments import (
     DtypeOption,
     JsonOption,
     QuantizationOption,
-    picture_size,
+    image_size,
 )
 from vlm_adapters.cli.tables import print_facts, shown, size
 
@@ -32,10 +32,10 @@ def command(
         str, typer.Argument(help="Embedded model, checkpoint folder, hub id, or adapter.", show_default=False)
     ],
     *,
-    picture: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels of the picture that sizes are told for.")] = (
+    image: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels of the image that sizes are told for.")] = (
         "480x640"
     ),
-    tokens_of_text: Annotated[int, typer.Option(help="Tokens of text beside the picture's.", min=1)] = 64,
+    tokens_of_text: Annotated[int, typer.Option(help="Tokens of text beside the image's.", min=1)] = 64,
     rows: Annotated[int, typer.Option(help="Attention rows, each of one token of text.", min=1)] = 16,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     device: DeviceOption = "auto",
@@ -44,7 +44,7 @@ def command(
     quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what MODEL offers a decoder, what it makes of a picture, and memory.
+    """Show what MODEL offers a decoder, what it makes of an image, and memory.
 
     A hub id that a plugin knows the published configuration of is built without
     its weights and without network; --revision, --device, --dtype and the other
@@ -70,7 +70,7 @@ def command(
     with redirect_stdout(sys.stderr):  # what a plugin prints must not spoil the JSON
         adapter = describe_entry(model)
         report: AdapterReport | ModelReport = adapter or _described(
-            model, Trial(picture_size(picture), tokens_of_text, rows), loading
+            model, Trial(image_size(image), tokens_of_text, rows), loading
         )
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
@@ -124,14 +124,14 @@ def _print_model(report: ModelReport, console: Console) -> None:
             ("with attention", _layers(info.attention_layers, info.num_layers)),
             ("heads", info.num_heads),
             ("width", info.hidden_size),
-            ("cell", f"{size(info.cell)} pixels of the resized picture, per image token"),
-            ("grids", f"{info.grids_per_picture} per picture"),
+            ("cell", f"{size(info.cell)} pixels of the resized image, per image token"),
+            ("grids", f"{info.grids_per_image} per image"),
         ],
     )
     print_facts(console, "Options of load_adapter", report.info.options) if report.info.options else None
     if forward := report.forward:
         asked = forward.trial
-        title = f"A picture of {size(asked.picture)} pixels and {shown(asked.text_tokens)} tokens of text"
+        title = f"An image of {size(asked.image)} pixels and {shown(asked.text_tokens)} tokens of text"
         print_facts(console, title, _sequence(forward))
         print_facts(console, "Memory in bfloat16", _memory(forward))
     print_facts(console, "Mask decoder", _mask_decoder(report))
@@ -153,7 +153,7 @@ def _layers(with_attention: tuple[int, ...], total: int) -> str:
 def _channels(report: ModelReport) -> str:
     info = report.info
     parts = [f"{len(info.attention_layers)} layers", f"{info.num_heads} heads"]
-    parts += [f"{info.grids_per_picture} grids"] if info.grids_per_picture > 1 else []
+    parts += [f"{info.grids_per_image} grids"] if info.grids_per_image > 1 else []
     return f"{report.channels:,} = {' x '.join(parts)}"
 
 

@@ -47,4 +47,4 @@ def command(
     print_rows(console, f"Caches of {recipe}", ("data", "samples", "size", "time", "folder"), rows, ("samples", "size"))
     measured = sum(one.measured for one in found)
     if measured:
-        typer.echo(f"Measured on {measured} samples; phrases and pictures of the others may be larger or smaller.")
+        typer.echo(f"Measured on {measured} samples; phrases and images of the others may be larger or smaller.")

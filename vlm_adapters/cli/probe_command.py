@@ -1,4 +1,4 @@
-"""`adapters probe`: what an adapter really does to pictures and text."""
+"""`adapters probe`: what an adapter really does to images and text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlm_adapters.cli.tables import print_facts, print_rows, shape, size
 
 if TYPE_CHECKING:
     from vlm_adapters.inspection.configs import TowerReport
-    from vlm_adapters.inspection.interface import InterfaceReport, LayerReport, PictureReport
+    from vlm_adapters.inspection.interface import ImageReport, InterfaceReport, LayerReport
 
 
 def command(
@@ -30,9 +30,9 @@ def command(
     quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run MODEL on blank pictures and report its interface.
+    """Run MODEL on blank images and report its interface.
 
-    Classes, kernels, special tokens, what becomes of pictures of several sizes,
+    Classes, kernels, special tokens, what becomes of images of several sizes,
     the tensors of the forward pass, attention and hidden states of every layer,
     the vision tower. Sizes are height x width.
     """
@@ -71,17 +71,17 @@ def _print(report: InterfaceReport, console: Console) -> None:
     )
     print_rows(
         console,
-        f"Pictures (height x width in pixels; a cell of the grid: {size(report.cell)} resized pixels)",
-        ("picture", "resized", "patches", "tokens", "grid"),
-        [_picture_row(picture) for picture in report.pictures],
-        numbers=("picture", "resized", "patches", "tokens", "grid"),
+        f"Images (height x width in pixels; a cell of the grid: {size(report.cell)} resized pixels)",
+        ("image", "resized", "patches", "tokens", "grid"),
+        [_image_row(image) for image in report.images],
+        numbers=("image", "resized", "patches", "tokens", "grid"),
     )
-    for picture in report.pictures:
-        if picture.problem:
-            console.print(Text(f"{size(picture.picture)}: {picture.problem}", style="red"), soft_wrap=True)
+    for image in report.images:
+        if image.problem:
+            console.print(Text(f"{size(image.image)}: {image.problem}", style="red"), soft_wrap=True)
     print_rows(
         console,
-        f"Tensors of one prompt: {report.trial_text!r} and a blank {size(report.trial_picture)} picture",
+        f"Tensors of one prompt: {report.trial_text!r} and a blank {size(report.trial_image)} image",
         ("name", "dtype", "shape"),
         [(tensor.name, tensor.dtype, shape(tensor.shape)) for tensor in report.tensors],
     )
@@ -90,25 +90,25 @@ def _print(report: InterfaceReport, console: Console) -> None:
     print_rows(
         console,
         "Layers in its forward pass (attention: heads x grid; hidden: width x grid)",
-        ("layer", "kind", "heads", "width", "grid", "on picture"),
+        ("layer", "kind", "heads", "width", "grid", "on image"),
         [_layer_row(layer) for layer in report.layers],
-        numbers=("layer", "heads", "width", "grid", "on picture"),
+        numbers=("layer", "heads", "width", "grid", "on image"),
     )
     for tower in report.vision:
         _print_tower(tower, console)
 
 
-def _picture_row(picture: PictureReport) -> tuple[object, ...]:
-    if picture.problem:
-        return size(picture.picture), "refused", None, None, None
-    resized = size(picture.resized) if picture.tiles == 1 else f"{picture.tiles} of {size(picture.resized)}"
-    return size(picture.picture), resized, picture.patches, picture.tokens, " + ".join(map(size, picture.grids))
+def _image_row(image: ImageReport) -> tuple[object, ...]:
+    if image.problem:
+        return size(image.image), "refused", None, None, None
+    resized = size(image.resized) if image.tiles == 1 else f"{image.tiles} of {size(image.resized)}"
+    return size(image.image), resized, image.patches, image.tokens, " + ".join(map(size, image.grids))
 
 
 def _layer_row(layer: LayerReport) -> tuple[object, ...]:
     heads, width = (shapes[0][0] if shapes else None for shapes in (layer.attention, layer.hidden))
     grids = " + ".join(size((h, w)) for _, h, w in layer.hidden)
-    share = None if layer.on_picture is None else f"{layer.on_picture:.0%}"
+    share = None if layer.on_image is None else f"{layer.on_image:.0%}"
     return str(layer.index), layer.kind, heads, width, grids, share
 
 

@@ -48,7 +48,7 @@ def shown(value: object) -> str:
 
 
 def size(height_width: tuple[int, int] | None) -> str:
-    """`height x width` of a picture or a grid."""
+    """`height x width` of an image or a grid."""
     return ABSENT if height_width is None else f"{height_width[0]}x{height_width[1]}"
 
 

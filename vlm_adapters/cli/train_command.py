@@ -79,4 +79,4 @@ def _print(state: RunState, out: Path, *, as_json: bool) -> None:
     typer.echo(f"{state.step} steps, kept in {out}")
     if state.best_iou is not None:
         typer.echo(f"best validation: mean IoU {state.best_iou:.4f} at step {state.best_step}")
-        typer.echo(f"Next: adapters ground PICTURE TEXT --model {out / 'best'}")
+        typer.echo(f"Next: adapters ground IMAGE TEXT --model {out / 'best'}")

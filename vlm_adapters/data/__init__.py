@@ -1,1 +1,1 @@
-"""Data sets: pictures, sentences, and phrases with masks."""
+"""Data sets: images, sentences, and phrases with masks."""

@@ -16,16 +16,16 @@ class DataReport:
     Attributes:
         source: What the set is.
         samples: How many can be used.
-        pictures: How many unlike pictures they have, by `picture_id`.
+        images: How many unlike images they have, by `image_id`.
         phrases: How many phrases they have.
         empty_masks: How many of these have a mask without a pixel.
         tags: How many have each tag.
-        problems: What cannot be used: entries, and samples whose picture or masks are broken.
+        problems: What cannot be used: entries, and samples whose image or masks are broken.
     """
 
     source: str
     samples: int
-    pictures: int
+    images: int
     phrases: int
     empty_masks: int
     tags: Mapping[str, int]
@@ -33,7 +33,7 @@ class DataReport:
 
 
 def check_dataset(dataset: Dataset, indices: Iterable[int]) -> DataReport:
-    """Read samples one after another, opening every picture and every mask.
+    """Read samples one after another, opening every image and every mask.
 
     Args:
         dataset: A set that skips what is broken (`open_skipping`).
@@ -41,10 +41,10 @@ def check_dataset(dataset: Dataset, indices: Iterable[int]) -> DataReport:
 
     Raises:
         DataError: Masks are broken, and the set does not skip them.
-        ImageError: A picture is missing or cannot be used, and the set does not skip it.
+        ImageError: An image is missing or cannot be used, and the set does not skip it.
     """
     problems = list(dataset.problems)
-    pictures: set[str] = set()
+    images: set[str] = set()
     tags: Counter[str] = Counter()
     samples = phrases = empty_masks = 0
     for _, sample in read_samples(dataset, indices):
@@ -53,8 +53,8 @@ def check_dataset(dataset: Dataset, indices: Iterable[int]) -> DataReport:
             continue
         samples += 1
         phrases += len(sample.phrases)
-        pictures.add(sample.picture_id)
+        images.add(sample.image_id)
         empty_masks += int((~sample.masks.any((1, 2))).sum())
         tags.update(tag for of_phrase in sample.phrase_tags for tag in of_phrase)
     told = dict(sorted(tags.items()))
-    return DataReport(dataset.source, samples, len(pictures), phrases, empty_masks, told, tuple(problems))
+    return DataReport(dataset.source, samples, len(images), phrases, empty_masks, told, tuple(problems))

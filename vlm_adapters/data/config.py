@@ -60,7 +60,7 @@ class FileKeys(Keys):
     Attributes:
         limit: Most samples to take of those that `without` leaves: the first ones, or by `seed`.
         seed: Draws which samples `limit` takes; they keep their order.
-        without: Data sets in any form that `open_dataset` takes; samples whose picture occurs in one are dropped.
+        without: Data sets in any form that `open_dataset` takes; samples whose image occurs in one are dropped.
         broken: What becomes of entries and samples that cannot be used: an `error`, or `skip` and count them.
     """
 
@@ -105,10 +105,10 @@ class RefCocoKeys(FileKeys):
 
     Attributes:
         annotations: Folder with `instances.json` and `refs(*.p)`.
-        images: Folder of COCO's train2014 pictures.
+        images: Folder of COCO's train2014 images.
         split: Such as `val`, `testA`.
         split_by: Whose splits: `unc`, `umd`, `google`; needed where there are several.
-        form: A sample per sentence (`isolated`), or per picture (`packed`).
+        form: A sample per sentence (`isolated`), or per image (`packed`).
         sentences: Of every object `all`, the `first`, or one at `random` by `seed`, another in every epoch.
         epoch: Of the sentences drawn at random.
     """
@@ -145,9 +145,9 @@ class PngKeys(FileKeys):
 
     Attributes:
         narratives: The file `png_coco_val2017.json`, or that of train.
-        panoptic: The file `panoptic_val2017.json`, of the same pictures.
+        panoptic: The file `panoptic_val2017.json`, of the same images.
         segments: The folder of its PNGs.
-        images: The folder of the pictures.
+        images: The folder of the images.
     """
 
     narratives: Path
@@ -168,7 +168,7 @@ class InstancesKeys(FileKeys):
     Attributes:
         annotations: The instances file.
         captions: The JSONL file with a caption per line.
-        images: The folder of the pictures.
+        images: The folder of the images.
     """
 
     annotations: Path

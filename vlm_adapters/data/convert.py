@@ -17,7 +17,7 @@ from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OutputError
 
-PICTURES = "pictures"
+IMAGES = "images"
 """Their folder within the set's."""
 
 _ORIENTATION_TAG = 0x0112
@@ -26,8 +26,8 @@ _ORIENTATION_TAG = 0x0112
 def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterable[int]) -> tuple[Problem, ...]:
     """Write samples in the plain form. Reading them back gives equal texts, phrases, ids, tags, pixels and masks.
 
-    A picture is written once however many samples it has: a file that is upright and RGB is copied as it is, any other
-    picture becomes a PNG.
+    An image is written once however many samples it has: a file that is upright and RGB is copied as it is, any other
+    image becomes a PNG.
 
     Args:
         dataset: The set.
@@ -40,46 +40,46 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
     Raises:
         OutputError: The folder is not empty, or cannot be written to.
         DataError: Masks are broken, and the set does not skip them.
-        ImageError: A picture is missing or cannot be used, and the set does not skip it.
+        ImageError: An image is missing or cannot be used, and the set does not skip it.
     """
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise OutputError(f"{os.fspath(out)} is there and not an empty folder. Give another place.")
     problems = []
     names: dict[tuple[str, Path | None], str] = {}
     with whole_folder(out) as folder:
-        (folder / PICTURES).mkdir()
+        (folder / IMAGES).mkdir()
         with (folder / SAMPLES_FILE).open("w", encoding="utf-8") as lines:
             for index, sample in read_samples(dataset, indices):
                 if isinstance(sample, Problem):
                     problems.append(sample)
                     continue
-                file = dataset.picture_file(index)
-                picture = (sample.picture_id, file)
-                if picture not in names:
-                    names[picture] = _write_picture(sample.image, file, folder, len(names))
-                lines.write(json.dumps(_line(sample, names[picture]), ensure_ascii=False) + "\n")
+                file = dataset.image_file(index)
+                image = (sample.image_id, file)
+                if image not in names:
+                    names[image] = _write_image(sample.image, file, folder, len(names))
+                lines.write(json.dumps(_line(sample, names[image]), ensure_ascii=False) + "\n")
     return tuple(problems)
 
 
-def _write_picture(image: Image.Image, file: Path | None, folder: Path, number: int) -> str:
-    """Write a picture, and tell its path within the folder."""
+def _write_image(image: Image.Image, file: Path | None, folder: Path, number: int) -> str:
+    """Write an image, and tell its path within the folder."""
     if file is not None and _is_plain(file):
-        name = f"{PICTURES}/{number:06}{file.suffix}"
+        name = f"{IMAGES}/{number:06}{file.suffix}"
         shutil.copyfile(file, folder / name)
     else:
-        name = f"{PICTURES}/{number:06}.png"
+        name = f"{IMAGES}/{number:06}.png"
         image.save(folder / name)
     return name
 
 
 def _is_plain(file: Path) -> bool:
-    """Whether anyone who opens the file gets the same upright RGB picture."""
+    """Whether anyone who opens the file gets the same upright RGB image."""
     with Image.open(file) as header:
         upright = header.getexif().get(_ORIENTATION_TAG, 1) == 1
         return upright and header.mode == "RGB" and not header.has_transparency_data
 
 
-def _line(sample: Sample, picture: str) -> dict[str, object]:
+def _line(sample: Sample, image: str) -> dict[str, object]:
     phrases: list[dict[str, object]] = [
         {"span": list(phrase.span), "mask": encode_rle(mask)}
         for phrase, mask in zip(sample.phrases, sample.masks, strict=True)
@@ -90,8 +90,8 @@ def _line(sample: Sample, picture: str) -> dict[str, object]:
         phrase["tags"] = list(tags)
     return {
         "id": sample.id,
-        "picture": picture,
-        "picture_id": sample.picture_id,
+        "image": image,
+        "image_id": sample.image_id,
         "text": sample.text,
         "phrases": phrases,
     }

@@ -1,4 +1,4 @@
-"""What every data set is: samples by index, and what they say without opening a picture."""
+"""What every data set is: samples by index, and what they say without opening an image."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ class Dataset(Sequence[Sample]):
 
         Raises:
             DataError: Its masks are broken.
-            ImageError: Its picture is missing or cannot be used.
+            ImageError: Its image is missing or cannot be used.
         """
 
     def annotation(self, index: int) -> Annotation:
-        """What a sample says; no picture is opened where the source tells without."""
+        """What a sample says; no image is opened where the source tells without."""
         return self.sample(index)
 
     def place(self, index: int) -> str:
         """Where a sample stands, as in `Problem.place`."""
         return f"{self.source}[{index}]"
 
-    def picture_file(self, index: int) -> Path | None:  # noqa: ARG002 - others have files
-        """The file that `load_image` makes a sample's picture of; None where there is no such file."""
+    def image_file(self, index: int) -> Path | None:  # noqa: ARG002 - others have files
+        """The file that `load_image` makes a sample's image of; None where there is no such file."""
         return None
 
     def mask_file(self, index: int) -> Path | None:  # noqa: ARG002 - others have files
@@ -79,13 +79,13 @@ class Dataset(Sequence[Sample]):
     def fingerprint(self) -> str:
         """Names what the set holds: another one where a file that says so has changed, or one of a sample its size.
 
-        Reads `files`; of `picture_file` and `mask_file` it takes names and sizes in bytes, and opens none.
+        Reads `files`; of `image_file` and `mask_file` it takes names and sizes in bytes, and opens none.
         """
         digest = hashlib.sha256(self.source.encode())
         for file in self.files():
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         for index in range(len(self)):
-            for file in filter(None, (self.picture_file(index), self.mask_file(index))):
+            for file in filter(None, (self.image_file(index), self.mask_file(index))):
                 size = file.stat().st_size if file.is_file() else None
                 digest.update(f"{file.name} {size}\n".encode())
         return digest.hexdigest()
@@ -138,9 +138,9 @@ class Subset(Dataset):
         """See `Dataset`."""
         return self._whole.place(self._indices[index])
 
-    def picture_file(self, index: int) -> Path | None:
+    def image_file(self, index: int) -> Path | None:
         """See `Dataset`."""
-        return self._whole.picture_file(self._indices[index])
+        return self._whole.image_file(self._indices[index])
 
     def mask_file(self, index: int) -> Path | None:
         """See `Dataset`."""
@@ -163,7 +163,7 @@ def read_samples(dataset: Dataset, indices: Iterable[int]) -> Iterator[tuple[int
 
     Raises:
         DataError: Masks are broken, and the set does not skip them.
-        ImageError: A picture is missing or cannot be used, and the set does not skip it.
+        ImageError: An image is missing or cannot be used, and the set does not skip it.
     """
     for index in indices:
         read: Sample | Problem

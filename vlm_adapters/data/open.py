@@ -26,7 +26,7 @@ _YAML = (".yaml", ".yml")
 
 
 def open_dataset(named: DataNamed) -> Dataset:
-    """Open a data set. Its entries are read once, and no picture is opened.
+    """Open a data set. Its entries are read once, and no image is opened.
 
     Args:
         named: One of
@@ -119,8 +119,8 @@ def _no_collections() -> Iterator[None]:
 def _indices(whole: Dataset, keys: FileKeys, left_out: Sequence[Dataset]) -> Sequence[int]:
     indices: Sequence[int] = range(len(whole))
     if left_out:
-        pictures = {other.annotation(index).picture_id for other in left_out for index in range(len(other))}
-        indices = [index for index in indices if whole.annotation(index).picture_id not in pictures]
+        images = {other.annotation(index).image_id for other in left_out for index in range(len(other))}
+        indices = [index for index in indices if whole.annotation(index).image_id not in images]
     if keys.limit is None:
         return indices
     return indices[: keys.limit] if keys.seed is None else draw_indices(keys.seed, indices, keys.limit)

@@ -43,7 +43,7 @@ def decode_rle(rle: Mapping[str, object]) -> NDArray[np.bool_]:
     """Decode COCO's compressed run lengths into a `(H, W)` bool mask.
 
     Raises:
-        DataError: The run lengths do not fill the picture, or are malformed.
+        DataError: The run lengths do not fill the image, or are malformed.
     """
     size, text = rle.get("size"), rle.get("counts")
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)):

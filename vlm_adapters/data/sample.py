@@ -1,4 +1,4 @@
-"""One sample of any data set: a picture, a sentence, and its phrases with their masks."""
+"""One sample of any data set: an image, a sentence, and its phrases with their masks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Annotation:
 
     Attributes:
         id: Names the sample within its data set.
-        picture_id: Names its picture. Sets with the same source of pictures name them alike, such as by COCO's ids.
+        image_id: Names its image. Sets with the same source of images name them alike, such as by COCO's ids.
         text: The sentence.
-        phrases: Spans of `text` that name things in the picture.
+        phrases: Spans of `text` that name things in the image.
         phrase_ids: Names every phrase's object in the source, such as RefCOCO's ref id; empty where nothing names them.
         phrase_tags: For every phrase the words that metrics are reported by, such as `("thing", "plural")`; empty
             where the set has none.
     """
 
     id: str
-    picture_id: str
+    image_id: str
     text: str
     phrases: tuple[Phrase, ...]
     phrase_ids: tuple[str, ...] = ()
@@ -44,10 +44,10 @@ class Annotation:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Annotation):
-    """A picture with a sentence, and the truth of where its phrases are.
+    """An image with a sentence, and the truth of where its phrases are.
 
     Attributes:
-        image: Upright RGB picture of `H x W` pixels.
+        image: Upright RGB image of `H x W` pixels.
         masks: `(P, H, W)` bool, one per phrase.
     """
 

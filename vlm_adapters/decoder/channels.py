@@ -1,4 +1,4 @@
-"""From the grids of a picture to the channels that a decoder reads, and to the map that people are shown."""
+"""From the grids of an image to the channels that a decoder reads, and to the map that people are shown."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ AGREEING_HEADS = 4
 def stack_channels(
     extracted: Sequence[Grids], heads: Sequence[Head] | None = None
 ) -> tuple[Tensor, tuple[float, float, float, float]]:
-    """Stack the maps of all grids of one picture as channels over its last, finest grid.
+    """Stack the maps of all grids of one image as channels over its last, finest grid.
 
-    The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the picture.
+    The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the image.
 
     Args:
-        extracted: Of one picture, in the adapter's order.
+        extracted: Of one image, in the adapter's order.
         heads: Those whose maps are wanted, in their order; None takes all, channel = layer * n + head.
 
     Returns:
         `(P, C, h, w)` and the box that the finest grid covers.
 
     Raises:
-        DecoderError: The prompt's picture has no grid, or a head was not extracted.
+        DecoderError: The prompt's image has no grid, or a head was not extracted.
     """
     if not extracted:
-        raise DecoderError("There are no grids for the picture. Extract them with an adapter that locates its tokens.")
+        raise DecoderError("There are no grids for the image. Extract them with an adapter that locates its tokens.")
     finest = extracted[-1].grid
     left, top, right, bottom = finest.cell_box(0, 0)
     width, height = right - left, bottom - top

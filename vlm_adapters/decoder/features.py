@@ -12,7 +12,7 @@ from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.decoder.channels import Head, stack_channels
-from vlm_adapters.decoder.sam.model import EncodedPicture
+from vlm_adapters.decoder.sam.model import EncodedImage
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.unet import UNet
 from vlm_adapters.errors import DecoderError
@@ -52,16 +52,16 @@ class FeatureRequest:
         """
         layers = resolve_layers(self.grids.layers, info.attention_layers)
         every = len(layers) * len(resolve_heads(self.grids.heads, info.num_heads))
-        return (every if self.heads is None else len(self.heads)) * info.grids_per_picture
+        return (every if self.heads is None else len(self.heads)) * info.grids_per_image
 
 
 @dataclass(frozen=True)
 class PhraseFeatures:
-    """What a decoder reads of the phrases of one picture.
+    """What a decoder reads of the phrases of one image.
 
     Attributes:
         maps: `(P, C, h, w)` attention, not negative; the scale of a map does not matter to the decoder.
-        box: Region of the picture that the maps cover, in pixels.
+        box: Region of the image that the maps cover, in pixels.
         hidden: For every phrase `(L, T, D)`, the hidden states of its tokens; empty where they were not asked for.
     """
 
@@ -71,8 +71,8 @@ class PhraseFeatures:
 
     @classmethod
     def of(cls, grids: Sequence[Grids], request: FeatureRequest) -> PhraseFeatures:
-        """Read the grids of a prompt's first picture, extracted by `request.grids`."""
-        of_first = [own for own in grids if own.grid.picture == 0]
+        """Read the grids of a prompt's first image, extracted by `request.grids`."""
+        of_first = [own for own in grids if own.grid.image == 0]
         maps, box = stack_channels(of_first, request.heads)
         return cls(maps, box, tuple(of_first[0].phrase_hidden) if request.hidden else ())
 
@@ -83,13 +83,13 @@ class PhraseFeatures:
 
 @dataclass(frozen=True)
 class MaskLogits:
-    """What a decoder says of the phrases of one picture, with gradient where it was asked for.
+    """What a decoder says of the phrases of one image, with gradient where it was asked for.
 
     Attributes:
         maps: `(P, C, h, w)` attention that it read.
         coarse: `(P, h', w')` logits of the U-Net.
-        box: Region of the picture that both cover.
-        refined: `(P, H, W)` logits of the refiner at the picture's size; None without one.
+        box: Region of the image that both cover.
+        refined: `(P, H, W)` logits of the refiner at the image's size; None without one.
     """
 
     maps: Tensor = field(repr=False)
@@ -102,36 +102,36 @@ def decode_masks(
     features: Sequence[PhraseFeatures],
     decoder: UNet,
     refiner: SAMRefiner | UntrainedRefiner | None = None,
-    pictures: Sequence[EncodedPicture | None] = (),
+    images: Sequence[EncodedImage | None] = (),
 ) -> list[MaskLogits]:
-    """Turn what was read of some pictures into the logits of their phrases; grids of one shape are decoded together.
+    """Turn what was read of some images into the logits of their phrases; grids of one shape are decoded together.
 
     Args:
-        features: Of every picture, on the decoder's device.
+        features: Of every image, on the decoder's device.
         decoder: The U-Net.
         refiner: Refines its masks; None leaves them coarse.
-        pictures: Each as the refiner's model encoded it.
+        images: Each as the refiner's model encoded it.
 
     Raises:
-        DecoderError: Maps, hidden states or pictures do not fit.
+        DecoderError: Maps, hidden states or images do not fit.
     """
     coarse = _coarse_logits(features, decoder)
     if refiner is None:
         return [MaskLogits(own.maps, logits, own.box, None) for own, logits in zip(features, coarse, strict=True)]
-    encoded = [picture for picture in pictures if picture is not None]
+    encoded = [image for image in images if image is not None]
     if len(encoded) != len(features):
         raise DecoderError(
-            f"A refiner needs every picture as its model encoded it, and has {len(encoded)} of {len(features)}. "
-            "Give SegmentAnything.encode(picture) of each."
+            f"A refiner needs every image as its model encoded it, and has {len(encoded)} of {len(features)}. "
+            "Give SegmentAnything.encode(image) of each."
         )
     return [
-        MaskLogits(own.maps, logits, own.box, refiner(picture, logits, own.box, own.hidden or None))
-        for own, logits, picture in zip(features, coarse, encoded, strict=True)
+        MaskLogits(own.maps, logits, own.box, refiner(image, logits, own.box, own.hidden or None))
+        for own, logits, image in zip(features, coarse, encoded, strict=True)
     ]
 
 
 def _coarse_logits(features: Sequence[PhraseFeatures], decoder: UNet) -> list[Tensor]:
-    """`(P, h', w')` of every picture."""
+    """`(P, h', w')` of every image."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, own in enumerate(features):
         groups.setdefault(tuple(own.maps.shape[1:]), []).append(index)

@@ -21,11 +21,11 @@ def cover_cells(masks: NDArray[np.bool_], box: tuple[float, float, float, float]
 
     Args:
         masks: `(P, H, W)`.
-        box: `(left, top, right, bottom)` that the grid covers, in pixels of the picture; taken to whole pixels.
+        box: `(left, top, right, bottom)` that the grid covers, in pixels of the image; taken to whole pixels.
         size: Rows and columns of the grid.
 
     Returns:
-        `(P, *size)` float32 in [0, 1]; 0 where the grid reaches beyond the picture.
+        `(P, *size)` float32 in [0, 1]; 0 where the grid reaches beyond the image.
     """
     (height, width), (left, top, right, bottom) = masks.shape[1:], (round(side) for side in box)
     framed = functional.pad(torch.from_numpy(masks).float(), (-left, right - width, -top, bottom - height))

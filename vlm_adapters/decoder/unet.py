@@ -24,7 +24,7 @@ class UNetConfig:
     Attributes:
         channels: Attention maps per phrase, layers times heads; channel = layer * heads + head.
         base_width: Channels of the first stage; every further stage doubles them.
-        depth: Stages of the encoder. The picture is halved between them.
+        depth: Stages of the encoder. The image is halved between them.
         canvas: Maps whose long side is shorter are enlarged to this long side, in cells.
     """
 

@@ -21,14 +21,14 @@ from vlm_adapters.evaluation.record import Record
 from vlm_adapters.evaluation.summary import CONFIDENCE, METRICS, RESAMPLES, Number, summarise
 
 RULES = {
-    "mask": "probability above 0.5, at the picture's full size",
+    "mask": "probability above 0.5, at the image's full size",
     "cIoU": "sum of the intersections / sum of the unions",
     "mIoU": "mean of the IoUs, 1 for two empty masks; this is the average recall of Panoptic Narrative Grounding",
     "P@t": "share of masks with IoU >= t",
     "Acc@0.5 of boxes": "share of masks whose box has IoU >= 0.5 with the true mask's box",
     "boundary F": "mean F-score of the outlines, tolerance 2 pixels",
     "fingerprint of the data": "sha256 over its name, its files of texts and masks, and the names and sizes in bytes "
-    "of its pictures, and of masks that have a file for each picture; another one where the set lies elsewhere",
+    "of its images, and of masks that have a file for each image; another one where the set lies elsewhere",
     "sha256 of ids and texts": "the same wherever the set lies; what was asked of which samples, without the truth",
     "isolated": "the model is given every phrase's words alone",
     "packed": "the model is given the sample's whole text, in which a phrase is read after those before it",
@@ -63,7 +63,7 @@ class Card:
         skipped: Samples that could not be used, each with its place and what is wrong.
         left_out: How many entries of the source were left out when it was opened.
         phrases: Compared.
-        pictures: Unlike ones among them.
+        images: Unlike ones among them.
         interval: How the intervals were made.
         processes: That shared the work, in the run that ended it.
         date: In UTC.
@@ -79,7 +79,7 @@ class Card:
     skipped: tuple[Problem, ...]
     left_out: int
     phrases: int
-    pictures: int
+    images: int
     interval: str
     processes: int
     date: str
@@ -91,7 +91,7 @@ class Card:
     def of(cls, settings: Settings, pins: Pins, outcome: Outcome, *, processes: int) -> Self:
         """Write down a run that has ended."""
         records = outcome.records
-        pictures = len({record.picture for record in records})
+        images = len({record.image for record in records})
         return cls(
             command=settings.command,
             pins=pins,
@@ -100,9 +100,9 @@ class Card:
             skipped=outcome.skipped,
             left_out=outcome.left_out,
             phrases=len(records),
-            pictures=pictures,
-            interval=f"{CONFIDENCE:.0%} of {RESAMPLES} draws (percentile bootstrap); a draw takes {pictures} of the "
-            f"pictures with replacement, each with all its phrases; numpy.random.default_rng({settings.seed})",
+            images=images,
+            interval=f"{CONFIDENCE:.0%} of {RESAMPLES} draws (percentile bootstrap); a draw takes {images} of the "
+            f"images with replacement, each with all its phrases; numpy.random.default_rng({settings.seed})",
             processes=processes,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=_machine(pins.device),
@@ -144,7 +144,7 @@ class Card:
             ("samples skipped", len(self.skipped)),
             ("entries left out", self.left_out),
             ("phrases", self.phrases),
-            ("pictures", self.pictures),
+            ("images", self.images),
             ("intervals", self.interval),
             ("processes", self.processes),
             ("date", self.date),

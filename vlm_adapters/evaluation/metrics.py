@@ -1,4 +1,4 @@
-"""Metrics of masks, on numpy arrays at the picture's size."""
+"""Metrics of masks, on numpy arrays at the image's size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def box_iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 def boundary_f_score(found: NDArray[np.bool_], truth: NDArray[np.bool_], *, tolerance: int = 2) -> float:
     """How well the outlines of two masks agree: the harmonic mean of precision and recall of their outline pixels.
 
-    An outline is the pixels of a mask that have one of their four neighbours outside it; the edge of the picture is no
+    An outline is the pixels of a mask that have one of their four neighbours outside it; the edge of the image is no
     outline. A pixel agrees if one of the other outline is at most `tolerance` away. Source: Perazzi et al., the DAVIS
     benchmark (CVPR 2016), with the tolerance in pixels.
 

@@ -29,7 +29,7 @@ class Agreement:
         union: Pixels in either.
         box_iou: IoU of the boxes around both.
         boundary_f: Boundary F-score at 2 pixels.
-        counts: The mask as COCO's compressed run lengths over the picture's size.
+        counts: The mask as COCO's compressed run lengths over the image's size.
     """
 
     area: int
@@ -64,21 +64,21 @@ class Record:
     Attributes:
         index: Of the sample in its data set.
         sample: Its id.
-        picture: Id of its picture.
+        image: Id of its image.
         phrase: Index of the phrase in the sample.
         phrase_id: What names its object in the source; None where nothing does.
         words: The phrase.
         prompt: The text that the model was given.
         span: Where the phrase stands in it: first character, and the one after the last.
         tags: Words that metrics are reported by.
-        size: `(H, W)` of the picture.
+        size: `(H, W)` of the image.
         true_area: Pixels of the true mask.
         found: The masks by name: `coarse` and `refined` of a decoder with a refiner, else `mask`.
     """
 
     index: int
     sample: str
-    picture: str
+    image: str
     phrase: int
     phrase_id: str | None
     words: str
@@ -118,7 +118,7 @@ def records_of(
         Record(
             index=index,
             sample=sample.id,
-            picture=sample.picture_id,
+            image=sample.image_id,
             phrase=number,
             phrase_id=sample.phrase_ids[number] if sample.phrase_ids else None,
             words=phrase.text,

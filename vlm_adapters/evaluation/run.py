@@ -46,7 +46,7 @@ class Evaluation:
 
         Raises:
             DataError: A sample is broken, and the data set does not skip it.
-            ImageError: A picture is missing or cannot be used, and the data set does not skip it.
+            ImageError: An image is missing or cannot be used, and the data set does not skip it.
         """
         read = list(read_samples(self.dataset, self.indices(number)))
         good = [(index, sample) for index, sample in read if isinstance(sample, Sample)]

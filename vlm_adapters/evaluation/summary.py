@@ -58,7 +58,7 @@ def summarise(records: Sequence[Record], *, seed: int = 0, resamples: int = RESA
     Args:
         records: Of all phrases.
         seed: Of the bootstrap.
-        resamples: How many sets of pictures are drawn.
+        resamples: How many sets of images are drawn.
     """
     if not records:
         return []
@@ -71,33 +71,33 @@ def summarise(records: Sequence[Record], *, seed: int = 0, resamples: int = RESA
                 keys.append((group, int(inside.sum()), masks, metric))
                 columns.append([part * inside for part in sums[metric]])
     above, below = np.array(columns).transpose(1, 2, 0)
-    pictures = np.unique([record.picture for record in records], return_inverse=True)[1]
-    low, high = bootstrap(above, below, pictures, seed=seed, resamples=resamples)
+    images = np.unique([record.image for record in records], return_inverse=True)[1]
+    low, high = bootstrap(above, below, images, seed=seed, resamples=resamples)
     values = _quotient(above.sum(0), below.sum(0))
     return [Number(*key, *map(_known, row)) for key, *row in zip(keys, values, low, high, strict=True)]
 
 
 def bootstrap(
-    above: Floats, below: Floats, pictures: NDArray[np.int64], *, seed: int, resamples: int
+    above: Floats, below: Floats, images: NDArray[np.int64], *, seed: int, resamples: int
 ) -> tuple[Floats, Floats]:
-    """Intervals of quotients of sums by the percentile bootstrap: pictures are drawn with replacement, not phrases.
+    """Intervals of quotients of sums by the percentile bootstrap: images are drawn with replacement, not phrases.
 
-    Phrases of one picture stand or fall together, so an interval that draws phrases would be too narrow.
+    Phrases of one image stand or fall together, so an interval that draws phrases would be too narrow.
 
     Args:
         above: `(P, M)`: what every phrase adds to the numerators of M quotients.
         below: `(P, M)`: the same for the denominators.
-        pictures: `(P,)`: number of every phrase's picture, from 0.
+        images: `(P,)`: number of every phrase's image, from 0.
         seed: Of the draws.
         resamples: How many.
 
     Returns:
         Lower and upper end, `(M,)` each. Draws in which a quotient is 0 / 0 do not count; NaN where all are.
     """
-    count = int(pictures.max()) + 1
+    count = int(images.max()) + 1
     sums = np.zeros((2, count, above.shape[1]))
-    np.add.at(sums[0], pictures, above)
-    np.add.at(sums[1], pictures, below)
+    np.add.at(sums[0], images, above)
+    np.add.at(sums[1], images, below)
     generator = np.random.default_rng(seed)
     drawn = np.empty((resamples, above.shape[1]))
     for row in drawn:

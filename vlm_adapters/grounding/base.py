@@ -12,7 +12,7 @@ from vlm_adapters.prompt import PhraseLike, Prompt
 
 
 class Grounder(ABC):
-    """Anything that finds the phrases of a sentence in a picture.
+    """Anything that finds the phrases of a sentence in an image.
 
     Attributes:
         adapter: The backbone that it stands on.
@@ -26,15 +26,15 @@ class Grounder(ABC):
         """What finds the masks, for people: the method and what it rests on."""
 
     def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike]) -> Grounding:
-        """Find the phrases of a sentence in a picture.
+        """Find the phrases of a sentence in an image.
 
         Args:
-            image: Any form of picture that `load_image` takes.
+            image: Any form of image that `load_image` takes.
             text: The sentence.
             phrases: Strings that occur once in it, or spans `(start, end)` of its characters.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
             PromptError: The text or a phrase cannot be used.
             DecoderError: What reads the backbone's maps does not fit them.
         """
@@ -42,4 +42,4 @@ class Grounder(ABC):
 
     @abstractmethod
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        """Ground a batch of prompts, each in its first picture."""
+        """Ground a batch of prompts, each in its first image."""

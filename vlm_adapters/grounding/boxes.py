@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsPointing
-from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import OptionError
 from vlm_adapters.geometry import Box, CoordinateFrame
 from vlm_adapters.grounding.base import Grounder
@@ -30,7 +30,7 @@ class BoxAnswer:
 
     Attributes:
         text: Its words.
-        boxes: In pixels of the picture, clipped to it, each with an area; none where nothing was found.
+        boxes: In pixels of the image, clipped to it, each with an area; none where nothing was found.
     """
 
     text: str
@@ -45,11 +45,11 @@ class BoxAnswer:
         Args:
             text: The answer.
             frame: In which its numbers are meant.
-            size: `(H, W)` of the picture.
+            size: `(H, W)` of the image.
         """
         found = []
         for match in _BOX.finditer(text):
-            x0, y0, x1, y1 = frame.to_picture(_numbers(match), size)
+            x0, y0, x1, y1 = frame.to_image(_numbers(match), size)
             left, right = (min(max(x, 0.0), size[1]) for x in sorted((x0, x1)))
             top, bottom = (min(max(y, 0.0), size[0]) for y in sorted((y0, y1)))
             if left < right and top < bottom:
@@ -90,44 +90,44 @@ class BoxGrounder(Grounder):
         return f"box, in the model's own words; {masks}"
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        """Ground prompts one by one, each in its first picture."""
+        """Ground prompts one by one, each in its first image."""
         return [self._grounding(prompt) for prompt in prompts]
 
     def ask(self, prompt: Prompt, phrase: Phrase) -> BoxAnswer:
-        """Ask where a phrase of a prompt is in the prompt's first picture."""
-        picture = prompt.pictures[0]
-        size = picture.height, picture.width
-        question = Prompt((Message("user", (picture, question_about(prompt.text, phrase))),))
+        """Ask where a phrase of a prompt is in the prompt's first image."""
+        image = prompt.images[0]
+        size = image.height, image.width
+        question = Prompt((Message("user", (image, question_about(prompt.text, phrase))),))
         frame = self._pointing.coordinate_frame(size)
         if frame is None:
-            raise OptionError(f"{self.adapter.name} cannot point in a picture of {size[1]} x {size[0]} pixels.")
+            raise OptionError(f"{self.adapter.name} cannot point in an image of {size[1]} x {size[0]} pixels.")
         return BoxAnswer.read(self._pointing.generate(question, max_new_tokens=MOST_TOKENS), frame, size)
 
     def _grounding(self, prompt: Prompt) -> Grounding:
-        picture = prompt.pictures[0]
-        encoded = self.sam.encode(picture) if self.sam else None
+        image = prompt.images[0]
+        encoded = self.sam.encode(image) if self.sam else None
         phrases = []
         for phrase in prompt.phrases:
             answer = self.ask(prompt, phrase)
-            filled = answer.mask((picture.height, picture.width)).astype(np.float32)
+            filled = answer.mask((image.height, image.width)).astype(np.float32)
             found = filled
             if self.sam and encoded and answer.boxes:
                 found = masks_in_boxes(self.sam, encoded, answer.boxes)
             phrases.append(grounded_phrase(phrase, found, filled))
-        return Grounding(picture, prompt.text, tuple(phrases), method="box")
+        return Grounding(image, prompt.text, tuple(phrases), method="box")
 
 
 @torch.no_grad()
-def masks_in_boxes(sam: SegmentAnything, picture: EncodedPicture, boxes: Sequence[Box]) -> NDArray[np.float32]:
+def masks_in_boxes(sam: SegmentAnything, image: EncodedImage, boxes: Sequence[Box]) -> NDArray[np.float32]:
     """Probabilities `(H, W)` of the things in boxes, of each pixel the largest, by a model not trained on them.
 
     Args:
         sam: The model.
-        picture: Of `sam.encode`.
-        boxes: In pixels of the picture, at least one.
+        image: Of `sam.encode`.
+        boxes: In pixels of the image, at least one.
     """
-    decoded = sam.decode(picture, boxes=torch.tensor(boxes))[:, :1]
-    found: NDArray[np.float32] = sam.at_picture_size(decoded, picture).sigmoid().amax(dim=(0, 1)).cpu().numpy()
+    decoded = sam.decode(image, boxes=torch.tensor(boxes))[:, :1]
+    found: NDArray[np.float32] = sam.at_image_size(decoded, image).sigmoid().amax(dim=(0, 1)).cpu().numpy()
     return found
 
 

@@ -1,4 +1,4 @@
-"""An adapter and a decoder: from a picture and a sentence to a mask for every phrase."""
+"""An adapter and a decoder: from an image and a sentence to a mask for every phrase."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlm_adapters.decoder.checkpoint import (
 )
 from vlm_adapters.decoder.features import FeatureRequest, MaskLogits, PhraseFeatures, decode_masks
 from vlm_adapters.decoder.sam.checkpoint import load_sam
-from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.saved import SavedDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
@@ -81,41 +81,39 @@ class GroundedVLM(Grounder):
         }
         return f"decoder, trained on {self.adapter.info.model_type}{refined.get(type(self.refiner), '')}"
 
-    def mask_logits(
-        self, prompts: Sequence[Prompt], pictures: Sequence[EncodedPicture] | None = None
-    ) -> list[MaskLogits]:
-        """Compute the logits of all phrases, each prompt's in its first picture; gradient flows where it is enabled.
+    def mask_logits(self, prompts: Sequence[Prompt], images: Sequence[EncodedImage] | None = None) -> list[MaskLogits]:
+        """Compute the logits of all phrases, each prompt's in its first image; gradient flows where it is enabled.
 
         Args:
             prompts: A batch.
-            pictures: The first pictures as the refiner's model encoded them, where that was done before.
+            images: The first images as the refiner's model encoded them, where that was done before.
         """
         place = next(self.decoder.parameters()).device
-        if self.refiner is not None and pictures is None:
-            pictures = [self.refiner.sam.encode(prompt.pictures[0]) for prompt in prompts]
+        if self.refiner is not None and images is None:
+            images = [self.refiner.sam.encode(prompt.images[0]) for prompt in prompts]
         features = [own.to(place) for own in self.features(prompts)]
-        return decode_masks(features, self.decoder, self.refiner, pictures or ())
+        return decode_masks(features, self.decoder, self.refiner, images or ())
 
     def features(self, prompts: Sequence[Prompt]) -> list[PhraseFeatures]:
-        """Run the backbone: what the decoder reads of every prompt's first picture."""
+        """Run the backbone: what the decoder reads of every prompt's first image."""
         extracted = self.adapter.extract(self.adapter.preprocess(prompts), self.request.grids)
         return [PhraseFeatures.of(grids, self.request) for grids in extracted]
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        """Ground a batch of prompts, each in its first picture."""
+        """Ground a batch of prompts, each in its first image."""
         with torch.no_grad():
             logits = self.mask_logits(prompts)
             return [self._grounding(prompt, own) for prompt, own in zip(prompts, logits, strict=True)]
 
     def _grounding(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
-        picture = prompt.pictures[0]
-        size = picture.height, picture.width
+        image = prompt.images[0]
+        size = image.height, image.width
         placed = logits.refined
         if placed is None:
             placed = place_map(logits.coarse, logits.box, size, outside=float("-inf"))
         heat = place_map(agreeing_maps(logits.maps, logits.coarse.sigmoid()), logits.box, size).cpu().numpy()
         return Grounding(
-            picture,
+            image,
             prompt.text,
             tuple(
                 grounded_phrase(phrase, probability, attention)

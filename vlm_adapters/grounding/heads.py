@@ -24,7 +24,7 @@ from vlm_adapters.prompt import Prompt
 class HeadGrounder(Grounder):
     """A frozen backbone and the profile of its heads that show where things are.
 
-    A phrase's maps are divided by those of a neutral sentence on the same picture, weighed, smoothed and cut off at the
+    A phrase's maps are divided by those of a neutral sentence on the same image, weighed, smoothed and cut off at the
     profile's threshold. Where no peak stands out, nothing is found. Every prompt costs two sequences.
 
     Attributes:
@@ -43,29 +43,29 @@ class HeadGrounder(Grounder):
     def told(self) -> str:
         """See `Grounder`."""
         heads = ", ".join(f"{head.layer}.{head.head}" for head in self.profile.heads)
-        chosen = f"chosen by {self.profile.criterion} on {self.profile.samples} pictures from {self.profile.source}"
+        chosen = f"chosen by {self.profile.criterion} on {self.profile.samples} images from {self.profile.source}"
         refined = ", refined by Segment Anything as it is" if self.sam else ""
         return f"heads, without training: {heads} (layer.head), {chosen}{refined}"
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        """Ground a batch of prompts, each in its first picture."""
+        """Ground a batch of prompts, each in its first image."""
         extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, request_of(self.profile.heads))
         return [self._grounding(prompt, *grids) for prompt, grids in zip(prompts, extracted, strict=True)]
 
     def _grounding(self, prompt: Prompt, asked: Sequence[Grids], neutral: Sequence[Grids]) -> Grounding:
-        picture = prompt.pictures[0]
-        size = picture.height, picture.width
+        image = prompt.images[0]
+        size = image.height, image.width
         relative, box = profile_maps(self.profile.heads, asked, neutral)
         found = phrase_heights(relative, self.profile)
         placed = place_map(found, box, size)
         masks, threshold = placed, self.profile.threshold
         if self.sam is not None:
-            masks, threshold = self._refined(self.sam, picture, found, box), 0.5
+            masks, threshold = self._refined(self.sam, image, found, box), 0.5
         phrases = tuple(
             grounded_phrase(phrase, mask, heat, threshold)
             for phrase, mask, heat in zip(prompt.phrases, masks.cpu().numpy(), placed.cpu().numpy(), strict=True)
         )
-        return Grounding(picture, prompt.text, phrases, method="heads")
+        return Grounding(image, prompt.text, phrases, method="heads")
 
     def _refined(self, sam: SegmentAnything, image: Image.Image, found: Tensor, box: Box) -> Tensor:
         """Probabilities `(P, H, W)` after Segment Anything; where the heads found nothing, nothing is left."""

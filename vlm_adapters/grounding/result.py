@@ -17,14 +17,14 @@ Method = Literal["decoder", "box", "heads"]
 
 @dataclass(frozen=True)
 class GroundedPhrase:
-    """Where one phrase is in the picture.
+    """Where one phrase is in the image.
 
     Attributes:
         phrase: Its words and their place in the text.
-        mask: `(H, W)` bool at the picture's size; all false where nothing was found.
+        mask: `(H, W)` bool at the image's size; all false where nothing was found.
         box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
         score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty. It tells how sharp the mask is, not
-            whether the phrase is in the picture. By heads: the mean height of the map; by boxes: 1.
+            whether the phrase is in the image. By heads: the mean height of the map; by boxes: 1.
         map: `(H, W)` float32 in [0, 1], 1 at its peak: where the heads look that agree best with the mask (see
             `agreeing_maps`), or those of a profile, or the boxes.
     """
@@ -38,10 +38,10 @@ class GroundedPhrase:
 
 @dataclass(frozen=True)
 class Grounding:
-    """A sentence grounded in a picture.
+    """A sentence grounded in an image.
 
     Attributes:
-        image: The upright RGB picture.
+        image: The upright RGB image.
         text: The sentence.
         phrases: Its phrases, each with mask, box, score and map, in the order asked.
         method: What found them.
@@ -56,7 +56,7 @@ class Grounding:
 def grounded_phrase(
     phrase: Phrase, probability: NDArray[np.float32], attention: NDArray[np.float32], threshold: float = 0.5
 ) -> GroundedPhrase:
-    """Turn what was found of one phrase, at the picture's size, into its mask, box, score and map.
+    """Turn what was found of one phrase, at the image's size, into its mask, box, score and map.
 
     Args:
         phrase: What was looked for.

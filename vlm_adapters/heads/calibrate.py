@@ -1,8 +1,8 @@
 """Choosing the heads of a profile: by what their maps look like, or by known masks.
 
-Label-free, the heads that look at the picture at all (attention mass, the better half) are sorted by how little their
+Label-free, the heads that look at the image at all (attention mass, the better half) are sorted by how little their
 maps are scattered (`part_entropy`), after Kang et al. (arXiv 2503.06287). With masks, every head is tried alone, and
-then the best one, two, three, ... together. In both, a peak must stand out more than peaks do in evenly grey pictures.
+then the best one, two, three, ... together. In both, a peak must stand out more than peaks do in evenly grey images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vlm_adapters.heads.profile import Criterion, HeadProfile, ProfileHead
 from vlm_adapters.prompt import Message, Prompt
 
 NEUTRAL_TEXT = "an image"
-"""Says nothing of the picture."""
+"""Says nothing of the image."""
 
 CALIBRATION_SEED = 5
 """Seed of the scenes that heads are chosen on; no embedded checkpoint was trained or is measured on them."""
@@ -53,7 +53,7 @@ class CalibrationSet:
     """What heads are chosen on.
 
     Attributes:
-        prompts: Pictures with sentences and phrases.
+        prompts: Images with sentences and phrases.
         masks: `(P, H, W)` bool per prompt, where known.
         source: Where they came from, for the profile.
         seed: Of the scenes, for the profile.
@@ -66,7 +66,7 @@ class CalibrationSet:
 
     def __post_init__(self) -> None:
         if not any(prompt.phrases for prompt in self.prompts):
-            raise DataError(f"There is no phrase in {self.source} to choose heads by. Give pictures with sentences.")
+            raise DataError(f"There is no phrase in {self.source} to choose heads by. Give images with sentences.")
 
     @classmethod
     def of_scenes(cls, scenes: Iterable[Sample], seed: int, *, labelled: bool) -> CalibrationSet:
@@ -88,9 +88,9 @@ def calibrate(
 
     Args:
         adapter: The backbone.
-        data: Pictures and sentences; with masks, heads are chosen by them, else label-free.
+        data: Images and sentences; with masks, heads are chosen by them, else label-free.
         criterion: With masks, what is best: the mask's IoU or the share of maps that peak on the object.
-        neutral: A sentence that says nothing of the picture.
+        neutral: A sentence that says nothing of the image.
         most: Heads of the profile at most; without masks, at most `LABEL_FREE_HEADS`.
     """
     if data.masks is None:
@@ -121,7 +121,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Maps:
-    """Relative maps `(P, C, h, w)` of one picture's phrases, and the box that they cover."""
+    """Relative maps `(P, C, h, w)` of one image's phrases, and the box that they cover."""
 
     relative: Tensor
     box: Box
@@ -172,9 +172,9 @@ def _best_combination(
     best, chosen = -1.0, (1, HALF_HEIGHT)
     for count in range(1, len(heads) + 1):
         ious, hits = [], []
-        for of_picture, of_masks in zip(maps, masks, strict=True):
-            combined = of_picture.combined(heads[:count])
-            truth = pool_masks(of_masks, of_picture.box, (combined.shape[1], combined.shape[2]))
+        for of_image, of_masks in zip(maps, masks, strict=True):
+            combined = of_image.combined(heads[:count])
+            truth = pool_masks(of_masks, of_image.box, (combined.shape[1], combined.shape[2]))
             ious.append(_ious(combined, truth))
             hits.append(_pointing(combined, truth))
         by_threshold = torch.cat(ious, dim=1).mean(dim=1)
@@ -185,9 +185,9 @@ def _best_combination(
 
 
 def _least_prominence(maps: Sequence[_Maps], grey: Sequence[_Maps], heads: Sequence[ProfileHead]) -> float:
-    """What few maps of grey pictures reach, as long as few of the pictures' own are below it."""
-    of_grey = torch.cat([prominence(of_picture.combined(heads)) for of_picture in grey])
-    own = torch.cat([prominence(of_picture.combined(heads)) for of_picture in maps])
+    """What few maps of grey images reach, as long as few of the images' own are below it."""
+    of_grey = torch.cat([prominence(of_image.combined(heads)) for of_image in grey])
+    own = torch.cat([prominence(of_image.combined(heads)) for of_image in maps])
     return float(torch.minimum(of_grey.quantile(1 - FOUND_IN_GREY), own.quantile(LOST)))
 
 
@@ -209,7 +209,7 @@ def pool_masks(masks: NDArray[np.bool_], box: Box, shape: tuple[int, int]) -> Te
 
     Args:
         masks: `(P, H, W)`.
-        box: `(left, top, right, bottom)` of the grid, in pixels of the picture.
+        box: `(left, top, right, bottom)` of the grid, in pixels of the image.
         shape: `(h, w)` of the grid.
 
     Returns:
@@ -226,7 +226,7 @@ def _head(info: BackboneInfo, index: int, weight: float, value: float) -> Profil
 
 
 def _greyed(prompt: Prompt) -> Prompt:
-    """The same prompt on evenly grey pictures."""
+    """The same prompt on evenly grey images."""
     messages = []
     for message in prompt.messages:
         grey = [part if isinstance(part, str) else Image.new("RGB", part.size, GREY) for part in message.content]

@@ -1,4 +1,4 @@
-"""The maps of a profile's heads: a phrase's beside those of a neutral sentence on the same picture."""
+"""The maps of a profile's heads: a phrase's beside those of a neutral sentence on the same image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def phrase_heights(relative: Tensor, profile: HeadProfile) -> Tensor:
 def neutral_prompt(prompt: Prompt, text: str) -> Prompt:
     """The same prompt with `text` in the place of the last message's words, and all of it as the phrase."""
     last = prompt.messages[-1]
-    said = Message(last.role, (*last.pictures, text))
+    said = Message(last.role, (*last.images, text))
     return replace(prompt, messages=(*prompt.messages[:-1], said), phrases=(Phrase.at(text, 0, len(text)),))
 
 
@@ -48,7 +48,7 @@ def profile_maps(heads: Sequence[ProfileHead], asked: Sequence[Grids], neutral: 
 
     Args:
         heads: Which.
-        asked: Grids of one picture, extracted with `request_of` these heads.
+        asked: Grids of one image, extracted with `request_of` these heads.
         neutral: The same of the neutral sentence.
     """
     layers, indices = asked[0].layers, asked[0].heads
@@ -60,10 +60,10 @@ def profile_maps(heads: Sequence[ProfileHead], asked: Sequence[Grids], neutral: 
 def extract_with_neutral(
     adapter: BackboneAdapter, prompts: Sequence[Prompt], neutral: str, request: GridRequest
 ) -> list[tuple[list[Grids], list[Grids]]]:
-    """Extract, per prompt, the grids of its first picture, and those of the neutral sentence on it."""
+    """Extract, per prompt, the grids of its first image, and those of the neutral sentence on it."""
     both = [*prompts, *(neutral_prompt(prompt, neutral) for prompt in prompts)]
     found = [
-        [grids for grids in extracted if grids.grid.picture == 0]
+        [grids for grids in extracted if grids.grid.image == 0]
         for extracted in adapter.extract(adapter.preprocess(both), request)
     ]
     return list(zip(found[: len(prompts)], found[len(prompts) :], strict=True))

@@ -1,6 +1,6 @@
 """From the attention of a few heads to one map per phrase, without training: pure functions of tensors.
 
-What a head shows for a phrase is divided by what it shows for a sentence that says nothing of the picture, so that only
+What a head shows for a phrase is divided by what it shows for a sentence that says nothing of the image, so that only
 what the phrase adds is left. Words: `C` heads of any layers, `P` phrases, `h, w` cells.
 """
 
@@ -30,17 +30,17 @@ FULL_PROMINENCE = 1e6
 
 
 def head_maps(extracted: Sequence[Grids]) -> tuple[Tensor, Box]:
-    """Join the grids of one picture: one map per head over its last, finest grid.
+    """Join the grids of one image: one map per head over its last, finest grid.
 
     Args:
-        extracted: Of one picture, in the adapter's order.
+        extracted: Of one image, in the adapter's order.
 
     Returns:
         `(P, L * n, h, w)` float32, every map with sum 1 or all zero: the mean of the head's shares in all grids; and
-        the box that it covers, in pixels of the picture.
+        the box that it covers, in pixels of the image.
 
     Raises:
-        DecoderError: The picture has no grid.
+        DecoderError: The image has no grid.
     """
     channels, box = stack_channels(extracted)
     return normalise(channels).unflatten(1, (len(extracted), -1)).mean(dim=1), box
@@ -50,7 +50,7 @@ def find_sinks(neutral: Tensor) -> Tensor:
     """Find the cells that attract attention whatever is asked.
 
     Args:
-        neutral: `(C, h, w)` maps of a sentence that says nothing of the picture, not negative.
+        neutral: `(C, h, w)` maps of a sentence that says nothing of the image, not negative.
 
     Returns:
         `(h, w)` bool: where half of the heads or more put at least `SINK` times the cell's even share.
@@ -67,7 +67,7 @@ def relative_maps(maps: Tensor, neutral: Tensor) -> Tensor:
 
     Args:
         maps: `(P, C, h, w)` attention, not negative, of any scale.
-        neutral: `(C, h, w)`, the same heads on the same picture.
+        neutral: `(C, h, w)`, the same heads on the same image.
 
     Returns:
         `(P, C, h, w)` float32, not negative.

@@ -45,9 +45,9 @@ class HeadProfile(BaseModel):
     Attributes:
         backbone: The checkpoint, its revision and its options.
         criterion: What the heads were chosen by.
-        source: What they were chosen on: `"scenes"`, or a folder of pictures.
-        samples: How many pictures.
-        seed: Of the scenes; None for pictures of one's own.
+        source: What they were chosen on: `"scenes"`, or a folder of images.
+        samples: How many images.
+        seed: Of the scenes; None for images of one's own.
         neutral: The sentence, in the place of the prompt's own, whose maps the phrases' maps are divided by.
         heads: At least one, best first.
         others: The next best, of which no mask is made: a decoder can be trained on the maps of a few heads alone.

@@ -17,7 +17,7 @@ class RankedHead:
     Attributes:
         layer: True layer index.
         head: Head index.
-        mass: Share of the row's attention that falls on the picture, in [0, 1].
+        mass: Share of the row's attention that falls on the image, in [0, 1].
         entropy: Entropy of the map over cells, divided by that of an even map: 0 = one cell, 1 = everywhere alike.
     """
 
@@ -36,9 +36,9 @@ def spatial_entropy(maps: Tensor) -> Tensor:
 
 
 def rank_heads(grids: Grids, phrase: int, count: int) -> list[RankedHead]:
-    """Rank the heads by how sharply they look at the picture for one phrase.
+    """Rank the heads by how sharply they look at the image for one phrase.
 
-    Heads with less attention on the picture than the median are left out; the others are sorted by the entropy of their
+    Heads with less attention on the image than the median are left out; the others are sorted by the entropy of their
     map, sharpest first.
 
     Args:

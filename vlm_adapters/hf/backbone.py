@@ -31,7 +31,7 @@ from vlm_adapters.registry.load_options import LOADER_KEYWORDS, unknown_option
 from vlm_adapters.registry.versions import typed_errors
 
 _ANY_SIZE = (512, 512)
-"""A picture that every family takes: cells and grids per picture do not depend on its size."""
+"""An image that every family takes: cells and grids per image do not depend on its size."""
 _LIKELIEST: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
@@ -44,8 +44,8 @@ _LIKELIEST: dict[str, Any] = {
 class TransformersBackbone(ABC):
     """An adapter over a model and a processor of transformers.
 
-    A family says how a picture becomes tokens (`views`) and, where the stock way is not right, how its processor takes
-    pictures (`process_pictures`) and chats (`render`). All else is here.
+    A family says how an image becomes tokens (`views`) and, where the stock way is not right, how its processor takes
+    images (`process_images`) and chats (`render`). All else is here.
 
     Attributes:
         name: `model_type` of the checkpoint's config.
@@ -123,10 +123,10 @@ class TransformersBackbone(ABC):
 
     @abstractmethod
     def views(self, size: Size) -> Sequence[View]:
-        """How a picture `(H, W)` is resized, padded and cut into cells: one view per grid, the finest last.
+        """How an image `(H, W)` is resized, padded and cut into cells: one view per grid, the finest last.
 
         Raises:
-            ImageError: The family takes no picture of this size.
+            ImageError: The family takes no image of this size.
         """
 
     @property
@@ -135,26 +135,26 @@ class TransformersBackbone(ABC):
         return frozenset({int(self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token))})
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
-        """Find the grids of every prompt's pictures: one list per prompt."""
+        """Find the grids of every prompt's images: one list per prompt."""
         return [
             [
                 grid
-                for index, (picture, own) in enumerate(zip(prompt.pictures, tokens, strict=True))
-                for grid in place_views(self.views((picture.height, picture.width)), own, index)
+                for index, (image, own) in enumerate(zip(prompt.images, tokens, strict=True))
+                for grid in place_views(self.views((image.height, image.width)), own, index)
             ]
             for prompt, tokens in zip(inputs.prompts, inputs.image_tokens, strict=True)
         ]
 
-    def process_pictures(self, pictures: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        """Run the processor over pictures alone: each expands to its tokens, and all to the model's tensors.
+    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        """Run the processor over images alone: each expands to its tokens, and all to the model's tensors.
 
         Args:
-            pictures: Upright RGB pictures of all prompts, in order.
+            images: Upright RGB images of all prompts, in order.
             options: Passed to the processor.
         """
         features: BatchFeature = self.processor(
-            text=[self.processor.image_token] * len(pictures),
-            images=[[picture] for picture in pictures],
+            text=[self.processor.image_token] * len(images),
+            images=[[image] for image in images],
             padding=True,
             add_special_tokens=False,
             return_mm_token_type_ids=True,
@@ -167,7 +167,7 @@ class TransformersBackbone(ABC):
         """Write a prompt as the text the family was trained on: the processor's chat template.
 
         Raises:
-            PromptError: The template refuses the prompt, or drops a text or a picture of it.
+            PromptError: The template refuses the prompt, or drops a text or an image of it.
         """
         return render(self.processor, prompt)
 
@@ -176,18 +176,18 @@ class TransformersBackbone(ABC):
 
         Raises:
             PromptError: There is no prompt, or one cannot be encoded, or is too long for the model.
-            ImageError: The family takes no picture of such a size.
+            ImageError: The family takes no image of such a size.
             BackboneError: The processor raised something.
             OptionError: The model was sharded as a whole since it was given.
         """
         check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"There is no prompt in {type(prompts).__name__}. Give a list of at least one Prompt.")
-        pictures = [picture for prompt in prompts for picture in prompt.pictures]
-        for picture in pictures:
-            self.views((picture.height, picture.width))  # a size that the family cannot take is told before all work
+        images = [image for prompt in prompts for image in prompt.images]
+        for image in images:
+            self.views((image.height, image.width))  # a size that the family cannot take is told before all work
         with typed_errors(f"The processor of {self.name}", BackboneError):
-            features = dict(self.process_pictures(pictures))
+            features = dict(self.process_images(images))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
         # Processors give the types under the name that their model's forward takes.
         type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
@@ -195,7 +195,7 @@ class TransformersBackbone(ABC):
         expansions = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
         sequences, positions = [], []
         for prompt in prompts:
-            own, expansions = expansions[: len(prompt.pictures)], expansions[len(prompt.pictures) :]
+            own, expansions = expansions[: len(prompt.images)], expansions[len(prompt.images) :]
             rendered = self.render(prompt)
             sequence = tokenize(self.processor.tokenizer, rendered, own)
             sequences.append(sequence)
@@ -211,8 +211,8 @@ class TransformersBackbone(ABC):
             ),
             image_tokens=tuple(
                 tuple(
-                    torch.tensor([p + shift for p in picture if sequence.ids[p] in self.image_token_ids]).long()
-                    for picture in sequence.pictures
+                    torch.tensor([p + shift for p in image if sequence.ids[p] in self.image_token_ids]).long()
+                    for image in sequence.images
                 )
                 for sequence, shift in zip(sequences, shifts, strict=True)
             ),
@@ -290,7 +290,7 @@ class TransformersBackbone(ABC):
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
             cell=views[-1].cell,
-            grids_per_picture=len(views),
+            grids_per_image=len(views),
             options=tuple((name, getattr(self, name)) for name in self.option_names()),
         )
 
@@ -305,8 +305,8 @@ class TransformersBackbone(ABC):
         limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         if limit is not None and longest > limit:
             raise PromptError(
-                f"A prompt has {longest} tokens, pictures included; {self.name} takes at most {limit}. "
-                "Shorten the text or take a smaller picture."
+                f"A prompt has {longest} tokens, images included; {self.name} takes at most {limit}. "
+                "Shorten the text or take a smaller image."
             )
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         ids = torch.full((len(sequences), longest), padding)

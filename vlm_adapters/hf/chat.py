@@ -28,13 +28,13 @@ class TokenSequence:
         ids: Token ids.
         types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`.
         offsets: Per token the characters `[start, end)` of the rendered template; (-1, -1) for image tokens.
-        pictures: Per picture, the positions of the tokens that it expands to.
+        images: Per image, the positions of the tokens that it expands to.
     """
 
     ids: list[int] = field(default_factory=list)
     types: list[int] = field(default_factory=list)
     offsets: list[Span] = field(default_factory=list)
-    pictures: list[range] = field(default_factory=list)
+    images: list[range] = field(default_factory=list)
 
     def append(self, ids: Sequence[int], types: Sequence[int], offsets: Sequence[Span]) -> None:
         """Append tokens."""
@@ -48,9 +48,9 @@ class RenderedPrompt:
     """A prompt rendered by its chat template.
 
     Attributes:
-        text: The rendered template, every picture still one placeholder.
+        text: The rendered template, every image still one placeholder.
         user_spans: Characters of `text` that came from the prompt's own texts, one span per text, in order.
-        slots: Characters of `text` of the pictures' placeholders, in order.
+        slots: Characters of `text` of the images' placeholders, in order.
         has_start: Whether the text holds the start token where it belongs; else the tokenizer adds its own.
     """
 
@@ -70,7 +70,7 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
         prompt: What to render.
 
     Raises:
-        PromptError: The template refuses the conversation, or drops a text or a picture of it.
+        PromptError: The template refuses the conversation, or drops a text or an image of it.
     """
     texts = [part for message in prompt.messages for part in message.content if isinstance(part, str)]
     begin, end = _unused_characters("".join(texts))
@@ -88,8 +88,8 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
     if pieces[1::2] != texts:
         raise PromptError(
             f"The chat template of {type(processor).__name__} changes the order or wording of the messages' texts "
-            f"({len(pieces) // 2} of {len(texts)} found). Give each message the order of pictures and texts that the "
-            "template knows, usually pictures first."
+            f"({len(pieces) // 2} of {len(texts)} found). Give each message the order of images and texts that the "
+            "template knows, usually images first."
         )
     user_spans = []
     position = 0
@@ -100,10 +100,10 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
     text = "".join(pieces)
     token: str = processor.image_token
     slots = [m.span() for m in re.finditer(re.escape(token), text) if not _touches(m.span(), user_spans)]
-    if len(slots) != len(prompt.pictures):
+    if len(slots) != len(prompt.images):
         raise PromptError(
             f"The chat template of {type(processor).__name__} gives {len(slots)} places {token!r} for "
-            f"{len(prompt.pictures)} pictures. Use the chat template that belongs to the checkpoint."
+            f"{len(prompt.images)} images. Use the chat template that belongs to the checkpoint."
         )
     return RenderedPrompt(text, tuple(user_spans), tuple(slots))
 
@@ -111,24 +111,24 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
 def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     rendered: RenderedPrompt,
-    pictures: Sequence[tuple[Sequence[int], Sequence[int]]],
+    images: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> TokenSequence:
-    """Encode a rendered prompt, each placeholder replaced by its picture's tokens.
+    """Encode a rendered prompt, each placeholder replaced by its image's tokens.
 
     Args:
         tokenizer: A fast tokenizer (it must know offsets).
         rendered: From `render`.
-        pictures: Per slot, the token ids that the processor expands the picture to, and their types.
+        images: Per slot, the token ids that the processor expands the image to, and their types.
 
     Raises:
         PromptError: The text cannot be encoded, or the tokenizer makes an image token of it.
     """
-    image_ids = {id_ for ids, types in pictures for id_, type_ in zip(ids, types, strict=True) if type_}
+    image_ids = {id_ for ids, types in images for id_, type_ in zip(ids, types, strict=True) if type_}
     control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     control_tokens += tokenizer.convert_ids_to_tokens(sorted(image_ids))
     placeholders = {rendered.text[slice(*slot)] for slot in rendered.slots}
     sequence = TokenSequence()
-    waiting = list(pictures)
+    waiting = list(images)
     for piece in _pieces(rendered.text, rendered.user_spans, control_tokens):
         for id_, span in _encode(tokenizer, rendered, piece):
             words = rendered.text[slice(*span)]
@@ -136,11 +136,11 @@ def tokenize(
                 # By its place, not its id: a family may expand the placeholder to other tokens.
                 if words.strip() not in placeholders or not waiting:
                     raise PromptError(
-                        f"The tokenizer does not take the place of a picture for one token, but makes {words!r} of it. "
+                        f"The tokenizer does not take the place of an image for one token, but makes {words!r} of it. "
                         "Use the checkpoint's own tokenizer."
                     )
                 ids, types = waiting.pop(0)
-                sequence.pictures.append(range(len(sequence.ids), len(sequence.ids) + len(ids)))
+                sequence.images.append(range(len(sequence.ids), len(sequence.ids) + len(ids)))
                 sequence.append(ids, types, [(-1, -1)] * len(ids))
             elif id_ in image_ids:
                 raise PromptError(

@@ -1,6 +1,6 @@
-"""Pictures processed apart from text: one interface over the image processors of all families.
+"""Images processed apart from text: one interface over the image processors of all families.
 
-A dataset pipeline written for separate image processors wants `preprocess(image)` to give a picture `(3, H, W)` and how
+A dataset pipeline written for separate image processors wants `preprocess(image)` to give an image `(3, H, W)` and how
 it was resized and padded. The processors of transformers give each family's own tensors instead. A plugin wraps them;
 `wrap_image_processor` finds the wrapper by the processor's class.
 """
@@ -22,7 +22,7 @@ from vlm_adapters.registry.discovery import list_adapters
 
 
 class Padding(TypedDict):
-    """Pixels added around the resized picture."""
+    """Pixels added around the resized image."""
 
     before_height: int
     after_height: int
@@ -31,10 +31,10 @@ class Padding(TypedDict):
 
 
 class MetaData(TypedDict):
-    """How a picture became its pixel values; sizes are `(height, width)` in pixels.
+    """How an image became its pixel values; sizes are `(height, width)` in pixels.
 
     `image_shape` is the size after the resize, `padded_shape` the same after padding, `original_shape` the size of the
-    upright picture, and `scale_factor` is `image_shape / original_shape` for height and width.
+    upright image, and `scale_factor` is `image_shape / original_shape` for height and width.
     """
 
     image_shape: Size
@@ -45,7 +45,7 @@ class MetaData(TypedDict):
 
 
 class ProcessedImages(TypedDict):
-    """Pictures as separate-processor pipelines take them; one entry of every list per picture.
+    """Images as separate-processor pipelines take them; one entry of every list per image.
 
     `pixel_values` holds float32 `(3, H, W)`, normalised with the processor's mean and deviation, and `image_sizes`
     their `(H, W)`.
@@ -73,35 +73,35 @@ class ImageProcessorWrapper(ABC):
 
     @abstractmethod
     def view(self, size: Size) -> View:
-        """How a picture `(H, W)` is resized and padded.
+        """How an image `(H, W)` is resized and padded.
 
         Raises:
-            ImageError: The processor takes no picture of this size.
+            ImageError: The processor takes no image of this size.
         """
 
     @abstractmethod
-    def pixel_values(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
-        """Resize, pad and normalise upright RGB pictures: one float32 `(3, H, W)` each.
+    def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        """Resize, pad and normalise upright RGB images: one float32 `(3, H, W)` each.
 
         Raises:
-            ImageError: The processor refuses a picture.
+            ImageError: The processor refuses an image.
         """
 
     def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> ProcessedImages:
-        """Process pictures as the family's processor does.
+        """Process images as the family's processor does.
 
         Args:
-            images: A picture in any form that `load_image` takes, or a list or tuple of them, of any sizes.
+            images: An image in any form that `load_image` takes, or a list or tuple of them, of any sizes.
 
         Raises:
-            ImageError: A picture cannot be used, there is none, or the processor refuses its size.
+            ImageError: An image cannot be used, there is none, or the processor refuses its size.
         """
         sources: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
         if not sources:
-            raise ImageError("There is no picture to preprocess: the list is empty. Give at least one.")
-        pictures = [load_image(source) for source in sources]
-        views = [self.view((picture.height, picture.width)) for picture in pictures]
-        values = self.pixel_values(pictures)
+            raise ImageError("There is no image to preprocess: the list is empty. Give at least one.")
+        upright = [load_image(source) for source in sources]
+        views = [self.view((image.height, image.width)) for image in upright]
+        values = self.pixel_values(upright)
         return {
             "pixel_values": values,
             "meta_datas": [_meta_data(view) for view in views],
@@ -148,6 +148,6 @@ def _meta_data(view: View) -> MetaData:
             "before_width": left,
             "after_width": view.canvas[1] - left - width,
         },
-        "scale_factor": (height / view.picture[0], width / view.picture[1]),
-        "original_shape": view.picture,
+        "scale_factor": (height / view.image[0], width / view.image[1]),
+        "original_shape": view.image,
     }

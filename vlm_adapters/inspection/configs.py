@@ -108,7 +108,7 @@ def text_report(config: Any, info: BackboneInfo) -> TextReport:
 
 
 def towers(config: Any) -> Iterator[TowerReport]:
-    """The configs within the model's that cut pictures into patches; a model without a tower cuts them itself."""
+    """The configs within the model's that cut images into patches; a model without a tower cuts them itself."""
     text = text_config(config)
     parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}
     found = {name: part for name, part in parts.items() if part is not text and hasattr(part, "patch_size")}

@@ -1,7 +1,7 @@
-"""The interface report: what an adapter really does to pictures and text, found by running it.
+"""The interface report: what an adapter really does to images and text, found by running it.
 
 Everything is a frozen dataclass of plain values, so that `dataclasses.asdict` gives what `json.dumps` takes. Sizes are
-`(height, width)`: of pictures in pixels, of grids in cells.
+`(height, width)`: of images in pixels, of grids in cells.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from vlm_adapters.prompt import Prompt
 
 Size = tuple[int, int]
 
-PICTURE_SIZES: tuple[Size, ...] = ((336, 336), (480, 640), (640, 480), (1080, 1920), (100, 300))
+IMAGE_SIZES: tuple[Size, ...] = ((336, 336), (480, 640), (640, 480), (1080, 1920), (100, 300))
 """Square, wide, tall, large, and three times as wide as high."""
 
 TRIAL_SIZE: Size = (96, 160)
-"""Of the blank picture that passes through the model once; not square, so that the axes tell themselves apart."""
+"""Of the blank image that passes through the model once; not square, so that the axes tell themselves apart."""
 
 TRIAL_TEXT = "a red circle"
 
@@ -52,21 +52,21 @@ class ClassNames:
 
 
 @dataclass(frozen=True)
-class PictureReport:
-    """What becomes of a blank picture.
+class ImageReport:
+    """What becomes of a blank image.
 
     Attributes:
-        picture: Its size in pixels.
+        image: Its size in pixels.
         resized: Size in pixels of what the vision tower sees, padding counted.
         tiles: How many pieces of that size there are.
         patches: Patches of the vision tower, in all tiles.
         tokens: Image tokens in the sequence, separators counted.
         grids: Cells of every grid.
-        boxes: `(left, top, right, bottom)` in pixels of the picture that every grid covers.
-        problem: Why a picture of this size cannot be used; the rest is empty then.
+        boxes: `(left, top, right, bottom)` in pixels of the image that every grid covers.
+        problem: Why an image of this size cannot be used; the rest is empty then.
     """
 
-    picture: Size
+    image: Size
     resized: Size | None = None
     tiles: int = 0
     patches: int | None = None
@@ -78,7 +78,7 @@ class PictureReport:
 
 @dataclass(frozen=True)
 class TensorReport:
-    """A tensor that the model's forward takes, for one prompt with one picture."""
+    """A tensor that the model's forward takes, for one prompt with one image."""
 
     name: str
     dtype: str
@@ -94,19 +94,19 @@ class LayerReport:
         kind: As the config names it.
         attention: Shape `(n, h, w)` per grid; empty where the layer has no attention.
         hidden: Shape `(D, h, w)` per grid.
-        on_picture: Share of the phrase's attention that falls on the picture, mean over heads, in [0, 1].
+        on_image: Share of the phrase's attention that falls on the image, mean over heads, in [0, 1].
     """
 
     index: int
     kind: str
     attention: tuple[tuple[int, ...], ...]
     hidden: tuple[tuple[int, ...], ...]
-    on_picture: float | None
+    on_image: float | None
 
 
 @dataclass(frozen=True)
 class InterfaceReport:
-    """All that `probe` finds. `trial_picture` and `trial_text` are what passed through the model for `layers`."""
+    """All that `probe` finds. `trial_image` and `trial_text` are what passed through the model for `layers`."""
 
     adapter: str
     checkpoint: str
@@ -116,8 +116,8 @@ class InterfaceReport:
     dtype: str | None
     device: str | None
     special_tokens: tuple[SpecialToken, ...]
-    pictures: tuple[PictureReport, ...]
-    trial_picture: Size
+    images: tuple[ImageReport, ...]
+    trial_image: Size
     trial_text: str
     tensors: tuple[TensorReport, ...]
     text: TextReport
@@ -125,15 +125,15 @@ class InterfaceReport:
     vision: tuple[TowerReport, ...]
 
 
-def probe(adapter: BackboneAdapter, sizes: Sequence[Size] = PICTURE_SIZES) -> InterfaceReport:
-    """Run an adapter on blank pictures and report what it does.
+def probe(adapter: BackboneAdapter, sizes: Sequence[Size] = IMAGE_SIZES) -> InterfaceReport:
+    """Run an adapter on blank images and report what it does.
 
     Args:
         adapter: Any. What an adapter without a transformers model or processor cannot show is None or empty.
-        sizes: Pictures `(height, width)` to send through its preprocessing.
+        sizes: Images `(height, width)` to send through its preprocessing.
 
     Raises:
-        AdapterError: The forward pass on a small picture fails.
+        AdapterError: The forward pass on a small image fails.
     """
     model, processor = getattr(adapter, "model", None), getattr(adapter, "processor", None)
     config = getattr(model, "config", None)
@@ -155,8 +155,8 @@ def probe(adapter: BackboneAdapter, sizes: Sequence[Size] = PICTURE_SIZES) -> In
         dtype=None if weight is None else _plain(weight.dtype),
         device=None if weight is None else str(device_of(adapter)),
         special_tokens=special_tokens(model, processor),
-        pictures=tuple(_picture(adapter, size, patch) for size in sizes),
-        trial_picture=TRIAL_SIZE,
+        images=tuple(_image(adapter, size, patch) for size in sizes),
+        trial_image=TRIAL_SIZE,
         trial_text=TRIAL_TEXT,
         tensors=tuple(TensorReport(n, _plain(t.dtype), tuple(t.shape)) for n, t in inputs.tensors.items()),
         text=text_report(config, adapter.info),
@@ -169,16 +169,16 @@ def _blank(size: Size) -> Image.Image:
     return Image.new("RGB", (size[1], size[0]), "white")
 
 
-def _picture(adapter: BackboneAdapter, size: Size, patch: int | None) -> PictureReport:
+def _image(adapter: BackboneAdapter, size: Size, patch: int | None) -> ImageReport:
     try:
         inputs = adapter.preprocess([Prompt.describe(_blank(size), TRIAL_TEXT)])
         grids = adapter.locate_image_tokens(inputs)[0]
     except AdapterError as error:
-        return PictureReport(size, problem=str(error))
+        return ImageReport(size, problem=str(error))
     resized, tiles = _seen(inputs, grids, adapter.info.cell, patch)
     types = inputs.tensors.get("mm_token_type_ids")
-    return PictureReport(
-        picture=size,
+    return ImageReport(
+        image=size,
         resized=resized,
         tiles=tiles,
         patches=None if patch is None else tiles * (resized[0] // patch) * (resized[1] // patch),
@@ -208,7 +208,7 @@ def _layers(adapter: BackboneAdapter, extracted: Sequence[Grids], kinds: Sequenc
             kind=kinds[index] if kinds else "full_attention" if maps else "no attention",
             attention=tuple(tuple(each.shape) for each in maps),
             hidden=tuple(tuple(each.shape) for each in hidden),
-            on_picture=sum(float(each.sum(dim=(1, 2)).mean()) for each in maps) if maps else None,
+            on_image=sum(float(each.sum(dim=(1, 2)).mean()) for each in maps) if maps else None,
         )
 
 

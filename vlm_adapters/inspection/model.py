@@ -23,15 +23,15 @@ from vlm_adapters.registry.discovery import list_adapters
 
 @dataclass(frozen=True)
 class Trial:
-    """The picture and text that sizes are told for.
+    """The image and text that sizes are told for.
 
     Attributes:
-        picture: `(H, W)` in pixels.
-        text_tokens: Tokens of text beside the picture's.
+        image: `(H, W)` in pixels.
+        text_tokens: Tokens of text beside the image's.
         rows: Attention rows, each of one token of the text.
     """
 
-    picture: Size = (480, 640)
+    image: Size = (480, 640)
     text_tokens: int = 64
     rows: int = 16
 
@@ -50,7 +50,7 @@ class ForwardReport:
     Attributes:
         trial: What was asked.
         grids: Cells `(h, w)` of every grid.
-        image_tokens: Tokens of the picture, those that are no cells included.
+        image_tokens: Tokens of the image, those that are no cells included.
         tokens: Length of the sequence.
         weight_bytes: Of the whole model in bfloat16.
         memory: Of one pass over the sequence; None where it cannot be counted.
@@ -97,7 +97,7 @@ class ModelReport:
         channels: Attention maps per phrase, which size a decoder.
         parameters: Weights of the model, tied ones counted once; None where the adapter shows no model.
         published: Whether it was built from its published configuration, and no weights were loaded.
-        forward: What it makes of a picture and text; None for an adapter that stands on no transformers model.
+        forward: What it makes of an image and text; None for an adapter that stands on no transformers model.
         decoder_parameters: Weights of a mask decoder of the usual size for these channels.
         decoder: The decoder that the checkpoint brings; None where it brings none.
         plugin: Entry point of the plugin that offers the adapter; None for an adapter that no plugin offers.
@@ -125,11 +125,11 @@ def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published:
 
     Args:
         adapter: Any; its model may be on the meta device.
-        trial: Picture and text to tell sizes for.
+        trial: Image and text to tell sizes for.
         published: Whether it was built from its published configuration.
 
     Raises:
-        ImageError: The adapter takes no picture of the trial's size.
+        ImageError: The adapter takes no image of the trial's size.
         CheckpointError: The decoder beside the checkpoint cannot be read.
         DecoderError: It does not fit the backbone.
     """
@@ -152,7 +152,7 @@ def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published:
 
 
 def _forward(adapter: TransformersBackbone, trial: Trial) -> ForwardReport:
-    views = adapter.views(trial.picture)
+    views = adapter.views(trial.image)
     image_tokens = sum(view.token_count for view in views)
     tokens = image_tokens + trial.text_tokens
     columns = sum(view.cells[0] * view.cells[1] for view in views)

@@ -1,4 +1,4 @@
-"""Groundings in the forms that other tools read: COCO results, indexed pictures, `supervision` detections."""
+"""Groundings in the forms that other tools read: COCO results, indexed images, `supervision` detections."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def coco_results(grounding: Grounding, image_id: int | str, *, category_id: int 
     """List the phrases that were found as entries of a COCO results file.
 
     Args:
-        grounding: Of one picture.
-        image_id: Of the picture, as in the file with the truth.
+        grounding: Of one image.
+        image_id: Of the image, as in the file with the truth.
         category_id: Of all phrases; they are words, not categories.
     """
     results: list[CocoResult] = []
@@ -53,8 +53,8 @@ def coco_results(grounding: Grounding, image_id: int | str, *, category_id: int 
     return results
 
 
-def indexed_picture(grounding: Grounding) -> Image.Image:
-    """Draw all masks into one indexed picture (mode `P`): 0 where no phrase is, `i + 1` where phrase `i` is.
+def indexed_image(grounding: Grounding) -> Image.Image:
+    """Draw all masks into one indexed image (mode `P`): 0 where no phrase is, `i + 1` where phrase `i` is.
 
     Where masks overlap, the smaller one is on top, so that a part is seen on its whole. The palette has the colours of
     the figures.
@@ -64,17 +64,17 @@ def indexed_picture(grounding: Grounding) -> Image.Image:
     """
     if len(grounding.phrases) > MOST_INDICES:
         raise OptionError(
-            f"An indexed picture tells at most {MOST_INDICES} phrases apart, and there are {len(grounding.phrases)}. "
+            f"An indexed image tells at most {MOST_INDICES} phrases apart, and there are {len(grounding.phrases)}. "
             "Write one mask per phrase."
         )
     indices = np.zeros((grounding.image.height, grounding.image.width), np.uint8)
     areas = [int(grounded.mask.sum()) for grounded in grounding.phrases]
     for index in sorted(range(len(areas)), key=lambda index: -areas[index]):
         indices[grounding.phrases[index].mask] = index + 1
-    picture = Image.fromarray(indices).convert("P")
-    picture.putdata(indices.ravel().tolist())
-    picture.putpalette([0, 0, 0, *(value for index in range(MOST_INDICES) for value in colour_of(index))])
-    return picture
+    image = Image.fromarray(indices).convert("P")
+    image.putdata(indices.ravel().tolist())
+    image.putpalette([0, 0, 0, *(value for index in range(MOST_INDICES) for value in colour_of(index))])
+    return image
 
 
 def to_detections(grounding: Grounding) -> Detections:
@@ -104,7 +104,7 @@ def to_detections(grounding: Grounding) -> Detections:
 
 
 def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
-    """Turn a grounding into JSON-safe values: text, method, size of the picture, and the phrases.
+    """Turn a grounding into JSON-safe values: text, method, size of the image, and the phrases.
 
     A phrase has text, span, score, box and RLE. Boxes are `[left, top, right, bottom]` in pixels, right and bottom
     excluded; null where nothing was found.

@@ -23,7 +23,7 @@ SHEET_COLUMNS = 4
 
 
 def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | None = None) -> Image.Image:
-    """One figure: the sentence in colours, the picture, and per phrase its heat map and mask.
+    """One figure: the sentence in colours, the image, and per phrase its heat map and mask.
 
     Args:
         grounding: What to show.
@@ -35,7 +35,7 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
     columns = [
         _stack(
             [
-                _line("the picture", INK),
+                _line("the image", INK),
                 _panel(grounding.image),
                 _line("all masks", INK),
                 _panel(mask_overlay(grounding.image, masks, colours)),
@@ -61,12 +61,12 @@ def heat_sheet(
     """A sheet of heat maps: one row per title, each map with a caption.
 
     Args:
-        image: RGB picture of `H x W` pixels, shown at the start of every row.
+        image: RGB image of `H x W` pixels, shown at the start of every row.
         rows: `(title, [(caption, map (H, W) in [0, 1]), ...])`.
     """
     lines = []
     for index, (title, maps) in enumerate(rows):
-        panels = [_stack([_line("picture", INK), _panel(image)])]
+        panels = [_stack([_line("image", INK), _panel(image)])]
         panels += [_stack([_line(caption, INK), _panel(heat_overlay(image, heat))]) for caption, heat in maps]
         lines.append(_line(title, colour_of(index), COLUMNS * (PANEL + GAP)))
         lines += [_beside(panels[start : start + COLUMNS]) for start in range(0, len(panels), COLUMNS)]
@@ -76,15 +76,15 @@ def heat_sheet(
 def mask_sheet(
     samples: Sequence[tuple[Image.Image, Sequence[str], Sequence[NDArray[np.bool_]], Sequence[NDArray[np.bool_]]]],
 ) -> Image.Image:
-    """A contact sheet: of every sample the picture, its masks with the true outlines, and the IoU of every phrase.
+    """A contact sheet: of every sample the image, its masks with the true outlines, and the IoU of every phrase.
 
     Args:
-        samples: `(picture, phrases, masks, true masks)`, masks `(H, W)` bool, one per phrase.
+        samples: `(image, phrases, masks, true masks)`, masks `(H, W)` bool, one per phrase.
     """
     columns = []
-    for picture, phrases, masks, truth in samples:
+    for image, phrases, masks, truth in samples:
         colours = [colour_of(index) for index in range(len(masks))]
-        panels = [_panel(picture), _panel(mask_overlay(picture, masks, colours, truth))]
+        panels = [_panel(image), _panel(mask_overlay(image, masks, colours, truth))]
         told = [
             _line(f"{mask_iou(mask, wanted):.2f}  {phrase}", colour)
             for phrase, mask, wanted, colour in zip(phrases, masks, truth, colours, strict=True)

@@ -1,4 +1,4 @@
-"""A page of cases: the best, the worst, and some at random, each with the picture, the truth and what was found."""
+"""A page of cases: the best, the worst, and some at random, each with the image, the truth and what was found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CASES = 8
 """Of each kind."""
 
 SIDE = 400
-"""Longest side of a picture on the page, in pixels."""
+"""Longest side of an image on the page, in pixels."""
 
 FOUND, TRUE = PALETTE[:2]
 
@@ -34,11 +34,11 @@ figcaption { color: #666 } img { max-width: 100%; display: block }
 
 
 def write_gallery(records: Sequence[Record], dataset: Dataset, out: Path, *, seed: int) -> Path:
-    """Write `gallery.html`, and its pictures into a folder `gallery` beside it.
+    """Write `gallery.html`, and its images into a folder `gallery` beside it.
 
     Args:
         records: Of all phrases.
-        dataset: That they are of; the pictures of the cases are read again.
+        dataset: That they are of; the images of the cases are read again.
         out: Folder.
         seed: Draws the random cases.
 
@@ -52,8 +52,8 @@ def write_gallery(records: Sequence[Record], dataset: Dataset, out: Path, *, see
         for number, record in enumerate(chosen):
             name = f"{kind.lower()}_{number:02d}"
             panels = {f"gallery/{name}_{told.split()[0]}.png": (told, each) for told, each in _panels(record, dataset)}
-            for file, (_, picture) in panels.items():
-                write_png(picture, out / file)
+            for file, (_, image) in panels.items():
+                write_png(image, out / file)
             parts.append(_article(record, {file: told for file, (told, _) in panels.items()}))
     page = out / "gallery.html"
     with whole_file(page) as temporary:
@@ -72,7 +72,7 @@ def _panels(record: Record, dataset: Dataset) -> Iterator[tuple[str, Image.Image
     """What is shown of a case, each with words that begin with a name."""
     sample = dataset.sample(record.index)
     truth = sample.masks[record.phrase]
-    yield "picture", _small(sample.image)
+    yield "image", _small(sample.image)
     yield "truth", _small(mask_overlay(sample.image, [truth], [TRUE]))
     for name, agreement in record.found.items():
         found = decode_rle({"size": list(record.size), "counts": agreement.counts})

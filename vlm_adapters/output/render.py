@@ -40,10 +40,10 @@ def colour_of(index: int) -> Colour:
 
 
 def heat_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """Lay a heat map over a picture.
+    """Lay a heat map over an image.
 
     Args:
-        image: RGB picture of `H x W` pixels.
+        image: RGB image of `H x W` pixels.
         heat: `(H, W)` in [0, 1].
     """
     position = np.clip(heat, 0, 1) * (len(_HEAT) - 1)
@@ -60,10 +60,10 @@ def mask_overlay(
     colours: Sequence[Colour],
     truth: Sequence[NDArray[np.bool_]] = (),
 ) -> Image.Image:
-    """Lay masks over a picture in pale grey, so that the only colours are theirs.
+    """Lay masks over an image in pale grey, so that the only colours are theirs.
 
     Args:
-        image: RGB picture of `H x W` pixels.
+        image: RGB image of `H x W` pixels.
         masks: `(H, W)` bool each.
         colours: One per mask; it fills the mask and lines its edge.
         truth: True masks `(H, W)`, where known: their edges are drawn in black on white.
@@ -78,15 +78,15 @@ def mask_overlay(
 
 
 def grounding_overlay(grounding: Grounding) -> Image.Image:
-    """The picture itself, at its size, with the mask of every phrase in its colour."""
+    """The image itself, at its size, with the mask of every phrase in its colour."""
     masks = [grounded.mask for grounded in grounding.phrases]
-    picture = np.asarray(grounding.image, dtype=np.float32)
-    pixels = _masked(picture, picture.copy(), masks, [colour_of(index) for index in range(len(masks))])
+    image = np.asarray(grounding.image, dtype=np.float32)
+    pixels = _masked(image, image.copy(), masks, [colour_of(index) for index in range(len(masks))])
     return Image.fromarray(pixels.astype(np.uint8))
 
 
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture as a whole PNG file, creating its folder."""
+    """Write an image as a whole PNG file, creating its folder."""
     with whole_file(path) as temporary:
         image.save(temporary, "PNG")
 

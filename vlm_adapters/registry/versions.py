@@ -17,7 +17,7 @@ from vlm_adapters.errors import AdapterError, PluginError
 
 FLOOR = "5.16.0"
 """The oldest transformers that gives what the newest gives. Older ones take tokenizers that two threads cannot share,
-know other names of processors and, before 5.6, put the pictures of Qwen2.5-VL at wrong positions."""
+know other names of processors and, before 5.6, put the images of Qwen2.5-VL at wrong positions."""
 NEWEST_RUN = "5.24.0"
 """The newest transformers on which the conformance suite and the recorded maps were run."""
 _PACKAGES = ("vlm-adapters", "torch", "transformers", "tokenizers", "huggingface-hub", "peft")

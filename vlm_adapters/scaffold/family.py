@@ -60,7 +60,7 @@ class Family:
         """Look a family up.
 
         Raises:
-            PluginError: transformers has no model of this type that reads pictures and text, or it has one that
+            PluginError: transformers has no model of this type that reads images and text, or it has one that
                 `TransformersBackbone` cannot run.
         """
         known = list(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
@@ -68,7 +68,7 @@ class Family:
             close = difflib.get_close_matches(model_type, known)
             hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
             raise PluginError(
-                f"transformers {transformers.__version__} knows no model type {model_type!r} that reads pictures and "
+                f"transformers {transformers.__version__} knows no model type {model_type!r} that reads images and "
                 f"text. {hint} Give the model_type of a checkpoint's config.json, or install a newer transformers."
             )
         try:

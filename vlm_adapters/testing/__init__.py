@@ -10,7 +10,7 @@ for result in run_checks(FAKE_CASE):
 """
 
 from vlm_adapters.testing.case import SIZES, AdapterCase, ExpectedGrid, LoadAdapter
-from vlm_adapters.testing.checks_protocol import check_text_moves_no_picture
+from vlm_adapters.testing.checks_protocol import check_text_moves_no_image
 from vlm_adapters.testing.reference import Reference, ReferencePass, TransformersReference
 from vlm_adapters.testing.runner import ALL_CHECKS, Check, CheckResult, parametrize_with_checks, run_checks
 from vlm_adapters.testing.support import CheckSkipped
@@ -27,7 +27,7 @@ __all__ = [
     "Reference",
     "ReferencePass",
     "TransformersReference",
-    "check_text_moves_no_picture",
+    "check_text_moves_no_image",
     "parametrize_with_checks",
     "run_checks",
 ]

@@ -13,7 +13,7 @@ from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.testing.reference import Reference, TransformersReference
 
 Size = tuple[int, int]
-"""`(H, W)` of a picture in pixels."""
+"""`(H, W)` of an image in pixels."""
 
 SIZES: tuple[Size, ...] = ((112, 112), (84, 252), (252, 84), (13, 17), (700, 900), (133, 211))
 """Square, 1:3, 3:1, smaller than a cell, larger than a tiny model's cap, odd numbers."""
@@ -25,14 +25,14 @@ class ExpectedGrid:
 
     Attributes:
         shape: `(h, w)` cells.
-        box: `(left, top, right, bottom)` that the grid covers, in pixels of the upright picture.
+        box: `(left, top, right, bottom)` that the grid covers, in pixels of the upright image.
     """
 
     shape: tuple[int, int]
     box: tuple[float, float, float, float]
 
     def cell_box(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """Region `(left, top, right, bottom)` of one cell, in pixels of the picture."""
+        """Region `(left, top, right, bottom)` of one cell, in pixels of the image."""
         left, top, right, bottom = self.box
         height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]
         return left + column * width, top + row * height, left + (column + 1) * width, top + (row + 1) * height
@@ -58,10 +58,10 @@ class AdapterCase:
     Attributes:
         name: Shown in reports.
         load: A function at the top of a module (a spawned process must find it).
-        expected_grids: `(H, W)` of a picture -> its grids in the adapter's order, written from the family's published
+        expected_grids: `(H, W)` of an image -> its grids in the adapter's order, written from the family's published
             rule without calling the adapter or its processor.
-        sizes: Pictures to try.
-        several_pictures: Whether the family takes prompts with more than one picture.
+        sizes: Images to try.
+        several_images: Whether the family takes prompts with more than one image.
         reference: How to ask the model behind the adapter directly.
         device: Where the checks run; see `on`.
         dtype: Precision of the weights with which they run; see `on`.
@@ -71,7 +71,7 @@ class AdapterCase:
     load: LoadAdapter
     expected_grids: Callable[[Size], Sequence[ExpectedGrid]]
     sizes: tuple[Size, ...] = SIZES
-    several_pictures: bool = True
+    several_images: bool = True
     reference: Reference = field(default_factory=TransformersReference)
     device: str = "cpu"
     dtype: torch.dtype = torch.float32

@@ -76,21 +76,21 @@ def check_only_a_user_is_answered(case: AdapterCase) -> None:
 
 
 def check_frame_of_coordinates(case: AdapterCase) -> None:
-    """For pictures of any size there is a frame, the same at every call, in which a box comes back as it went."""
+    """For images of any size there is a frame, the same at every call, in which a box comes back as it went."""
     adapter = case.load()
     frames = [adapter.coordinate_frame(size) if isinstance(adapter, SupportsPointing) else None for size in case.sizes]
     if not any(frames):
         raise CheckSkipped(_CANNOT_POINT)
     for size, frame in zip(case.sizes, frames, strict=True):
-        what = f"coordinate_frame of a {size} picture"
+        what = f"coordinate_frame of a {size} image"
         require(isinstance(frame, CoordinateFrame), f"{what}: expected a CoordinateFrame as for others, found {frame}")
         frame = cast("CoordinateFrame", frame)
         require_equal(cast("SupportsPointing", adapter).coordinate_frame(size), frame, f"{what}, asked again")
         height, width = size
         whole = (0.0, 0.0, float(width), float(height))
-        _require_box(frame.from_picture(whole, size), (0, 0, frame.width, frame.height), f"{what}, the whole picture")
+        _require_box(frame.from_image(whole, size), (0, 0, frame.width, frame.height), f"{what}, the whole image")
         part = (width / 3, height / 7, 2 * width / 3, 6 * height / 7)
-        _require_box(frame.to_picture(frame.from_picture(part, size), size), part, f"{what}, a box there and back")
+        _require_box(frame.to_image(frame.from_image(part, size), size), part, f"{what}, a box there and back")
 
 
 def _answering(case: AdapterCase) -> SupportsGeneration:

@@ -106,19 +106,19 @@ def check_inputs_not_mutated(case: AdapterCase) -> None:
 
 
 def check_prompts_not_mutated(case: AdapterCase) -> None:
-    """`preprocess` leaves the prompts and the pixels of their pictures as they were."""
+    """`preprocess` leaves the prompts and the pixels of their images as they were."""
     adapter = case.load()
     prompts = unlike_prompts()
-    pixels = [np.array(picture) for one in prompts for picture in one.pictures]
+    pixels = [np.array(image) for one in prompts for image in one.images]
     words = [(one.messages, one.phrases) for one in prompts]
     inputs = adapter.preprocess(prompts)
     require_equal([(one.messages, one.phrases) for one in prompts], words, "messages and phrases after preprocess")
     require_equal(inputs.prompts, tuple(prompts), "prompts of the inputs")
-    for before, picture in zip(pixels, (picture for one in prompts for picture in one.pictures), strict=True):
-        after = np.array(picture)
+    for before, image in zip(pixels, (image for one in prompts for image in one.images), strict=True):
+        after = np.array(image)
         require(
             before.shape == after.shape and bool((before == after).all()),
-            "pixels of a picture after preprocess: expected none changed, found some",
+            "pixels of an image after preprocess: expected none changed, found some",
         )
 
 

@@ -1,4 +1,4 @@
-"""Do cells stand in the picture where the grids say."""
+"""Do cells stand in the image where the grids say."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vlm_adapters.testing.support import (
     TEXT,
     CheckSkipped,
     hidden,
+    image,
     maps,
-    picture,
     prompt,
     require,
     require_equal,
     run,
-    two_pictures,
+    two_images,
 )
 
 _ENOUGH = 3
@@ -46,27 +46,27 @@ def check_image_reaches_the_model(case: AdapterCase) -> None:
         require(moved > 0, f"{what} with another image: expected others, found the same to the bit. {remedy}")
 
 
-def check_grids_per_picture(case: AdapterCase) -> None:
-    """Every picture has `info.grids_per_picture` grids, whatever its size."""
+def check_grids_per_image(case: AdapterCase) -> None:
+    """Every image has `info.grids_per_image` grids, whatever its size."""
     adapter = case.load()
     for size in case.sizes:
         inputs = adapter.preprocess([prompt(size)])
         found = len(adapter.locate_image_tokens(inputs)[0])
-        require_equal(found, adapter.info.grids_per_picture, f"grids of a {size} picture")
+        require_equal(found, adapter.info.grids_per_image, f"grids of a {size} image")
 
 
 def check_grid_shapes(case: AdapterCase) -> None:
-    """For every size of picture, the grids have the shapes `(h, w)` of the oracle."""
+    """For every size of image, the grids have the shapes `(h, w)` of the oracle."""
     adapter = case.load()
     for size in case.sizes:
         found = [grid.shape for grid in _grids(adapter, size)]
         require_equal(
-            found, [grid.shape for grid in case.expected_grids(size)], f"grid shapes (h, w) of a {size} picture"
+            found, [grid.shape for grid in case.expected_grids(size)], f"grid shapes (h, w) of a {size} image"
         )
 
 
 def check_cell_boxes(case: AdapterCase) -> None:
-    """For every size of picture, every cell covers the region of the oracle."""
+    """For every size of image, every cell covers the region of the oracle."""
     adapter = case.load()
     for size in case.sizes:
         for index, (found, expected) in enumerate(zip(_grids(adapter, size), case.expected_grids(size), strict=True)):
@@ -75,7 +75,7 @@ def check_cell_boxes(case: AdapterCase) -> None:
                 boxes = found.cell_box(*cell), expected.cell_box(*cell)
                 require(
                     all(math.isclose(a, b, abs_tol=1e-2) for a, b in zip(*boxes, strict=True)),
-                    f"box (left, top, right, bottom) of cell {cell} of grid {index} of a {size} picture: "
+                    f"box (left, top, right, bottom) of cell {cell} of grid {index} of a {size} image: "
                     f"expected {boxes[1]}, found {boxes[0]}",
                 )
 
@@ -86,82 +86,80 @@ def check_cells_are_image_tokens(case: AdapterCase) -> None:
     for size in case.sizes:
         inputs = adapter.preprocess([prompt(size)])
         tokens = torch.cat([grid.tokens.flatten() for grid in adapter.locate_image_tokens(inputs)[0]])
-        require_equal(len(tokens.unique()), len(tokens), f"number of distinct image tokens of a {size} picture")
+        require_equal(len(tokens.unique()), len(tokens), f"number of distinct image tokens of a {size} image")
         image = case.reference.image_positions(adapter, inputs)[0].cpu()
         inside = bool(((tokens >= 0) & (tokens < len(image))).all())
         require(
-            inside, f"image tokens of a {size} picture: expected positions below {len(image)}, found {tokens.tolist()}"
+            inside, f"image tokens of a {size} image: expected positions below {len(image)}, found {tokens.tolist()}"
         )
         strangers = tokens[~image[tokens]].tolist()
         require(
             not strangers,
-            f"cells of a {size} picture: expected image tokens of the model's input, found other tokens at {strangers}",
+            f"cells of a {size} image: expected image tokens of the model's input, found other tokens at {strangers}",
         )
 
 
 def check_orientation(case: AdapterCase) -> None:
     """Change the pixels of one cell, and the image token that changes most is that cell's: in every corner.
 
-    The region changed is the oracle's, the picture is not square.
+    The region changed is the oracle's, the image is not square.
     """
     adapter = case.load()
     tried = 0
     for size in case.sizes:
         if size[0] == size[1]:
             continue
-        before = _first_states(adapter, picture(size))
+        before = _first_states(adapter, image(size))
         for index, expected in enumerate(case.expected_grids(size)):
             for cell in _corners(expected, size):
                 tried += 1
-                after = _first_states(adapter, _changed(picture(size), expected.cell_box(*cell)))
+                after = _first_states(adapter, _changed(image(size), expected.cell_box(*cell)))
                 change = (after[index] - before[index]).norm(dim=0)
                 found = divmod(int(change.argmax()), change.shape[1])
-                require_equal(
-                    found, cell, f"cell of grid {index} {expected.shape} that changes most in a {size} picture"
-                )
-    require(tried > 0, "AdapterCase.sizes has no picture that is not square and has cells of three pixels")
+                require_equal(found, cell, f"cell of grid {index} {expected.shape} that changes most in a {size} image")
+    require(tried > 0, "AdapterCase.sizes has no image that is not square and has cells of three pixels")
 
 
-def check_several_pictures(case: AdapterCase) -> None:
-    """Each of two pictures in a prompt has its own grids, in order, of the oracle's shapes."""
+def check_several_images(case: AdapterCase) -> None:
+    """Each of two images in a prompt has its own grids, in order, of the oracle's shapes."""
     adapter = case.load()
     sizes = ((84, 200), (160, 90))
-    prompt_of_two = _two_pictures(case, sizes)
+    prompt_of_two = _two_images(case, sizes)
     found = adapter.locate_image_tokens(adapter.preprocess([prompt_of_two]))[0]
     expected = [(index, grid.shape) for index, size in enumerate(sizes) for grid in case.expected_grids(size)]
     require_equal(
-        [(grid.picture, grid.shape) for grid in found],
+        [(grid.image, grid.shape) for grid in found],
         expected,
-        "picture and shape (h, w) of the grids of two pictures",
+        "image and shape (h, w) of the grids of two images",
     )
     tokens = torch.cat([grid.tokens.flatten() for grid in found])
-    require_equal(len(tokens.unique()), len(tokens), "number of distinct image tokens of two pictures")
+    require_equal(len(tokens.unique()), len(tokens), "number of distinct image tokens of two images")
 
 
-def check_several_pictures_are_not_mixed(case: AdapterCase) -> None:
-    """Change the second of two pictures of one size, and the first one's image tokens stay as they are."""
+def check_several_images_are_not_mixed(case: AdapterCase) -> None:
+    """Change the second of two images of one size, and the first one's image tokens stay as they are."""
     adapter = case.load()
     sizes = ((112, 112), (112, 112))
     request = GridRequest(hidden_layers=1)
-    before = run(adapter, _two_pictures(case, sizes), request)[1]
-    first, second = _two_pictures(case, sizes).pictures
-    changed = two_pictures(sizes)
+    before = run(adapter, _two_images(case, sizes), request)[1]
+    first, second = _two_images(case, sizes).images
+    changed = two_images(sizes)
     question = type(changed.messages[0])("user", (first, _changed(second, (0, 0, 112, 112)), changed.messages[0].text))
     after = run(adapter, Prompt((question, *changed.messages[1:]), changed.phrases), request)[1]
     for found, expected in zip(after, before, strict=True):
         change = (found.hidden - expected.hidden).abs().max().item()
-        own = found.grid.picture == 1
+        own = found.grid.image == 1
         require(
             (change > 1e-3) == own,
-            f"hidden states of picture {found.grid.picture} when picture 1 changes: expected {'a' if own else 'no'} "
+            f"hidden states of image {found.grid.image} when image 1 changes: expected {'a' if own else 'no'} "
             f"change, found {change:.3g}",
         )
 
 
-def _two_pictures(case: AdapterCase, sizes: tuple[Size, Size]) -> Prompt:
-    if not case.several_pictures:
-        raise CheckSkipped(f"{case.name} takes one picture per prompt (AdapterCase.several_pictures)")
-    return two_pictures(sizes)
+def _two_images(case: AdapterCase, sizes: tuple[Size, Size]) -> Prompt:
+    if not case.several_images:
+        raise CheckSkipped(f"{case.name} takes one image per prompt (AdapterCase.several_images)")
+    return two_images(sizes)
 
 
 def _grids(adapter: BackboneAdapter, size: Size) -> list[ImageGrid]:
@@ -175,7 +173,7 @@ def _first_states(adapter: BackboneAdapter, image: Image.Image) -> list[Tensor]:
 
 
 def _corners(grid: ExpectedGrid, size: Size) -> list[tuple[int, int]]:
-    """The outermost cells `(row, column)` that lie mostly in the picture and cover enough of its pixels."""
+    """The outermost cells `(row, column)` that lie mostly in the image and cover enough of its pixels."""
     rows = [row for row in range(grid.shape[0]) if _inside(grid.cell_box(row, 0)[1::2], size[0])]
     columns = [column for column in range(grid.shape[1]) if _inside(grid.cell_box(0, column)[::2], size[1])]
     if not rows or not columns:
@@ -190,7 +188,7 @@ def _inside(side: tuple[float, ...], length: int) -> bool:
 
 
 def _changed(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """The picture with the pixels of a region inverted."""
+    """The image with the pixels of a region inverted."""
     pixels = np.array(image)
     left, top, right, bottom = (max(round(side), 0) for side in box)
     pixels[top:bottom, left:right] = 255 - pixels[top:bottom, left:right]

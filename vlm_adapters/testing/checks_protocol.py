@@ -113,10 +113,10 @@ def check_control_tokens_are_text(case: AdapterCase) -> None:
     """What looks like a control token in the user's text moves no image token, or is a typed error."""
     adapter = case.load()
     for text in (*HOSTILE_TEXTS, *case.reference.special_tokens(adapter)):
-        check_text_moves_no_picture(case, f"a red {text} circle", adapter)
+        check_text_moves_no_image(case, f"a red {text} circle", adapter)
 
 
-def check_text_moves_no_picture(case: AdapterCase, text: str, adapter: BackboneAdapter | None = None) -> None:
+def check_text_moves_no_image(case: AdapterCase, text: str, adapter: BackboneAdapter | None = None) -> None:
     """The image tokens stand where they stand beside a harmless text, or the text is a typed error.
 
     Not one of `ALL_CHECKS`: call it with texts of your own, from a property test for one.

@@ -1,6 +1,6 @@
 """A backbone that is no transformers model: small, deterministic, quick, and right in everything the checks look at.
 
-Pictures are cut into cells of 16 pixels (larger where a side would get more than 12), padded at the right and at the
+Images are cut into cells of 16 pixels (larger where a side would get more than 12), padded at the right and at the
 bottom; a cell's token is the mean colour of its four quarters. Text is one token per character. Layer 1 of 3 has no
 attention, so that an index into the layers that have it is not the layer's index.
 """
@@ -56,7 +56,7 @@ class FakeAdapter:
     Args:
         dtype: Of the weights.
         attention: `"sdpa"` or `"eager"`.
-        coarse: Whether every picture has another grid before its own, of cells twice as large.
+        coarse: Whether every image has another grid before its own, of cells twice as large.
     """
 
     def __init__(self, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", coarse: bool = False) -> None:
@@ -73,7 +73,7 @@ class FakeAdapter:
             num_heads=HEADS,
             hidden_size=WIDTH,
             cell=(CELL, CELL),
-            grids_per_picture=len(self.scales),
+            grids_per_image=len(self.scales),
         )
 
     @classmethod
@@ -92,9 +92,9 @@ class FakeAdapter:
         for row, shift, (ids, _) in zip(input_ids, shifts, written, strict=True):
             row[shift : shift + len(ids)] = torch.tensor(ids)
         colours = [
-            _colours(picture, scale).flatten(0, 1)
+            _colours(image, scale).flatten(0, 1)
             for prompt in prompts
-            for picture in prompt.pictures
+            for image in prompt.images
             for scale in self.scales
         ]
         return BackboneInputs(
@@ -116,9 +116,9 @@ class FakeAdapter:
         for prompt, ids in zip(inputs.prompts, inputs.tensors["input_ids"], strict=True):
             positions = (ids == IMAGE).nonzero().flatten()
             grids = []
-            for index, picture in enumerate(prompt.pictures):
+            for index, image in enumerate(prompt.images):
                 for scale in self.scales:
-                    side, rows, columns = _cut(picture.height, picture.width, scale)
+                    side, rows, columns = _cut(image.height, image.width, scale)
                     tokens, positions = positions[: rows * columns], positions[rows * columns :]
                     box = (0.0, 0.0, float(columns * side), float(rows * side))
                     grids.append(ImageGrid(tokens.view(rows, columns), box, index))
@@ -168,9 +168,9 @@ class FakeAdapter:
         start = 0
         for message in prompt.messages:
             ids += map(ord, f"{message.role}: ")
-            for picture in message.pictures:
+            for image in message.images:
                 for scale in self.scales:
-                    _, rows, columns = _cut(picture.height, picture.width, scale)
+                    _, rows, columns = _cut(image.height, image.width, scale)
                     ids += [IMAGE] * (rows * columns)
             start = len(ids)
             ids += map(ord, message.text)
@@ -205,12 +205,12 @@ class FakeReference:
 
 
 def load_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> FakeAdapter:
-    """The fake with one grid per picture."""
+    """The fake with one grid per image."""
     return FakeAdapter(dtype=dtype, attention=attention)
 
 
 def load_coarse_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> FakeAdapter:
-    """The fake with a coarse and a fine grid per picture."""
+    """The fake with a coarse and a fine grid per image."""
     return FakeAdapter(dtype=dtype, attention=attention, coarse=True)
 
 
@@ -225,7 +225,7 @@ def expected_fake_grids(size: Size) -> list[ExpectedGrid]:
 
 
 def expected_coarse_fake_grids(size: Size) -> list[ExpectedGrid]:
-    """A grid of cells twice as large over the padded picture, and then the same grid."""
+    """A grid of cells twice as large over the padded image, and then the same grid."""
     (fine,) = expected_fake_grids(size)
     side = 2 * (fine.box[3] / fine.shape[0])
     rows, columns = math.ceil(size[0] / side), math.ceil(size[1] / side)
@@ -244,11 +244,11 @@ def _cut(height: int, width: int, scale: int) -> tuple[int, int, int]:
     return side, math.ceil(height / side), math.ceil(width / side)
 
 
-def _colours(picture: Image.Image, scale: int) -> Tensor:
-    """`(h, w, 12)` in [0, 1]: mean colour of the quarters of every cell, grey beyond the picture."""
-    side, rows, columns = _cut(picture.height, picture.width, scale)
+def _colours(image: Image.Image, scale: int) -> Tensor:
+    """`(h, w, 12)` in [0, 1]: mean colour of the quarters of every cell, grey beyond the image."""
+    side, rows, columns = _cut(image.height, image.width, scale)
     padded = torch.full((rows * side, columns * side, 3), 0.5)
-    padded[: picture.height, : picture.width] = torch.from_numpy(np.array(picture)).float() / 255
+    padded[: image.height, : image.width] = torch.from_numpy(np.array(image)).float() / 255
     quarters = functional.avg_pool2d(padded.permute(2, 0, 1), side // 2)
     colours: Tensor = functional.pixel_unshuffle(quarters, 2)
     return colours.permute(1, 2, 0)

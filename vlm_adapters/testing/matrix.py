@@ -10,8 +10,8 @@ from vlm_adapters.registry.versions import describe
 from vlm_adapters.testing.runner import ALL_CHECKS, CheckResult
 
 _BY_CHECK = {
-    "check_several_pictures": "several pictures",
-    "check_several_pictures_are_not_mixed": "several pictures",
+    "check_several_images": "several images",
+    "check_several_images_are_not_mixed": "several images",
     "check_precisions_agree": "bfloat16",
     "check_generation_equals_one_pass": "KV cache",
     "check_control_tokens_are_text": "hostile text",
@@ -34,7 +34,7 @@ CAPABILITIES = (
     "hidden states",
     "gradient",
     "batches",
-    "several pictures",
+    "several images",
     "KV cache",
     "bfloat16",
     "hostile text",

@@ -1,4 +1,4 @@
-"""What the checks share: pictures, prompts, comparisons, and the way out when a check does not apply."""
+"""What the checks share: images, prompts, comparisons, and the way out when a check does not apply."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TEXT = "a red circle , a blue star and a green square at the top left"
 PHRASES = ("a red circle", "blue star")
 SIZE = (96, 150)
-"""`(H, W)` of the picture where a check needs just one."""
+"""`(H, W)` of the image where a check needs just one."""
 
 
 class CheckSkipped(unittest.SkipTest):
@@ -99,8 +99,8 @@ def require_error(kind: type[Exception], work: Callable[[], object], what: str) 
     raise AssertionError(f"{what}: expected a {kind.__name__}, found no error")
 
 
-def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """A picture `(H, W)` of random coloured blocks of 4 pixels: no two cells look alike."""
+def image(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """An image `(H, W)` of random coloured blocks of 4 pixels: no two cells look alike."""
     blocks = np.random.default_rng(seed).integers(
         0, 256, (math.ceil(size[0] / 4), math.ceil(size[1] / 4), 3), dtype=np.uint8
     )
@@ -110,12 +110,12 @@ def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
 def prompt(
     size: tuple[int, int] = SIZE, text: str = TEXT, phrases: Sequence[str | tuple[int, int]] = PHRASES, seed: int = 0
 ) -> Prompt:
-    """The caption case over a random picture."""
-    return Prompt.describe(picture(size, seed), text, phrases)
+    """The caption case over a random image."""
+    return Prompt.describe(image(size, seed), text, phrases)
 
 
 def unlike_prompts() -> list[Prompt]:
-    """Prompts that differ in size of picture, length of text and number of phrases."""
+    """Prompts that differ in size of image, length of text and number of phrases."""
     return [
         prompt(),
         prompt((180, 70), "a circle", ("circle",), seed=1),
@@ -126,9 +126,9 @@ def unlike_prompts() -> list[Prompt]:
     ]
 
 
-def two_pictures(sizes: tuple[tuple[int, int], tuple[int, int]], seed: int = 0) -> Prompt:
-    """A prompt whose question holds two pictures."""
-    question = Message("user", (picture(sizes[0], seed), picture(sizes[1], seed + 1), "Describe both."))
+def two_images(sizes: tuple[tuple[int, int], tuple[int, int]], seed: int = 0) -> Prompt:
+    """A prompt whose question holds two images."""
+    question = Message("user", (image(sizes[0], seed), image(sizes[1], seed + 1), "Describe both."))
     return Prompt.chat([question, Message("assistant", (TEXT,))], PHRASES)
 
 

@@ -83,7 +83,7 @@ class Recipe(_Part):
         seed: Of the weights and of the order of samples.
         validate_every: Steps between validations and checkpoints; None does so after every epoch.
         keep_checkpoints: How many checkpoints stay; the best one stays in any case.
-        pictures: How many validation samples the contact sheet shows.
+        images: How many validation samples the contact sheet shows.
     """
 
     model: str
@@ -112,7 +112,7 @@ class Recipe(_Part):
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     validate_every: _AtLeastOne | None = None
     keep_checkpoints: _AtLeastOne = 2
-    pictures: Annotated[int, Field(ge=0, strict=True)] = 8
+    images: Annotated[int, Field(ge=0, strict=True)] = 8
 
     @field_validator("train", mode="before")
     @classmethod

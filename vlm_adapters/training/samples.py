@@ -17,7 +17,7 @@ from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.dataset import Dataset, read_samples
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.decoder.features import PhraseFeatures
-from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import CacheError
 from vlm_adapters.training.cache.fingerprint import FeaturePlan
 
@@ -31,19 +31,19 @@ class ExtractedSample:
     Attributes:
         annotation: Its text and phrases.
         features: What a decoder reads, in the precision of the plan; every map's peak is 1.
-        masks: `(P, H, W)` bool: the truth, at the picture's size.
-        picture: As the image encoder of Segment Anything sees it, if the plan says so.
+        masks: `(P, H, W)` bool: the truth, at the image's size.
+        image: As the image encoder of Segment Anything sees it, if the plan says so.
     """
 
     annotation: Annotation
     features: PhraseFeatures = field(repr=False)
     masks: NDArray[np.bool_] = field(repr=False)
-    picture: EncodedPicture | None = field(default=None, repr=False)
+    image: EncodedImage | None = field(default=None, repr=False)
 
     @property
     def nbytes(self) -> int:
         """Size of its features."""
-        tensors = [self.features.maps, *self.features.hidden, *([self.picture.features] if self.picture else [])]
+        tensors = [self.features.maps, *self.features.hidden, *([self.image.features] if self.image else [])]
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -79,7 +79,7 @@ class LiveSamples:
         adapter: The backbone.
         data: What to run it on.
         plan: What to compute.
-        sam: Encodes pictures, if the plan says so.
+        sam: Encodes images, if the plan says so.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class LiveSamples:
                 f"What the backbone gives for sample {sample.id} does not fit into {self.plan.dtype}: there are values "
                 f"that are not finite. {'Take keep=bfloat16' if dtype == torch.float16 else 'Check the backbone'}."
             )
-        picture = self.sam.encode(sample.image) if self.sam else None
-        if picture is not None:
-            picture = replace(picture, features=picture.features.to(dtype).cpu())
-        return ExtractedSample(annotation_of(sample), kept.to("cpu"), sample.masks, picture)
+        image = self.sam.encode(sample.image) if self.sam else None
+        if image is not None:
+            image = replace(image, features=image.features.to(dtype).cpu())
+        return ExtractedSample(annotation_of(sample), kept.to("cpu"), sample.masks, image)
 
     def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
         """See `ExtractedSamples`."""
@@ -141,8 +141,8 @@ def annotation_of(sample: Annotation) -> Annotation:
     return Annotation(**{name: getattr(sample, name) for name in Annotation.__dataclass_fields__})
 
 
-def picture_digest(sample: Sample) -> str:
-    """Names a picture by its pixels."""
+def image_digest(sample: Sample) -> str:
+    """Names an image by its pixels."""
     digest = hashlib.sha256(f"{sample.image.size}".encode())
     digest.update(sample.image.tobytes())
     return digest.hexdigest()

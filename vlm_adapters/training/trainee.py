@@ -63,13 +63,13 @@ class Trainee(nn.Module):
     def forward(self, samples: Sequence[ExtractedSample]) -> list[MaskLogits]:
         """Compute the logits of every sample's phrases."""
         features = [sample.features.to(self.device) for sample in samples]
-        return decode_masks(features, self.decoder, self.refiner, [sample.picture for sample in samples])
+        return decode_masks(features, self.decoder, self.refiner, [sample.image for sample in samples])
 
     def loss(self, samples: Sequence[ExtractedSample]) -> Tensor:
         """The loss of every sample times its number of phrases, summed: divide by the phrases of the whole batch.
 
         Of a sample: binary cross entropy and Dice loss of the coarse logits against the share of every cell that is
-        covered, and of the refined ones against the masks at the picture's size, each with weight 1 (F-LMM, arXiv
+        covered, and of the refined ones against the masks at the image's size, each with weight 1 (F-LMM, arXiv
         2406.05821).
         """
         total = torch.zeros((), device=self.device)

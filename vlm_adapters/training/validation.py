@@ -1,4 +1,4 @@
-"""Judging a trainee while it learns: a number to choose the best by, and a sheet of pictures for people."""
+"""Judging a trainee while it learns: a number to choose the best by, and a sheet of images for people."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class Validation:
 
     Attributes:
         samples: What the decoder reads of them.
-        data: Their pictures.
-        pictures: How many the sheet shows.
+        data: Their images.
+        images: How many the sheet shows.
     """
 
     samples: ExtractedSamples
     data: Dataset
-    pictures: int
+    images: int
 
     @classmethod
     def of(cls, sources: Sources) -> Validation | None:
         """Open what the recipe names; None if it names nothing."""
         opened = sources.validation()
-        return opened and cls(*opened, sources.recipe.pictures)
+        return opened and cls(*opened, sources.recipe.images)
 
     def mean_iou(self, trainee: Trainee) -> float:
-        """Mean IoU over all phrases at the pictures' size, each process judging its share."""
+        """Mean IoU over all phrases at the images' size, each process judging its share."""
         processes = PartialState()
         indices = range(len(self.samples))[processes.process_index :: processes.num_processes]
         total, count = 0.0, 0
@@ -61,7 +61,7 @@ class Validation:
 
     def write_sheet(self, trainee: Trainee, path: Path) -> None:
         """Write the first samples with their masks, the truth outlined."""
-        shown = range(min(self.pictures, len(self.samples)))
+        shown = range(min(self.images, len(self.samples)))
         # of a cache, samples that could not be read are not among them
         places = self.samples.index.indices if isinstance(self.samples, CachedSamples) else shown
         read = [(places[index], sample) for index in shown for sample in self.samples.read([index])]
@@ -69,10 +69,10 @@ class Validation:
         trainee.eval()
         found = trainee.masks(samples)
         trainee.train()
-        pictures = [self.data[place].image for place, _ in read]
+        images = [self.data[place].image for place, _ in read]
         rows = [
-            (picture, [phrase.text for phrase in sample.annotation.phrases], list(masks), list(sample.masks))
-            for picture, sample, masks in zip(pictures, samples, found, strict=True)
+            (image, [phrase.text for phrase in sample.annotation.phrases], list(masks), list(sample.masks))
+            for image, sample, masks in zip(images, samples, found, strict=True)
         ]
         if rows:
             write_png(mask_sheet(rows), path)

@@ -1,4 +1,4 @@
-"""SmolVLM and Idefics3: the picture in square tiles, one after another, then once more as a whole."""
+"""SmolVLM and Idefics3: the image in square tiles, one after another, then once more as a whole."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ class Idefics3Adapter(TransformersBackbone):
     """Adapter for SmolVLM and Idefics3."""
 
     def views(self, size: tuple[int, int]) -> list[View]:
-        """The picture squashed to one tile and, where the processor splits it, stretched over rows of tiles."""
+        """The image squashed to one tile and, where the processor splits it, stretched over rows of tiles."""
         images, cells = self.processor.image_processor, isqrt(self.processor.image_seq_len)
         side = images.max_image_size["longest_edge"]
         whole = View(size, resized=(side, side), canvas=(side, side), cells=(cells, cells))
@@ -26,23 +26,23 @@ class Idefics3Adapter(TransformersBackbone):
         canvas = rows * side, columns * side
         return [whole, View(size, resized=canvas, canvas=canvas, cells=(rows * cells, columns * cells))]
 
-    def process_pictures(self, pictures: Sequence[Image.Image], **options: Any) -> BatchFeature:
+    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
         """Count as image tokens only those that show something; the processor counts the marks between tiles too."""
-        features = super().process_pictures(pictures, **options)
+        features = super().process_images(images, **options)
         features["mm_token_type_ids"] = features["input_ids"].eq(self.processor.image_token_id).long()
         return features
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
-        """Bring every picture's tokens into the order of its views, which are row by row."""
+        """Bring every image's tokens into the order of its views, which are row by row."""
         ordered = tuple(
-            tuple(self._by_rows(tokens, picture) for tokens, picture in zip(of_prompt, prompt.pictures, strict=True))
+            tuple(self._by_rows(tokens, image) for tokens, image in zip(of_prompt, prompt.images, strict=True))
             for of_prompt, prompt in zip(inputs.image_tokens, inputs.prompts, strict=True)
         )
         return super().locate_image_tokens(replace(inputs, image_tokens=ordered))
 
-    def _by_rows(self, tokens: Tensor, picture: Image.Image) -> Tensor:
-        """Sort `(T,)` tokens of one picture: they come tile after tile, the whole picture last."""
+    def _by_rows(self, tokens: Tensor, image: Image.Image) -> Tensor:
+        """Sort `(T,)` tokens of one image: they come tile after tile, the whole image last."""
         side = isqrt(self.processor.image_seq_len)
-        columns = self.views((picture.height, picture.width))[-1].cells[1] // side
+        columns = self.views((image.height, image.width))[-1].cells[1] // side
         tiles = tokens[: -(side**2)].view(-1, columns, side, side)
         return torch.cat([tokens[-(side**2) :], tiles.transpose(1, 2).flatten()])

@@ -20,7 +20,7 @@ TEMPLATE = (
 
 
 def tiny_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics3Processor:
-    """Build the processor: 3 tiles along the picture's long side, 4 x 4 cells each."""
+    """Build the processor: 3 tiles along the image's long side, 4 x 4 cells each."""
     images = Idefics3ImageProcessor(size={"longest_edge": LONGEST}, max_image_size={"longest_edge": TILE})
     return Idefics3Processor(images, tokenizer, image_seq_len=CELLS**2, chat_template=TEMPLATE)
 

@@ -13,7 +13,7 @@ class DeepseekVLAdapter(TransformersBackbone):
     """Adapter for DeepSeek-VL with one tower."""
 
     def views(self, size: tuple[int, int]) -> list[View]:
-        """The square that the stock processor lays the picture on."""
+        """The square that the stock processor lays the image on."""
         return [DeepseekVLImageProcessorWrapper(self.processor).view(size)]
 
 

@@ -9,10 +9,10 @@ from vlm_adapters_deepseek.tiny import CELLS, FINE_SIDE, SIDE, deepseek_vl, deep
 
 
 def square_grid(size: tuple[int, int], *, side: int, cells: int = CELLS, shortest: int = 14) -> list[ExpectedGrid]:
-    """The picture centred on a square as long as its long side.
+    """The image centred on a square as long as its long side.
 
     Args:
-        size: `(H, W)` of the picture.
+        size: `(H, W)` of the image.
         side: Pixels of the square after the resize.
         cells: Along each side.
         shortest: A side is never resized to less than so many pixels.

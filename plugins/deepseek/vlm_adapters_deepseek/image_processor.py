@@ -1,4 +1,4 @@
-"""DeepSeek-VL's pictures: the long side resized to the tower's, centred on a square, as the stock processor does."""
+"""DeepSeek-VL's images: the long side resized to the tower's, centred on a square, as the stock processor does."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class DeepseekVLImageProcessorWrapper(ImageProcessorWrapper):
         side = self.image_processor.size["height"]
         return square_view(size, side, isqrt(self.processor.num_image_tokens), shortest=self.image_processor.min_size)
 
-    def pixel_values(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
+    def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """See `ImageProcessorWrapper`."""
-        return list(self.image_processor(list(pictures), return_tensors="pt")["pixel_values"])
+        return list(self.image_processor(list(images), return_tensors="pt")["pixel_values"])
 
     def to_model_inputs(self, pixel_values: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the model's forward takes of pictures `(3, H, W)`."""
+        """What the model's forward takes of images `(3, H, W)`."""
         return {"pixel_values": torch.stack(list(pixel_values))}

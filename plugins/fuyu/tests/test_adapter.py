@@ -23,18 +23,18 @@ def noise(height: int, width: int) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(48, 64), (33, 90), (300, 200), (9, 9)])
 def test_patches_and_tokens_are_those_of_the_stock_processor(size: tuple[int, int]) -> None:
-    picture = noise(*size)
-    # The whole stock call cuts off a token that only the published tokenizer writes before the picture.
+    image = noise(*size)
+    # The whole stock call cuts off a token that only the published tokenizer writes before the image.
     process = ADAPTER.processor._process_images  # noqa: SLF001
     legacy = {name: False for name in signature(process).parameters if name.startswith("return_legacy")}
-    stock, (written,) = process([picture], return_tensors="pt", **legacy)
-    inputs = ADAPTER.preprocess([Prompt.describe(picture, "a circle")])
+    stock, (written,) = process([image], return_tensors="pt", **legacy)
+    inputs = ADAPTER.preprocess([Prompt.describe(image, "a circle")])
     assert torch.equal(inputs.tensors[PIXELS], stock[PIXELS])
     shown = ADAPTER.processor.tokenizer.decode(inputs.tensors["input_ids"][0, inputs.image_tokens[0][0]])
     assert shown + "<s>" == written
 
 
-def test_the_prompt_is_picture_start_question_answer() -> None:
+def test_the_prompt_is_image_start_question_answer() -> None:
     inputs = ADAPTER.preprocess([Prompt.describe(noise(32, 32), "a circle")])
     said = ADAPTER.processor.tokenizer.decode(inputs.tensors["input_ids"][0])
     row = "|SPEAKER||SPEAKER||NEWLINE|"
@@ -49,10 +49,10 @@ def test_the_prompt_is_picture_start_question_answer() -> None:
     ],
 )
 def test_other_conversations_are_typed_errors(messages: list[Message]) -> None:
-    with pytest.raises(PromptError, match=r"one picture in one question.*Ask one question at a time"):
+    with pytest.raises(PromptError, match=r"one image in one question.*Ask one question at a time"):
         ADAPTER.preprocess([Prompt.chat(messages)])
 
 
-def test_a_picture_that_shrinks_to_nothing_is_a_typed_error() -> None:
+def test_an_image_that_shrinks_to_nothing_is_a_typed_error() -> None:
     with pytest.raises(ImageError, match=r"1 x 190 pixels has no pixel left across.*160 x 160.*Crop it"):
         FuyuImageProcessorWrapper(ADAPTER.processor).view((190, 1))

@@ -17,10 +17,10 @@ _START, _ANSWER, _END = "<s>", "<0x04>", "</s>"
 
 
 class FuyuAdapter(TransformersBackbone):
-    """Adapter for Fuyu. It knows one question about one picture, and one answer."""
+    """Adapter for Fuyu. It knows one question about one image, and one answer."""
 
     def views(self, size: tuple[int, int]) -> list[View]:
-        """One grid over the picture and its padding at the right and at the bottom."""
+        """One grid over the image and its padding at the right and at the bottom."""
         return [FuyuImageProcessorWrapper(self.processor).view(size)]
 
     @property
@@ -28,27 +28,27 @@ class FuyuAdapter(TransformersBackbone):
         """Patches and the newlines after their rows."""
         return frozenset({self.processor.image_token_id, self.processor.image_newline_id})
 
-    def process_pictures(self, pictures: Sequence[Image.Image], **_: Any) -> BatchFeature:
-        """Write the tokens of every picture; the stock processor can write them only as part of a prompt."""
+    def process_images(self, images: Sequence[Image.Image], **_: Any) -> BatchFeature:
+        """Write the tokens of every image; the stock processor can write them only as part of a prompt."""
         wrapper = FuyuImageProcessorWrapper(self.processor)
         expansions = []
-        for picture in pictures:
-            rows, columns = wrapper.view((picture.height, picture.width)).cells
+        for image in images:
+            rows, columns = wrapper.view((image.height, image.width)).cells
             row = [self.processor.image_token_id] * columns + [self.processor.image_newline_id]
             expansions.append(torch.tensor(row * rows))
         there = pad_sequence([torch.ones_like(ids) for ids in expansions], batch_first=True)
         ids = pad_sequence(expansions, batch_first=True)
         data = {"input_ids": ids, "attention_mask": there, "mm_token_type_ids": there}
-        return BatchFeature(data | wrapper.to_model_inputs(wrapper.pixel_values(pictures)))
+        return BatchFeature(data | wrapper.to_model_inputs(wrapper.pixel_values(images)))
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
-        """Write picture, question and answer as the stock processor does; Fuyu has no chat template."""
+        """Write image, question and answer as the stock processor does; Fuyu has no chat template."""
         question, *answers = prompt.messages
         roles = [message.role for message in prompt.messages]
-        if roles not in (["user"], ["user", "assistant"]) or len(question.pictures) != 1 or len(prompt.pictures) != 1:
+        if roles not in (["user"], ["user", "assistant"]) or len(question.images) != 1 or len(prompt.images) != 1:
             raise PromptError(
-                f"Fuyu takes one picture in one question, and at most one answer; found messages of {', '.join(roles)} "
-                f"with {len(prompt.pictures)} pictures. Ask one question at a time."
+                f"Fuyu takes one image in one question, and at most one answer; found messages of {', '.join(roles)} "
+                f"with {len(prompt.images)} images. Ask one question at a time."
             )
         before, after = f"{self.processor.image_token}{_START}", f"\n{_ANSWER}"
         spans, start = [], len(before)

@@ -18,4 +18,4 @@ def fuyu_grids(
     return [ExpectedGrid((rows, columns), box)]
 
 
-FUYU = AdapterCase("fuyu", load=fuyu, expected_grids=fuyu_grids, several_pictures=False)
+FUYU = AdapterCase("fuyu", load=fuyu, expected_grids=fuyu_grids, several_images=False)

@@ -1,4 +1,4 @@
-"""Fuyu's pictures: shrunk to fit where they are too large, padded at the right and at the bottom to whole patches."""
+"""Fuyu's images: shrunk to fit where they are too large, padded at the right and at the bottom to whole patches."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ class FuyuImageProcessorWrapper(ImageProcessorWrapper):
         height, width = (int(length * scale) for length in size)
         if min(height, width) < 1:
             raise ImageError(
-                f"A picture of {size[1]} x {size[0]} pixels has no pixel left across when it is shrunk to fit "
+                f"An image of {size[1]} x {size[0]} pixels has no pixel left across when it is shrunk to fit "
                 f"{most['width']} x {most['height']}. Crop it."
             )
         cells = math.ceil(height / patch["height"]), math.ceil(width / patch["width"])
         canvas = cells[0] * patch["height"], cells[1] * patch["width"]
         return View(size, (height, width), canvas, cells, row_end=1)
 
-    def pixel_values(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
+    def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """See `ImageProcessorWrapper`: without the padding that is in no patch."""
         values = []
-        for picture in pictures:
-            rows, columns = self.view((picture.height, picture.width)).canvas
-            padded = self.image_processor([[picture]], return_tensors="pt")["images"][0, 0]
+        for image in images:
+            rows, columns = self.view((image.height, image.width)).canvas
+            padded = self.image_processor([[image]], return_tensors="pt")["images"][0, 0]
             values.append(padded[:, :rows, :columns])
         return values
 
     def to_model_inputs(self, pixel_values: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the model's forward takes of pictures `(3, H, W)`: patches `(N, p * p * 3)` of all, in order."""
+        """What the model's forward takes of images `(3, H, W)`: patches `(N, p * p * 3)` of all, in order."""
         patches = [self.image_processor.patchify_image(value[None])[0] for value in pixel_values]
         return {PIXELS: torch.cat(patches)}

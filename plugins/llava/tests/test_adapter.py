@@ -1,4 +1,4 @@
-"""What LLaVA sees: the whole picture on a square; tiles counted by the installed library's own rule."""
+"""What LLaVA sees: the whole image on a square; tiles counted by the installed library's own rule."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def noise(height: int, width: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def pixels(adapter: Any, picture: Image.Image) -> torch.Tensor:
-    inputs = adapter.preprocess([Prompt.describe(picture, "a red circle")])
+def pixels(adapter: Any, image: Image.Image) -> torch.Tensor:
+    inputs = adapter.preprocess([Prompt.describe(image, "a red circle")])
     values: torch.Tensor = inputs.tensors["pixel_values"]
     return values
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 90), (90, 30), (64, 64), (200, 130)])
-def test_the_ends_of_the_picture_are_seen(height: int, width: int) -> None:
+def test_the_ends_of_the_image_are_seen(height: int, width: int) -> None:
     values = np.zeros((height, width, 3), np.uint8)
     values[: height // 4, : width // 4, 0] = values[-(height // 4) :, -(width // 4) :, 1] = 255
     (seen,) = pixels(SQUARE, Image.fromarray(values))
@@ -69,7 +69,7 @@ def test_the_tiles_take_the_tokens_that_the_processor_writes(height: int, width:
     assert coarse.tokens.numel() + fine.tokens.numel() + fine.shape[0] == len(inputs.image_tokens[0][0])
 
 
-def test_a_picture_that_leaves_no_column_is_a_typed_error() -> None:
+def test_an_image_that_leaves_no_column_is_a_typed_error() -> None:
     with pytest.raises(ImageError, match="Crop it"):
         TILES.preprocess([Prompt.describe(Image.new("RGB", (4, 700)), "a line")])
 
@@ -83,5 +83,5 @@ def test_channels_are_all_coarse_then_all_fine_on_the_fine_grid() -> None:
     assert box == fine.grid.box
     assert torch.equal(stacked[:, half:], fine.channels)
     resized = torch.nn.functional.interpolate(coarse.channels, fine.grid.shape, mode="bilinear", align_corners=False)
-    # The fine grid's box is the picture up to a cell's padding, so both placements agree but near the border.
+    # The fine grid's box is the image up to a cell's padding, so both placements agree but near the border.
     torch.testing.assert_close(stacked[:, :half].mean((2, 3)), resized.mean((2, 3)), rtol=0.1, atol=1e-3)

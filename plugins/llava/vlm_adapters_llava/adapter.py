@@ -21,17 +21,17 @@ class LlavaAdapter(TransformersBackbone):
     """Adapter for LLaVA-1.5."""
 
     def views(self, size: tuple[int, int]) -> list[View]:
-        """The square that the picture is laid on."""
+        """The square that the image is laid on."""
         return [LlavaImageProcessorWrapper(self.processor).view(size)]
 
-    def process_pictures(self, pictures: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        """Lay the pictures on squares, so that the stock processor has nothing to crop."""
-        squares = [LlavaImageProcessorWrapper(self.processor).fit(picture) for picture in pictures]
-        return super().process_pictures(squares, **AS_IT_IS, **options)
+    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        """Lay the images on squares, so that the stock processor has nothing to crop."""
+        squares = [LlavaImageProcessorWrapper(self.processor).fit(image) for image in images]
+        return super().process_images(squares, **AS_IT_IS, **options)
 
 
 class LlavaNextAdapter(TransformersBackbone):
-    """Adapter for LLaVA-Next: the picture squashed to one tile, then in tiles at its own aspect."""
+    """Adapter for LLaVA-Next: the image squashed to one tile, then in tiles at its own aspect."""
 
     def views(self, size: tuple[int, int]) -> list[View]:
         """The coarse view and the fine one, whose rows end with a newline token."""
@@ -44,8 +44,8 @@ class LlavaNextAdapter(TransformersBackbone):
         rows, columns = (length // patch for length in canvas)
         # What the installed library leaves of the padding, counted on a grid without values.
         cells = tuple(unpad_image(torch.empty(1, rows, columns, device="meta"), size).shape[1:])
-        picture = np.broadcast_to(np.uint8(0), (3, *size))  # the library reads sizes from pictures: one without pixels
-        resized = get_patch_output_size(picture, canvas, ChannelDimension.FIRST)
+        image = np.broadcast_to(np.uint8(0), (3, *size))  # the library reads sizes from images: one without pixels
+        resized = get_patch_output_size(image, canvas, ChannelDimension.FIRST)
         offset = [
             (whole - length) // 2 - (all_cells - left) // 2 * patch
             for whole, length, all_cells, left in zip(canvas, resized, (rows, columns), cells, strict=True)

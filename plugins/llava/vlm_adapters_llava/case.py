@@ -9,7 +9,7 @@ from vlm_adapters_llava.tiny import PINPOINTS, llava, llava_next
 
 
 def llava_grids(size: tuple[int, int], *, side: int = 64, patch: int = 8) -> list[ExpectedGrid]:
-    """The picture centred on a square as long as its long side, up to the rounding of the resize and the padding."""
+    """The image centred on a square as long as its long side, up to the rounding of the resize and the padding."""
     height, width = size
     scale = side / max(size)
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
@@ -22,10 +22,10 @@ def llava_grids(size: tuple[int, int], *, side: int = 64, patch: int = 8) -> lis
 def llava_next_grids(
     size: tuple[int, int], *, side: int = 64, patch: int = 8, pinpoints: list[list[int]] = PINPOINTS
 ) -> list[ExpectedGrid]:
-    """The whole picture squashed to a square, then a canvas of tiles without the rows or columns that are padding.
+    """The whole image squashed to a square, then a canvas of tiles without the rows or columns that are padding.
 
-    The canvas is the one on which most of the picture's pixels can be shown, the smallest of these. The picture is
-    scaled to touch it, rounded up, and centred. Whole rows (or columns) of cells that lie beyond the picture are
+    The canvas is the one on which most of the image's pixels can be shown, the smallest of these. The image is
+    scaled to touch it, rounded up, and centred. Whole rows (or columns) of cells that lie beyond the image are
     dropped on both sides, as many on one as on the other.
     """
     height, width = size

@@ -1,6 +1,6 @@
-"""LLaVA-1.5's pictures: the long side resized to the tower's, centred on a square of the mean colour.
+"""LLaVA-1.5's images: the long side resized to the tower's, centred on a square of the mean colour.
 
-The stock processor crops the centre instead, which loses the ends of every picture that is not square.
+The stock processor crops the centre instead, which loses the ends of every image that is not square.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class LlavaImageProcessorWrapper(ImageProcessorWrapper):
         dropped = self.processor.vision_feature_select_strategy == "default"
         return replace(view, first=self.processor.num_additional_image_tokens - dropped)
 
-    def fit(self, picture: Image.Image) -> Image.Image:
-        """Lay a picture on its square."""
+    def fit(self, image: Image.Image) -> Image.Image:
+        """Lay an image on its square."""
         red, green, blue = (int(mean * 255) for mean in self.image_processor.image_mean)
-        return fit_square(picture, self.side, (red, green, blue))
+        return fit_square(image, self.side, (red, green, blue))
 
-    def pixel_values(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
+    def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """See `ImageProcessorWrapper`."""
-        squares = [self.fit(picture) for picture in pictures]
+        squares = [self.fit(image) for image in images]
         features = self.image_processor(squares, return_tensors="pt", **AS_IT_IS)
         return list(features["pixel_values"])
 
     def to_model_inputs(self, pixel_values: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the model's forward takes of pictures `(3, H, W)`."""
+        """What the model's forward takes of images `(3, H, W)`."""
         return {"pixel_values": torch.stack(list(pixel_values))}
 
 

@@ -1,4 +1,4 @@
-"""The adapter of the Qwen-VL family: pictures to tensors, grids, options, and loading from a folder."""
+"""The adapter of the Qwen-VL family: images to tensors, grids, options, and loading from a folder."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def noise(height: int, width: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
-def shapes(of: QwenAdapter, *pictures: Image.Image) -> list[tuple[int, int]]:
-    inputs = of.preprocess([Prompt.chat([Message("user", (*pictures, "a cat"))])])
+def shapes(of: QwenAdapter, *images: Image.Image) -> list[tuple[int, int]]:
+    inputs = of.preprocess([Prompt.chat([Message("user", (*images, "a cat"))])])
     return [grid.shape for grid in of.locate_image_tokens(inputs)[0]]
 
 
@@ -58,32 +58,32 @@ def shapes(of: QwenAdapter, *pictures: Image.Image) -> list[tuple[int, int]]:
     ("size", "resized"),
     [((100, 150), (112, 140)), ((61, 47), (56, 56)), ((400, 700), (168, 280)), ((56, 84), (56, 84))],
 )
-def test_a_picture_is_resized_exactly_once(size: tuple[int, int], resized: tuple[int, int]) -> None:
-    picture = noise(*size)
-    once = picture.resize(resized[::-1], Image.Resampling.BICUBIC)
+def test_an_image_is_resized_exactly_once(size: tuple[int, int], resized: tuple[int, int]) -> None:
+    image = noise(*size)
+    once = image.resize(resized[::-1], Image.Resampling.BICUBIC)
     expected = adapter().processor.image_processor(once, do_resize=False, return_tensors="pt")
-    tensors = adapter().preprocess([Prompt.describe(picture, "a cat")]).tensors
+    tensors = adapter().preprocess([Prompt.describe(image, "a cat")]).tensors
     assert torch.equal(tensors["pixel_values"], expected["pixel_values"])
     assert tensors["image_grid_thw"].tolist() == [[1, resized[0] // 14, resized[1] // 14]]
 
 
 @pytest.mark.parametrize("patch_size", [14, 16])
-def test_pictures_are_prepared_for_the_processors_own_patch_size(
+def test_images_are_prepared_for_the_processors_own_patch_size(
     monkeypatch: pytest.MonkeyPatch, patch_size: int
 ) -> None:
     calls: list[dict[str, Any]] = []
     real = vlm_adapters_qwen.adapter.process_vision_info
 
     def spy(conversation: Any, **options: Any) -> Any:
-        calls.append(options | {"pictures": [part["image"] for part in conversation[0]["content"]]})
+        calls.append(options | {"images": [part["image"] for part in conversation[0]["content"]]})
         return real(conversation, **options)
 
     monkeypatch.setattr(vlm_adapters_qwen.adapter, "process_vision_info", spy)
     monkeypatch.setattr(adapter().processor, "image_processor", Qwen2VLImageProcessor(patch_size=patch_size))
-    with_limits(max_pixels=10**6).process_pictures([noise(50, 60), noise(90, 30)])
+    with_limits(max_pixels=10**6).process_images([noise(50, 60), noise(90, 30)])
     (call,) = calls
     assert call["image_patch_size"] == patch_size
-    assert [type(picture) for picture in call["pictures"]] == [Image.Image] * 2
+    assert [type(image) for image in call["images"]] == [Image.Image] * 2
 
 
 def test_the_published_limits_give_480_by_640_pixels_17_by_23_cells(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +97,9 @@ def test_the_published_limits_give_480_by_640_pixels_17_by_23_cells(monkeypatch:
 
 
 def test_a_larger_smallest_area_gives_a_finer_grid() -> None:
-    picture = noise(56, 112)
-    assert shapes(with_limits(), picture) == [(2, 4)]
-    assert shapes(with_limits(min_pixels=32 * 784), picture) == [(4, 8)]
+    image = noise(56, 112)
+    assert shapes(with_limits(), image) == [(2, 4)]
+    assert shapes(with_limits(min_pixels=32 * 784), image) == [(4, 8)]
 
 
 def test_a_smaller_largest_area_gives_a_coarser_grid() -> None:
@@ -125,24 +125,24 @@ def test_senseless_limits_are_refused_with_both_values(limits: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("size", [(5, 900), (900, 5)])
-def test_a_picture_too_narrow_for_the_limits_is_a_typed_error(size: tuple[int, int]) -> None:
+def test_an_image_too_narrow_for_the_limits_is_a_typed_error(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match=rf"{size[1]} x {size[0]} pixels has no cell .* Crop it"):
         with_limits(min_pixels=784, max_pixels=784 * 4).preprocess([Prompt.describe(noise(*size), "a cat")])
 
 
-def test_a_picture_beyond_the_aspect_of_the_family_is_a_typed_error() -> None:
+def test_an_image_beyond_the_aspect_of_the_family_is_a_typed_error() -> None:
     with pytest.raises(ImageError, match="aspect"):
         adapter().preprocess([Prompt.chat([Message("user", (Image.new("RGB", (4000, 10)), "a cat"))])])
 
 
-def test_several_pictures_of_a_prompt_give_their_grids_in_order() -> None:
-    pictures = [noise(56, 112), noise(112, 56), noise(84, 84)]
-    first = Message("user", (pictures[0], "one", pictures[1]))
-    prompt = Prompt.chat([first, Message("assistant", ("two",)), Message("user", (pictures[2], "three"))], ["three"])
+def test_several_images_of_a_prompt_give_their_grids_in_order() -> None:
+    images = [noise(56, 112), noise(112, 56), noise(84, 84)]
+    first = Message("user", (images[0], "one", images[1]))
+    prompt = Prompt.chat([first, Message("assistant", ("two",)), Message("user", (images[2], "three"))], ["three"])
     inputs = adapter().preprocess([prompt])
     grids = adapter().locate_image_tokens(inputs)[0]
     assert [grid.shape for grid in grids] == [(2, 4), (4, 2), (3, 3)]
-    assert [grid.picture for grid in grids] == [0, 1, 2]
+    assert [grid.image for grid in grids] == [0, 1, 2]
     assert [grid.box for grid in grids] == [(0, 0, 112, 56), (0, 0, 56, 112), (0, 0, 84, 84)]
     positions = torch.cat([grid.tokens.flatten() for grid in grids])
     assert positions.equal(inputs.tensors["mm_token_type_ids"][0].nonzero().flatten())
@@ -150,7 +150,7 @@ def test_several_pictures_of_a_prompt_give_their_grids_in_order() -> None:
     assert [grids.attention.shape for grids in extracted] == [(1, 3, 4, 2, 4), (1, 3, 4, 4, 2), (1, 3, 4, 3, 3)]
 
 
-def test_prompts_with_unlike_numbers_of_pictures_share_a_batch() -> None:
+def test_prompts_with_unlike_numbers_of_images_share_a_batch() -> None:
     one = Prompt.chat([Message("user", (noise(56, 84), "a cat"))])
     two = Prompt.chat([Message("user", (noise(84, 56), noise(56, 56), "a dog and a very long text"))])
     inputs = adapter().preprocess([two, one])
@@ -158,7 +158,7 @@ def test_prompts_with_unlike_numbers_of_pictures_share_a_batch() -> None:
     assert [[grid.shape for grid in grids] for grids in found] == [[(3, 2), (2, 2)], [(2, 3)]]
 
 
-def test_the_model_is_told_which_tokens_show_the_picture() -> None:
+def test_the_model_is_told_which_tokens_show_the_image() -> None:
     # Without them Qwen2.5-VL silently counts positions as if all were text, and attends otherwise.
     inputs = adapter().preprocess([Prompt.describe(noise(112, 140), "a cat", ["cat"])])
     assert "mm_token_type_ids" in inputs.tensors
@@ -293,16 +293,16 @@ def test_a_checkpoint_without_a_chat_template_is_told(copy: Path) -> None:
 
 
 def test_the_first_token_of_a_padded_prompt_has_no_predictor() -> None:
-    picture = Image.new("RGB", (56, 56))
-    short = Prompt.describe(picture, "a cat", ["cat"])
-    inputs = adapter().preprocess([short, Prompt.describe(picture, "a cat " * 9)])
+    image = Image.new("RGB", (56, 56))
+    short = Prompt.describe(image, "a cat", ["cat"])
+    inputs = adapter().preprocess([short, Prompt.describe(image, "a cat " * 9)])
     first = inputs.tensors["attention_mask"][0].nonzero()[0]
     assert first.item() > 0
     with pytest.raises(RequestError, match="no row for the first token"):
         adapter().extract(replace(inputs, phrase_tokens=((first,), ())), GridRequest(align="predictor"))
 
 
-def test_a_decoder_comes_back_with_the_picture_sizes_that_it_was_trained_on(tmp_path: Path) -> None:
+def test_a_decoder_comes_back_with_the_image_sizes_that_it_was_trained_on(tmp_path: Path) -> None:
     first = qwen2_5_vl()
     first.model.save_pretrained(tmp_path / "backbone")
     first.processor.save_pretrained(tmp_path / "backbone")

@@ -48,14 +48,14 @@ def spelled(prompt: Prompt, phrase: int = 0) -> str:
 
 
 def image_positions(text: str) -> list[int]:
-    """Where the picture stands in the caption prompt with this text."""
+    """Where the image stands in the caption prompt with this text."""
     ids = ids_of(Prompt.describe(WIDE, text))
     return [position for position, id_ in enumerate(ids) if id_ == identifier("<|image_pad|>")]
 
 
 BENIGN = {
-    "one picture": [Message("user", (WIDE, "What is this?")), Message("assistant", ("A red thing.",))],
-    "two pictures": [Message("user", (WIDE, "one, ", TALL, "two")), Message("assistant", ("Both.",))],
+    "one image": [Message("user", (WIDE, "What is this?")), Message("assistant", ("A red thing.",))],
+    "two images": [Message("user", (WIDE, "one, ", TALL, "two")), Message("assistant", ("Both.",))],
     "a system message": [
         Message("system", ("Be brief.",)),
         Message("user", ("Look: ", TALL)),
@@ -96,7 +96,7 @@ def test_the_tokens_are_the_processors_own(messages: list[Message]) -> None:
     assert ours["attention_mask"].tolist() == theirs["attention_mask"].tolist()
     assert ours["mm_token_type_ids"].tolist() == theirs["mm_token_type_ids"].tolist()
     assert ours["image_grid_thw"].tolist() == theirs["image_grid_thw"].tolist()
-    assert torch.equal(ours["pixel_values"], theirs["pixel_values"])  # pictures of whole cells, not resized
+    assert torch.equal(ours["pixel_values"], theirs["pixel_values"])  # images of whole cells, not resized
 
 
 def test_image_tokens_are_marked_and_nothing_else() -> None:
@@ -204,7 +204,7 @@ def test_a_phrase_may_straddle_two_texts() -> None:
     assert spelled(prompt) == "red circle"
 
 
-def test_the_tokens_of_a_picture_within_a_phrase_are_no_tokens_of_it() -> None:
+def test_the_tokens_of_an_image_within_a_phrase_are_no_tokens_of_it() -> None:
     prompt = Prompt.chat([Message("user", ("a red ", WIDE, "circle"))], ["red circle"])
     positions = adapter().preprocess([prompt]).phrase_tokens[0][0].tolist()
     assert spelled(prompt) == "red circle"
@@ -225,9 +225,9 @@ def test_the_same_words_in_an_earlier_message_are_not_meant() -> None:
     assert int(inputs.phrase_tokens[0][0][0]) > turn
 
 
-def test_a_template_that_drops_a_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_drops_an_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter().processor, "chat_template", CHAT_TEMPLATE.replace("<|image_pad|>", ""))
-    with pytest.raises(PromptError, match=r"gives 0 places '<\|image_pad\|>' for 1 pictures"):
+    with pytest.raises(PromptError, match=r"gives 0 places '<\|image_pad\|>' for 1 images"):
         adapter().preprocess([Prompt.describe(WIDE, "a cat")])
 
 

@@ -23,7 +23,7 @@ from vlm_adapters.testing import (
     AdapterCase,
     Check,
     CheckSkipped,
-    check_text_moves_no_picture,
+    check_text_moves_no_image,
     checks_abilities,
     parametrize_with_checks,
 )
@@ -128,8 +128,8 @@ def frames(change: Callable[[CoordinateFrame, tuple[int, int]], object]) -> Adap
 class NoWayBack(CoordinateFrame):
     """Whole numbers only, on the way to the frame."""
 
-    def from_picture(self, box: Box, size: tuple[int, int]) -> Box:
-        left, top, right, bottom = map(round, super().from_picture(box, size))
+    def from_image(self, box: Box, size: tuple[int, int]) -> Box:
+        left, top, right, bottom = map(round, super().from_image(box, size))
         return left, top, right, bottom
 
 
@@ -201,5 +201,5 @@ ADAPTER = qwen2_5_vl()
 
 @settings(max_examples=100, deadline=None)
 @given(TEXTS.filter(str.strip))
-def test_no_text_moves_the_picture(text: str) -> None:
-    check_text_moves_no_picture(QWEN2_5_VL, text, ADAPTER)
+def test_no_text_moves_the_image(text: str) -> None:
+    check_text_moves_no_image(QWEN2_5_VL, text, ADAPTER)

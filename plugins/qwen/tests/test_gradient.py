@@ -12,8 +12,8 @@ from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import qwen2_5_vl
 
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (84, 112, 3), dtype=np.uint8))
-PROMPT = Prompt.describe(PICTURE, "a red circle and a blue star", ["a red circle", "a blue star"])
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (84, 112, 3), dtype=np.uint8))
+PROMPT = Prompt.describe(IMAGE, "a red circle and a blue star", ["a red circle", "a blue star"])
 
 
 @pytest.fixture

@@ -27,20 +27,20 @@ BOX = (30.0, 25.0, 75.0, 100.0)
         (tiny.qwen3_vl_moe, CoordinateFrame(1000, 1000), [200, 250, 500, 1000]),
     ],
 )
-def test_a_box_is_the_same_in_the_picture_and_in_the_models_frame(
+def test_a_box_is_the_same_in_the_image_and_in_the_models_frame(
     build: Callable[[], QwenAdapter], frame: CoordinateFrame, said: list[int]
 ) -> None:
     adapter = build()
     assert isinstance(adapter, SupportsPointing)
     found = adapter.coordinate_frame(SIZE)
     assert found == frame
-    assert found.from_picture(BOX, SIZE) == pytest.approx(said)
-    assert found.to_picture((said[0], said[1], said[2], said[3]), SIZE) == pytest.approx(BOX)
+    assert found.from_image(BOX, SIZE) == pytest.approx(said)
+    assert found.to_image((said[0], said[1], said[2], said[3]), SIZE) == pytest.approx(BOX)
     answer = f'```json\n[{{"bbox_2d": {said}, "label": "it"}}]\n```'
     assert BoxAnswer.read(answer, found, SIZE).boxes == (pytest.approx(BOX),)
 
 
-def test_the_frame_is_that_of_the_picture_as_the_processor_resizes_it() -> None:
+def test_the_frame_is_that_of_the_image_as_the_processor_resizes_it() -> None:
     adapter = tiny.qwen2_5_vl()
     images = adapter.processor.image_processor
     for size in ((100, 150), (300, 90), (33, 470)):

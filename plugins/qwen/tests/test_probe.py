@@ -71,16 +71,16 @@ def test_special_tokens_are_those_of_the_checkpoint(probed: dict[str, Any]) -> N
     assert {"processor", "config"} <= set(found["image"]["said_by"])
 
 
-def test_pictures_have_the_published_grids(probed: dict[str, Any]) -> None:
-    pictures = {tuple(picture["picture"]): picture for picture in probed["pictures"]}
+def test_images_have_the_published_grids(probed: dict[str, Any]) -> None:
+    images = {tuple(image["image"]): image for image in probed["images"]}
     for (height, width), (h, w) in PUBLISHED_GRIDS.items():
-        picture = pictures[height, width]
-        assert picture["grids"] == [[h, w]]
-        assert picture["resized"] == [h * 28, w * 28]
-        assert picture["tokens"] == h * w
-        assert picture["patches"] == 4 * h * w
-        assert picture["boxes"] == [[0, 0, width, height]]
-    assert pictures[1080, 1920]["tokens"] <= 1280
+        image = images[height, width]
+        assert image["grids"] == [[h, w]]
+        assert image["resized"] == [h * 28, w * 28]
+        assert image["tokens"] == h * w
+        assert image["patches"] == 4 * h * w
+        assert image["boxes"] == [[0, 0, width, height]]
+    assert images[1080, 1920]["tokens"] <= 1280
 
 
 def test_layers_and_tensors_are_those_of_a_forward_pass(probed: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def test_layers_and_tensors_are_those_of_a_forward_pass(probed: dict[str, Any]) 
     for layer in probed["layers"]:
         assert layer["attention"] == [[4, gh // 2, gw // 2]]
         assert layer["hidden"] == [[64, gh // 2, gw // 2]]
-        assert 0 < layer["on_picture"] < 1
+        assert 0 < layer["on_image"] < 1
     assert probed["text"] | {"kernel": None} == {
         "model_type": "qwen2_5_vl_text",
         "layers": 3,

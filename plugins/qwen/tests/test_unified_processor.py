@@ -69,7 +69,7 @@ def noise(height: int, width: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     return [noise(*size, seed=seed) for seed, size in enumerate(SIZES)]
 
 
@@ -86,22 +86,22 @@ def assert_bit_equal(made: Any, expected: Any) -> None:
 
 def test_a_batch_of_unlike_sizes_comes_back_bit_equal(processor: Any) -> None:
     wrapper = QwenImageProcessorWrapper(processor)
-    processed = wrapper.preprocess(pictures())
-    expected = own_output(processor, pictures())
+    processed = wrapper.preprocess(images())
+    expected = own_output(processor, images())
     assert_bit_equal(wrapper.to_model_inputs(processed["pixel_values"]), expected)
     assert_bit_equal(wrapper.to_model_inputs(processed), expected)
 
 
-def test_pictures_preprocessed_one_by_one_make_the_same_batch(processor: Any) -> None:
+def test_images_preprocessed_one_by_one_make_the_same_batch(processor: Any) -> None:
     wrapper = QwenImageProcessorWrapper(processor)
-    values = [wrapper.preprocess(picture)["pixel_values"][0] for picture in pictures()]
-    assert_bit_equal(wrapper.to_model_inputs(values), own_output(processor, pictures()))
+    values = [wrapper.preprocess(image)["pixel_values"][0] for image in images()]
+    assert_bit_equal(wrapper.to_model_inputs(values), own_output(processor, images()))
 
 
 def test_the_combined_processor_gives_the_same_patches(processor: Any) -> None:
     wrapper = QwenImageProcessorWrapper(processor)
-    made = wrapper.to_model_inputs(wrapper.preprocess(pictures()))
-    whole = processor(text=[processor.image_token] * len(SIZES), images=pictures(), padding=True, return_tensors="pt")
+    made = wrapper.to_model_inputs(wrapper.preprocess(images()))
+    whole = processor(text=[processor.image_token] * len(SIZES), images=images(), padding=True, return_tensors="pt")
     assert_bit_equal(made, {name: whole[name] for name in made})
 
 
@@ -111,23 +111,23 @@ def test_the_combined_processor_gives_the_same_patches(processor: Any) -> None:
 def test_other_patch_sizes_come_back_bit_equal(settings: dict[str, int]) -> None:
     image_processor = Qwen2VLImageProcessor(**settings)
     wrapper = QwenImageProcessorWrapper(image_processor)
-    made = wrapper.to_model_inputs(wrapper.preprocess(pictures()))
-    assert_bit_equal(made, image_processor(images=pictures(), return_tensors="pt"))
+    made = wrapper.to_model_inputs(wrapper.preprocess(images()))
+    assert_bit_equal(made, image_processor(images=images(), return_tensors="pt"))
 
 
 def test_the_pillow_backend_comes_back_bit_equal() -> None:
     image_processor = Qwen2VLImageProcessorPil()
     wrapper = QwenImageProcessorWrapper(image_processor)
-    made = wrapper.to_model_inputs(wrapper.preprocess(pictures()))
-    assert_bit_equal(made, image_processor(images=pictures(), return_tensors="pt"))
+    made = wrapper.to_model_inputs(wrapper.preprocess(images()))
+    assert_bit_equal(made, image_processor(images=images(), return_tensors="pt"))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_pixel_values_are_the_resized_normalised_picture(processor: Any, size: tuple[int, int]) -> None:
-    picture = noise(*size)
+def test_pixel_values_are_the_resized_normalised_image(processor: Any, size: tuple[int, int]) -> None:
+    image = noise(*size)
     settings = processor.image_processor
-    (value,) = QwenImageProcessorWrapper(processor).preprocess(picture)["pixel_values"]
-    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+    (value,) = QwenImageProcessorWrapper(processor).preprocess(image)["pixel_values"]
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
     resized = tv.resize(pixels, list(value.shape[1:]), interpolation=tv.InterpolationMode.BICUBIC, antialias=True)
     mean, deviation = torch.tensor(settings.image_mean), torch.tensor(settings.image_std)
     expected = (resized / 255 - mean[:, None, None]) / deviation[:, None, None]
@@ -153,7 +153,7 @@ def test_a_coloured_corner_stays_in_its_corner(processor: Any, corner: tuple[int
 
 
 def test_what_is_told_of_the_resize_is_exact(processor: Any) -> None:
-    processed = QwenImageProcessorWrapper(processor).preprocess(pictures())
+    processed = QwenImageProcessorWrapper(processor).preprocess(images())
     cell = processor.image_processor.patch_size * processor.image_processor.merge_size
     for original, value, meta, size in zip(SIZES, *(processed[name] for name in processed), strict=True):
         assert size == meta["image_shape"] == meta["padded_shape"] == tuple(value.shape[1:])
@@ -167,7 +167,7 @@ def test_what_is_told_of_the_resize_is_exact(processor: Any) -> None:
 
 
 @pytest.mark.parametrize(("family", "grid"), [("qwen2_vl", (17, 23)), ("qwen2_5_vl", (17, 23)), ("qwen3_vl", (15, 20))])
-def test_a_picture_of_480x640_has_the_published_grid(family: str, grid: tuple[int, int]) -> None:
+def test_an_image_of_480x640_has_the_published_grid(family: str, grid: tuple[int, int]) -> None:
     wrapper = QwenImageProcessorWrapper(combined(family))
     processed = wrapper.preprocess(noise(480, 640))
     cell = wrapper.image_processor.patch_size * 2
@@ -194,7 +194,7 @@ def turned_jpeg() -> bytes:
     ],
     ids=["grey", "alpha", "palette", "array", "turned by EXIF"],
 )
-def test_pictures_come_through_the_one_door(processor: Any, source: Callable[[], Any], size: tuple[int, int]) -> None:
+def test_images_come_through_the_one_door(processor: Any, source: Callable[[], Any], size: tuple[int, int]) -> None:
     wrapper = QwenImageProcessorWrapper(processor)
     one, listed = wrapper.preprocess(source()), wrapper.preprocess([source()])
     assert one["meta_datas"] == listed["meta_datas"]
@@ -203,7 +203,7 @@ def test_pictures_come_through_the_one_door(processor: Any, source: Callable[[],
     assert torch.equal(one["pixel_values"][0], listed["pixel_values"][0])
 
 
-def test_grey_pictures_equal_the_processors_own_conversion_and_transparent_ones_lie_on_white(processor: Any) -> None:
+def test_grey_images_equal_the_processors_own_conversion_and_transparent_ones_lie_on_white(processor: Any) -> None:
     grey, transparent = noise(64, 90).convert("L"), noise(64, 90).convert("RGBA")
     transparent.putalpha(Image.fromarray(np.arange(64 * 90, dtype=np.uint32).reshape(64, 90).astype(np.uint8)))
     on_white = Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent).convert("RGB")
@@ -221,12 +221,12 @@ def test_a_changed_size_of_the_processor_counts() -> None:
 
 
 def test_what_was_given_is_not_changed(processor: Any) -> None:
-    wrapper, picture = QwenImageProcessorWrapper(processor), noise(61, 47)
-    before = picture.tobytes()
-    processed = wrapper.preprocess(picture)
+    wrapper, image = QwenImageProcessorWrapper(processor), noise(61, 47)
+    before = image.tobytes()
+    processed = wrapper.preprocess(image)
     value = processed["pixel_values"][0].clone()
     wrapper.to_model_inputs(processed)["pixel_values"].zero_()
-    assert picture.tobytes() == before
+    assert image.tobytes() == before
     assert torch.equal(processed["pixel_values"][0], value)
 
 
@@ -274,12 +274,12 @@ def test_the_package_offers_the_wrapper_without_importing_torch() -> None:
         ([], "list is empty"),
         ("https://example.com/cat.png", "address"),
         ([b"hello"], "."),
-        (7, "int is not a picture"),
-        ([[Image.new("RGB", (9, 9))]], "list is not a picture"),
+        (7, "int is not an image"),
+        ([[Image.new("RGB", (9, 9))]], "list is not an image"),
         (Image.new("RGB", (4000, 4)), "."),
     ],
 )
-def test_unusable_pictures_are_typed_errors(images: Any, told: str) -> None:
+def test_unusable_images_are_typed_errors(images: Any, told: str) -> None:
     with pytest.raises(ImageError, match=told):
         QwenImageProcessorWrapper(Qwen2VLImageProcessor()).preprocess(images)
 

@@ -18,8 +18,8 @@ class QwenAdapter(TransformersBackbone):
     Args:
         model: `Qwen2_5_VLForConditionalGeneration`.
         processor: Its processor.
-        min_pixels: Smallest area that a picture is resized to. A larger value gives a finer grid.
-        max_pixels: Largest area that a picture is resized to.
+        min_pixels: Smallest area that an image is resized to. A larger value gives a finer grid.
+        max_pixels: Largest area that an image is resized to.
         checkpoint: Where it came from, for `info`.
         revision: Its commit, for `info`.
     """
@@ -47,32 +47,32 @@ class QwenAdapter(TransformersBackbone):
             )
 
     def views(self, size: tuple[int, int]) -> list[View]:
-        """One grid that covers exactly the picture."""
+        """One grid that covers exactly the image."""
         images = self.processor.image_processor
         side = images.patch_size * images.merge_size
         try:
             height, width = smart_resize(*size, factor=side, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
         except ValueError as error:  # too long and narrow
             raise ImageError(
-                f"A picture of {size[1]} x {size[0]} pixels cannot be resized to min_pixels={self.min_pixels}, "
+                f"An image of {size[1]} x {size[0]} pixels cannot be resized to min_pixels={self.min_pixels}, "
                 f"max_pixels={self.max_pixels}: {error}. Crop it, or give a larger max_pixels."
             ) from error
         return [View(size, (height, width), (height, width), (height // side, width // side))]
 
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
-        """Qwen2.5-VL names pixels of the resized picture, Qwen3-VL thousandths; the others are not known to."""
+        """Qwen2.5-VL names pixels of the resized image, Qwen3-VL thousandths; the others are not known to."""
         if self.name == "qwen2_5_vl":
             height, width = self.views(size)[0].resized
             return CoordinateFrame(width, height)
         return CoordinateFrame(1000, 1000) if self.name in ("qwen3_vl", "qwen3_vl_moe") else None
 
-    def process_pictures(self, pictures: Sequence[Image.Image], **options: Any) -> BatchFeature:
+    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
         """Resize with `qwen_vl_utils`, once, then patchify with the processor."""
         content = [
-            {"type": "image", "image": picture, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-            for picture in pictures
+            {"type": "image", "image": image, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+            for image in images
         ]
         resized, _ = process_vision_info(
             [{"role": "user", "content": content}], image_patch_size=self.processor.image_processor.patch_size
         )
-        return super().process_pictures(resized, do_resize=False, **options)
+        return super().process_images(resized, do_resize=False, **options)

@@ -47,7 +47,7 @@ CHAT_TEMPLATE = (
 """The published template without tools and video: keeps every text as it is."""
 
 LEAST_CELLS, MOST_CELLS = 4, 64
-"""Limits of the tiny models' pictures, in cells."""
+"""Limits of the tiny models' images, in cells."""
 
 _TOWER: dict[str, Any] = {"depth": 2, "num_heads": 2, "initializer_range": 0.2}
 _TOWER_2_5 = {

@@ -1,8 +1,8 @@
-"""Qwen's image processors behind the interface of pipelines that process pictures apart from text.
+"""Qwen's image processors behind the interface of pipelines that process images apart from text.
 
-Such a pipeline wants pictures, `(3, H, W)`, and how each was resized and padded. Qwen's processors give flat patches of
-all pictures in one tensor instead. The wrapper lets the processor do its work and only rearranges: `preprocess` puts
-the patches back where they stand in the picture, `to_model_inputs` takes them out again. No pixel is computed twice, so
+Such a pipeline wants images, `(3, H, W)`, and how each was resized and padded. Qwen's processors give flat patches of
+all images in one tensor instead. The wrapper lets the processor do its work and only rearranges: `preprocess` puts
+the patches back where they stand in the image, `to_model_inputs` takes them out again. No pixel is computed twice, so
 the way there and back gives the processor's own output, bit for bit.
 """
 
@@ -32,10 +32,10 @@ IMAGE_PROCESSORS = ("Qwen2VLImageProcessor",)
 
 
 class ModelInputs(TypedDict):
-    """What the model's forward takes of the pictures.
+    """What the model's forward takes of the images.
 
-    `pixel_values` is float32 `(sum of gh*gw, C*T*p*p)`: patches of all pictures in merge-block order. `image_grid_thw`
-    is int64 `(N, 3)`: per picture 1, `gh` and `gw` patches.
+    `pixel_values` is float32 `(sum of gh*gw, C*T*p*p)`: patches of all images in merge-block order. `image_grid_thw`
+    is int64 `(N, 3)`: per image 1, `gh` and `gw` patches.
     """
 
     pixel_values: Tensor
@@ -62,7 +62,7 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
             )
 
     def view(self, size: tuple[int, int]) -> View:
-        """One grid that covers exactly the picture; nothing is padded or cropped."""
+        """One grid that covers exactly the image; nothing is padded or cropped."""
         cell = self.image_processor.patch_size * self.image_processor.merge_size
         height, width = size
         if not self.image_processor.do_resize:
@@ -80,30 +80,30 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
                 )
             except ValueError as error:
                 raise ImageError(
-                    f"{type(self.image_processor).__name__} refuses a picture of {size[0]}x{size[1]} pixels (height x "
-                    f"width): {error} Mend its settings or leave the picture out."
+                    f"{type(self.image_processor).__name__} refuses an image of {size[0]}x{size[1]} pixels (height x "
+                    f"width): {error} Mend its settings or leave the image out."
                 ) from error
         return View(size, (height, width), (height, width), (height // cell, width // cell))
 
-    def pixel_values(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
+    def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """See `ImageProcessorWrapper`."""
-        features = self.image_processor.preprocess(list(pictures), return_tensors="pt")
+        features = self.image_processor.preprocess(list(images), return_tensors="pt")
         grids = [(gh, gw) for _, gh, gw in features["image_grid_thw"].tolist()]
         patches = features["pixel_values"].float().split([gh * gw for gh, gw in grids])
-        return [self._picture(rows, grid) for rows, grid in zip(patches, grids, strict=True)]
+        return [self._image(rows, grid) for rows, grid in zip(patches, grids, strict=True)]
 
     def to_model_inputs(self, pixel_values: Sequence[Tensor] | ProcessedImages) -> ModelInputs:
-        """Turn pictures back into what the model takes, equal bit for bit to the processor's own output.
+        """Turn images back into what the model takes, equal bit for bit to the processor's own output.
 
         Args:
-            pixel_values: Pictures `(3, H, W)` as `preprocess` gives them, of one or several calls; or all it returned.
+            pixel_values: Images `(3, H, W)` as `preprocess` gives them, of one or several calls; or all it returned.
 
         Raises:
-            ImageError: There is no picture, or one is not `(3, H, W)` with sides of whole cells.
+            ImageError: There is no image, or one is not `(3, H, W)` with sides of whole cells.
         """
         values = list(pixel_values["pixel_values"] if isinstance(pixel_values, Mapping) else pixel_values)
         if not values:
-            raise ImageError("There are no pixel values: the list is empty. Give at least one picture.")
+            raise ImageError("There are no pixel values: the list is empty. Give at least one image.")
         for value in values:
             if not isinstance(value, Tensor) or value.ndim != 3 or value.shape[0] != 3 or not value.is_floating_point():
                 raise ImageError(
@@ -117,19 +117,19 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
             "image_grid_thw": torch.tensor(grids, device=values[0].device),
         }
 
-    def _picture(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Picture `(C, H, W)` from its `patches (gh*gw, C*T*p*p)` in merge-block order."""
+    def _image(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Image `(C, H, W)` from its `patches (gh*gw, C*T*p*p)` in merge-block order."""
         patch, merge, time = self._sizes()
         (gh, gw), channels = grid, patches.shape[1] // (time * patch * patch)
         blocks = patches.view(gh // merge, gw // merge, merge, merge, channels, time, patch, patch)
-        # A still picture is every frame of its patches: one is enough. (row, column, in block, in patch) -> (C, H, W).
+        # A still image is every frame of its patches: one is enough. (row, column, in block, in patch) -> (C, H, W).
         return blocks[..., 0, :, :].permute(4, 0, 2, 5, 1, 3, 6).reshape(channels, gh * patch, gw * patch)
 
-    def _patches(self, picture: Tensor) -> Tensor:
-        """Patches `(gh*gw, C*T*p*p)` in merge-block order from a picture `(C, H, W)`: the inverse of `_picture`."""
+    def _patches(self, image: Tensor) -> Tensor:
+        """Patches `(gh*gw, C*T*p*p)` in merge-block order from an image `(C, H, W)`: the inverse of `_image`."""
         patch, merge, time = self._sizes()
-        channels, height, width = picture.shape
-        blocks = picture.reshape(
+        channels, height, width = image.shape
+        blocks = image.reshape(
             channels, height // (merge * patch), merge, patch, width // (merge * patch), merge, patch
         ).permute(1, 4, 2, 5, 0, 3, 6)
         frames = blocks.unsqueeze(5).expand(*blocks.shape[:5], time, patch, patch)
@@ -143,7 +143,7 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
         cell = self.image_processor.patch_size * self.image_processor.merge_size
         if height < 1 or width < 1 or height % cell or width % cell:
             raise ImageError(
-                f"A picture of {height}x{width} pixels (height x width) does not divide into cells of {cell}x{cell}. "
+                f"An image of {height}x{width} pixels (height x width) does not divide into cells of {cell}x{cell}. "
                 f"Give sides that are multiples of {cell}, as preprocess does while the processor resizes (do_resize)."
             )
 

@@ -1,4 +1,4 @@
-"""Pictures with sentences, from a folder."""
+"""Images with sentences, from a folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_picture_with_a_sentence_is_read_in_order(folder: Path) -> None:
+def test_every_image_with_a_sentence_is_read_in_order(folder: Path) -> None:
     plain, marked = read_captioned(folder)
-    assert [prompt.pictures[0].width for prompt in (plain, marked)] == [21, 20]
+    assert [prompt.images[0].width for prompt in (plain, marked)] == [21, 20]
     assert [phrase.text for phrase in plain.phrases] == ["two dogs on a beach"]
     assert marked.text == "a red circle left of a blue star ."
     assert [(phrase.text, phrase.span) for phrase in marked.phrases] == [
@@ -44,7 +44,7 @@ def test_a_folder_without_sentences_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "told"), [((), "found: none"), (("d.jpg", "d.png"), r"found: d\.jpg, d\.png")], ids=["none", "two"]
 )
-def test_a_sentence_needs_one_picture(folder: Path, names: tuple[str, ...], told: str) -> None:
+def test_a_sentence_needs_one_image(folder: Path, names: tuple[str, ...], told: str) -> None:
     (folder / "d.txt").write_text("a dog")
     for name in names:
         Image.new("RGB", (9, 9)).save(folder / name)
@@ -60,6 +60,6 @@ def test_damaged_files_and_blank_phrases_are_told(folder: Path) -> None:
     with pytest.raises(PhraseError):
         read_captioned(folder)
     (folder / "a.txt").write_text("a dog")
-    (folder / "a.jpg").write_bytes(b"no picture")
+    (folder / "a.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError):
         read_captioned(folder)

@@ -1,4 +1,4 @@
-"""COCO's pictures and masks, against pycocotools and by hand."""
+"""COCO's images and masks, against pycocotools and by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vlm_adapters.data.formats.coco_files import Instances, mask_of, open_picture, read_json
+from vlm_adapters.data.formats.coco_files import Instances, mask_of, open_image, read_json
 from vlm_adapters.errors import DataError, ImageError
 
 Mask = Callable[[object, tuple[int, int]], np.ndarray]
@@ -61,8 +61,8 @@ def test_run_lengths_are_read_packed_and_plain(seed: int, share: float) -> None:
         ([[1, 2, 3, 4, 5, float("nan")]], "no list of three or more points"),
         ([[1, 2, 3, 4, 5, "6"]], "no list of three or more points"),
         ([1, 2, 3, 4, 5, 6], "the polygon 1 is no list"),
-        ([[1, 2, 3, 4, 5, 1e9]], "lies far outside the picture of 40 x 60 pixels"),
-        ({"size": [60, 40], "counts": [2400]}, r"its size is \[60, 40\], and the picture is \[40, 60\]"),
+        ([[1, 2, 3, 4, 5, 1e9]], "lies far outside the image of 40 x 60 pixels"),
+        ({"size": [60, 40], "counts": [2400]}, r"its size is \[60, 40\], and the image is \[40, 60\]"),
         ({"size": [40, 60], "counts": [2399]}, "do not cover the 40 x 60 pixels"),
         ({"size": [40, 60], "counts": [2410, -10]}, "do not cover the 40 x 60 pixels"),
         ({"size": [40, 60], "counts": "0"}, "cover 0 of 40 x 60 pixels"),
@@ -91,7 +91,7 @@ def test_an_annotation_with_a_broken_mask_is_named(tmp_path: Path) -> None:
         Instances.read(tmp_path / "a.json").mask(5)
 
 
-PICTURE = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
+IMAGE = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ PICTURE = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
     [
         ("{", "cannot be read as JSON: .*Download it again"),
         ("[]", "has no list 'images'"),
-        ({"images": [PICTURE]}, "has no list 'annotations'"),
-        ({"images": [PICTURE, {"id": 2}], "annotations": []}, r"images\[1\] is no object with id, file_name, height"),
-        ({"images": [{**PICTURE, "height": 0}], "annotations": []}, "picture 1 has no usable file_name, height and"),
+        ({"images": [IMAGE]}, "has no list 'annotations'"),
+        ({"images": [IMAGE, {"id": 2}], "annotations": []}, r"images\[1\] is no object with id, file_name, height"),
+        ({"images": [{**IMAGE, "height": 0}], "annotations": []}, "image 1 has no usable file_name, height and"),
         ({"images": [], "annotations": [{"id": 1.5, "image_id": 1}]}, r"annotations\[0\]: The id 1\.5 is no whole"),
     ],
 )
@@ -125,11 +125,11 @@ def write_turned(path: Path, size: tuple[int, int], orientation: int) -> Path:
     return path
 
 
-def test_a_picture_of_the_size_of_its_masks_is_opened(tmp_path: Path) -> None:
+def test_an_image_of_the_size_of_its_masks_is_opened(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
-    assert open_picture(tmp_path / "a.jpg", (40, 60)).size == (60, 40)
-    # masks made on the upright picture fit it
-    assert open_picture(write_turned(tmp_path / "b.jpg", (60, 40), 6), (40, 60)).size == (60, 40)
+    assert open_image(tmp_path / "a.jpg", (40, 60)).size == (60, 40)
+    # masks made on the upright image fit it
+    assert open_image(write_turned(tmp_path / "b.jpg", (60, 40), 6), (40, 60)).size == (60, 40)
 
 
 @pytest.mark.parametrize(
@@ -137,16 +137,16 @@ def test_a_picture_of_the_size_of_its_masks_is_opened(tmp_path: Path) -> None:
     [
         ((40, 60), 6, r"is 60 x 40 when upright, by its EXIF orientation 6, and its masks are 40 x 60 .* Remove the"),
         ((40, 60), 3, r"is 40 x 60 when upright, by its EXIF orientation 3, and its masks are 40 x 60 .* Remove the"),
-        ((40, 61), 1, r"is 40 x 61, and its masks are 40 x 60 as they stand in the file .* Give the picture that they"),
+        ((40, 61), 1, r"is 40 x 61, and its masks are 40 x 60 as they stand in the file .* Give the image that they"),
     ],
 )
-def test_a_picture_that_may_not_fit_its_masks_is_refused(
+def test_an_image_that_may_not_fit_its_masks_is_refused(
     stored: tuple[int, int], orientation: int, told: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=told):
-        open_picture(write_turned(tmp_path / "a.jpg", stored, orientation), (40, 60))
+        open_image(write_turned(tmp_path / "a.jpg", stored, orientation), (40, 60))
 
 
-def test_a_missing_picture_is_told(tmp_path: Path) -> None:
+def test_a_missing_image_is_told(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a\.jpg' does not exist"):
-        open_picture(tmp_path / "a.jpg", (40, 60))
+        open_image(tmp_path / "a.jpg", (40, 60))

@@ -23,7 +23,7 @@ from vlm_adapters.prompt import Phrase
 if TYPE_CHECKING:
     from conftest import InstancesSet, PngSet, RefCocoSet
 
-SAID = ("id", "picture_id", "text", "phrases", "phrase_ids", "phrase_tags")
+SAID = ("id", "image_id", "text", "phrases", "phrase_ids", "phrase_tags")
 
 
 def assert_equal(left: Dataset, right: Dataset) -> None:
@@ -56,8 +56,8 @@ def test_a_line_is_what_it_is_documented_to_be(png: PngSet, tmp_path: Path) -> N
     phrases = first.pop("phrases")
     assert first == {
         "id": "1/0",
-        "picture": "pictures/000000.jpg",
-        "picture_id": "1",
+        "image": "images/000000.jpg",
+        "image_id": "1",
         "text": "Here is a dog and the man on grass . Everything under the sky .",
     }
     expected = coco_mask.encode(np.asfortranarray((png.segments[1] == 7).astype(np.uint8)))
@@ -69,9 +69,9 @@ def test_a_line_is_what_it_is_documented_to_be(png: PngSet, tmp_path: Path) -> N
     }
 
 
-def test_a_picture_of_several_samples_is_written_once_as_it_was(refcoco: RefCocoSet, tmp_path: Path) -> None:
+def test_an_image_of_several_samples_is_written_once_as_it_was(refcoco: RefCocoSet, tmp_path: Path) -> None:
     convert(open_dataset(refcoco.named()), tmp_path / "plain")
-    files = sorted((tmp_path / "plain" / "pictures").iterdir())
+    files = sorted((tmp_path / "plain" / "images").iterdir())
     assert [file.name for file in files] == ["000000.jpg", "000001.jpg"]
     for number, file in enumerate(files, start=1):
         assert file.read_bytes() == (refcoco.images / f"COCO_train2014_{number:012}.jpg").read_bytes()
@@ -84,8 +84,8 @@ def line(**changes: object) -> dict[str, Any]:
     }
     return {
         "id": "a",
-        "picture": "a.png",
-        "picture_id": "1",
+        "image": "a.png",
+        "image_id": "1",
         "text": "a dog",
         "phrases": [{"span": [0, 5], "mask": mask}],
     } | changes
@@ -101,14 +101,14 @@ def write(folder: Path, *lines: object) -> Path:
 
 def test_a_folder_written_by_hand_is_read(tmp_path: Path) -> None:
     (sample,) = open_dataset(write(tmp_path / "set", line(), ""))
-    assert (sample.id, sample.picture_id, sample.phrases) == ("a", "1", (Phrase("a dog", 0, 5),))
+    assert (sample.id, sample.image_id, sample.phrases) == ("a", "1", (Phrase("a dog", 0, 5),))
     assert (sample.phrase_ids, sample.phrase_tags) == ((), ())
     assert np.array_equal(sample.masks, np.eye(3, 4, dtype=bool)[None])
     assert sample.image.getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_pictures_that_others_would_see_otherwise_become_png(tmp_path: Path) -> None:
-    lines = [line(id=name, picture=name, picture_id=name) for name in ("turned.jpg", "grey.png", "clear.png")]
+def test_images_that_others_would_see_otherwise_become_png(tmp_path: Path) -> None:
+    lines = [line(id=name, image=name, image_id=name) for name in ("turned.jpg", "grey.png", "clear.png")]
     write(tmp_path / "set", *lines)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -116,10 +116,10 @@ def test_pictures_that_others_would_see_otherwise_become_png(tmp_path: Path) -> 
     Image.new("L", (4, 3), 7).save(tmp_path / "set" / "grey.png")
     Image.new("RGBA", (4, 3), (9, 9, 9, 100)).save(tmp_path / "set" / "clear.png")
     assert_equal(open_dataset(tmp_path / "set"), convert(open_dataset(tmp_path / "set"), tmp_path / "plain"))
-    for file in (tmp_path / "plain" / "pictures").iterdir():
-        with Image.open(file) as picture:
-            assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (4, 3))
-            assert not picture.getexif()
+    for file in (tmp_path / "plain" / "images").iterdir():
+        with Image.open(file) as image:
+            assert (image.format, image.mode, image.size) == ("PNG", "RGB", (4, 3))
+            assert not image.getexif()
 
 
 class Empty(Dataset):
@@ -133,7 +133,7 @@ class Empty(Dataset):
     def sample(self, index: int) -> Sample:
         return Sample(
             id=str(index),
-            picture_id="é",
+            image_id="é",
             text="ein Hünd 😀",
             phrases=(Phrase("Hünd", 4, 8), Phrase("😀", 9, 10)),
             phrase_tags=((), ("face", "x")),
@@ -157,14 +157,14 @@ def test_empty_masks_and_phrases_without_tags_are_kept(tmp_path: Path) -> None:
         (line(phrases=[{"span": [0, 5]}]), r"phrases\.0\.mask: Field required"),
         (line(text="a"), r"The span \(0, 5\) does not lie in the text of 1 characters"),
         (line(text="     "), r"The span \(0, 5\) holds only white space"),
-        (line(picture="/etc/a.png"), "picture: '/etc/a.png' is outside the folder"),
-        (line(picture="x/../../a.png"), "is outside the folder. Give a path relative to the folder"),
+        (line(image="/etc/a.png"), "image: '/etc/a.png' is outside the folder"),
+        (line(image="x/../../a.png"), "is outside the folder. Give a path relative to the folder"),
         (line(phrases=[line()["phrases"][0], {**line()["phrases"][0], "id": "7"}]), "Some phrases have id and others"),
         (line(phrases=[line()["phrases"][0], {**line()["phrases"][0], "tags": []}]), "Some phrases have tags and oth"),
         (line(id="good"), "id: 'good' is the id of line 1, too"),
         (
-            line(picture="b.png"),
-            r"picture_id: '1' names the picture 'a\.png' in line 1, and 'b\.png' here\. Give unlike pictures unlike",
+            line(image="b.png"),
+            r"image_id: '1' names the image 'a\.png' in line 1, and 'b\.png' here\. Give unlike images unlike",
         ),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_broken_line_is_told_by_its_number(broken: object, told: str, tmp_path
 @pytest.mark.parametrize(
     ("mask", "told"),
     [
-        ({"size": [4, 3], "counts": "<"}, r"mask of 'a dog' is 4 x 3, and the picture is 3 x 4 \(height x width\)"),
+        ({"size": [4, 3], "counts": "<"}, r"mask of 'a dog' is 4 x 3, and the image is 3 x 4 \(height x width\)"),
         ({"size": [3, 4], "counts": "1"}, r"mask of 'a dog' is broken: The run lengths .* cover 1 of 3 x 4"),
         ({"size": [3, 4], "counts": "ü"}, r"mask of 'a dog' is broken: .* the letters '0' to 'o'"),
     ],
@@ -190,16 +190,16 @@ def test_a_broken_mask_is_told(mask: object, told: str, tmp_path: Path) -> None:
         dataset.sample(0)
 
 
-def test_a_missing_picture_is_told(tmp_path: Path) -> None:
-    dataset = open_dataset(write(tmp_path / "set", line(picture="b.png")))
+def test_a_missing_image_is_told(tmp_path: Path) -> None:
+    dataset = open_dataset(write(tmp_path / "set", line(image="b.png")))
     assert dataset.annotation(0).text == "a dog"
     with pytest.raises(ImageError, match=r"b\.png' does not exist"):
         dataset.sample(0)
 
 
-def test_one_picture_may_be_that_of_many_lines(tmp_path: Path) -> None:
-    write(tmp_path / "set", line(), line(id="b"), line(id="c", picture="./a.png"), line(id="d", picture_id="2"))
-    assert [sample.picture_id for sample in open_dataset(tmp_path / "set")] == ["1", "1", "1", "2"]
+def test_one_image_may_be_that_of_many_lines(tmp_path: Path) -> None:
+    write(tmp_path / "set", line(), line(id="b"), line(id="c", image="./a.png"), line(id="d", image_id="2"))
+    assert [sample.image_id for sample in open_dataset(tmp_path / "set")] == ["1", "1", "1", "2"]
 
 
 def test_a_file_that_changed_since_is_told(tmp_path: Path) -> None:
@@ -223,14 +223,14 @@ def test_a_folder_with_something_in_it_is_not_written_to(tmp_path: Path) -> None
 
 def test_a_set_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    dataset = open_dataset(write(tmp_path / "in" / "set", line(), line(id="b", picture="gone.png", picture_id="2")))
+    dataset = open_dataset(write(tmp_path / "in" / "set", line(), line(id="b", image="gone.png", image_id="2")))
     with pytest.raises(ImageError, match=r"samples\.jsonl:2: .*gone\.png' does not exist"):
         write_folder(dataset, tmp_path / "out", range(2))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_what_is_broken_is_left_out_and_told_where_the_set_skips_it(tmp_path: Path) -> None:
-    write(tmp_path / "set", line(), line(id="b", picture="gone.png", picture_id="2"))
+    write(tmp_path / "set", line(), line(id="b", image="gone.png", image_id="2"))
     dataset = open_dataset(f"folder:path={tmp_path / 'set'},broken=skip")
     (problem,) = write_folder(dataset, tmp_path / "out", range(2))
     assert problem.place == f"{tmp_path}/set/samples.jsonl:2"

@@ -23,8 +23,8 @@ GOOD = {"image_id": 1, "text": "a dog", "phrases": [{"text": "dog", "annotations
 def test_phrases_are_named_by_words_or_by_span(instances: InstancesSet) -> None:
     first, second = open_dataset(instances.named())
     assert [(phrase.text, phrase.span) for phrase in first.phrases] == [("a dog", (9, 14)), ("by", (6, 8))]
-    assert (first.id, first.picture_id, first.phrase_ids) == ("1/1", "1", ("12", "11+12"))
-    assert (second.id, second.picture_id, second.phrase_ids) == ("2/2", "2", ("21",))
+    assert (first.id, first.image_id, first.phrase_ids) == ("1/1", "1", ("12", "11+12"))
+    assert (second.id, second.image_id, second.phrase_ids) == ("2/2", "2", ("21",))
 
 
 def test_tags_are_those_of_the_line(instances: InstancesSet) -> None:
@@ -40,7 +40,7 @@ def test_a_mask_is_the_union_of_its_annotations(instances: InstancesSet, by_pyco
     assert np.array_equal(first.masks, np.stack([triangle, rectangle | triangle]))
 
 
-def test_a_missing_picture_is_told(instances: InstancesSet) -> None:
+def test_a_missing_image_is_told(instances: InstancesSet) -> None:
     (instances.folder / "images" / "000000000002.jpg").unlink()
     dataset = open_dataset(instances.named())
     assert dataset.annotation(1).text == "two men"
@@ -53,7 +53,7 @@ def test_a_missing_picture_is_told(instances: InstancesSet) -> None:
     [
         ("{", "Invalid JSON"),
         ({**GOOD, "image": 1}, "image: Extra inputs are not permitted"),
-        ({**GOOD, "image_id": 9}, r"image_id: the picture 9 is not in .*instances\.json"),
+        ({**GOOD, "image_id": 9}, r"image_id: the image 9 is not in .*instances\.json"),
         ({**GOOD, "phrases": []}, "phrases: .* at least 1 item"),
         ({**GOOD, "phrases": [{"text": "cat", "annotations": [11]}]}, "The phrase 'cat' is not in the text 'a dog'"),
         ({**GOOD, "phrases": [{"span": [2, 9], "annotations": [11]}]}, r"The span \(2, 9\) does not lie in the text"),
@@ -62,8 +62,8 @@ def test_a_missing_picture_is_told(instances: InstancesSet) -> None:
             {**GOOD, "phrases": [{"text": "dog", "span": [0, 1], "annotations": [11]}]},
             r"phrases\.0: give text or span",
         ),
-        ({**GOOD, "phrases": [{"text": "dog", "annotations": [21]}]}, "annotations: 21 is of picture 2 of .* is 1"),
-        ({**GOOD, "phrases": [{"text": "dog", "annotations": [99]}]}, "annotations: 99 is in no picture of"),
+        ({**GOOD, "phrases": [{"text": "dog", "annotations": [21]}]}, "annotations: 21 is of image 2 of .* is 1"),
+        ({**GOOD, "phrases": [{"text": "dog", "annotations": [99]}]}, "annotations: 99 is in no image of"),
         (
             {
                 **GOOD,

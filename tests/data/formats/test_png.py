@@ -29,9 +29,9 @@ def test_the_utterances_in_their_order_are_the_text(png: PngSet) -> None:
     assert [phrase.text for phrase in first.phrases] == [first.text[slice(*phrase.span)] for phrase in first.phrases]
 
 
-def test_samples_are_named_by_picture_and_entry_and_phrases_by_segments(png: PngSet) -> None:
+def test_samples_are_named_by_image_and_entry_and_phrases_by_segments(png: PngSet) -> None:
     first, second = open_dataset(png.named())
-    assert (first.id, first.picture_id, second.id, second.picture_id) == ("1/0", "1", "2/1", "2")
+    assert (first.id, first.image_id, second.id, second.image_id) == ("1/0", "1", "2/1", "2")
     assert first.phrase_ids == ("7", "300", "70000", "70000+7+300", "16000000")
 
 
@@ -54,10 +54,10 @@ def test_masks_are_unions_of_the_ids_in_the_colours(png: PngSet) -> None:
     assert np.array_equal(first.masks, np.stack(expected))
 
 
-def test_the_picture_is_that_of_2017(png: PngSet) -> None:
+def test_the_image_is_that_of_2017(png: PngSet) -> None:
     dataset = open_dataset(png.named())
-    assert dataset.picture_file(1) == png.folder / "val2017" / "000000000002.jpg"
-    assert np.array_equal(np.asarray(dataset[1].image), np.asarray(Image.open(dataset.picture_file(1))))
+    assert dataset.image_file(1) == png.folder / "val2017" / "000000000002.jpg"
+    assert np.array_equal(np.asarray(dataset[1].image), np.asarray(Image.open(dataset.image_file(1))))
 
 
 def test_a_fingerprint_tells_changed_segments_and_a_part_only_its_own(png: PngSet) -> None:
@@ -68,7 +68,7 @@ def test_a_fingerprint_tells_changed_segments_and_a_part_only_its_own(png: PngSe
     assert after[1] == before[1]
 
 
-def test_annotations_are_those_of_the_samples_without_a_picture(png: PngSet) -> None:
+def test_annotations_are_those_of_the_samples_without_an_image(png: PngSet) -> None:
     dataset = open_dataset(png.named())
     sample = dataset[0]
     for file in (png.folder / "val2017").iterdir():
@@ -84,7 +84,7 @@ def test_an_empty_narrative_is_an_error_or_left_out_as_chosen(png: PngSet) -> No
     png.narratives.insert(0, {"image_id": "3", "caption": "Nothing.", "segments": [png.said("Nothing.")]})
     png.panoptic["annotations"].append({"image_id": 3, "file_name": "x.png", "segments_info": []})
     png.write()
-    told = r"png_coco_val2017\.json\[0\]: The narrative of picture 3 is empty: no phrase of it names a segment"
+    told = r"png_coco_val2017\.json\[0\]: The narrative of image 3 is empty: no phrase of it names a segment"
     with pytest.raises(DataError, match=told):
         open_dataset(png.named())
     dataset = open_dataset(png.named(broken="skip"))
@@ -99,7 +99,7 @@ def test_a_phrase_that_names_an_unknown_segment_is_left_out_of_its_narrative(png
     assert [phrase.text for phrase in dataset[0].phrases] == ["the man", "grass", "Everything", "the sky"]
     (problem,) = dataset.problems
     assert problem.place.endswith("png_coco_val2017.json[0]")
-    assert problem.told == "The phrase 'a dog' names segments [8] that picture 1 does not have."
+    assert problem.told == "The phrase 'a dog' names segments [8] that image 1 does not have."
 
 
 def test_blank_utterances_are_passed_over_unless_they_name_segments(png: PngSet) -> None:
@@ -118,7 +118,7 @@ def test_a_segment_without_a_pixel_is_told(png: PngSet) -> None:
 
 def test_segments_of_another_size_are_told(png: PngSet) -> None:
     png.segments[2] = png.segments[2][:-1]
-    with pytest.raises(DataError, match=r"000000000002\.png are 49 x 30, and their picture is 50 x 30"):
+    with pytest.raises(DataError, match=r"000000000002\.png are 49 x 30, and their image is 50 x 30"):
         open_dataset(png.write().named()).sample(1)
 
 
@@ -133,7 +133,7 @@ def test_missing_segments_are_told(png: PngSet) -> None:
     [
         (5, "It is no narrative with image_id and segments"),
         ({"image_id": "x", "segments": []}, "The id 'x' is no whole number"),
-        ({"image_id": "9", "segments": []}, r"Its picture 9 is not in .*panoptic_val2017\.json"),
+        ({"image_id": "9", "segments": []}, r"Its image 9 is not in .*panoptic_val2017\.json"),
         ({"image_id": "1", "segments": [{"utterance": "a"}]}, "no utterance, or no list segment_ids"),
         ({"image_id": "1", "segments": [{"segment_ids": []}]}, "no utterance, or no list segment_ids"),
         ({"image_id": "1", "segments": [{"utterance": "a", "segment_ids": "7"}]}, "no list segment_ids"),
@@ -147,7 +147,7 @@ def test_a_broken_narrative_is_told_by_its_entry(entry: object, told: str, png: 
 
 def test_a_segment_of_an_unknown_category_is_told(png: PngSet) -> None:
     png.panoptic["annotations"][1]["segments_info"][0]["category_id"] = 5
-    with pytest.raises(DataError, match="has no category 5 for a segment of picture 2"):
+    with pytest.raises(DataError, match="has no category 5 for a segment of image 2"):
         open_dataset(png.write().named())
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_isolated_makes_a_sample_of_every_sentence(refcoco: RefCocoSet, protocol: int) -> None:
     samples = list(open_dataset(refcoco.write(protocol=protocol).named()))
-    assert [(sample.id, sample.picture_id, sample.text) for sample in samples] == [
+    assert [(sample.id, sample.image_id, sample.text) for sample in samples] == [
         ("100/1000", "1", "left dog"),
         ("100/1001", "1", "the dog on the left"),
         ("100/1002", "1", "brown"),
@@ -40,9 +40,9 @@ def test_isolated_makes_a_sample_of_every_sentence(refcoco: RefCocoSet, protocol
         assert sample.phrase_tags == ()
 
 
-def test_packed_makes_a_sample_of_every_picture(refcoco: RefCocoSet) -> None:
+def test_packed_makes_a_sample_of_every_image(refcoco: RefCocoSet) -> None:
     first, second = open_dataset(refcoco.named(form="packed"))
-    assert (first.id, first.picture_id, second.id) == ("1", "1", "2")
+    assert (first.id, first.image_id, second.id) == ("1", "1", "2")
     assert first.text == "left dog . the dog on the left . brown . triangle . café"
     assert [first.text[slice(*phrase.span)] for phrase in first.phrases] == first.text.split(" . ")
     assert [phrase.text for phrase in first.phrases] == first.text.split(" . ")
@@ -50,7 +50,7 @@ def test_packed_makes_a_sample_of_every_picture(refcoco: RefCocoSet) -> None:
     assert second.text == "two men"
 
 
-def test_masks_and_pictures_are_those_of_the_annotation(refcoco: RefCocoSet, by_pycocotools: Mask) -> None:
+def test_masks_and_images_are_those_of_the_annotation(refcoco: RefCocoSet, by_pycocotools: Mask) -> None:
     sizes = {1: (40, 60), 2: (50, 30)}
     expected = {
         entry["id"]: by_pycocotools(entry["segmentation"], sizes[entry["image_id"]])
@@ -60,7 +60,7 @@ def test_masks_and_pictures_are_those_of_the_annotation(refcoco: RefCocoSet, by_
         for sample in open_dataset(refcoco.named(form=form)):
             annotations = [{"100": 11, "101": 21, "102": 12}[name.split("/")[0]] for name in sample.phrase_ids]
             assert np.array_equal(sample.masks, np.stack([expected[number] for number in annotations]))
-            file = refcoco.images / f"COCO_train2014_{int(sample.picture_id):012}.jpg"
+            file = refcoco.images / f"COCO_train2014_{int(sample.image_id):012}.jpg"
             assert np.array_equal(np.asarray(sample.image), np.asarray(Image.open(file)))
 
 
@@ -111,7 +111,7 @@ def test_without_a_draw_every_epoch_is_the_same_set(refcoco: RefCocoSet) -> None
     assert dataset.at_epoch(3) is dataset
 
 
-def test_annotations_are_those_of_the_samples_without_a_picture(refcoco: RefCocoSet) -> None:
+def test_annotations_are_those_of_the_samples_without_an_image(refcoco: RefCocoSet) -> None:
     dataset = open_dataset(refcoco.named(form="packed"))
     samples = list(dataset)
     for file in refcoco.images.iterdir():
@@ -141,7 +141,7 @@ def test_a_blank_sentence_is_left_out_and_told(refcoco: RefCocoSet) -> None:
     ("change", "told"),
     [
         ({b"ann_id": 77}, r"Its annotation 77 is not in .*instances\.json"),
-        ({b"image_id": 2}, r"Its picture 2 is not that of annotation 11 .* \(1\)"),
+        ({b"image_id": 2}, r"Its image 2 is not that of annotation 11 .* \(1\)"),
         ({b"ann_id": b"x"}, "The id 'x' is no whole number"),
         ({b"sentences": []}, "It has no sentences"),
         ({b"sentences": [{b"sent_id": 1}]}, "A sentence of it has no sent_id, or its raw is no text"),

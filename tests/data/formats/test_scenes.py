@@ -33,8 +33,8 @@ def test_a_sample_depends_on_its_place_in_the_stream_alone() -> None:
 
 
 def test_unlike_seeds_give_unlike_scenes() -> None:
-    pictures = {scene.image.tobytes() for seed in range(4) for scene in Scenes(5, seed=seed)}
-    assert len(pictures) == 20
+    images = {scene.image.tobytes() for seed in range(4) for scene in Scenes(5, seed=seed)}
+    assert len(images) == 20
 
 
 def test_a_slice_is_a_part_of_the_set_and_negative_indices_count_from_its_end() -> None:
@@ -116,7 +116,7 @@ def test_position_words_are_true_of_the_centroid(scene: Sample) -> None:
         assert said
 
 
-def test_the_middle_of_the_picture_is_called_the_center() -> None:
+def test_the_middle_of_the_image_is_called_the_center() -> None:
     mask = np.zeros((30, 60), dtype=np.bool_)
     mask[14:16, 29:31] = True
     assert place_words(mask) == "at the center"

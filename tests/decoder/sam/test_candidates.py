@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlm_adapters.decoder.sam.geometry import Frame
-from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, refine_untrained
 
 TinySam = Callable[[], Sam]
@@ -31,9 +31,9 @@ def quarter(h: int, w: int, *, bottom: bool, right: bool) -> Tensor:
     return logits
 
 
-def echo(picture: EncodedPicture, *, masks: Tensor, **_: Any) -> Tensor:
+def echo(image: EncodedImage, *, masks: Tensor, **_: Any) -> Tensor:
     """In the place of the decoder: the mask prompt is the mask."""
-    assert picture.features.ndim == 4
+    assert image.features.ndim == 4
     return masks.expand(-1, 4, -1, -1)
 
 
@@ -58,10 +58,10 @@ def test_a_mask_stays_in_its_corner(
     # One cell per 5 pixels, padding included.
     inner = quarter(height // 5, width // 5, bottom=bottom, right=right)
     logits = functional.pad(inner, (padding // 5,) * 4, value=-6.0)
-    picture = sam.encode(photo(size))
+    image = sam.encode(photo(size))
     with torch.no_grad():
-        refined = SAMRefiner(sam, use_text=False)(picture, logits, box)[0] > 0
-        chosen = refine_untrained(sam, picture, logits, box)[0] > 0
+        refined = SAMRefiner(sam, use_text=False)(image, logits, box)[0] > 0
+        chosen = refine_untrained(sam, image, logits, box)[0] > 0
     for found in (refined, chosen):
         assert float((found & wanted).sum() / (found | wanted).sum()) > 0.85
 
@@ -72,9 +72,9 @@ def test_candidates_are_asked_for_with_the_peak_and_with_and_without_a_box(
     sam = SegmentAnything(tiny_sam())
     asked: list[dict[str, Tensor]] = []
 
-    def decode(picture: EncodedPicture, **prompts: Tensor) -> Tensor:
+    def decode(image: EncodedImage, **prompts: Tensor) -> Tensor:
         asked.append(prompts)
-        return echo(picture, **prompts)
+        return echo(image, **prompts)
 
     monkeypatch.setattr(sam, "decode", decode)
     # Probabilities 0.4 and 0.3 in cells of 10 pixels, less than half of 0.4 elsewhere: no mask, but a peak.
@@ -99,7 +99,7 @@ def test_the_candidate_is_kept_that_looks_like_the_coarse_mask(
     halves = torch.maximum(masks, halves)  # two quarters each
     calls: list[Tensor] = [masks, halves]
     monkeypatch.setattr(sam, "decode", lambda *_, points, **__: calls.pop(0).expand(len(points), -1, -1, -1))
-    # On a square picture the canvas is the picture. Five masks: the quarters, and the left half.
+    # On a square image the canvas is the image. Five masks: the quarters, and the left half.
     logits = torch.cat([quarter(4, 4, bottom=bottom, right=right) for bottom, right in shapes])
     left = torch.where(torch.arange(4) < 2, 6.0, -6.0).expand(1, 4, 4)
     found = refine_untrained(sam, sam.encode(photo((48, 48))), torch.cat([logits, left]), (0, 0, 48, 48)) > 0
@@ -109,8 +109,8 @@ def test_the_candidate_is_kept_that_looks_like_the_coarse_mask(
 
 
 def test_what_candidates_say_of_the_padding_does_not_count(tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A wide picture fills the upper half of the canvas, and the middle of the square that the coarse logits cover. The
-    # right candidate goes on below the picture; the wrong one ends at its edge, and is a little too narrow.
+    # A wide image fills the upper half of the canvas, and the middle of the square that the coarse logits cover. The
+    # right candidate goes on below the image; the wrong one ends at its edge, and is a little too narrow.
     sam = SegmentAnything(tiny_sam())
     frame = Frame((24, 48), 96)
     candidates = torch.full((4, 24, 24), -6.0)
@@ -118,15 +118,15 @@ def test_what_candidates_say_of_the_padding_does_not_count(tiny_sam: TinySam, mo
     monkeypatch.setattr(sam, "decode", lambda *_, **__: candidates[None])
     logits = torch.full((1, 8, 8), -6.0)
     logits[:, 2:6, :4] = 6
-    picture = EncodedPicture(torch.zeros(1, 16, 6, 6), frame)
-    found = refine_untrained(sam, picture, logits, (0, -12, 48, 36))[0] > 0
+    image = EncodedImage(torch.zeros(1, 16, 6, 6), frame)
+    found = refine_untrained(sam, image, logits, (0, -12, 48, 36))[0] > 0
     assert torch.equal(found, (torch.arange(48) < 24).expand(24, 48))
 
 
 def test_where_the_coarse_mask_is_sure_a_slip_does_not_count(
     tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The left half of the picture is found, with a hole and a speck; nothing is known of its lowest quarter.
+    # The left half of the image is found, with a hole and a speck; nothing is known of its lowest quarter.
     sam = SegmentAnything(tiny_sam())
     decoded = torch.where(torch.arange(24) < 12, 4.0, -4.0).repeat(1, 4, 24, 1)
     decoded[:, :, 4:8, 4:8], decoded[:, :, 4:8, 18:20], decoded[:, :, 20:22, 4:6] = -4, 4, -4

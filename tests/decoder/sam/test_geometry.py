@@ -86,9 +86,7 @@ def test_what_the_logits_do_not_cover_is_padding() -> None:
 @pytest.mark.parametrize("size", [(60, 120), (120, 60)])
 @pytest.mark.parametrize("bottom", [False, True])
 @pytest.mark.parametrize("right", [False, True])
-def test_a_mask_in_a_corner_of_the_picture_is_in_that_corner(
-    size: tuple[int, int], *, bottom: bool, right: bool
-) -> None:
+def test_a_mask_in_a_corner_of_the_image_is_in_that_corner(size: tuple[int, int], *, bottom: bool, right: bool) -> None:
     frame = Frame(size, 1024)
     wanted = corner((16, 16), bottom=bottom, right=right)
     found = mask_prompt(wanted, whole(frame), frame, 256)[0, 0] > 0
@@ -101,12 +99,12 @@ def test_a_mask_in_a_corner_of_the_picture_is_in_that_corner(
 
 
 def test_logits_of_a_padded_square_lose_their_padding() -> None:
-    # A square grid around a wide picture, as LLaVA's: its upper and lower quarters are padding.
+    # A square grid around a wide image, as LLaVA's: its upper and lower quarters are padding.
     logits = torch.full((1, 4, 4), -3.0)
     logits[0, 0], logits[0, 1, 3] = 9, 2
     frame = Frame((50, 100), 1024)
     prompt = mask_prompt(logits, (0, -25, 100, 75), frame, 256)[0, 0]
-    assert prompt[32, 224] == pytest.approx(2, abs=0.1)  # the cell (1, 3), the uppermost and rightmost of the picture
+    assert prompt[32, 224] == pytest.approx(2, abs=0.1)  # the cell (1, 3), the uppermost and rightmost of the image
     assert prompt[96, 224] == pytest.approx(-3, abs=0.1)
     assert prompt[128:].unique().tolist() == [-3]
 
@@ -150,7 +148,7 @@ def discs(count: int, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(steepness * (radius * min(size) - away)).float()
 
 
-def test_the_box_of_a_coarse_mask_is_that_of_its_probability_resized_to_the_picture() -> None:
+def test_the_box_of_a_coarse_mask_is_that_of_its_probability_resized_to_the_image() -> None:
     logits = discs(300, (48, 64))
     resized = functional.interpolate(logits.sigmoid()[:, None], (375, 500), mode="bilinear", align_corners=False)
     expected = []

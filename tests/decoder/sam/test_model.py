@@ -14,7 +14,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from vlm_adapters.decoder.sam.geometry import mask_prompt
-from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import DecoderError, ImageError
 
 TinySam = Callable[[], Sam]
@@ -26,19 +26,19 @@ def photo(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
-def predictor(sam: Sam, picture: Image.Image) -> SamPredictor:
+def predictor(sam: Sam, image: Image.Image) -> SamPredictor:
     own = SamPredictor(sam)
-    own.set_image(np.asarray(picture))
+    own.set_image(np.asarray(image))
     return own
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_picture_is_encoded_as_the_predictor_does(tiny_sam: TinySam, size: tuple[int, int]) -> None:
-    picture = SegmentAnything(tiny_sam()).encode(photo(size))
+def test_an_image_is_encoded_as_the_predictor_does(tiny_sam: TinySam, size: tuple[int, int]) -> None:
+    image = SegmentAnything(tiny_sam()).encode(photo(size))
     own = predictor(tiny_sam(), photo(size))
-    torch.testing.assert_close(picture.features, own.get_image_embedding(), atol=0, rtol=0)
-    assert picture.frame.resized == own.input_size
-    assert picture.frame.size == size
+    torch.testing.assert_close(image.features, own.get_image_embedding(), atol=0, rtol=0)
+    assert image.frame.resized == own.input_size
+    assert image.frame.size == size
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -49,7 +49,7 @@ def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(tiny_sam: Tiny
     points = torch.tensor([[width * 0.25, height * 0.5], [width * 0.75, height * 0.125]])
     boxes = torch.tensor([[0, 0, width, height], [width * 0.5, 1, width, height * 0.5]])
     masks = torch.randn(2, 1, 24, 24, generator=torch.Generator().manual_seed(4))
-    picture = sam.encode(photo(size))
+    image = sam.encode(photo(size))
     coords = own.transform.apply_coords_torch(points, size)[:, None]
     kinds: list[tuple[dict[str, Tensor], tuple[Tensor | None, ...]]] = [
         ({"boxes": boxes}, (None, None, own.transform.apply_boxes_torch(boxes, size), None)),
@@ -62,8 +62,8 @@ def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(tiny_sam: Tiny
     ]
     for mine, theirs in kinds:
         with torch.no_grad():
-            decoded = sam.decode(picture, **mine)
-            found = sam.at_picture_size(decoded, picture)
+            decoded = sam.decode(image, **mine)
+            found = sam.at_image_size(decoded, image)
         for several in (False, True):
             expected, _, low = own.predict_torch(*theirs, multimask_output=several, return_logits=True)
             chosen = slice(1, None) if several else slice(0, 1)
@@ -74,30 +74,30 @@ def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(tiny_sam: Tiny
 
 def test_tokens_come_after_the_corners_of_the_box(tiny_sam: TinySam) -> None:
     sam = SegmentAnything(tiny_sam())
-    picture = sam.encode(photo((30, 50)))
+    image = sam.encode(photo((30, 50)))
     boxes = torch.tensor([[0.0, 0.0, 25.0, 30.0]])
     tokens = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(5))
     model = tiny_sam()
     with torch.no_grad():
         sparse, dense = model.prompt_encoder(None, boxes * 96 / 50 * torch.tensor([1, 58 / 57.6, 1, 58 / 57.6]), None)
         expected, _ = model.mask_decoder(
-            image_embeddings=picture.features,
+            image_embeddings=image.features,
             image_pe=model.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=torch.cat([sparse, tokens], dim=1),
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        found = sam.decode(picture, boxes=boxes, tokens=tokens)
-        without = sam.decode(picture, boxes=boxes)
+        found = sam.decode(image, boxes=boxes, tokens=tokens)
+        without = sam.decode(image, boxes=boxes)
     torch.testing.assert_close(found[:, :1], expected, atol=1e-4, rtol=1e-4)
     assert (found - without).abs().max() > 0.01
 
 
 def test_tokens_alone_are_prompts_enough(tiny_sam: TinySam) -> None:
     sam = SegmentAnything(tiny_sam())
-    picture = sam.encode(photo((30, 50)))
+    image = sam.encode(photo((30, 50)))
     tokens = torch.randn(4, 2, 16)
-    assert sam.decode(picture, tokens=tokens).shape == (4, 4, 24, 24)
+    assert sam.decode(image, tokens=tokens).shape == (4, 4, 24, 24)
 
 
 def test_the_encoder_is_frozen_and_stays_in_eval_mode(tiny_sam: TinySam) -> None:
@@ -120,14 +120,14 @@ def test_encoding_leaves_no_graph_behind(tiny_sam: TinySam) -> None:
     assert not sam.encode(photo((30, 50))).features.requires_grad
 
 
-def test_an_encoded_picture_can_be_kept(tiny_sam: TinySam) -> None:
+def test_an_encoded_image_can_be_kept(tiny_sam: TinySam) -> None:
     sam = SegmentAnything(tiny_sam())
-    picture = sam.encode(photo((30, 50)))
-    kept = EncodedPicture(picture.features.to(torch.bfloat16).float().clone(), picture.frame)
+    image = sam.encode(photo((30, 50)))
+    kept = EncodedImage(image.features.to(torch.bfloat16).float().clone(), image.frame)
     boxes = torch.tensor([[0.0, 0.0, 25.0, 30.0]])
     with torch.no_grad():
-        close, same = sam.decode(kept, boxes=boxes), sam.decode(replace(picture), boxes=boxes)
-        torch.testing.assert_close(same, sam.decode(picture, boxes=boxes), atol=0, rtol=0)
+        close, same = sam.decode(kept, boxes=boxes), sam.decode(replace(image), boxes=boxes)
+        torch.testing.assert_close(same, sam.decode(image, boxes=boxes), atol=0, rtol=0)
     torch.testing.assert_close(close, same, atol=0.1, rtol=0.1)
 
 
@@ -167,9 +167,9 @@ def test_every_type_gives_nearly_the_same(
     sam = cast(SegmentAnything(tiny_sam()))
 
     def decoded(model: SegmentAnything) -> Tensor:
-        picture = model.encode(photo((30, 50)))
-        masks = mask_prompt(logits, (0, 0, 50, 30), picture.frame, model.mask_side)
-        return model.decode(picture, boxes=boxes, masks=masks)
+        image = model.encode(photo((30, 50)))
+        masks = mask_prompt(logits, (0, 0, 50, 30), image.frame, model.mask_side)
+        return model.decode(image, boxes=boxes, masks=masks)
 
     with torch.no_grad():
         expected = decoded(exact)
@@ -179,17 +179,17 @@ def test_every_type_gives_nearly_the_same(
     assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
 
 
-def test_a_picture_encoded_by_another_model_is_an_error(tiny_sam: TinySam) -> None:
+def test_an_image_encoded_by_another_model_is_an_error(tiny_sam: TinySam) -> None:
     sam = SegmentAnything(tiny_sam())
-    picture = sam.encode(photo((30, 50)))
-    other = replace(picture, features=torch.zeros(1, 256, 64, 64))
+    image = sam.encode(photo((30, 50)))
+    other = replace(image, features=torch.zeros(1, 256, 64, 64))
     with pytest.raises(DecoderError, match=r"features \(1, 256, 64, 64\) on a canvas of 96 .* needs \(1, 16, 6, 6\)"):
         sam.decode(other, boxes=torch.zeros(1, 4))
-    other = replace(picture, frame=replace(picture.frame, side=1024))
-    with pytest.raises(DecoderError, match=r"canvas of 1024 pixels.*Encode the picture with the model that decodes"):
+    other = replace(image, frame=replace(image.frame, side=1024))
+    with pytest.raises(DecoderError, match=r"canvas of 1024 pixels.*Encode the image with the model that decodes"):
         sam.decode(other, boxes=torch.zeros(1, 4))
 
 
-def test_what_is_no_picture_is_an_error(tiny_sam: TinySam) -> None:
+def test_what_is_no_image_is_an_error(tiny_sam: TinySam) -> None:
     with pytest.raises(ImageError):
         SegmentAnything(tiny_sam()).encode("nowhere.png")

@@ -13,7 +13,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, refine_untrained
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.decoder.unet import UNet, UNetConfig
@@ -48,9 +48,9 @@ def refiner(sam: Sam, **use: bool) -> SAMRefiner:
     return SAMRefiner(SegmentAnything(sam), TextPrompt(8, 3, 16), **use)
 
 
-def step_by_step(model: Sam, picture: EncodedPicture, logits: Tensor, tokens: list[Tensor]) -> Tensor:
-    """The refiner for a picture that the coarse logits cover, phrase by phrase, with the parts of segment_anything."""
-    (height, width), (tall, wide) = picture.frame.size, picture.frame.resized
+def step_by_step(model: Sam, image: EncodedImage, logits: Tensor, tokens: list[Tensor]) -> Tensor:
+    """The refiner for an image that the coarse logits cover, phrase by phrase, with the parts of segment_anything."""
+    (height, width), (tall, wide) = image.frame.size, image.frame.resized
     fill = min(-1.0, float(logits.min()))
     masks = []
     for own, words in zip(logits, tokens, strict=True):
@@ -63,7 +63,7 @@ def step_by_step(model: Sam, picture: EncodedPicture, logits: Tensor, tokens: li
         scale = torch.tensor([wide / width, tall / height] * 2)
         sparse, embedded = model.prompt_encoder(None, torch.tensor([box]) * scale, dense)
         low, _ = model.mask_decoder(
-            image_embeddings=picture.features,
+            image_embeddings=image.features,
             image_pe=model.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=torch.cat([sparse, words[None]], dim=1),
             dense_prompt_embeddings=embedded,
@@ -78,10 +78,10 @@ def step_by_step(model: Sam, picture: EncodedPicture, logits: Tensor, tokens: li
 def test_phrases_are_refined_as_in_the_paper_and_as_one_by_one(tiny_sam: TinySam, size: tuple[int, int]) -> None:
     whole = refiner(tiny_sam())
     assert whole.text is not None
-    picture = whole.sam.encode(photo(size))
+    image = whole.sam.encode(photo(size))
     with torch.no_grad():
-        found = whole(picture, coarse(), (0, 0, size[1], size[0]), hidden())
-        expected = step_by_step(tiny_sam(), picture, coarse(), [whole.text(states) for states in hidden()])
+        found = whole(image, coarse(), (0, 0, size[1], size[0]), hidden())
+        expected = step_by_step(tiny_sam(), image, coarse(), [whole.text(states) for states in hidden()])
     assert found.shape == (len(LENGTHS), *size)
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
     assert (found[3] - found[0]).abs().max() > 0.01 * expected.abs().max()
@@ -89,12 +89,12 @@ def test_phrases_are_refined_as_in_the_paper_and_as_one_by_one(tiny_sam: TinySam
 
 def test_a_batch_is_its_phrases_one_by_one(tiny_sam: TinySam) -> None:
     whole = refiner(tiny_sam())
-    picture = whole.sam.encode(photo())
+    image = whole.sam.encode(photo())
     logits = coarse()
-    logits[:, 0, 0] = -9  # the padding, the lowest logit of all phrases of the picture, is that of each
+    logits[:, 0, 0] = -9  # the padding, the lowest logit of all phrases of the image, is that of each
     with torch.no_grad():
-        together = whole(picture, logits, WHOLE, hidden())
-        alone = [whole(picture, own[None], WHOLE, [states])[0] for own, states in zip(logits, hidden(), strict=True)]
+        together = whole(image, logits, WHOLE, hidden())
+        alone = [whole(image, own[None], WHOLE, [states])[0] for own, states in zip(logits, hidden(), strict=True)]
     assert (together - torch.stack(alone)).abs().max() < 1e-5 * together.abs().max()
 
 
@@ -103,9 +103,9 @@ def test_phrases_of_equal_length_are_decoded_as_one_batch(tiny_sam: TinySam, mon
     batches: list[int] = []
     decode = whole.sam.decode
 
-    def counted(picture: EncodedPicture, **prompts: Tensor) -> Tensor:
+    def counted(image: EncodedImage, **prompts: Tensor) -> Tensor:
         batches.append(len(prompts["tokens"]))
-        return decode(picture, **prompts)
+        return decode(image, **prompts)
 
     monkeypatch.setattr(whole.sam, "decode", counted)
     whole(whole.sam.encode(photo()), coarse(), WHOLE, hidden())
@@ -115,7 +115,7 @@ def test_phrases_of_equal_length_are_decoded_as_one_batch(tiny_sam: TinySam, mon
 def test_what_is_not_used_changes_nothing(tiny_sam: TinySam) -> None:
     other = coarse() * 0.5 - 0.01  # other logits, and, nearly, the same boxes
     words = [states + 1 for states in hidden()]
-    picture = refiner(tiny_sam()).sam.encode(photo())
+    image = refiner(tiny_sam()).sam.encode(photo())
     with torch.no_grad():
         for use, logits, states in (
             ({"use_text": False}, coarse(), words),
@@ -123,10 +123,10 @@ def test_what_is_not_used_changes_nothing(tiny_sam: TinySam) -> None:
             ({"use_box": False, "use_mask": False}, other, hidden()),
         ):
             part, everything = refiner(tiny_sam(), **use), refiner(tiny_sam())
-            first, second = part(picture, coarse(), WHOLE, hidden()), part(picture, logits, WHOLE, states)
+            first, second = part(image, coarse(), WHOLE, hidden()), part(image, logits, WHOLE, states)
             torch.testing.assert_close(first, second, atol=0, rtol=0)
-            assert (first - everything(picture, coarse(), WHOLE, hidden())).abs().max() > 0.01
-            assert (everything(picture, logits, WHOLE, states) - first).abs().max() > 0.01
+            assert (first - everything(image, coarse(), WHOLE, hidden())).abs().max() > 0.01
+            assert (everything(image, logits, WHOLE, states) - first).abs().max() > 0.01
 
 
 def test_without_text_neither_text_prompt_nor_hidden_states_are_needed(tiny_sam: TinySam) -> None:
@@ -136,9 +136,9 @@ def test_without_text_neither_text_prompt_nor_hidden_states_are_needed(tiny_sam:
 
 def test_gradient_reaches_all_but_the_image_encoder(tiny_sam: TinySam) -> None:
     whole = refiner(tiny_sam()).train()
-    picture = whole.sam.encode(photo())
+    image = whole.sam.encode(photo())
     logits = coarse().requires_grad_()
-    whole(picture, logits, WHOLE, hidden()).square().mean().backward()
+    whole(image, logits, WHOLE, hidden()).square().mean().backward()
     assert logits.grad is not None
     assert (logits.grad.abs().sum(dim=(1, 2)) > 0).all()
     for name, weight in whole.named_parameters():
@@ -161,7 +161,7 @@ def test_gradient_reaches_all_but_the_image_encoder(tiny_sam: TinySam) -> None:
 
 def test_the_gradient_of_the_coarse_logits_is_their_finite_difference(tiny_sam: TinySam) -> None:
     whole = refiner(tiny_sam(), use_box=False).double()
-    picture = whole.sam.encode(photo())
+    image = whole.sam.encode(photo())
     generator = torch.Generator().manual_seed(10)
     logits = coarse()
     logits[1, 0, 0] = -9.0  # the lowest stays the lowest
@@ -170,7 +170,7 @@ def test_the_gradient_of_the_coarse_logits_is_their_finite_difference(tiny_sam: 
     weights = torch.randn(len(logits), *SIZE, generator=generator)
 
     def value(step: float) -> Tensor:
-        return (whole(picture, logits + step * direction, WHOLE, hidden()).double() * weights).mean()
+        return (whole(image, logits + step * direction, WHOLE, hidden()).double() * weights).mean()
 
     logits.requires_grad_()
     (gradient,) = torch.autograd.grad(value(0), logits)
@@ -181,9 +181,9 @@ def test_the_gradient_of_the_coarse_logits_is_their_finite_difference(tiny_sam: 
 @pytest.mark.parametrize("whole_in_bfloat16", [False, True])
 def test_it_is_trained_in_bfloat16_too(tiny_sam: TinySam, *, whole_in_bfloat16: bool) -> None:
     whole = refiner(tiny_sam())
-    picture = whole.sam.encode(photo())
+    image = whole.sam.encode(photo())
     with torch.no_grad():
-        expected = whole(picture, coarse(), WHOLE, hidden())
+        expected = whole(image, coarse(), WHOLE, hidden())
     if whole_in_bfloat16:
         whole.to(torch.bfloat16)
     logits = coarse().requires_grad_()
@@ -199,9 +199,9 @@ def test_it_is_trained_in_bfloat16_too(tiny_sam: TinySam, *, whole_in_bfloat16: 
 
 def test_no_phrases_are_no_masks(tiny_sam: TinySam) -> None:
     whole = refiner(tiny_sam())
-    picture = whole.sam.encode(photo())
-    assert whole(picture, torch.zeros(0, 6, 10), WHOLE, []).shape == (0, *SIZE)
-    assert refine_untrained(whole.sam, picture, torch.zeros(0, 6, 10), WHOLE).shape == (0, *SIZE)
+    image = whole.sam.encode(photo())
+    assert whole(image, torch.zeros(0, 6, 10), WHOLE, []).shape == (0, *SIZE)
+    assert refine_untrained(whole.sam, image, torch.zeros(0, 6, 10), WHOLE).shape == (0, *SIZE)
 
 
 def test_the_whole_has_as_many_trained_weights_as_the_published_one() -> None:
@@ -224,13 +224,13 @@ def test_parts_that_do_not_fit_are_errors(tiny_sam: TinySam) -> None:
 
 def test_inputs_that_do_not_fit_are_errors(tiny_sam: TinySam) -> None:
     whole = refiner(tiny_sam())
-    picture = whole.sam.encode(photo())
+    image = whole.sam.encode(photo())
     with pytest.raises(DecoderError, match=r"5 coarse masks and no hidden states.*use_text=False"):
-        whole(picture, coarse(), WHOLE)
+        whole(image, coarse(), WHOLE)
     with pytest.raises(DecoderError, match="5 coarse masks and the hidden states of 4 phrases"):
-        whole(picture, coarse(), WHOLE, hidden()[:4])
+        whole(image, coarse(), WHOLE, hidden()[:4])
     for logits in (torch.zeros(6, 10), torch.zeros(2, 0, 3)):
         with pytest.raises(DecoderError, match=r"coarse logits have shape .*Give \(phrases, h, w\)"):
-            whole(picture, logits, WHOLE, hidden())
+            whole(image, logits, WHOLE, hidden())
         with pytest.raises(DecoderError, match="coarse logits have shape"):
-            refine_untrained(whole.sam, picture, logits, WHOLE)
+            refine_untrained(whole.sam, image, logits, WHOLE)

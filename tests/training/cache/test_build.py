@@ -91,15 +91,15 @@ def test_tags_and_ids_of_phrases_are_kept(live: Live, tmp_path: Path) -> None:
     assert kept.annotation.phrase_tags[0] == ("thing", "plural")
 
 
-def test_the_embedding_of_the_picture_is_kept(live: Live, tmp_path: Path, tiny_sam: Callable[[], Any]) -> None:
+def test_the_embedding_of_the_image_is_kept(live: Live, tmp_path: Path, tiny_sam: Callable[[], Any]) -> None:
     source = live()
     source.sam = SegmentAnything(tiny_sam())
     build_cache(source, tmp_path)
     (kept,) = CachedSamples(tmp_path).read([1])
     wanted = source.sam.encode(source.data[1].image)
-    assert kept.picture is not None
-    assert kept.picture.frame == wanted.frame
-    torch.testing.assert_close(kept.picture.features, wanted.features.half())
+    assert kept.image is not None
+    assert kept.image.frame == wanted.frame
+    torch.testing.assert_close(kept.image.features, wanted.features.half())
 
 
 def test_a_small_map_among_many_cells_keeps_its_form_in_half_precision(live: Live, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_finished_cache_is_not_computed_again(live: Live, tmp_path: Path) -> N
     assert digests(tmp_path) == before
 
 
-def test_only_the_shard_of_another_picture_is_computed_again(live: Live, tmp_path: Path) -> None:
+def test_only_the_shard_of_another_image_is_computed_again(live: Live, tmp_path: Path) -> None:
     source = live()
     build_cache(source, tmp_path, shard_samples=2)
     before, done = digests(tmp_path), source.adapter.extracted
@@ -277,7 +277,7 @@ def test_a_damaged_shard_is_told(live: Live, tmp_path: Path) -> None:
 def test_a_broken_sample_ends_the_build(live: Live, tmp_path: Path) -> None:
     source = live()
     source.data = Changed(source.data, 2, broken=True)
-    with pytest.raises(ImageError, match="the picture is gone"):
+    with pytest.raises(ImageError, match="the image is gone"):
         build_cache(source, tmp_path)
 
 
@@ -287,7 +287,7 @@ def test_a_broken_sample_is_left_out_and_counted_where_the_set_says_so(live: Liv
     source.data = Changed(source.data, 2, broken=True)
     source.data.skips_broken = True
     index = build_cache(source, tmp_path, shard_samples=2)
-    assert [(left.index, left.told.endswith("the picture is gone")) for left in index.left_out] == [(2, True)]
+    assert [(left.index, left.told.endswith("the image is gone")) for left in index.left_out] == [(2, True)]
     cached = CachedSamples(tmp_path)
     assert [cached.read([i])[0].annotation.id for i in range(4)] == ids[:2] + ids[3:]
     assert cached.index.indices == [0, 1, 3, 4]
@@ -325,7 +325,7 @@ def test_a_plan_comes_back_from_disk(live: Live, tmp_path: Path) -> None:
 
 
 class Changed(Dataset):
-    """A set one of whose pictures is another, or is gone."""
+    """A set one of whose images is another, or is gone."""
 
     def __init__(self, whole: Dataset, index: int, *, broken: bool = False) -> None:
         self.whole, self.index, self.broken = whole, index, broken
@@ -341,7 +341,7 @@ class Changed(Dataset):
         sample = self.whole[index]
         if index == self.index:
             if self.broken:
-                raise ImageError("the picture is gone")
+                raise ImageError("the image is gone")
             sample.image.putpixel((0, 0), (1, 2, 3))
         return sample
 

@@ -1,4 +1,4 @@
-"""Pictures with a sentence each, from a folder: no masks."""
+"""Images with a sentence each, from a folder: no masks."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ _MARKED = re.compile(r"\[([^][]*)\]")
 
 
 def read_captioned(folder: str | os.PathLike[str]) -> list[Prompt]:
-    """Read the pictures of a folder, each with a sentence about it in a `.txt` file of the same name.
+    """Read the images of a folder, each with a sentence about it in a `.txt` file of the same name.
 
     Phrases are marked with brackets, `"[a red circle] left of [a blue star]"`, which are taken out; a sentence without
-    brackets is one phrase. Pictures without a sentence are left out.
+    brackets is one phrase. Images without a sentence are left out.
 
     Returns:
         In the order of their names.
 
     Raises:
-        DataError: The folder has no sentence, or one has no picture beside it or cannot be read.
-        ImageError: A picture cannot be used.
+        DataError: The folder has no sentence, or one has no image beside it or cannot be read.
+        ImageError: An image cannot be used.
         PhraseError: What brackets mark is blank.
     """
     sentences = sorted(Path(folder).glob("*.txt"))
     if not sentences:
         raise DataError(
-            f"There is no sentence in {os.fspath(folder)}. Give a folder with pictures and, beside each, a .txt file "
+            f"There is no sentence in {os.fspath(folder)}. Give a folder with images and, beside each, a .txt file "
             "of its name."
         )
     return [_prompt(path) for path in sentences]
 
 
 def _prompt(path: Path) -> Prompt:
-    pictures = sorted(other for other in path.parent.glob("*") if other.stem == path.stem and other != path)
-    if len(pictures) != 1:
-        told = ", ".join(picture.name for picture in pictures) or "none"
-        raise DataError(f"{path} needs one picture of its name beside it, found: {told}.")
+    images = sorted(other for other in path.parent.glob("*") if other.stem == path.stem and other != path)
+    if len(images) != 1:
+        told = ", ".join(image.name for image in images) or "none"
+        raise DataError(f"{path} needs one image of its name beside it, found: {told}.")
     try:
         marked = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
@@ -47,4 +47,4 @@ def _prompt(path: Path) -> Prompt:
     text = _MARKED.sub(r"\1", marked)
     # two brackets are gone for every phrase before
     spans = [(found.start() - 2 * i, found.end() - 2 * i - 2) for i, found in enumerate(_MARKED.finditer(marked))]
-    return Prompt.describe(pictures[0], text, [Phrase.at(text, *span) for span in spans or [(0, len(text))]])
+    return Prompt.describe(images[0], text, [Phrase.at(text, *span) for span in spans or [(0, len(text))]])

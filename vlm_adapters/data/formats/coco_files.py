@@ -1,4 +1,4 @@
-"""What COCO's files have in common: pictures, annotations, and their masks."""
+"""What COCO's files have in common: images, annotations, and their masks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
-class CocoPicture:
+class CocoImage:
     """An entry of `images`.
 
     Attributes:
-        file_name: Within the folder of pictures.
-        height: In pixels, of the picture as its masks have it.
+        file_name: Within the folder of images.
+        height: In pixels, of the image as its masks have it.
         width: In pixels.
     """
 
@@ -41,11 +41,11 @@ class CocoAnnotation:
     """An entry of `annotations`.
 
     Attributes:
-        picture: Id of its picture.
+        image: Id of its image.
         segmentation: Its mask as the file has it; `mask_of` checks it.
     """
 
-    picture: int
+    image: int
     segmentation: object
 
 
@@ -55,12 +55,12 @@ class Instances:
 
     Attributes:
         path: The file.
-        pictures: By id.
+        images: By id.
         annotations: By id.
     """
 
     path: Path
-    pictures: Mapping[int, CocoPicture]
+    images: Mapping[int, CocoImage]
     annotations: Mapping[int, CocoAnnotation]
 
     @classmethod
@@ -68,12 +68,12 @@ class Instances:
         """Read the file.
 
         Raises:
-            DataError: It is missing, no JSON, or an entry lacks its id, size or picture.
+            DataError: It is missing, no JSON, or an entry lacks its id, size or image.
         """
         content = read_json(path)
         return cls(
             path,
-            read_pictures(path, content),
+            read_images(path, content),
             {
                 identity(entry["id"]): CocoAnnotation(identity(entry["image_id"]), entry.get("segmentation"))
                 for entry in entries(path, content, "annotations", ("id", "image_id"))
@@ -87,9 +87,9 @@ class Instances:
             DataError: It is broken.
         """
         found = self.annotations[annotation]
-        picture = self.pictures[found.picture]
+        image = self.images[found.image]
         try:
-            return mask_of(found.segmentation, (picture.height, picture.width))
+            return mask_of(found.segmentation, (image.height, image.width))
         except DataError as error:
             raise DataError(f"Annotation {annotation} of {self.path} has a broken mask: {error}") from error
 
@@ -126,21 +126,21 @@ def entries(path: Path, content: object, key: str, needed: Sequence[str]) -> lis
     return cast("list[Mapping[str, Any]]", found)
 
 
-def read_pictures(path: Path, content: object) -> dict[int, CocoPicture]:
+def read_images(path: Path, content: object) -> dict[int, CocoImage]:
     """The list `images` of a file, by id.
 
     Raises:
         DataError: An entry lacks its id, size or file.
     """
-    pictures = {}
+    images = {}
     for entry in entries(path, content, "images", ("id", "file_name", "height", "width")):
         name, height, width = entry["file_name"], entry["height"], entry["width"]
         if not (
             isinstance(name, str) and isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
         ):
-            raise DataError(f"{path} images: the picture {entry['id']!r} has no usable file_name, height and width.")
-        pictures[identity(entry["id"])] = CocoPicture(name, height, width)
-    return pictures
+            raise DataError(f"{path} images: the image {entry['id']!r} has no usable file_name, height and width.")
+        images[identity(entry["id"])] = CocoImage(name, height, width)
+    return images
 
 
 def identity(value: object, place: str = "") -> int:
@@ -170,8 +170,8 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def open_picture(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Open a picture whose masks have `size` `(H, W)`.
+def open_image(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Open an image whose masks have `size` `(H, W)`.
 
     Raises:
         ImageError: It is missing or cannot be used.
@@ -184,9 +184,9 @@ def open_picture(path: Path, size: tuple[int, int]) -> Image.Image:
     if found == size and (orientation == 1 or stored != size):
         return image
     turned = f" when upright, by its EXIF orientation {orientation}" if orientation != 1 else ""
-    mend = "Remove the orientation tag" if turned else "Give the picture that they were made on"
+    mend = "Remove the orientation tag" if turned else "Give the image that they were made on"
     raise DataError(
-        f"The picture {path} is {found[0]} x {found[1]}{turned}, and its masks are {size[0]} x {size[1]} as they "
+        f"The image {path} is {found[0]} x {found[1]}{turned}, and its masks are {size[0]} x {size[1]} as they "
         f"stand in the file (height x width). {mend}."
     )
 
@@ -196,7 +196,7 @@ def mask_of(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
 
     Args:
         segmentation: A list of polygons `[x, y, x, y, ...]` in pixels, or `{"size": [H, W], "counts": ...}`.
-        size: `(H, W)` of the picture.
+        size: `(H, W)` of the image.
 
     Raises:
         DataError: It is malformed, or of another size.
@@ -214,12 +214,12 @@ def mask_of(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _decoded(rle: Mapping[str, object], size: tuple[int, int]) -> NDArray[np.bool_]:
     if rle.get("size") != list(size):
-        raise DataError(f"its size is {_shown(rle.get('size'))}, and the picture is {list(size)} (height, width).")
+        raise DataError(f"its size is {_shown(rle.get('size'))}, and the image is {list(size)} (height, width).")
     counts = rle.get("counts")
     if not isinstance(counts, list):
         return decode_rle(rle)
     if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != math.prod(size):
-        raise DataError(f"its run lengths do not cover the {size[0]} x {size[1]} pixels of the picture.")
+        raise DataError(f"its run lengths do not cover the {size[0]} x {size[1]} pixels of the image.")
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
 
 
@@ -232,7 +232,7 @@ def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
     if not numbers or len(cast("list[float]", polygon)) < 6 or len(cast("list[float]", polygon)) % 2:
         raise DataError(f"the polygon {_shown(polygon)} is no list of three or more points x, y.")
     if max(map(abs, cast("list[float]", polygon))) > far:
-        raise DataError(f"the polygon {_shown(polygon)} lies far outside the picture of {size[0]} x {size[1]} pixels.")
+        raise DataError(f"the polygon {_shown(polygon)} lies far outside the image of {size[0]} x {size[1]} pixels.")
 
 
 def _pycocotools() -> Any:

@@ -1,13 +1,13 @@
-"""The plain form of a data set: a folder with pictures and `samples.jsonl`, a JSON object per sample and line.
+"""The plain form of a data set: a folder with images and `samples.jsonl`, a JSON object per sample and line.
 
 ```json
-{"id": "1", "picture": "pictures/a.jpg", "picture_id": "a", "text": "a dog on a sofa",
+{"id": "1", "image": "images/a.jpg", "image_id": "a", "text": "a dog on a sofa",
  "phrases": [{"span": [0, 5], "mask": {"size": [480, 640], "counts": "..."}, "id": "7", "tags": ["thing"]}]}
 ```
 
-`picture` is relative to the folder, `span` counts characters of `text`, `mask` is COCO's compressed run lengths on the
-upright picture; `id` and `tags` of phrases may be left out, of all phrases of a sample alike. Lines with
-one `picture_id` have one `picture`.
+`image` is relative to the folder, `span` counts characters of `text`, `mask` is COCO's compressed run lengths on the
+upright image; `id` and `tags` of phrases may be left out, of all phrases of a sample alike. Lines with
+one `image_id` have one `image`.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class PhraseLine(BaseModel):
 
 
 class SampleLine(BaseModel):
-    """A line: a sample without its picture's pixels."""
+    """A line: a sample without its image's pixels."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     id: str = Field(min_length=1)
-    picture: str = Field(min_length=1)
-    picture_id: str = Field(min_length=1)
+    image: str = Field(min_length=1)
+    image_id: str = Field(min_length=1)
     text: str
     phrases: tuple[PhraseLine, ...] = Field(min_length=1)
 
@@ -68,18 +68,18 @@ class SampleLine(BaseModel):
         """What the line says.
 
         Raises:
-            DataError: The picture lies outside the folder, or some phrases have ids or tags and others have none.
+            DataError: The image lies outside the folder, or some phrases have ids or tags and others have none.
             PhraseError: A span is outside the text, or blank.
         """
-        path = PurePosixPath(self.picture)
+        path = PurePosixPath(self.image)
         if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"picture: {self.picture!r} is outside the folder. Give a path relative to the folder.")
+            raise DataError(f"image: {self.image!r} is outside the folder. Give a path relative to the folder.")
         for name in ("id", "tags"):
             if len({getattr(phrase, name) is None for phrase in self.phrases}) > 1:
                 raise DataError(f"Some phrases have {name} and others have none. Give {name} to all, or to none.")
         return Annotation(
             id=self.id,
-            picture_id=self.picture_id,
+            image_id=self.image_id,
             text=self.text,
             phrases=tuple(Phrase.at(self.text, *phrase.span) for phrase in self.phrases),
             phrase_ids=tuple(phrase.id for phrase in self.phrases if phrase.id is not None),
@@ -88,7 +88,7 @@ class SampleLine(BaseModel):
 
 
 class Folder(Dataset):
-    """A data set in the plain form. Opening it reads every line and no picture.
+    """A data set in the plain form. Opening it reads every line and no image.
 
     Args:
         path: The folder.
@@ -101,17 +101,17 @@ class Folder(Dataset):
         self._folder = Path(path)
         self._lines = JsonLines(self._folder / SAMPLES_FILE, SampleLine)
         ids: dict[str, int] = {}
-        pictures: dict[str, tuple[int, str]] = {}
+        images: dict[str, tuple[int, str]] = {}
 
         def check(place: Line, line: SampleLine) -> None:
             line.annotation()
             if (first := ids.setdefault(line.id, place.number)) != place.number:
                 raise DataError(f"id: {line.id!r} is the id of line {first}, too. Give every line its own.")
-            first, picture = pictures.setdefault(line.picture_id, (place.number, line.picture))
-            if PurePosixPath(picture) != PurePosixPath(line.picture):
+            first, image = images.setdefault(line.image_id, (place.number, line.image))
+            if PurePosixPath(image) != PurePosixPath(line.image):
                 raise DataError(
-                    f"picture_id: {line.picture_id!r} names the picture {picture!r} in line {first}, and "
-                    f"{line.picture!r} here. Give unlike pictures unlike ids."
+                    f"image_id: {line.image_id!r} names the image {image!r} in line {first}, and "
+                    f"{line.image!r} here. Give unlike images unlike ids."
                 )
 
         self._samples, self.problems = self._lines.usable(check)
@@ -136,15 +136,15 @@ class Folder(Dataset):
         """See `Dataset`."""
         return (self._folder / SAMPLES_FILE,)
 
-    def picture_file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path:
         """See `Dataset`."""
-        return self._folder / self._lines.read(self._samples[index]).picture
+        return self._folder / self._lines.read(self._samples[index]).image
 
     def sample(self, index: int) -> Sample:
         """See `Dataset`."""
         line = self._lines.read(self._samples[index])
         said = line.annotation()
-        image = load_image(self._folder / line.picture)
+        image = load_image(self._folder / line.image)
         masks = [_mask(words, phrase, image) for words, phrase in zip(said.phrases, line.phrases, strict=True)]
         return Sample(**vars(said), image=image, masks=np.stack(masks))
 
@@ -153,8 +153,8 @@ def _mask(words: Phrase, phrase: PhraseLine, image: Image.Image) -> NDArray[np.b
     height, width = phrase.mask.size
     if (height, width) != (image.height, image.width):
         raise DataError(
-            f"The mask of {words.text!r} is {height} x {width}, and the picture is {image.height} x {image.width} "
-            "(height x width). Give masks of the upright picture."
+            f"The mask of {words.text!r} is {height} x {width}, and the image is {image.height} x {image.width} "
+            "(height x width). Give masks of the upright image."
         )
     try:
         return decode_rle(phrase.mask.model_dump())

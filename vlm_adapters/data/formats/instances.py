@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_picture
+from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_image
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.data.uri import write_named
@@ -49,7 +49,7 @@ class CaptionPhrase(BaseModel):
 
 
 class Caption(BaseModel):
-    """A line: a caption of a picture."""
+    """A line: a caption of an image."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -61,12 +61,12 @@ class Caption(BaseModel):
 class CaptionedInstances(Dataset):
     """Captions of one's own on COCO's masks.
 
-    A sample's id is `"picture/line"`. Phrase ids are annotation ids, joined by `+`.
+    A sample's id is `"image/line"`. Phrase ids are annotation ids, joined by `+`.
 
     Args:
         annotations: The instances file.
         captions: The JSONL file of this module's form.
-        images: The folder of the pictures.
+        images: The folder of the images.
 
     Raises:
         DataError: A file or folder is missing, or the instances file is malformed.
@@ -108,7 +108,7 @@ class CaptionedInstances(Dataset):
         """See `Dataset`."""
         return (self._instances.path, self._lines.path)
 
-    def picture_file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path:
         """See `Dataset`."""
         return self._file(self._lines.read(self._samples[index]))
 
@@ -116,8 +116,8 @@ class CaptionedInstances(Dataset):
         """See `Dataset`."""
         place = self._samples[index]
         caption = self._lines.read(place)
-        picture = self._instances.pictures[caption.image_id]
-        image = open_picture(self._file(caption), (picture.height, picture.width))
+        entry = self._instances.images[caption.image_id]
+        image = open_image(self._file(caption), (entry.height, entry.width))
         masks = [
             np.logical_or.reduce([self._instances.mask(annotation) for annotation in phrase.annotations])
             for phrase in caption.phrases
@@ -125,12 +125,12 @@ class CaptionedInstances(Dataset):
         return Sample(**vars(self._said(place, caption)), image=image, masks=np.stack(masks))
 
     def _file(self, caption: Caption) -> Path:
-        return self._images / self._instances.pictures[caption.image_id].file_name
+        return self._images / self._instances.images[caption.image_id].file_name
 
     def _said(self, place: Line, caption: Caption) -> Annotation:
         return Annotation(
             id=f"{caption.image_id}/{place.number}",
-            picture_id=str(caption.image_id),
+            image_id=str(caption.image_id),
             text=caption.text,
             phrases=tuple(phrase.within(caption.text) for phrase in caption.phrases),
             phrase_ids=tuple("+".join(map(str, phrase.annotations)) for phrase in caption.phrases),
@@ -138,12 +138,12 @@ class CaptionedInstances(Dataset):
         )
 
     def _check(self, place: Line, caption: Caption) -> None:
-        if caption.image_id not in self._instances.pictures:
-            raise DataError(f"image_id: the picture {caption.image_id} is not in {self._instances.path}.")
+        if caption.image_id not in self._instances.images:
+            raise DataError(f"image_id: the image {caption.image_id} is not in {self._instances.path}.")
         for number in (number for phrase in caption.phrases for number in phrase.annotations):
             found = self._instances.annotations.get(number)
-            if found is None or found.picture != caption.image_id:
-                where = "in no picture" if found is None else f"of picture {found.picture}"
+            if found is None or found.image != caption.image_id:
+                where = "in no image" if found is None else f"of image {found.image}"
                 raise DataError(
                     f"annotations: {number} is {where} of {self._instances.path}, and image_id is {caption.image_id}."
                 )

@@ -1,4 +1,4 @@
-"""The files of Panoptic Narrative Grounding: narratives, and COCO's panoptic segments of their pictures."""
+"""The files of Panoptic Narrative Grounding: narratives, and COCO's panoptic segments of their images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_adapters.data.dataset import Problem
-from vlm_adapters.data.formats.coco_files import CocoPicture, entries, identity, read_json, read_pictures
+from vlm_adapters.data.formats.coco_files import CocoImage, entries, identity, read_images, read_json
 from vlm_adapters.errors import DataError
 
 
@@ -29,30 +29,30 @@ class Grounded(NamedTuple):
 
 
 class Narrative(NamedTuple):
-    """What someone said about a picture.
+    """What someone said about an image.
 
     Attributes:
         entry: Where it stands in the file, from 0.
-        picture: Id of the picture.
+        image: Id of the image.
         text: The utterances in their order, with a space between.
         phrases: At least one.
     """
 
     entry: int
-    picture: int
+    image: int
     text: str
     phrases: tuple[Grounded, ...]
 
 
 class Panoptic(NamedTuple):
-    """A picture and its segments.
+    """An image and its segments.
 
     Attributes:
-        picture: The picture.
+        image: The image.
         file_name: The PNG of its segments.
     """
 
-    picture: CocoPicture
+    image: CocoImage
     file_name: str
 
 
@@ -63,7 +63,7 @@ class Narratives:
     Attributes:
         path: The file.
         narratives: In its order.
-        panoptic: What is known of their pictures, by id.
+        panoptic: What is known of their images, by id.
         problems: Narratives and phrases that were left out.
     """
 
@@ -98,7 +98,7 @@ class Narratives:
                 problems.append(Problem(f"{path}[{index}]", str(error)))
             else:
                 narratives.append(narrative)
-        known = {narrative.picture: segments.panoptic(narrative.picture) for narrative in narratives}
+        known = {narrative.image: segments.panoptic(narrative.image) for narrative in narratives}
         return cls(path, tuple(narratives), known, tuple(problems))
 
 
@@ -107,7 +107,7 @@ class _Segments:
     """A panoptic file: what can be named."""
 
     path: Path
-    pictures: Mapping[int, CocoPicture]
+    images: Mapping[int, CocoImage]
     annotations: Mapping[int, Mapping[str, Any]]
     things: Mapping[int, bool]
 
@@ -118,41 +118,41 @@ class _Segments:
         categories = entries(path, content, "categories", ("id", "isthing"))
         return cls(
             path,
-            read_pictures(path, content),
+            read_images(path, content),
             {identity(entry["image_id"]): entry for entry in annotations},
             {identity(entry["id"]): bool(entry["isthing"]) for entry in categories},
         )
 
-    def panoptic(self, picture: int) -> Panoptic:
-        return Panoptic(self.pictures[picture], str(self.annotations[picture]["file_name"]))
+    def panoptic(self, image: int) -> Panoptic:
+        return Panoptic(self.images[image], str(self.annotations[image]["file_name"]))
 
-    def of(self, picture: int) -> dict[int, bool]:
-        """The ids of a picture's segments, and whether they are things."""
-        if picture not in self.pictures or picture not in self.annotations:
-            raise DataError(f"Its picture {picture} is not in {self.path}. Use files of one release.")
-        found = entries(self.path, self.annotations[picture], "segments_info", ("id", "category_id"))
+    def of(self, image: int) -> dict[int, bool]:
+        """The ids of an image's segments, and whether they are things."""
+        if image not in self.images or image not in self.annotations:
+            raise DataError(f"Its image {image} is not in {self.path}. Use files of one release.")
+        found = entries(self.path, self.annotations[image], "segments_info", ("id", "category_id"))
         try:
             return {identity(segment["id"]): self.things[identity(segment["category_id"])] for segment in found}
         except KeyError as error:
-            raise DataError(f"{self.path} has no category {error} for a segment of picture {picture}.") from None
+            raise DataError(f"{self.path} has no category {error} for a segment of image {image}.") from None
 
 
 def _narrative(index: int, entry: object, segments: _Segments) -> tuple[Narrative, list[str]]:
     """A narrative, and what was left out of it."""
     if not (isinstance(entry, dict) and "image_id" in entry and isinstance(entry.get("segments"), list)):
         raise DataError("It is no narrative with image_id and segments. Download the file again.")
-    picture = identity(entry["image_id"])
-    things = segments.of(picture)
+    image = identity(entry["image_id"])
+    things = segments.of(image)
     text, phrases, left_out = "", [], []
     for part in entry["segments"]:
         words, ids, plural = _utterance(part)
         text += (" " if text and words else "") + words
-        if told := _mistake(words, ids, things, picture):
+        if told := _mistake(words, ids, things, image):
             left_out.append(told)
         elif ids:
             tags = ("thing" if plural or things[ids[0]] else "stuff", "plural" if plural else "singular")
             phrases.append(Grounded(len(text) - len(words), len(text), ids, tags))
-    return Narrative(index, picture, text, tuple(phrases)), left_out
+    return Narrative(index, image, text, tuple(phrases)), left_out
 
 
 def _utterance(part: object) -> tuple[str, tuple[int, ...], bool]:
@@ -164,14 +164,14 @@ def _utterance(part: object) -> tuple[str, tuple[int, ...], bool]:
     raise DataError("A segment of it has no utterance, or no list segment_ids. Download the file again.")
 
 
-def _mistake(words: str, ids: Sequence[int], things: Mapping[int, bool], picture: int) -> str:
+def _mistake(words: str, ids: Sequence[int], things: Mapping[int, bool], image: int) -> str:
     if ids and not words:
         return f"An utterance that names segments {list(ids)} is blank."
     if unknown := [segment for segment in ids if segment not in things]:
-        return f"The phrase {words!r} names segments {unknown} that picture {picture} does not have."
+        return f"The phrase {words!r} names segments {unknown} that image {image} does not have."
     return ""
 
 
 def _check_grounded(narrative: Narrative) -> None:
     if not narrative.phrases:
-        raise DataError(f"The narrative of picture {narrative.picture} is empty: no phrase of it names a segment.")
+        raise DataError(f"The narrative of image {narrative.image} is empty: no phrase of it names a segment.")

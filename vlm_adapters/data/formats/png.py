@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.formats.coco_files import folder_of, open_picture
+from vlm_adapters.data.formats.coco_files import folder_of, open_image
 from vlm_adapters.data.formats.narratives import Narratives
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.data.uri import write_named
@@ -25,9 +25,9 @@ class PngFiles:
 
     Attributes:
         narratives: The file `png_coco_val2017.json`, or that of train.
-        panoptic: The file `panoptic_val2017.json`, of the same pictures.
+        panoptic: The file `panoptic_val2017.json`, of the same images.
         segments: The folder of its PNGs, in which the id of a pixel's segment is `R + 256 G + 65536 B`.
-        images: The folder of the pictures.
+        images: The folder of the images.
     """
 
     narratives: str | os.PathLike[str]
@@ -37,9 +37,9 @@ class PngFiles:
 
 
 class Png(Dataset):
-    """Narratives about pictures; an utterance that names segments is a phrase, its mask their union.
+    """Narratives about images; an utterance that names segments is a phrase, its mask their union.
 
-    A sample's id is `"picture/entry"`. Phrase ids are segment ids, joined by `+`. Tags are `thing` or `stuff` (every
+    A sample's id is `"image/entry"`. Phrase ids are segment ids, joined by `+`. Tags are `thing` or `stuff` (every
     plural counts as thing), and `singular` or `plural`.
 
     Args:
@@ -67,8 +67,8 @@ class Png(Dataset):
         """See `Dataset`."""
         narrative = self._read.narratives[index]
         return Annotation(
-            id=f"{narrative.picture}/{narrative.entry}",
-            picture_id=str(narrative.picture),
+            id=f"{narrative.image}/{narrative.entry}",
+            image_id=str(narrative.image),
             text=narrative.text,
             phrases=tuple(
                 Phrase(narrative.text[said.start : said.end], said.start, said.end) for said in narrative.phrases
@@ -85,20 +85,20 @@ class Png(Dataset):
         """See `Dataset`."""
         return (Path(self._files.narratives), Path(self._files.panoptic))
 
-    def picture_file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path:
         """See `Dataset`."""
-        return self._images / self._read.panoptic[self._read.narratives[index].picture].picture.file_name
+        return self._images / self._read.panoptic[self._read.narratives[index].image].image.file_name
 
     def mask_file(self, index: int) -> Path:
         """See `Dataset`."""
-        return self._segments / self._read.panoptic[self._read.narratives[index].picture].file_name
+        return self._segments / self._read.panoptic[self._read.narratives[index].image].file_name
 
     def sample(self, index: int) -> Sample:
         """See `Dataset`."""
         narrative = self._read.narratives[index]
-        picture, mask_file = self._read.panoptic[narrative.picture].picture, self.mask_file(index)
-        size = (picture.height, picture.width)
-        image = open_picture(self.picture_file(index), size)
+        entry, mask_file = self._read.panoptic[narrative.image].image, self.mask_file(index)
+        size = (entry.height, entry.width)
+        image = open_image(self.image_file(index), size)
         segments = _segment_ids(mask_file, size)
         masks = np.stack([np.isin(segments, said.segments) for said in narrative.phrases])
         there = set(np.unique(segments).tolist())
@@ -116,7 +116,7 @@ def _segment_ids(path: Path, size: tuple[int, int]) -> NDArray[np.uint32]:
     colours = np.asarray(load_image(path), dtype=np.uint32)
     if colours.shape[:2] != size:
         raise DataError(
-            f"The segments {path} are {colours.shape[0]} x {colours.shape[1]}, and their picture is {size[0]} x "
+            f"The segments {path} are {colours.shape[0]} x {colours.shape[1]}, and their image is {size[0]} x "
             f"{size[1]} (height x width). Use files of one release."
         )
     return colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]

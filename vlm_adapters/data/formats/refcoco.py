@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_picture
+from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_image
 from vlm_adapters.data.formats.refs import Ref, Refs, Sentence
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.data.stable_random import draw
@@ -35,7 +35,7 @@ class Reading:
 
     Attributes:
         form: `isolated`: every sentence is a sample, and all of its text is the phrase. `packed`: a sample has all
-            sentences about its picture in one text with `" . "` between; later ones see earlier ones.
+            sentences about its image in one text with `" . "` between; later ones see earlier ones.
         sentences: Of every ref `all` sentences, the `first` one, or one at `random`.
         seed: For `random`: the sentence depends on `seed`, `epoch` and the ref's id alone.
         epoch: See `seed`.
@@ -57,7 +57,7 @@ class RefCoco(Dataset):
 
     Args:
         annotations: Folder with `instances.json` and `refs(*.p)`.
-        images: Folder of COCO's train2014 pictures.
+        images: Folder of COCO's train2014 images.
         split: Such as `val`, `testA`.
         split_by: Whose splits: `unc`, `umd`, `google`; None if there is only one file of refs.
         reading: How refs become samples.
@@ -82,7 +82,7 @@ class RefCoco(Dataset):
         # of the set's 196,771 annotations a split needs some thousands
         self._instances = replace(
             whole,
-            pictures={ref.picture: whole.pictures[ref.picture] for ref in self._refs.refs},
+            images={ref.image: whole.images[ref.image] for ref in self._refs.refs},
             annotations={ref.annotation: whole.annotations[ref.annotation] for ref in self._refs.refs},
         )
         self.problems = self._refs.problems
@@ -118,13 +118,13 @@ class RefCoco(Dataset):
     def annotation(self, index: int) -> Annotation:
         """See `Dataset`."""
         said = self._samples[index]
-        picture = str(said[0].ref.picture)
+        image = str(said[0].ref.image)
         texts = [one.sentence.text for one in said]
         starts = np.cumsum([0, *(len(text) + len(BETWEEN) for text in texts)]).tolist()
         ids = tuple(f"{one.ref.id}/{one.sentence.id}" for one in said)
         return Annotation(
-            id=picture if self._reading.form == "packed" else ids[0],
-            picture_id=picture,
+            id=image if self._reading.form == "packed" else ids[0],
+            image_id=image,
             text=BETWEEN.join(texts),
             phrases=tuple(
                 Phrase(text, start, start + len(text)) for text, start in zip(texts, starts[:-1], strict=True)
@@ -141,15 +141,15 @@ class RefCoco(Dataset):
         """See `Dataset`."""
         return (self._annotations / "instances.json", self._refs.path)
 
-    def picture_file(self, index: int) -> Path:
+    def image_file(self, index: int) -> Path:
         """See `Dataset`."""
-        return self._images / self._instances.pictures[self._samples[index][0].ref.picture].file_name
+        return self._images / self._instances.images[self._samples[index][0].ref.image].file_name
 
     def sample(self, index: int) -> Sample:
         """See `Dataset`."""
         said = self._samples[index]
-        picture = self._instances.pictures[said[0].ref.picture]
-        image = open_picture(self.picture_file(index), (picture.height, picture.width))
+        entry = self._instances.images[said[0].ref.image]
+        image = open_image(self.image_file(index), (entry.height, entry.width))
         masks = {one.ref.annotation: self._instances.mask(one.ref.annotation) for one in said}
         return Sample(
             **vars(self.annotation(index)), image=image, masks=np.stack([masks[one.ref.annotation] for one in said])
@@ -160,10 +160,10 @@ def _samples(refs: Sequence[Ref], reading: Reading) -> list[tuple[_Said, ...]]:
     """What is said in every sample."""
     if reading.form == "isolated":
         return [(_Said(ref, sentence),) for ref in refs for sentence in _chosen(ref, reading)]
-    pictures: dict[int, list[_Said]] = {}
+    images: dict[int, list[_Said]] = {}
     for ref in refs:
-        pictures.setdefault(ref.picture, []).extend(_Said(ref, sentence) for sentence in _chosen(ref, reading))
-    return [tuple(said) for said in pictures.values()]
+        images.setdefault(ref.image, []).extend(_Said(ref, sentence) for sentence in _chosen(ref, reading))
+    return [tuple(said) for said in images.values()]
 
 
 def _chosen(ref: Ref, reading: Reading) -> Sequence[Sentence]:

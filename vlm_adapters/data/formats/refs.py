@@ -33,14 +33,14 @@ class Ref:
     Attributes:
         id: `ref_id`.
         annotation: Id of its mask in `instances.json`.
-        picture: Id of its picture.
+        image: Id of its image.
         entry: Where it stands in the file, from 0.
         sentences: None is blank.
     """
 
     id: int
     annotation: int
-    picture: int
+    image: int
     entry: int
     sentences: tuple[Sentence, ...]
 
@@ -52,7 +52,7 @@ class Refs:
     Attributes:
         path: The file.
         split_by: Who made the splits: `unc`, `umd`, `google`.
-        refs: In the order of the file, each with a sentence, a picture and an annotation.
+        refs: In the order of the file, each with a sentence, an image and an annotation.
         problems: Entries and sentences that were left out.
     """
 
@@ -69,7 +69,7 @@ class Refs:
             folder: Where `refs(*.p)` stands.
             split: Such as `val`.
             split_by: Whose splits; None if there is only one file of refs.
-            instances: The pictures and annotations they refer to.
+            instances: The images and annotations they refer to.
 
         Raises:
             DataError: The file is missing, no list, or has no such split.
@@ -124,10 +124,10 @@ def _ref(index: int, entry: object, instances: Instances) -> Ref:
     annotation = instances.annotations.get(ref.annotation)
     if annotation is None:
         raise DataError(f"Its annotation {ref.annotation} is not in {instances.path}. Use files of one release.")
-    if annotation.picture != ref.picture or ref.picture not in instances.pictures:
+    if annotation.image != ref.image or ref.image not in instances.images:
         raise DataError(
-            f"Its picture {ref.picture} is not that of annotation {ref.annotation} in {instances.path} "
-            f"({annotation.picture}), or not listed there. Use files of one release."
+            f"Its image {ref.image} is not that of annotation {ref.annotation} in {instances.path} "
+            f"({annotation.image}), or not listed there. Use files of one release."
         )
     return ref
 

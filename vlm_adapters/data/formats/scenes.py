@@ -44,7 +44,7 @@ DOT_CHANCE = 0.5
 PLACE_CHANCE = 0.5
 SHARED_COLOUR_CHANCE = 0.4
 DOT_RADIUS = 0.3
-# Thin shapes get a larger enclosing circle, so that all cover about as much of the picture.
+# Thin shapes get a larger enclosing circle, so that all cover about as much of the image.
 SCALES = {"circle": 0.9, "square": 1.1, "triangle": 1.2, "star": 1.25, "cross": 1.15}
 
 
@@ -108,13 +108,13 @@ class Scenes(Dataset):
         pixels, masks = _render(rng, width, height, shapes)
         text, phrases = caption(rng, [shape.phrase for shape in shapes], [place_words(mask) for mask in masks])
         name = f"scene-{self._seed}-{number}"
-        return Sample(id=name, picture_id=name, text=text, phrases=phrases, image=Image.fromarray(pixels), masks=masks)
+        return Sample(id=name, image_id=name, text=text, phrases=phrases, image=Image.fromarray(pixels), masks=masks)
 
 
 def place_words(mask: NDArray[np.bool_]) -> str:
     """Say where a mask's centroid stands: `"at the top left"`, `"at the right"`, `"at the center"`.
 
-    The picture is cut into thirds either way.
+    The image is cut into thirds either way.
 
     Args:
         mask: `(H, W)`, with at least one pixel.
@@ -138,7 +138,7 @@ def _place(rng: np.random.Generator, width: int, height: int, objects: tuple[int
             x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
             if all(math.dist((x, y), other.centre) > radius + other.radius + 2 for other in placed):
                 break
-            # A crowded picture takes smaller shapes, so this ends.
+            # A crowded image takes smaller shapes, so this ends.
             fraction = max(0.15, fraction * 0.995)
         dot = str(rng.choice(list(DOTS))) if rng.random() < DOT_CHANCE else ""
         placed.append(SceneObject(colour, shape, dot, (x, y), radius, rng.uniform(0, 2 * math.pi)))
@@ -160,7 +160,7 @@ def _names(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
 def _render(
     rng: np.random.Generator, width: int, height: int, objects: Sequence[SceneObject]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw the picture `(H, W, 3)` and the masks `(P, H, W)` of its shapes."""
+    """Draw the image `(H, W, 3)` and the masks `(P, H, W)` of its shapes."""
     canvas = _background(rng, width, height)
     masks = np.zeros((len(objects), height, width), dtype=np.bool_)
     for mask, thing in zip(masks, objects, strict=True):
@@ -184,7 +184,7 @@ def _paint(canvas: NDArray[np.float32], cover: NDArray[np.float32], colour: NDAr
 def _coverage(
     outline: Sequence[tuple[float, float]], centre: tuple[float, float], radius: float, size: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
-    """How much of every pixel around `centre` a shape covers, 0 to 1, and the window of the picture they are."""
+    """How much of every pixel around `centre` a shape covers, 0 to 1, and the window of the image they are."""
     left, top = (max(0, math.floor(middle - radius) - 1) for middle in centre)
     right, bottom = (math.ceil(middle + radius) + 1 for middle in centre)
     right, bottom = min(right, size[1]), min(bottom, size[0])
@@ -251,7 +251,7 @@ def named_shapes(text: str) -> list[tuple[int, int]]:
 
 
 def caption(rng: np.random.Generator, names: Sequence[str], places: Sequence[str]) -> tuple[str, tuple[Phrase, ...]]:
-    """Name every shape, in an order that says nothing about the picture.
+    """Name every shape, in an order that says nothing about the image.
 
     Args:
         rng: Chooses the order, and whose place is told.

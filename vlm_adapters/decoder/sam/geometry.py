@@ -1,6 +1,6 @@
-"""Where things stand for Segment Anything: pictures on its square canvas, and prompts made of coarse mask logits.
+"""Where things stand for Segment Anything: images on its square canvas, and prompts made of coarse mask logits.
 
-Sizes and the mask prompt are those of F-LMM (arXiv 2406.05821); `segment_anything` says how a picture is resized.
+Sizes and the mask prompt are those of F-LMM (arXiv 2406.05821); `segment_anything` says how an image is resized.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch.nn import functional
 from vlm_adapters.geometry import place_map
 
 Box = tuple[float, float, float, float]
-"""`(left, top, right, bottom)` in pixels of the upright picture."""
+"""`(left, top, right, bottom)` in pixels of the upright image."""
 
 _HIGHEST_PADDING = -1.0
-"""Logit of the canvas beyond the picture, unless a mask has a lower one."""
+"""Logit of the canvas beyond the image, unless a mask has a lower one."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture lies on a square canvas: its long side resized to the canvas's, at the top left.
+    """How an image lies on a square canvas: its long side resized to the canvas's, at the top left.
 
     Attributes:
-        size: `(H, W)` of the upright picture, in pixels.
+        size: `(H, W)` of the upright image, in pixels.
         side: Of the canvas, in pixels; 1024 for all published models.
     """
 
@@ -35,17 +35,17 @@ class Frame:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """`(height, width)` of the picture on the canvas, in pixels."""
+        """`(height, width)` of the image on the canvas, in pixels."""
         height, width = ResizeLongestSide.get_preprocess_shape(*self.size, self.side)
         return int(height), int(width)
 
     def on_canvas(self, points: Tensor) -> Tensor:
-        """Points `(..., 2)` as x, y in pixels of the picture, to pixels of the canvas."""
+        """Points `(..., 2)` as x, y in pixels of the image, to pixels of the canvas."""
         (height, width), (tall, wide) = self.size, self.resized
         return points * points.new_tensor([wide / width, tall / height])
 
     def box_on_canvas(self, box: Box) -> Box:
-        """A box in pixels of the picture, in pixels of the canvas."""
+        """A box in pixels of the image, in pixels of the canvas."""
         left, top, right, bottom = self.on_canvas(torch.tensor(box, dtype=torch.float64).view(2, 2)).flatten().tolist()
         return left, top, right, bottom
 
@@ -53,13 +53,13 @@ class Frame:
 def mask_prompt(logits: Tensor, box: Box, frame: Frame, side: int) -> Tensor:
     """Turn coarse masks into what Segment Anything takes as masks; gradient flows through.
 
-    Bilinear to the resized picture, padded to the canvas, bilinear to `side`. The padding, and the part of the picture
+    Bilinear to the resized image, padded to the canvas, bilinear to `side`. The padding, and the part of the image
     that the logits do not cover, is the lowest logit of all the masks, but at most -1.
 
     Args:
         logits: `(P, h, w)`, P at least 1.
-        box: Region of the picture that they cover.
-        frame: The picture on the canvas.
+        box: Region of the image that they cover.
+        frame: The image on the canvas.
         side: Of the result, in cells; 256 for all published models.
 
     Returns:
@@ -73,14 +73,14 @@ def mask_prompt(logits: Tensor, box: Box, frame: Frame, side: int) -> Tensor:
 
 
 def coarse_boxes(logits: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
-    """Boxes around coarse masks: where the probability, resized to the picture, is above one half.
+    """Boxes around coarse masks: where the probability, resized to the image, is above one half.
 
     The probability is resized, as in F-LMM; logits resized and cut at 0 would move an edge by up to two pixels.
 
     Args:
         logits: `(P, h, w)`.
-        box: Region of the picture that they cover.
-        size: `(H, W)` of the picture.
+        box: Region of the image that they cover.
+        size: `(H, W)` of the image.
 
     Returns:
         `(P, 4)` float32, as `boxes_around` gives them.
@@ -89,7 +89,7 @@ def coarse_boxes(logits: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
 
 
 def boxes_around(masks: Tensor) -> Tensor:
-    """Boxes around masks `(P, H, W)` bool; the whole picture where a mask is empty.
+    """Boxes around masks `(P, H, W)` bool; the whole image where a mask is empty.
 
     Returns:
         `(P, 4)` float32: left, top, right, bottom in pixels, right and bottom excluded.

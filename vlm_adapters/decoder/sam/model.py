@@ -1,4 +1,4 @@
-"""Segment Anything as a part that is trained: the picture encoded once and frozen, prompts and masks with gradient."""
+"""Segment Anything as a part that is trained: the image encoded once and frozen, prompts and masks with gradient."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _EXACT = (("prompt_encoder.pe_layer", "positional_encoding_gaussian_matrix"), ("
 
 
 @dataclass(frozen=True)
-class EncodedPicture:
-    """What the image encoder made of a picture: computed once, good for any number of prompts, and worth keeping.
+class EncodedImage:
+    """What the image encoder made of an image: computed once, good for any number of prompts, and worth keeping.
 
     Attributes:
         features: `(1, C, h, w)`; `(1, 256, 64, 64)` for all published models.
-        frame: The picture's size, and how it lies on the canvas.
+        frame: The image's size, and how it lies on the canvas.
     """
 
     features: Tensor = field(repr=False)
@@ -62,25 +62,25 @@ class SegmentAnything(nn.Module):
         return int(self.model.prompt_encoder.mask_input_size[0])
 
     @torch.no_grad()
-    def encode(self, source: ImageSource) -> EncodedPicture:
-        """Encode a picture, as `segment_anything.SamPredictor` does.
+    def encode(self, source: ImageSource) -> EncodedImage:
+        """Encode an image, as `segment_anything.SamPredictor` does.
 
         Args:
-            source: Any form of picture that `load_image` takes.
+            source: Any form of image that `load_image` takes.
 
         Raises:
-            ImageError: The picture cannot be used.
+            ImageError: The image cannot be used.
         """
         image = load_image(source)
         side = int(self.model.image_encoder.img_size)
         pixels = torch.from_numpy(ResizeLongestSide(side).apply_image(np.asarray(image))).permute(2, 0, 1)[None]
         canvas = self.model.preprocess(pixels.to(self.model.device).float())
         features = self.model.image_encoder(canvas.to(next(self.model.image_encoder.parameters()).dtype))
-        return EncodedPicture(features, Frame((image.height, image.width), side))
+        return EncodedImage(features, Frame((image.height, image.width), side))
 
     def decode(
         self,
-        picture: EncodedPicture,
+        image: EncodedImage,
         *,
         points: Tensor | None = None,
         boxes: Tensor | None = None,
@@ -90,9 +90,9 @@ class SegmentAnything(nn.Module):
         """Turn the prompts of P masks into masks, as one batch. At least one kind of prompt must be there.
 
         Args:
-            picture: Of `encode`.
-            points: `(P, 2)`: x, y of a pixel inside each mask, in pixels of the picture.
-            boxes: `(P, 4)`: left, top, right, bottom, in pixels of the picture.
+            image: Of `encode`.
+            points: `(P, 2)`: x, y of a pixel inside each mask, in pixels of the image.
+            boxes: `(P, 4)`: left, top, right, bottom, in pixels of the image.
             masks: `(P, 1, side, side)` logits, of `mask_prompt`.
             tokens: `(P, T, prompt_width)`: prompts that come embedded.
 
@@ -101,15 +101,15 @@ class SegmentAnything(nn.Module):
             for one that does.
 
         Raises:
-            DecoderError: The picture was encoded by a model of another size.
+            DecoderError: The image was encoded by a model of another size.
         """
         encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
-        self._check(picture)
+        self._check(image)
         dtype, device = decoder.mask_tokens.weight.dtype, decoder.mask_tokens.weight.device
         if points is not None:
-            points = picture.frame.on_canvas(points.to(device))[:, None]
+            points = image.frame.on_canvas(points.to(device))[:, None]
         if boxes is not None:
-            boxes = picture.frame.on_canvas(boxes.to(device).view(-1, 2, 2)).flatten(1)
+            boxes = image.frame.on_canvas(boxes.to(device).view(-1, 2, 2)).flatten(1)
         with torch.autocast(device.type, enabled=False):
             sparse, dense = encoder(
                 points=None if points is None else (points, torch.ones(points.shape[:2], device=device)),
@@ -120,16 +120,16 @@ class SegmentAnything(nn.Module):
         if tokens is not None:
             sparse = torch.cat([sparse.to(dtype).expand(len(tokens), -1, -1), tokens.to(device, dtype)], dim=1)
         decoded: Tensor = decoder.predict_masks(
-            image_embeddings=picture.features.to(device, dtype),
+            image_embeddings=image.features.to(device, dtype),
             image_pe=positions,
             sparse_prompt_embeddings=sparse.to(dtype),
             dense_prompt_embeddings=dense,
         )[0]
         return decoded.float()
 
-    def at_picture_size(self, decoded: Tensor, picture: EncodedPicture) -> Tensor:
-        """Bring decoded masks `(P, n, side, side)` to the picture, bilinearly, without the padding: `(P, n, H, W)`."""
-        placed: Tensor = self.model.postprocess_masks(decoded, picture.frame.resized, picture.frame.size)
+    def at_image_size(self, decoded: Tensor, image: EncodedImage) -> Tensor:
+        """Bring decoded masks `(P, n, side, side)` to the image, bilinearly, without the padding: `(P, n, H, W)`."""
+        placed: Tensor = self.model.postprocess_masks(decoded, image.frame.resized, image.frame.size)
         return placed
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
@@ -147,12 +147,12 @@ class SegmentAnything(nn.Module):
             setattr(owner, name, tensor.to(getattr(owner, name).device))
         return self
 
-    def _check(self, picture: EncodedPicture) -> None:
+    def _check(self, image: EncodedImage) -> None:
         encoder: Any = self.model.prompt_encoder
         expected = (1, encoder.embed_dim, *encoder.image_embedding_size)
         side = int(self.model.image_encoder.img_size)
-        if tuple(picture.features.shape) != expected or picture.frame.side != side:
+        if tuple(image.features.shape) != expected or image.frame.side != side:
             raise DecoderError(
-                f"The encoded picture has features {tuple(picture.features.shape)} on a canvas of {picture.frame.side} "
-                f"pixels, and this model needs {expected} on {side}. Encode the picture with the model that decodes it."
+                f"The encoded image has features {tuple(image.features.shape)} on a canvas of {image.frame.side} "
+                f"pixels, and this model needs {expected} on {side}. Encode the image with the model that decodes it."
             )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm_adapters.decoder.sam.geometry import Box, Frame, boxes_around, coarse_boxes, mask_prompt, peaks
-from vlm_adapters.decoder.sam.model import EncodedPicture, SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.geometry import place_map
@@ -55,25 +55,23 @@ class SAMRefiner(nn.Module):
         self.text = text
         self.use_mask, self.use_box, self.use_text = use_mask, use_box, use_text
 
-    def forward(
-        self, picture: EncodedPicture, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None
-    ) -> Tensor:
-        """Refine the masks of all phrases of one picture; those of equal token count are decoded as one batch.
+    def forward(self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None) -> Tensor:
+        """Refine the masks of all phrases of one image; those of equal token count are decoded as one batch.
 
         Args:
-            picture: Of `sam.encode`.
+            image: Of `sam.encode`.
             logits: `(P, h, w)` coarse mask logits; P may be 0.
-            box: Region of the picture that they cover.
+            box: Region of the image that they cover.
             hidden: For every phrase `(L, T, D)`, as in `Grids.phrase_hidden`; not read without `use_text`.
 
         Returns:
-            `(P, H, W)` float32 logits at the picture's size. A mask is `> 0`.
+            `(P, H, W)` float32 logits at the image's size. A mask is `> 0`.
 
         Raises:
-            DecoderError: The logits, the hidden states or the picture do not fit.
+            DecoderError: The logits, the hidden states or the image do not fit.
         """
         _check_logits(logits)
-        frame = picture.frame
+        frame = image.frame
         tokens = self._tokens(hidden, len(logits))
         if not len(logits):
             return logits.new_zeros(0, *frame.size, dtype=torch.float32)
@@ -82,7 +80,7 @@ class SAMRefiner(nn.Module):
         groups = _of_equal_length(tokens)
         decoded = [
             self.sam.decode(
-                picture,
+                image,
                 boxes=None if boxes is None else boxes[group],
                 masks=None if masks is None else masks[group],
                 tokens=torch.stack([tokens[phrase] for phrase in group]),
@@ -90,7 +88,7 @@ class SAMRefiner(nn.Module):
             for group in groups
         ]
         order = torch.tensor([phrase for group in groups for phrase in group]).argsort()
-        return self.sam.at_picture_size(torch.cat(decoded)[order.to(decoded[0].device)], picture)[:, 0]
+        return self.sam.at_image_size(torch.cat(decoded)[order.to(decoded[0].device)], image)[:, 0]
 
     def _tokens(self, hidden: Sequence[Tensor] | None, count: int) -> list[Tensor]:
         """Prompts `(T, width)` of every phrase; T is 0 without text."""
@@ -119,16 +117,14 @@ class UntrainedRefiner(nn.Module):
         super().__init__()
         self.sam = sam
 
-    def forward(
-        self, picture: EncodedPicture, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None) -> Tensor:
         """See `SAMRefiner.forward`; `hidden` is not read, and no gradient flows."""
         del hidden
-        return refine_untrained(self.sam, picture, logits, box)
+        return refine_untrained(self.sam, image, logits, box)
 
 
 @torch.no_grad()
-def refine_untrained(sam: SegmentAnything, picture: EncodedPicture, logits: Tensor, box: Box) -> Tensor:
+def refine_untrained(sam: SegmentAnything, image: EncodedImage, logits: Tensor, box: Box) -> Tensor:
     """Refine coarse masks with a model that was never trained on them.
 
     Prompts are the coarse mask and its peak, with and without a box around what is above half of the peak. Each gives
@@ -137,18 +133,18 @@ def refine_untrained(sam: SegmentAnything, picture: EncodedPicture, logits: Tens
 
     Args:
         sam: The model.
-        picture: Of `sam.encode`.
+        image: Of `sam.encode`.
         logits: `(P, h, w)` coarse mask logits; P may be 0.
-        box: Region of the picture that they cover.
+        box: Region of the image that they cover.
 
     Returns:
-        `(P, H, W)` float32 logits at the picture's size. A mask is `> 0`.
+        `(P, H, W)` float32 logits at the image's size. A mask is `> 0`.
 
     Raises:
-        DecoderError: The logits or the picture do not fit.
+        DecoderError: The logits or the image do not fit.
     """
     _check_logits(logits)
-    frame = picture.frame
+    frame = image.frame
     if not len(logits):
         return logits.new_zeros(0, *frame.size, dtype=torch.float32)
     coarse = logits.float().sigmoid()
@@ -157,13 +153,13 @@ def refine_untrained(sam: SegmentAnything, picture: EncodedPicture, logits: Tens
     boxes = boxes_around(probability > probability.amax(dim=(1, 2), keepdim=True) / 2)
     decoded = torch.cat(
         [
-            sam.decode(picture, points=points, boxes=boxes, masks=masks),
-            sam.decode(picture, points=points, masks=masks),
+            sam.decode(image, points=points, boxes=boxes, masks=masks),
+            sam.decode(image, points=points, masks=masks),
         ],
         dim=1,
     )
     best = _agreement(decoded, coarse.to(decoded.device), box, frame).argmax(dim=1)
-    kept = sam.at_picture_size(decoded[torch.arange(len(best), device=best.device), best][:, None], picture)[:, 0]
+    kept = sam.at_image_size(decoded[torch.arange(len(best), device=best.device), best][:, None], image)[:, 0]
     return kept + place_map(logits, box, frame.size).to(kept.device)
 
 
@@ -173,8 +169,8 @@ def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tenso
     Args:
         decoded: `(P, n, side, side)` logits over the canvas.
         coarse: `(P, h, w)` probabilities.
-        box: Region of the picture that `coarse` covers.
-        frame: The picture on the canvas.
+        box: Region of the image that `coarse` covers.
+        frame: The image on the canvas.
 
     Returns:
         `(P, n)` in [0, 1].
@@ -185,13 +181,13 @@ def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tenso
     across, down = size[1] / (right - left), size[0] / (bottom - top)
 
     def shares(maps: Tensor, end: tuple[float, float]) -> Tensor:
-        """Share `(..., h, w)` of each cell that is above 0 in a map over the picture's pixels up to `end` (x, y)."""
+        """Share `(..., h, w)` of each cell that is above 0 in a map over the image's pixels up to `end` (x, y)."""
         region = -left * across, -top * down, (end[0] - left) * across, (end[1] - top) * down
         return functional.avg_pool2d((place_map(maps, region, size, outside=-1.0) > 0).float(), _SAMPLES)
 
     (height, width), (tall, wide) = frame.size, frame.resized
     found = shares(decoded, (frame.side * width / wide, frame.side * height / tall))
-    # Beyond the picture neither map means anything.
+    # Beyond the image neither map means anything.
     inside = shares(torch.ones(1, 1, 1, 1, device=coarse.device), (width, height))
     wanted = coarse[:, None]
     common = (inside * torch.minimum(found, wanted)).sum(dim=(2, 3))

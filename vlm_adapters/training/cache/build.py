@@ -25,7 +25,7 @@ from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import CacheError, DataError
 from vlm_adapters.training.cache.fingerprint import PLAN_FILE, FeaturePlan
 from vlm_adapters.training.cache.shard import KeptSample, LeftOut, Manifest, read_rows, shard_name, write_shard
-from vlm_adapters.training.samples import ExtractedSample, LiveSamples, picture_digest
+from vlm_adapters.training.samples import ExtractedSample, LiveSamples, image_digest
 
 INDEX_FILE = "index.json"
 SHARD_SAMPLES = 64
@@ -263,8 +263,8 @@ class _ShardBuild:
 def sample_key(sample: Sample, plan: FeaturePlan) -> str:
     """Name all that what is kept of a sample depends on."""
     digest = hashlib.sha256()
-    said = [sample.picture_id, sample.text, [phrase.span for phrase in sample.phrases]]
-    for part in (plan.digest, picture_digest(sample), json.dumps([*said, sample.phrase_ids, sample.phrase_tags])):
+    said = [sample.image_id, sample.text, [phrase.span for phrase in sample.phrases]]
+    for part in (plan.digest, image_digest(sample), json.dumps([*said, sample.phrase_ids, sample.phrase_tags])):
         digest.update(part.encode())
     digest.update(np.packbits(sample.masks).tobytes())
     return digest.hexdigest()

@@ -20,7 +20,7 @@ from vlm_adapters.data.files import whole_file, write_json
 from vlm_adapters.data.sample import Annotation
 from vlm_adapters.decoder.features import PhraseFeatures
 from vlm_adapters.decoder.sam.geometry import Frame
-from vlm_adapters.decoder.sam.model import EncodedPicture
+from vlm_adapters.decoder.sam.model import EncodedImage
 from vlm_adapters.errors import CacheError
 from vlm_adapters.prompt import Phrase
 from vlm_adapters.training.samples import ExtractedSample
@@ -34,7 +34,7 @@ class KeptSample(BaseModel):
     Attributes:
         index: Into the data set.
         id: Its name there.
-        key: Digest of its picture, text, phrases and masks, and of the plan: another one, and it is computed anew.
+        key: Digest of its image, text, phrases and masks, and of the plan: another one, and it is computed anew.
         phrases: How many.
     """
 
@@ -155,10 +155,10 @@ def read_rows(path: Path, rows: Sequence[int]) -> list[ExtractedSample]:
 
 def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
     """The tensors of a sample, as a shard has them in a row; bfloat16, which numpy does not know, as its bits."""
-    annotation, features, picture = sample.annotation, sample.features, sample.picture
+    annotation, features, image = sample.annotation, sample.features, sample.image
     about = {
         "id": annotation.id,
-        "picture_id": annotation.picture_id,
+        "image_id": annotation.image_id,
         "text": annotation.text,
         "spans": [phrase.span for phrase in annotation.phrases],
         "phrase_ids": annotation.phrase_ids,
@@ -166,7 +166,7 @@ def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
         "box": features.box,
         "tokens": [states.shape[1] for states in features.hidden],
         "size": sample.masks.shape[1:],
-        "side": picture.frame.side if picture else None,
+        "side": image.frame.side if image else None,
         "dtype": str(features.maps.dtype).removeprefix("torch."),
     }
     tensors = {
@@ -176,8 +176,8 @@ def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
     }
     if features.hidden:
         tensors["hidden"] = _bits(torch.cat(features.hidden, dim=1))
-    if picture:
-        tensors["picture"] = _bits(picture.features)
+    if image:
+        tensors["image"] = _bits(image.features)
     return {f"{row:06d}.{name}": tensor for name, tensor in tensors.items()}
 
 
@@ -194,7 +194,7 @@ def _unpacked(row: int, tensor: Callable[[str], Tensor], names: set[str]) -> Ext
     text, size = about["text"], tuple(about["size"])
     annotation = Annotation(
         id=about["id"],
-        picture_id=about["picture_id"],
+        image_id=about["image_id"],
         text=text,
         phrases=tuple(Phrase.at(text, start, end) for start, end in about["spans"]),
         phrase_ids=tuple(about["phrase_ids"]),
@@ -208,11 +208,11 @@ def _unpacked(row: int, tensor: Callable[[str], Tensor], names: set[str]) -> Ext
     hidden: tuple[Tensor, ...] = ()
     if f"{prefix}hidden" in names:
         hidden = floats("hidden").split(about["tokens"], dim=1)
-    picture = None
+    image = None
     if about["side"] is not None:
-        picture = EncodedPicture(floats("picture"), Frame(size, about["side"]))
+        image = EncodedImage(floats("image"), Frame(size, about["side"]))
     masks = _masks(tensor(f"{prefix}masks"), size)
-    return ExtractedSample(annotation, PhraseFeatures(floats("maps"), tuple(about["box"]), hidden), masks, picture)
+    return ExtractedSample(annotation, PhraseFeatures(floats("maps"), tuple(about["box"]), hidden), masks, image)
 
 
 def _masks(packed: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:
