@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
-    from vlm_adapters.backbone.layout import View, fit_square, square_view
+    from vlm_adapters.backbone.layout import ImageLayout, fit_square, square_layout
     from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, SupportsGeneration, SupportsPointing
     from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
     from vlm_adapters.data.dataset import Dataset
@@ -93,6 +93,7 @@ __all__ = [
     "HeadProfile",
     "ImageError",
     "ImageGrid",
+    "ImageLayout",
     "ImageProcessorWrapper",
     "Message",
     "MetaData",
@@ -114,7 +115,6 @@ __all__ = [
     "SupportsPointing",
     "TransformersBackbone",
     "UnknownAdapterError",
-    "View",
     "__version__",
     "fit_square",
     "hookimpl",
@@ -126,14 +126,14 @@ __all__ = [
     "place_map",
     "resolve_heads",
     "resolve_layers",
-    "square_view",
+    "square_layout",
     "train",
     "wrap_image_processor",
 ]
 
 _NAMES_BY_MODULE = {
     "backbone.grids": "BackboneInputs Grids ImageGrid",
-    "backbone.layout": "View fit_square square_view",
+    "backbone.layout": "ImageLayout fit_square square_layout",
     "backbone.protocol": "BackboneAdapter BackboneInfo SupportsGeneration SupportsPointing",
     "backbone.request": "GridRequest resolve_heads resolve_layers",
     "data.dataset": "Dataset",

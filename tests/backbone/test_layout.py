@@ -9,70 +9,70 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_adapters import ImageError, PromptError, View, fit_square, square_view
-from vlm_adapters.backbone.layout import place_views
+from vlm_adapters import ImageError, ImageLayout, PromptError, fit_square, square_layout
+from vlm_adapters.backbone.layout import place_layouts
 
 
 def test_a_view_without_padding_covers_the_image() -> None:
-    view = View((480, 640), resized=(476, 644), canvas=(476, 644), cells=(17, 23))
-    assert view.box == (0, 0, 640, 480)
-    assert view.cell == (28, 28)
-    assert view.token_count == 17 * 23
+    layout = ImageLayout((480, 640), resized=(476, 644), canvas=(476, 644), cells=(17, 23))
+    assert layout.box == (0, 0, 640, 480)
+    assert layout.cell == (28, 28)
+    assert layout.token_count == 17 * 23
 
 
 def test_a_padded_view_reaches_beyond_the_image() -> None:
-    view = square_view((480, 640), side=336, cells=24)
-    assert (view.resized, view.offset) == ((252, 336), (42, 0))
-    assert view.box == (0, -80, 640, 560)
+    layout = square_layout((480, 640), side=336, cells=24)
+    assert (layout.resized, layout.offset) == ((252, 336), (42, 0))
+    assert layout.box == (0, -80, 640, 560)
 
 
 def test_a_canvas_that_crops_covers_less_than_the_image() -> None:
-    view = View((100, 100), resized=(100, 100), canvas=(80, 100), cells=(8, 10), offset=(-10, 0))
-    assert view.box == (0, 10, 100, 90)
+    layout = ImageLayout((100, 100), resized=(100, 100), canvas=(80, 100), cells=(8, 10), offset=(-10, 0))
+    assert layout.box == (0, 10, 100, 90)
 
 
 def test_tokens_that_are_no_cells_are_left_out() -> None:
-    view = View((20, 30), (20, 30), (20, 30), cells=(2, 3), first=1, row_end=1)
-    (grid,) = place_views([view], torch.arange(100, 109), image=4)
+    layout = ImageLayout((20, 30), (20, 30), (20, 30), cells=(2, 3), first=1, row_end=1)
+    (grid,) = place_layouts([layout], torch.arange(100, 109), image=4)
     assert grid.tokens.tolist() == [[101, 102, 103], [105, 106, 107]]
     assert grid.image == 4
 
 
 def test_views_share_the_tokens_in_order() -> None:
-    coarse, fine = View((8, 8), (8, 8), (8, 8), (1, 2)), View((8, 8), (8, 8), (8, 8), (2, 2), row_end=1)
-    grids = place_views([coarse, fine], torch.arange(8), image=0)
+    coarse, fine = ImageLayout((8, 8), (8, 8), (8, 8), (1, 2)), ImageLayout((8, 8), (8, 8), (8, 8), (2, 2), row_end=1)
+    grids = place_layouts([coarse, fine], torch.arange(8), image=0)
     assert [grid.tokens.tolist() for grid in grids] == [[[0, 1]], [[2, 3], [5, 6]]]
 
 
 def test_another_number_of_tokens_is_refused() -> None:
     with pytest.raises(PromptError, match=r"Image 0 has 5 image tokens in the sequence and needs 4.*processor"):
-        place_views([View((8, 8), (8, 8), (8, 8), (2, 2))], torch.arange(5), image=0)
+        place_layouts([ImageLayout((8, 8), (8, 8), (8, 8), (2, 2))], torch.arange(5), image=0)
 
 
 def test_an_image_without_a_cell_is_refused() -> None:
     with pytest.raises(ImageError, match=r"4000 x 4 pixels has no cell in a grid of 0 rows and 24 columns.*Crop it"):
-        View((4, 4000), (1, 336), (0, 336), (0, 24))
+        ImageLayout((4, 4000), (1, 336), (0, 336), (0, 24))
 
 
 @given(height=st.integers(1, 400), width=st.integers(1, 400), side=st.integers(2, 200))
 def test_the_square_holds_the_image_where_the_view_says(height: int, width: int, side: int) -> None:
-    view = square_view((height, width), side, 1)
+    layout = square_layout((height, width), side, 1)
     square = np.asarray(fit_square(Image.new("RGB", (width, height), "white"), side, (10, 20, 30)))
     rows, columns = (square == 255).all(-1).nonzero()
-    top, left = view.offset
+    top, left = layout.offset
     assert (rows.min(), columns.min()) == (top, left)
-    assert (rows.max() + 1 - top, columns.max() + 1 - left) == view.resized
-    assert max(view.resized) == side
+    assert (rows.max() + 1 - top, columns.max() + 1 - left) == layout.resized
+    assert max(layout.resized) == side
     outside = square[(square != 255).any(-1)]
     assert (outside == (10, 20, 30)).all()
 
 
 @given(height=st.integers(1, 400), width=st.integers(1, 400))
 def test_the_image_lies_within_the_box_and_the_padding_is_even(height: int, width: int) -> None:
-    view = square_view((height, width), 64, 8)
-    left, top, right, bottom = view.box
+    layout = square_layout((height, width), 64, 8)
+    left, top, right, bottom = layout.box
     assert left <= 0 <= width <= right + 1e-6
     assert top <= 0 <= height <= bottom + 1e-6
-    across, down = width / view.resized[1], height / view.resized[0]
-    assert (right - width) + left == pytest.approx(across * ((64 - view.resized[1]) % 2))
-    assert (bottom - height) + top == pytest.approx(down * ((64 - view.resized[0]) % 2))
+    across, down = width / layout.resized[1], height / layout.resized[0]
+    assert (right - width) + left == pytest.approx(across * ((64 - layout.resized[1]) % 2))
+    assert (bottom - height) + top == pytest.approx(down * ((64 - layout.resized[0]) % 2))

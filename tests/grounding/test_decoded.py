@@ -264,7 +264,7 @@ def test_coarse_and_fine_maps_are_stacked_over_the_fine_grid_in_the_adapters_ord
 
 
 def test_the_last_grid_is_the_canvas_even_where_it_has_fewer_cells() -> None:
-    # LLaVA-Next's tiles of a long and narrow image are fewer than the cells of its squashed view.
+    # LLaVA-Next's tiles of a long and narrow image are fewer than the cells of its squashed layout.
     squashed, tiles = torch.rand(1, 1, 1, 8, 8), torch.rand(1, 1, 1, 12, 3)
     stacked, _ = stack_channels([grids_of(squashed, (0, 0, 8, 80)), grids_of(tiles, (0, 0, 8, 80))])
     assert stacked.shape == (1, 2, 12, 3)

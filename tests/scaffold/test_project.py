@@ -102,11 +102,11 @@ def sentences(source: str) -> list[str]:
 
 def test_the_places_to_fill_in_say_what_to_write() -> None:
     files = project_files(Family.of("internvl"))
-    (views,) = sentences(files["vlm_adapters_internvl/adapter.py"])
+    (layouts,) = sentences(files["vlm_adapters_internvl/adapter.py"])
     processor, grids = sentences(files["vlm_adapters_internvl/case.py"])
-    assert views == (
-        "Say in views() of adapter.py how an image becomes cells: return one View per grid, from the sizes that "
-        "self.processor and self.model.config tell."
+    assert layouts == (
+        "Say in layouts() of adapter.py how an image becomes cells: return one ImageLayout per grid, from the sizes "
+        "that self.processor and self.model.config tell."
     )
     assert processor == (
         "Build a small InternVLProcessor in tiny_processor() of case.py, with the chat template of the family's "

@@ -1,7 +1,7 @@
 """How an image becomes a grid of tokens: resized, laid on a canvas, cut into cells.
 
 All that families do to an image (padding to a square, cropping, native resolution, tiles, newline tokens) is said by
-one `View` per grid; where a cell stands in the image, and which token shows it, follows.
+one `ImageLayout` per grid; where a cell stands in the image, and which token shows it, follows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class View:
+class ImageLayout:
     """How one image was resized and laid on a canvas that is cut into cells, one token each, row by row.
 
     Attributes:
@@ -62,12 +62,12 @@ class View:
 
     @property
     def token_count(self) -> int:
-        """Tokens that the view takes, those that are no cells included."""
+        """Tokens that the layout takes, those that are no cells included."""
         return self.first + self.cells[0] * (self.cells[1] + self.row_end)
 
 
-def square_view(image: Size, side: int, cells: int, *, shortest: int = 1) -> View:
-    """The view of an image whose long side is resized to `side`, centred on a square.
+def square_layout(image: Size, side: int, cells: int, *, shortest: int = 1) -> ImageLayout:
+    """The layout of an image whose long side is resized to `side`, centred on a square.
 
     Args:
         image: `(H, W)` of the upright image.
@@ -77,7 +77,7 @@ def square_view(image: Size, side: int, cells: int, *, shortest: int = 1) -> Vie
     """
     scale = side / max(image)
     height, width = (max(round(length * scale), shortest) for length in image)
-    return View(
+    return ImageLayout(
         image,
         resized=(height, width),
         canvas=(side, side),
@@ -87,34 +87,34 @@ def square_view(image: Size, side: int, cells: int, *, shortest: int = 1) -> Vie
 
 
 def fit_square(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:
-    """Resize an image's long side to `side` (bicubic) and centre it on a square of one colour: see `square_view`."""
-    view = square_view((image.height, image.width), side, 1)
+    """Resize an image's long side to `side` (bicubic) and centre it on a square of one colour: see `square_layout`."""
+    layout = square_layout((image.height, image.width), side, 1)
     square = Image.new("RGB", (side, side), colour)
-    height, width = (int(length) for length in view.resized)
-    top, left = (int(pixels) for pixels in view.offset)
+    height, width = (int(length) for length in layout.resized)
+    top, left = (int(pixels) for pixels in layout.offset)
     square.paste(image.resize((width, height), Image.Resampling.BICUBIC), (left, top))
     return square
 
 
-def place_views(views: Sequence[View], tokens: Tensor, image: int) -> list[ImageGrid]:
-    """Give every cell of one image's views its token.
+def place_layouts(layouts: Sequence[ImageLayout], tokens: Tensor, image: int) -> list[ImageGrid]:
+    """Give every cell of one image's layouts its token.
 
     Args:
-        views: In the order of their tokens.
+        layouts: In the order of their tokens.
         tokens: `(T,)` positions in the sequence of the image's tokens, ascending.
         image: Which of the prompt's images it is.
 
     Raises:
-        PromptError: The views need another number of tokens.
+        PromptError: The layouts need another number of tokens.
     """
-    needed = sum(view.token_count for view in views)
+    needed = sum(layout.token_count for layout in layouts)
     if len(tokens) != needed:
         raise PromptError(
             f"Image {image} has {len(tokens)} image tokens in the sequence and needs {needed}. Use the processor "
             "that belongs to the checkpoint."
         )
     grids = []
-    for view, own in zip(views, tokens.split([view.token_count for view in views]), strict=True):
-        rows = own[view.first :].view(view.cells[0], view.cells[1] + view.row_end)
-        grids.append(ImageGrid(rows[:, : view.cells[1]], view.box, image))
+    for layout, own in zip(layouts, tokens.split([layout.token_count for layout in layouts]), strict=True):
+        rows = own[layout.first :].view(layout.cells[0], layout.cells[1] + layout.row_end)
+        grids.append(ImageGrid(rows[:, : layout.cells[1]], layout.box, image))
     return grids

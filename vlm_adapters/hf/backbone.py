@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
-from vlm_adapters.backbone.layout import Size, View, place_views
+from vlm_adapters.backbone.layout import ImageLayout, Size, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, OptionError, PromptError
@@ -44,7 +44,7 @@ _LIKELIEST: dict[str, Any] = {
 class TransformersBackbone(ABC):
     """An adapter over a model and a processor of transformers.
 
-    A family says how an image becomes tokens (`views`) and, where the stock way is not right, how its processor takes
+    A family says how an image becomes tokens (`layouts`) and, where the stock way is not right, how its processor takes
     images (`process_images`) and chats (`render`). All else is here.
 
     Attributes:
@@ -122,8 +122,8 @@ class TransformersBackbone(ABC):
         return tuple(name for name in names if name not in ("checkpoint", "revision"))
 
     @abstractmethod
-    def views(self, size: Size) -> Sequence[View]:
-        """How an image `(H, W)` is resized, padded and cut into cells: one view per grid, the finest last.
+    def layouts(self, size: Size) -> Sequence[ImageLayout]:
+        """How an image `(H, W)` is resized, padded and cut into cells: one layout per grid, the finest last.
 
         Raises:
             ImageError: The family takes no image of this size.
@@ -131,7 +131,7 @@ class TransformersBackbone(ABC):
 
     @property
     def image_token_ids(self) -> frozenset[int]:
-        """Ids of the tokens that views count: cells, and newlines between their rows."""
+        """Ids of the tokens that layouts count: cells, and newlines between their rows."""
         return frozenset({int(self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token))})
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
@@ -140,7 +140,7 @@ class TransformersBackbone(ABC):
             [
                 grid
                 for index, (image, own) in enumerate(zip(prompt.images, tokens, strict=True))
-                for grid in place_views(self.views((image.height, image.width)), own, index)
+                for grid in place_layouts(self.layouts((image.height, image.width)), own, index)
             ]
             for prompt, tokens in zip(inputs.prompts, inputs.image_tokens, strict=True)
         ]
@@ -185,7 +185,7 @@ class TransformersBackbone(ABC):
             raise PromptError(f"There is no prompt in {type(prompts).__name__}. Give a list of at least one Prompt.")
         images = [image for prompt in prompts for image in prompt.images]
         for image in images:
-            self.views((image.height, image.width))  # a size that the family cannot take is told before all work
+            self.layouts((image.height, image.width))  # a size that the family cannot take is told before all work
         with typed_errors(f"The processor of {self.name}", BackboneError):
             features = dict(self.process_images(images))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
@@ -277,7 +277,7 @@ class TransformersBackbone(ABC):
     def info(self) -> BackboneInfo:
         """What a consumer must know of the backbone."""
         config = self.model.config.get_text_config(decoder=True)
-        views = self.views(_ANY_SIZE)
+        layouts = self.layouts(_ANY_SIZE)
         kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
         return BackboneInfo(
             model_type=self.name,
@@ -289,8 +289,8 @@ class TransformersBackbone(ABC):
             ),
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
-            cell=views[-1].cell,
-            grids_per_image=len(views),
+            cell=layouts[-1].cell,
+            grids_per_image=len(layouts),
             options=tuple((name, getattr(self, name)) for name in self.option_names()),
         )
 

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from PIL import Image
 from torch import Tensor
 
-from vlm_adapters.backbone.layout import Size, View
+from vlm_adapters.backbone.layout import ImageLayout, Size
 from vlm_adapters.errors import ImageError
 from vlm_adapters.images import ImageSource, load_image
 from vlm_adapters.registry.discovery import list_adapters
@@ -72,7 +72,7 @@ class ImageProcessorWrapper(ABC):
         return getattr(self.processor, "image_processor", self.processor)
 
     @abstractmethod
-    def view(self, size: Size) -> View:
+    def layout(self, size: Size) -> ImageLayout:
         """How an image `(H, W)` is resized and padded.
 
         Raises:
@@ -100,11 +100,11 @@ class ImageProcessorWrapper(ABC):
         if not sources:
             raise ImageError("There is no image to preprocess: the list is empty. Give at least one.")
         upright = [load_image(source) for source in sources]
-        views = [self.view((image.height, image.width)) for image in upright]
+        layouts = [self.layout((image.height, image.width)) for image in upright]
         values = self.pixel_values(upright)
         return {
             "pixel_values": values,
-            "meta_datas": [_meta_data(view) for view in views],
+            "meta_datas": [_meta_data(layout) for layout in layouts],
             "image_sizes": [(value.shape[1], value.shape[2]) for value in values],
         }
 
@@ -136,18 +136,18 @@ def wrap_image_processor(processor: Any) -> Any:
     return processor
 
 
-def _meta_data(view: View) -> MetaData:
-    height, width = (round(length) for length in view.resized)
-    top, left = (round(length) for length in view.offset)
+def _meta_data(layout: ImageLayout) -> MetaData:
+    height, width = (round(length) for length in layout.resized)
+    top, left = (round(length) for length in layout.offset)
     return {
         "image_shape": (height, width),
-        "padded_shape": view.canvas,
+        "padded_shape": layout.canvas,
         "padding": {
             "before_height": top,
-            "after_height": view.canvas[0] - top - height,
+            "after_height": layout.canvas[0] - top - height,
             "before_width": left,
-            "after_width": view.canvas[1] - left - width,
+            "after_width": layout.canvas[1] - left - width,
         },
-        "scale_factor": (height / view.image[0], width / view.image[1]),
-        "original_shape": view.image,
+        "scale_factor": (height / layout.image[0], width / layout.image[1]),
+        "original_shape": layout.image,
     }

@@ -152,10 +152,10 @@ def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published:
 
 
 def _forward(adapter: TransformersBackbone, trial: Trial) -> ForwardReport:
-    views = adapter.views(trial.image)
-    image_tokens = sum(view.token_count for view in views)
+    layouts = adapter.layouts(trial.image)
+    image_tokens = sum(layout.token_count for layout in layouts)
     tokens = image_tokens + trial.text_tokens
-    columns = sum(view.cells[0] * view.cells[1] for view in views)
+    columns = sum(layout.cells[0] * layout.cells[1] for layout in layouts)
     memory, problem = None, None
     try:
         config = adapter.model.config.get_text_config(decoder=True)
@@ -164,7 +164,7 @@ def _forward(adapter: TransformersBackbone, trial: Trial) -> ForwardReport:
         problem = " ".join(str(error).split())[:300]
     return ForwardReport(
         trial=trial,
-        grids=tuple(view.cells for view in views),
+        grids=tuple(layout.cells for layout in layouts),
         image_tokens=image_tokens,
         tokens=tokens,
         weight_bytes=_count(adapter.model) * DTYPE.itemsize,

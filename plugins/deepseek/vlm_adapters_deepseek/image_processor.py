@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm_adapters import ImageProcessorWrapper, View, square_view
+from vlm_adapters import ImageLayout, ImageProcessorWrapper, square_layout
 
 
 class DeepseekVLImageProcessorWrapper(ImageProcessorWrapper):
     """The separate-processor interface over a `DeepseekVLProcessor`."""
 
-    def view(self, size: tuple[int, int]) -> View:
+    def layout(self, size: tuple[int, int]) -> ImageLayout:
         """One square grid."""
         side = self.image_processor.size["height"]
-        return square_view(size, side, isqrt(self.processor.num_image_tokens), shortest=self.image_processor.min_size)
+        return square_layout(size, side, isqrt(self.processor.num_image_tokens), shortest=self.image_processor.min_size)
 
     def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """See `ImageProcessorWrapper`."""

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 
-from vlm_adapters import Prompt, PromptError, RenderedPrompt, TransformersBackbone, View
+from vlm_adapters import ImageLayout, Prompt, PromptError, RenderedPrompt, TransformersBackbone
 from vlm_adapters_fuyu.image_processor import FuyuImageProcessorWrapper
 
 _START, _ANSWER, _END = "<s>", "<0x04>", "</s>"
@@ -19,9 +19,9 @@ _START, _ANSWER, _END = "<s>", "<0x04>", "</s>"
 class FuyuAdapter(TransformersBackbone):
     """Adapter for Fuyu. It knows one question about one image, and one answer."""
 
-    def views(self, size: tuple[int, int]) -> list[View]:
+    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
         """One grid over the image and its padding at the right and at the bottom."""
-        return [FuyuImageProcessorWrapper(self.processor).view(size)]
+        return [FuyuImageProcessorWrapper(self.processor).layout(size)]
 
     @property
     def image_token_ids(self) -> frozenset[int]:
@@ -33,7 +33,7 @@ class FuyuAdapter(TransformersBackbone):
         wrapper = FuyuImageProcessorWrapper(self.processor)
         expansions = []
         for image in images:
-            rows, columns = wrapper.view((image.height, image.width)).cells
+            rows, columns = wrapper.layout((image.height, image.width)).cells
             row = [self.processor.image_token_id] * columns + [self.processor.image_newline_id]
             expansions.append(torch.tensor(row * rows))
         there = pad_sequence([torch.ones_like(ids) for ids in expansions], batch_first=True)

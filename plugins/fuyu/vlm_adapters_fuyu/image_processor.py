@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import FuyuForCausalLM
 
-from vlm_adapters import ImageError, ImageProcessorWrapper, View
+from vlm_adapters import ImageError, ImageLayout, ImageProcessorWrapper
 
 PIXELS = next(
     name for name in ("pixel_values", "image_patches") if name in signature(FuyuForCausalLM.forward).parameters
@@ -22,7 +22,7 @@ PIXELS = next(
 class FuyuImageProcessorWrapper(ImageProcessorWrapper):
     """The separate-processor interface over a `FuyuProcessor` or its image processor."""
 
-    def view(self, size: tuple[int, int]) -> View:
+    def layout(self, size: tuple[int, int]) -> ImageLayout:
         """One grid whose rows end with a newline token."""
         most, patch = self.image_processor.size, self.image_processor.patch_size
         scale = min(1.0, most["height"] / size[0], most["width"] / size[1])
@@ -34,13 +34,13 @@ class FuyuImageProcessorWrapper(ImageProcessorWrapper):
             )
         cells = math.ceil(height / patch["height"]), math.ceil(width / patch["width"])
         canvas = cells[0] * patch["height"], cells[1] * patch["width"]
-        return View(size, (height, width), canvas, cells, row_end=1)
+        return ImageLayout(size, (height, width), canvas, cells, row_end=1)
 
     def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """See `ImageProcessorWrapper`: without the padding that is in no patch."""
         values = []
         for image in images:
-            rows, columns = self.view((image.height, image.width)).canvas
+            rows, columns = self.layout((image.height, image.width)).canvas
             padded = self.image_processor([[image]], return_tensors="pt")["images"][0, 0]
             values.append(padded[:, :rows, :columns])
         return values

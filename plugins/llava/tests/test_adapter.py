@@ -53,11 +53,11 @@ def test_the_padding_is_the_mean_colour() -> None:
 @settings(max_examples=150, deadline=None)
 def test_the_tiles_are_the_published_rules(height: int, width: int) -> None:
     assume(max(height, width) < 8 * min(height, width))
-    views = TILES.views((height, width))
+    layouts = TILES.layouts((height, width))
     expected = llava_next_grids((height, width))
-    assert [view.cells for view in views] == [grid.shape for grid in expected]
-    for view, grid in zip(views, expected, strict=True):
-        assert view.box == pytest.approx(grid.box, abs=1e-6)
+    assert [layout.cells for layout in layouts] == [grid.shape for grid in expected]
+    for layout, grid in zip(layouts, expected, strict=True):
+        assert layout.box == pytest.approx(grid.box, abs=1e-6)
 
 
 @given(height=st.integers(8, 300), width=st.integers(8, 300))

@@ -13,16 +13,16 @@ from transformers.image_processing_utils import get_patch_output_size, select_be
 from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
-from vlm_adapters import TransformersBackbone, View
+from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters_llava.image_processor import AS_IT_IS, LlavaImageProcessorWrapper
 
 
 class LlavaAdapter(TransformersBackbone):
     """Adapter for LLaVA-1.5."""
 
-    def views(self, size: tuple[int, int]) -> list[View]:
+    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
         """The square that the image is laid on."""
-        return [LlavaImageProcessorWrapper(self.processor).view(size)]
+        return [LlavaImageProcessorWrapper(self.processor).layout(size)]
 
     def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
         """Lay the images on squares, so that the stock processor has nothing to crop."""
@@ -33,13 +33,13 @@ class LlavaAdapter(TransformersBackbone):
 class LlavaNextAdapter(TransformersBackbone):
     """Adapter for LLaVA-Next: the image squashed to one tile, then in tiles at its own aspect."""
 
-    def views(self, size: tuple[int, int]) -> list[View]:
-        """The coarse view and the fine one, whose rows end with a newline token."""
+    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+        """The coarse layout and the fine one, whose rows end with a newline token."""
         images, patch = self.processor.image_processor, self.processor.patch_size
         side = self.model.config.vision_config.image_size
         dropped = self.processor.vision_feature_select_strategy == "default"
         first = self.processor.num_additional_image_tokens - dropped
-        coarse = View(size, (side, side), (side, side), (side // patch, side // patch), first=first)
+        coarse = ImageLayout(size, (side, side), (side, side), (side // patch, side // patch), first=first)
         canvas = select_best_resolution(size, images.image_grid_pinpoints)
         rows, columns = (length // patch for length in canvas)
         # What the installed library leaves of the padding, counted on a grid without values.
@@ -50,5 +50,7 @@ class LlavaNextAdapter(TransformersBackbone):
             (whole - length) // 2 - (all_cells - left) // 2 * patch
             for whole, length, all_cells, left in zip(canvas, resized, (rows, columns), cells, strict=True)
         ]
-        fine = View(size, resized, (cells[0] * patch, cells[1] * patch), cells, (offset[0], offset[1]), row_end=1)
+        fine = ImageLayout(
+            size, resized, (cells[0] * patch, cells[1] * patch), cells, (offset[0], offset[1]), row_end=1
+        )
         return [coarse, fine]

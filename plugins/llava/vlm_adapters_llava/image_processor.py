@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm_adapters import ImageProcessorWrapper, View, fit_square, square_view
+from vlm_adapters import ImageLayout, ImageProcessorWrapper, fit_square, square_layout
 
 
 class LlavaImageProcessorWrapper(ImageProcessorWrapper):
@@ -24,11 +24,11 @@ class LlavaImageProcessorWrapper(ImageProcessorWrapper):
         size = self.image_processor.crop_size if self.image_processor.do_center_crop else self.image_processor.size
         return int(size["height"])
 
-    def view(self, size: tuple[int, int]) -> View:
+    def layout(self, size: tuple[int, int]) -> ImageLayout:
         """One square grid; a class token that the model keeps stands before it."""
-        view = square_view(size, self.side, self.side // self.processor.patch_size)
+        layout = square_layout(size, self.side, self.side // self.processor.patch_size)
         dropped = self.processor.vision_feature_select_strategy == "default"
-        return replace(view, first=self.processor.num_additional_image_tokens - dropped)
+        return replace(layout, first=self.processor.num_additional_image_tokens - dropped)
 
     def fit(self, image: Image.Image) -> Image.Image:
         """Lay an image on its square."""

@@ -45,10 +45,10 @@ def test_the_frame_is_that_of_the_image_as_the_processor_resizes_it() -> None:
     images = adapter.processor.image_processor
     for size in ((100, 150), (300, 90), (33, 470)):
         frame = adapter.coordinate_frame(size)
-        (view,) = adapter.views(size)
+        (layout,) = adapter.layouts(size)
         assert frame is not None
-        assert (frame.height, frame.width) == (view.cells[0] * view.cell[0], view.cells[1] * view.cell[1])
-        assert view.cell == (images.patch_size * images.merge_size,) * 2
+        assert (frame.height, frame.width) == (layout.cells[0] * layout.cell[0], layout.cells[1] * layout.cell[1])
+        assert layout.cell == (images.patch_size * images.merge_size,) * 2
 
 
 @pytest.mark.parametrize("build", [tiny.qwen2_vl, tiny.qwen3_5])

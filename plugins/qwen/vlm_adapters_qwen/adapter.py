@@ -9,7 +9,7 @@ from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from vlm_adapters import CoordinateFrame, ImageError, OptionError, TransformersBackbone, View
+from vlm_adapters import CoordinateFrame, ImageError, ImageLayout, OptionError, TransformersBackbone
 
 
 class QwenAdapter(TransformersBackbone):
@@ -46,7 +46,7 @@ class QwenAdapter(TransformersBackbone):
                 f"{cell} (one cell) <= min_pixels <= max_pixels."
             )
 
-    def views(self, size: tuple[int, int]) -> list[View]:
+    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
         """One grid that covers exactly the image."""
         images = self.processor.image_processor
         side = images.patch_size * images.merge_size
@@ -57,12 +57,12 @@ class QwenAdapter(TransformersBackbone):
                 f"An image of {size[1]} x {size[0]} pixels cannot be resized to min_pixels={self.min_pixels}, "
                 f"max_pixels={self.max_pixels}: {error}. Crop it, or give a larger max_pixels."
             ) from error
-        return [View(size, (height, width), (height, width), (height // side, width // side))]
+        return [ImageLayout(size, (height, width), (height, width), (height // side, width // side))]
 
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
         """Qwen2.5-VL names pixels of the resized image, Qwen3-VL thousandths; the others are not known to."""
         if self.name == "qwen2_5_vl":
-            height, width = self.views(size)[0].resized
+            height, width = self.layouts(size)[0].resized
             return CoordinateFrame(width, height)
         return CoordinateFrame(1000, 1000) if self.name in ("qwen3_vl", "qwen3_vl_moe") else None
 

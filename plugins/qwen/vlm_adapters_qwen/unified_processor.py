@@ -19,9 +19,9 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from vlm_adapters import (
     CheckpointError,
     ImageError,
+    ImageLayout,
     ImageProcessorWrapper,
     ProcessedImages,
-    View,
     wrap_image_processor,
 )
 
@@ -61,7 +61,7 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
                 "wrap_image_processor, which passes others through."
             )
 
-    def view(self, size: tuple[int, int]) -> View:
+    def layout(self, size: tuple[int, int]) -> ImageLayout:
         """One grid that covers exactly the image; nothing is padded or cropped."""
         cell = self.image_processor.patch_size * self.image_processor.merge_size
         height, width = size
@@ -83,7 +83,7 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
                     f"{type(self.image_processor).__name__} refuses an image of {size[0]}x{size[1]} pixels (height x "
                     f"width): {error} Mend its settings or leave the image out."
                 ) from error
-        return View(size, (height, width), (height, width), (height // cell, width // cell))
+        return ImageLayout(size, (height, width), (height, width), (height // cell, width // cell))
 
     def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
         """See `ImageProcessorWrapper`."""
