@@ -150,5 +150,5 @@ def test_only_the_decoder_of_the_frozen_vlm_is_trained() -> None:
     model = example("frozen_vlm").FrozenVLM(vlm)
     model.compute_loss(Scenes(1))["loss"].backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert {id(parameter) for parameter in model.parameters()} == {id(one) for one in vlm.decoder.parameters()}
+    assert {id(parameter) for parameter in model.parameters()} == {id(one) for one in vlm.decoder.unet.parameters()}
     assert not any(parameter.requires_grad for parameter in vlm.adapter.model.parameters())

@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 
 from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.formats.scenes import Scenes
-from vlm_adapters.decoder.losses import dice_loss, mask_loss
+from vlm_adapters.decoder.losses import decoder_loss, dice_loss, mask_loss
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CacheError, DecoderError, RecipeError
@@ -35,10 +36,9 @@ from vlm_adapters.training import data as sources
 from vlm_adapters.training.checkpoint import checkpoints
 from vlm_adapters.training.data import Sources, check_alike
 from vlm_adapters.training.log import Step, read_log
-from vlm_adapters.training.loop import rate_at, train
+from vlm_adapters.training.loop import new_decoder, rate_at, train
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import LiveSamples
-from vlm_adapters.training.trainee import Trainee
 
 Recipes = Callable[..., Recipe]
 Live = Callable[..., LiveSamples]
@@ -164,17 +164,18 @@ def test_the_loss_of_samples_is_weighted_by_their_phrases(live: Live) -> None:
     source = live("scenes:count=3,seed=3")
     samples = source.read([0, 1, 2])
     torch.manual_seed(0)
-    trainee = Trainee(UNet(UNetConfig(source.plan.features.channels(source.plan.backbone), base_width=2)))
+    decoder = MaskDecoder(UNet(UNetConfig(source.plan.features.channels(source.plan.backbone), base_width=2)))
     total = 0.0
     for sample in samples:
         with torch.no_grad():
-            logits = trainee.decoder(sample.features.maps)
+            logits = decoder.unet(sample.features.maps)
         left, top, right, bottom = (round(side) for side in sample.features.box)
         padded = np.zeros((len(sample.masks), bottom - top, right - left))
         padded[:, : sample.masks.shape[1], : sample.masks.shape[2]] = sample.masks
         cells = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(padded).float(), logits.shape[1:])
         total += len(sample.masks) * float(mask_loss(logits, cells) + dice_loss(logits, cells))
-    assert float(trainee.loss(samples).detach()) == pytest.approx(total, rel=1e-4)
+    found = decoder([sample.features for sample in samples])
+    assert float(decoder_loss(found, [sample.masks for sample in samples]).detach()) == pytest.approx(total, rel=1e-4)
 
 
 def test_every_sample_is_seen_once_an_epoch_in_another_order(recipe: Recipes, tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_a_refiner_is_trained_with_the_decoder_and_goes_on_bit_for_bit(
     after = [load_file(tmp_path / name / "best" / "refiner.safetensors") for name in ("whole", "broken")]
     assert all(torch.equal(tensor, after[1][name]) for name, tensor in after[0].items())
     torch.manual_seed(chosen.seed)
-    before = Trainee.of(chosen, Sources(chosen).train().plan, SegmentAnything(tiny_sam())).trained()
+    before = new_decoder(chosen, Sources(chosen).train().plan, SegmentAnything(tiny_sam())).trainable_parameters()
     changed = {name for name, tensor in after[0].items() if not torch.equal(tensor, before[f"refiner.{name}"])}
     assert {"text.projection.weight", "text.layer_weights"} < changed
     assert any(name.startswith("sam.model.mask_decoder") for name in changed)
@@ -288,8 +289,8 @@ def test_a_decoder_of_the_best_heads_of_a_profile_reads_them_alone(recipe: Recip
     assert len(ranked) > 3
     train(recipe(heads=str(tmp_path / "heads.json"), top_heads=3, epochs=1), tmp_path / "run")
     vlm = GroundedVLM.from_pretrained(tmp_path / "run" / "best", adapter=FakeAdapter())
-    assert vlm.request.heads == tuple(ranked[:3])
-    assert vlm.decoder.config.channels == 3
+    assert vlm.decoder.request.heads == tuple(ranked[:3])
+    assert vlm.decoder.unet.config.channels == 3
 
 
 def test_more_heads_than_a_profile_names_are_an_error(recipe: Recipes, tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ differ or nothing is there. Source: F-LMM (arXiv 2406.05821).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from vlm_adapters.decoder.model import MaskLogits
 from vlm_adapters.errors import DecoderError
 
 
@@ -30,6 +33,29 @@ def cover_cells(masks: NDArray[np.bool_], box: tuple[float, float, float, float]
     (height, width), (left, top, right, bottom) = masks.shape[1:], (round(side) for side in box)
     framed = functional.pad(torch.from_numpy(masks).float(), (-left, right - width, -top, bottom - height))
     return functional.adaptive_avg_pool2d(framed, size)
+
+
+def decoder_loss(found: Sequence[MaskLogits], masks: Sequence[NDArray[np.bool_]]) -> Tensor:
+    """The loss of every image times its number of phrases, summed: divide by the number of all phrases.
+
+    Of an image: binary cross entropy and Dice loss of the coarse logits against the share of every cell that is
+    covered, and of the refined ones against the masks at the image's size, each with weight 1 (F-LMM, arXiv
+    2406.05821).
+
+    Args:
+        found: Of every image, by a `MaskDecoder`; at least one.
+        masks: `(P, H, W)` of every image: the truth.
+    """
+    total = found[0].coarse.new_zeros((), dtype=torch.float32)
+    for logits, wanted in zip(found, masks, strict=True):
+        coarse = logits.coarse
+        cover = cover_cells(wanted, logits.box, (coarse.shape[1], coarse.shape[2])).to(coarse.device)
+        loss = mask_loss(coarse, cover) + dice_loss(coarse, cover)
+        if logits.refined is not None:
+            fine = torch.from_numpy(wanted).to(logits.refined.device)
+            loss = loss + mask_loss(logits.refined, fine) + dice_loss(logits.refined, fine)
+        total = total + loss * len(wanted)
+    return total
 
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import Scenes
-from vlm_adapters.decoder.checkpoint import CONFIG_FILE, folder_of
+from vlm_adapters.decoder.checkpoint import CONFIG_FILE, decoder_folder
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
@@ -70,10 +70,10 @@ def load_grounder(
 def has_decoder(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether this is a decoder's folder, or a model's folder or embedded model that has one in it."""
     try:
-        config = json.loads((folder_of(Path(name_or_path)) / CONFIG_FILE).read_bytes())
+        config = json.loads((decoder_folder(Path(name_or_path)) / CONFIG_FILE).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and "decoder" in config
+    return isinstance(config, dict) and isinstance(config.get("backbone"), dict)
 
 
 def quick_profile(adapter: BackboneAdapter) -> HeadProfile:

@@ -20,8 +20,8 @@ from torch import Tensor
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.sample import Sample
+from vlm_adapters.decoder.checkpoint import BackboneReference
 from vlm_adapters.decoder.losses import cover_cells
-from vlm_adapters.decoder.saved import SavedBackbone
 from vlm_adapters.errors import DataError
 from vlm_adapters.heads.extraction import extract_with_neutral, profile_maps, request_of
 from vlm_adapters.heads.maps import Box, combine, head_maps, heights, part_entropy, prominence, relative_maps, smooth
@@ -105,7 +105,7 @@ def calibrate(
         ranked = ranked[:count]
     grey = [_chosen_maps(adapter, _greyed(prompt), ranked, neutral) for prompt in data.prompts]
     return HeadProfile(
-        backbone=SavedBackbone.of(adapter.info),
+        backbone=BackboneReference.of(adapter.info),
         criterion="part-entropy" if data.masks is None else criterion,
         source=data.source,
         samples=len(data.prompts),

@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.data.files import whole_file, whole_folder, write_json
-from vlm_adapters.decoder.checkpoint import read_stored
+from vlm_adapters.decoder.checkpoint import DecoderCheckpoint
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.errors import RecipeError
-from vlm_adapters.training.cache.fingerprint import FeaturePlan
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.trainee import Trainee
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
@@ -73,7 +73,7 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def save_checkpoint(
-    out: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, state: RunState, plan: FeaturePlan
+    out: Path, decoder: MaskDecoder, optimizer: torch.optim.Optimizer, state: RunState, info: BackboneInfo
 ) -> None:
     """Write a checkpoint, point `best` to the best one, and delete those that the recipe does not keep.
 
@@ -84,9 +84,9 @@ def save_checkpoint(
         write_json(folder / STATE_FILE, state.model_dump(mode="json"))
     else:
         with whole_folder(folder) as temporary:
-            trainee.save(temporary, plan)
+            decoder.save(temporary, info)
             with whole_file(temporary / OPTIMIZER_FILE) as file:
-                file.write_bytes(save(_moments(trainee, optimizer)))
+                file.write_bytes(save(_moments(decoder, optimizer)))
             write_json(temporary / STATE_FILE, state.model_dump(mode="json"))
     best = _name(state.step if state.best_step is None else state.best_step)
     _point(out / BEST, best)
@@ -97,23 +97,23 @@ def save_checkpoint(
             shutil.rmtree(doomed)
 
 
-def load_checkpoint(folder: Path, trainee: Trainee, optimizer: torch.optim.Optimizer) -> None:
-    """Give a trainee and its optimizer the tensors of a checkpoint.
+def load_checkpoint(folder: Path, decoder: MaskDecoder, optimizer: torch.optim.Optimizer) -> None:
+    """Give a decoder and its optimizer the tensors of a checkpoint.
 
     Raises:
         RecipeError: They do not fit.
     """
-    stored = read_stored(folder)
+    checkpoint = DecoderCheckpoint.read(folder)
     try:
-        trainee.decoder.load_state_dict(dict(stored.decoder))
-        if trainee.refiner:
-            trainee.refiner.load_state_dict(dict(stored.refiner), strict=False)  # the image encoder is not kept
+        decoder.unet.load_state_dict(dict(checkpoint.unet))
+        if decoder.refiner:
+            decoder.refiner.load_state_dict(dict(checkpoint.refiner), strict=False)  # the image encoder is not kept
         moments = load_file(folder / OPTIMIZER_FILE)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise RecipeError(
             f"The run cannot go on from {folder}: {' '.join(str(error).split())[:300]}. Give another --out."
         ) from error
-    names = list(trainee.trained())
+    names = list(decoder.trainable_parameters())
     content = optimizer.state_dict()
     content["state"] = {
         names.index(name): {key: moments[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
@@ -122,10 +122,10 @@ def load_checkpoint(folder: Path, trainee: Trainee, optimizer: torch.optim.Optim
     optimizer.load_state_dict(content)
 
 
-def _moments(trainee: Trainee, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(decoder: MaskDecoder, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{key}.{name}": tensor.detach().contiguous()
-        for name, weight in trainee.trained().items()
+        for name, weight in decoder.trainable_parameters().items()
         for key, tensor in optimizer.state.get(weight, {}).items()
     }
 

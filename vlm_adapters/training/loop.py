@@ -25,13 +25,18 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from vlm_adapters.data.files import remove_leftovers
+from vlm_adapters.decoder.losses import decoder_loss
+from vlm_adapters.decoder.model import MaskDecoder
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import SAMRefiner
+from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import RecipeError
+from vlm_adapters.training.cache.fingerprint import FeaturePlan
 from vlm_adapters.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
 from vlm_adapters.training.data import Sources, check_alike
 from vlm_adapters.training.log import RunLog, Step
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
-from vlm_adapters.training.trainee import Trainee
 from vlm_adapters.training.validation import Validation
 
 
@@ -55,15 +60,15 @@ def train(
     """
     check_recipe(out, recipe)
     run = _Run(recipe, out, sources or Sources(recipe))
-    trainee, optimizer, state = run.trainee, run.optimizer, run.state
+    decoder, optimizer, state = run.decoder, run.optimizer, run.state
     if state.step and run.is_due:
         run.validate()  # where a run was stopped before it came to that
     with _stop_asked() as asked:
         before = monotonic()
         for number, batch in run.batches.read_from(state.step, run.processes):
             rate = rate_at(number, state.total, recipe)
-            loss, stop = _gradient(trainee, batch, recipe, stop=asked.is_set())
-            norm = float(nn.utils.clip_grad_norm_(trainee.trained().values(), recipe.clip))
+            loss, stop = _gradient(decoder, batch, recipe, stop=asked.is_set())
+            norm = float(nn.utils.clip_grad_norm_(decoder.trainable_parameters().values(), recipe.clip))
             _check_finite(loss, norm, number + 1, batch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -94,15 +99,15 @@ class _Run:
             check_alike([self.samples.plan, self.validation.samples.plan])
         if recipe.cache is not None:
             sources.release()
-        self.trainee = Trainee.of(recipe, self.samples.plan, sources.sam).to(self.processes.device)
+        self.decoder = new_decoder(recipe, self.samples.plan, sources.sam).to(self.processes.device)
         self.optimizer = torch.optim.AdamW(
-            self.trainee.trained().values(),
+            self.decoder.trainable_parameters().values(),
             lr=recipe.learning_rate,
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
         )
         self.batches = _Batches(self.samples, recipe)
-        self.state = _resumed(recipe, out, self.batches.total, self.trainee, self.optimizer)
+        self.state = _resumed(recipe, out, self.batches.total, self.decoder, self.optimizer)
         self.log = RunLog(out, self.state.step) if self.processes.is_main_process else None
 
     @property
@@ -113,21 +118,32 @@ class _Run:
 
     def keep(self) -> None:
         if self.processes.is_main_process:
-            save_checkpoint(self.out, self.trainee, self.optimizer, self.state, self.samples.plan)
+            save_checkpoint(self.out, self.decoder, self.optimizer, self.state, self.samples.plan.backbone)
         self.processes.wait_for_everyone()
 
     def validate(self) -> None:
         state, validation = self.state, self.validation
         if validation is None or state.validated_step == state.step:
             return
-        iou = validation.mean_iou(self.trainee)
+        iou = validation.mean_iou(self.decoder)
         state.validated_step = state.step
         if state.best_iou is None or iou > state.best_iou:
             state.best_step, state.best_iou = state.step, iou
         if self.log:
             self.log.validation(state.step, iou)
-            validation.write_sheet(self.trainee, self.out / "figures" / f"step-{state.step:08d}.png")
+            validation.write_sheet(self.decoder, self.out / "figures" / f"step-{state.step:08d}.png")
         self.keep()
+
+
+def new_decoder(recipe: Recipe, plan: FeaturePlan, sam: SegmentAnything | None) -> MaskDecoder:
+    """Build a decoder with random weights, drawn from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    unet = UNet(UNetConfig(plan.features.channels(plan.backbone), **recipe.decoder.model_dump()))
+    refiner = None
+    if recipe.refiner is not None and sam is not None:
+        refiner = SAMRefiner.of(sam, plan.backbone, **recipe.refiner.model_dump(exclude={"sam"}))
+    # convolutions on a processor are faster with the channels last
+    return MaskDecoder(unet.to(memory_format=torch.channels_last), plan.features, refiner)
 
 
 def check_recipe(out: Path, recipe: Recipe) -> None:
@@ -197,15 +213,17 @@ class _Batches:
                 yield number, batch
 
 
-def _gradient(trainee: Trainee, batch: _Batch, recipe: Recipe, *, stop: bool) -> tuple[float, bool]:
+def _gradient(decoder: MaskDecoder, batch: _Batch, recipe: Recipe, *, stop: bool) -> tuple[float, bool]:
     """Compute the gradient of a batch over all processes; gives its loss, and whether any process is to stop."""
-    total = torch.zeros((), device=trainee.device)
+    total = torch.zeros((), device=decoder.device)
     for start in range(0, len(batch.samples), recipe.micro_batch):
-        with torch.autocast(trainee.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss = trainee.loss(batch.samples[start : start + recipe.micro_batch])
+        with torch.autocast(decoder.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            samples = batch.samples[start : start + recipe.micro_batch]
+            found = decoder([sample.features for sample in samples], [sample.image for sample in samples])
+            loss = decoder_loss(found, [sample.masks for sample in samples])
         loss.backward()
         total += loss.detach()
-    weights = list(trainee.trained().values())
+    weights = list(decoder.trainable_parameters().values())
     told = torch.stack([total, total.new_tensor(batch.phrases), total.new_tensor(float(stop))])
     if PartialState().num_processes > 1:
         told = _summed(weights, told)
@@ -236,7 +254,7 @@ def _check_finite(loss: float, norm: float, number: int, batch: _Batch) -> None:
         )
 
 
-def _resumed(recipe: Recipe, out: Path, total: int, trainee: Trainee, optimizer: torch.optim.Optimizer) -> RunState:
+def _resumed(recipe: Recipe, out: Path, total: int, decoder: MaskDecoder, optimizer: torch.optim.Optimizer) -> RunState:
     if not (found := checkpoints(out)):
         return RunState(recipe=recipe, total=total)
     state = RunState.read(found[-1])
@@ -246,7 +264,7 @@ def _resumed(recipe: Recipe, out: Path, total: int, trainee: Trainee, optimizer:
             "--out."
         )
     remove_leftovers(out)
-    load_checkpoint(found[-1], trainee, optimizer)
+    load_checkpoint(found[-1], decoder, optimizer)
     return state
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vlm_adapters.decoder.saved import OptionsFromFile
+from vlm_adapters.decoder.checkpoint import OptionsFromFile
 from vlm_adapters.errors import OptionError, RecipeError
 from vlm_adapters.hf.placement import device_named, resolve_dtype
 from vlm_adapters.registry.load_options import dtype_name

@@ -54,6 +54,12 @@ class SegmentAnything(nn.Module):
             setattr(owner, name, getattr(owner, name).float())
 
     @property
+    def image_encoder(self) -> str:
+        """Class and size of the image encoder, by which another one is noticed."""
+        encoder = self.model.image_encoder
+        return f"{type(encoder).__name__} of {sum(tensor.numel() for tensor in encoder.parameters()):,} weights"
+
+    @property
     def prompt_width(self) -> int:
         """Numbers of one prompt token; 256 for all published models."""
         return int(self.model.prompt_encoder.embed_dim)

@@ -6,11 +6,13 @@ The trained way is that of F-LMM (arXiv 2406.05821).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.decoder.sam.geometry import Box, Frame, boxes_around, coarse_boxes, mask_prompt, peaks
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
@@ -31,6 +33,8 @@ class SAMRefiner(nn.Module):
         use_box: Prompt with the box around the coarse mask.
         use_text: Prompt with the phrase's tokens.
     """
+
+    description: ClassVar[str] = "refined by Segment Anything"
 
     def __init__(
         self,
@@ -54,6 +58,28 @@ class SAMRefiner(nn.Module):
         self.sam = sam
         self.text = text
         self.use_mask, self.use_box, self.use_text = use_mask, use_box, use_text
+
+    @classmethod
+    def of(cls, sam: SegmentAnything, info: BackboneInfo, *, use_text: bool = True, **prompts: bool) -> Self:
+        """Build a refiner of a backbone's size; the text prompt, if there is one, has random weights.
+
+        Args:
+            sam: The model.
+            info: Of the backbone.
+            use_text: Whether to prompt with the phrase's tokens.
+            prompts: `use_mask` and `use_box`, as the constructor takes them.
+        """
+        text = TextPrompt(info.hidden_size, info.num_layers, sam.prompt_width) if use_text else None
+        return cls(sam, text, use_text=use_text, **prompts)
+
+    @property
+    def prompts(self) -> dict[str, bool]:
+        """Which prompts are used, by the names of the constructor's arguments."""
+        return {"use_mask": self.use_mask, "use_box": self.use_box, "use_text": self.use_text}
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """The tensors that training changes: all but the image encoder's."""
+        return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
 
     def forward(self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None) -> Tensor:
         """Refine the masks of all phrases of one image; those of equal token count are decoded as one batch.
@@ -108,17 +134,18 @@ class UntrainedRefiner(nn.Module):
 
     Attributes:
         sam: The model.
-        use_text: Words are no prompt of it.
+        use_text: False: words are not a prompt of it.
     """
 
-    use_text = False
+    description: ClassVar[str] = "refined by Segment Anything as it is"
+    use_text: ClassVar[bool] = False
 
     def __init__(self, sam: SegmentAnything) -> None:
         super().__init__()
         self.sam = sam
 
     def forward(self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None) -> Tensor:
-        """See `SAMRefiner.forward`; `hidden` is not read, and no gradient flows."""
+        """Refine as `SAMRefiner` does; `hidden` is not read, and no gradient flows."""
         del hidden
         return refine_untrained(self.sam, image, logits, box)
 

@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.data.files import write_json
-from vlm_adapters.decoder.checkpoint import encoder_told
+from vlm_adapters.decoder.checkpoint import RequestConfig
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.sam.model import SegmentAnything
-from vlm_adapters.decoder.saved import SavedRequest
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CacheError
 
@@ -41,7 +40,7 @@ class FeaturePlan(BaseModel):
     format: Literal[2] = 2
     data: str
     backbone: BackboneInfo
-    request: SavedRequest
+    request: RequestConfig
     hidden: bool
     encoder: str | None
     dtype: Precision
@@ -60,20 +59,19 @@ class FeaturePlan(BaseModel):
         info = replace(
             adapter.info, checkpoint=alias_of(adapter.info.checkpoint) or adapter.info.checkpoint, device="cpu"
         )
-        encoder = sam.model.image_encoder if sam else None
         return cls(
             data=data,
             backbone=info,
-            request=SavedRequest.of(request),
+            request=RequestConfig.of(request),
             hidden=request.hidden,
-            encoder=None if encoder is None else f"{encoder_told(encoder)} {weights_fingerprint(encoder.state_dict())}",
+            encoder=f"{sam.image_encoder} {weights_fingerprint(sam.model.image_encoder.state_dict())}" if sam else None,
             dtype=dtype,
         )
 
     @property
     def features(self) -> FeatureRequest:
         """What a decoder reads."""
-        return self.request.features(hidden=self.hidden)
+        return self.request.to_request(hidden=self.hidden)
 
     @property
     def tensor_type(self) -> torch.dtype:
