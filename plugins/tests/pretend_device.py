@@ -221,12 +221,13 @@ def with_refiner(vlm: Any, sam: Any) -> Any:
 def train_once(vlm: Any, scenes: Any) -> None:
 
     from vlm_adapters.decoder import decoder_loss  # noqa: PLC0415
-    from vlm_adapters.training.cache.fingerprint import FeaturePlan  # noqa: PLC0415
+    from vlm_adapters.training.cache.fingerprint import CacheFingerprint  # noqa: PLC0415
     from vlm_adapters.training.samples import LiveSamples  # noqa: PLC0415
 
     decoder = vlm.decoder
-    plan = FeaturePlan.of(vlm.adapter, "scenes:count=2,seed=9", decoder.request, decoder.refiner.sam, "float16")
-    samples = LiveSamples(vlm.adapter, scenes, plan, decoder.refiner.sam).read([0, 1])
+    data, sam = "scenes:count=2,seed=9", decoder.refiner.sam
+    fingerprint = CacheFingerprint.of(vlm.adapter, data, decoder.request, sam, "float16")
+    samples = LiveSamples(vlm.adapter, scenes, fingerprint, sam).read([0, 1])
     assert {sample.features.maps.device.type for sample in samples} == {"cpu"}
     weights = decoder.trainable_parameters().values()
     optimizer = torch.optim.AdamW(weights)
@@ -235,7 +236,7 @@ def train_once(vlm: Any, scenes: Any) -> None:
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
     optimizer.step()
     with tempfile.TemporaryDirectory() as folder:
-        decoder.save(Path(folder) / "decoder", plan.backbone)
+        decoder.save(Path(folder) / "decoder", fingerprint.backbone)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def test_a_recipe_is_measured_on_held_out_scenes(script: Any, tmp_path: Path) ->
         "train=['scenes:count=8,seed=3']",
         "validation=scenes:count=2,seed=6",
         "epochs=1",
-        "batch=8",
+        "batch_size=8",
         "decoder.base_width=4",
     ]
     numbers = script("measure_recipes").measure("tiny-llava", tmp_path, 3, changes)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training import data as sources
+from vlm_adapters.training import data as data_module
 from vlm_adapters.training.recipe import recipe_names
 
 Run = Callable[..., int]
@@ -19,7 +19,7 @@ Run = Callable[..., int]
 
 @pytest.fixture(autouse=True)
 def _fake_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "load_adapter", lambda *_, **__: FakeAdapter())
+    monkeypatch.setattr(data_module, "load_adapter", lambda *_, **__: FakeAdapter())
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def recipe(tmp_path: Path) -> str:
         "cache": str(tmp_path / "cache"),
         "decoder": {"base_width": 2, "depth": 2, "canvas": 16},
         "epochs": 2,
-        "batch": 2,
+        "batch_size": 2,
     }
     path.write_text(yaml.safe_dump(content))
     return str(path)
@@ -68,7 +68,7 @@ def test_a_recipe_is_trained_and_the_next_command_is_told(
     assert "cache of scenes:count=4,seed=3,first=0: 4 of 4 samples" in told.err
     assert adapters("train", recipe, "epochs=3", "--out", str(out), "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["steps"], told["of"]) == (6, 6)
+    assert (told["step"], told["total_steps"]) == (6, 6)
 
 
 def test_a_mistake_in_the_validation_shows_before_anything_is_computed(
@@ -90,7 +90,7 @@ def test_the_recipes_of_the_library_are_listed(adapters: Run, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["train"], "Name a recipe: one of flmm_deepseek_vl,"),
+        (["train"], "Name a recipe: one of flmm, scenes,"),
         (["train", "nothing"], "There is no recipe 'nothing'"),
         (["train", "scenes", "epoch=2"], "Did you mean 'epochs'?"),
         (["train", "scenes", "train=['scenes:count=x']"], "count"),
@@ -98,7 +98,7 @@ def test_the_recipes_of_the_library_are_listed(adapters: Run, capsys: pytest.Cap
             ["cache", "build", "scenes", "cache=null"],
             "has no cache to build. Give it a folder: cache=FOLDER.",
         ),
-        (["plan", "scenes", "heads=nowhere.json"], "No head profile can be read from nowhere.json"),
+        (["plan", "scenes", "head_profile=nowhere.json"], "No head profile can be read from nowhere.json"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,9 @@ from vlm_adapters.decoder.model import MaskDecoder, binary_masks
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.output.figures import mask_sheet
 from vlm_adapters.output.render import write_png
-from vlm_adapters.training.cache.build import CachedSamples
-from vlm_adapters.training.data import Sources
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
 
-BATCH = 8
+BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -30,32 +29,24 @@ class Validation:
 
     Attributes:
         samples: What the decoder reads of them.
-        data: Their images.
-        images: How many the sheet shows.
+        data: The data set that they are of.
+        sheet_samples: How many the sheet shows.
     """
 
     samples: ExtractedSamples
     data: Dataset
-    images: int
+    sheet_samples: int
 
-    @classmethod
-    def of(cls, sources: Sources) -> Validation | None:
-        """Open what the recipe names; None if it names nothing."""
-        opened = sources.validation()
-        return opened and cls(*opened, sources.recipe.images)
-
-    def mean_iou(self, decoder: MaskDecoder) -> float:
+    def mean_iou(self, decoder: MaskDecoder, processes: PartialState) -> float:
         """Mean IoU over all phrases at the images' size, each process judging its share."""
-        processes = PartialState()
         indices = range(len(self.samples))[processes.process_index :: processes.num_processes]
         total, count = 0.0, 0
-        decoder.eval()
-        for batch in _batches(indices):
-            samples = self.samples.read(batch)
-            for sample, masks in zip(samples, _masks(decoder, samples), strict=True):
-                total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
-                count += len(masks)
-        decoder.train()
+        with _in_eval_mode(decoder):
+            for batch in _batches(indices):
+                samples = self.samples.read(batch)
+                for sample, masks in zip(samples, _masks(decoder, samples), strict=True):
+                    total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
+                    count += len(masks)
         summed = torch.tensor([total, count], device=processes.device, dtype=torch.float32)
         if processes.num_processes > 1:
             summed = reduce(summed, reduction="sum")
@@ -63,15 +54,13 @@ class Validation:
 
     def write_sheet(self, decoder: MaskDecoder, path: Path) -> None:
         """Write the first samples with their masks, the truth outlined."""
-        shown = range(min(self.images, len(self.samples)))
-        # of a cache, samples that could not be read are not among them
-        places = self.samples.index.indices if isinstance(self.samples, CachedSamples) else shown
-        read = [(places[index], sample) for index in shown for sample in self.samples.read([index])]
+        shown = range(min(self.sheet_samples, len(self.samples)))
+        # a sample that cannot be read is not shown
+        read = [(self.samples.data_index(index), sample) for index in shown for sample in self.samples.read([index])]
         samples = [sample for _, sample in read]
-        decoder.eval()
-        found = _masks(decoder, samples)
-        decoder.train()
-        images = [self.data[place].image for place, _ in read]
+        with _in_eval_mode(decoder):
+            found = _masks(decoder, samples)
+        images = [self.data[index].image for index, _ in read]
         rows = [
             (image, [phrase.text for phrase in sample.annotation.phrases], list(masks), list(sample.masks))
             for image, sample, masks in zip(images, samples, found, strict=True)
@@ -80,8 +69,11 @@ class Validation:
             write_png(mask_sheet(rows), path)
 
 
-def _batches(indices: range) -> Iterable[range]:
-    return (indices[start : start + BATCH] for start in range(0, len(indices), BATCH))
+@contextmanager
+def _in_eval_mode(decoder: MaskDecoder) -> Iterator[None]:
+    decoder.eval()
+    yield
+    decoder.train()
 
 
 @torch.no_grad()
@@ -90,3 +82,7 @@ def _masks(decoder: MaskDecoder, samples: Sequence[ExtractedSample]) -> list[NDA
     found = decoder([sample.features for sample in samples], [sample.image for sample in samples])
     sizes = [(sample.masks.shape[1], sample.masks.shape[2]) for sample in samples]
     return [binary_masks(logits.at_image_size(size)).cpu().numpy() for logits, size in zip(found, sizes, strict=True)]
+
+
+def _batches(indices: range) -> Iterable[range]:
+    return (indices[start : start + BATCH_SIZE] for start in range(0, len(indices), BATCH_SIZE))
