@@ -300,12 +300,16 @@ class TransformersBackbone(ABC):
             fingerprint=self._fingerprint(),
         )
 
+    def _weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers; a state dict would let quantised layers repack their weights."""
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
     def _fingerprint(self) -> str:
         """Digest of the weights, computed again only after they changed."""
         tracked = (weight for weight in self.model.parameters() if not weight.is_inference())
         changes = sum(weight._version for weight in tracked)  # noqa: SLF001 - torch counts changes in place there
         if self._digest is None or self._digest[0] != (id(self.model), changes):
-            self._digest = (id(self.model), changes), weights_fingerprint(self.model.state_dict())
+            self._digest = (id(self.model), changes), weights_fingerprint(self._weights())
         return self._digest[1]
 
     def _placed(self, tensor: Tensor) -> Tensor:
