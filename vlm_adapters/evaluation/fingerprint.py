@@ -15,7 +15,7 @@ from typing import Any, Self
 from vlm_adapters import __version__
 from vlm_adapters.backbone.protocol import device_of
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.uri import read_named
+from vlm_adapters.data.uri import parse_uri
 from vlm_adapters.decoder.checkpoint import folder_of
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.grounding.base import Grounder
@@ -132,7 +132,7 @@ class Pins:
             data_fingerprint=dataset.fingerprint(),
             samples=len(dataset),
             protocol=settings.protocol,
-            sentences=None if (said := read_named(dataset.source)[1].get("sentences")) is None else str(said),
+            sentences=None if (said := parse_uri(dataset.source)[1].get("sentences")) is None else str(said),
             batch=settings.batch,
             device="unknown" if model is None else device_of(adapter).type,
             dtype=str(getattr(model, "dtype", "unknown")).removeprefix("torch."),

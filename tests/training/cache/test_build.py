@@ -287,7 +287,7 @@ def test_a_broken_sample_is_left_out_and_counted_where_the_set_says_so(live: Liv
     source.data = Changed(source.data, 2, broken=True)
     source.data.skips_broken = True
     index = build_cache(source, tmp_path, shard_samples=2)
-    assert [(left.index, left.told.endswith("the image is gone")) for left in index.left_out] == [(2, True)]
+    assert [(left.index, left.message.endswith("the image is gone")) for left in index.left_out] == [(2, True)]
     cached = CachedSamples(tmp_path)
     assert [cached.read([i])[0].annotation.id for i in range(4)] == ids[:2] + ids[3:]
     assert cached.index.indices == [0, 1, 3, 4]
