@@ -35,8 +35,10 @@ class Mistake(NamedTuple):
 
 
 def first_mistake(error: ValidationError) -> Mistake:
-    """Choose the mistake to report: an unknown key before others, since a misspelt key is missing as well."""
-    first = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
+    """Choose the mistake to report: the first, but an unknown key before a missing one, which may be its correction."""
+    mistakes = error.errors()
+    unknown = [mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"]
+    first = unknown[0] if unknown and mistakes[0]["type"] == "missing" else mistakes[0]
     message = first["msg"].removeprefix("Value error, ")
     return Mistake(".".join(map(str, first["loc"])), message, first["type"], first["input"])
 
