@@ -125,13 +125,14 @@ def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Ima
     )
 
 
-def read_header(path: str | os.PathLike[str]) -> ImageHeader:
-    """Read what an image file says of itself, decoding no pixel where its format allows that.
+def read_header(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> ImageHeader:
+    """Read the header of an image file, decoding no pixel where its format allows that.
 
     Raises:
-        ImageError: It is missing, a URL, empty, not an image, or has a damaged header.
+        ImageError: It is missing, a URL, empty, not an image, beyond the limits, or has a damaged header.
     """
     with _file(os.fsdecode(path)) as (file, what), _opened(file, what) as image:
+        _check_size(image.size, what, limits)
         opaque_rgb = image.mode == "RGB" and not image.has_transparency_data
         return ImageHeader((image.height, image.width), _orientation(image), opaque_rgb)
 
