@@ -61,7 +61,7 @@ class DataError(AdapterError):
 
 
 class CacheError(AdapterError):
-    """A folder is not a cache, or the cache is unfinished, damaged, or made by another plan."""
+    """A folder is not a cache, or the cache is unfinished, damaged, or built with another plan."""
 
 
 class RecipeError(AdapterError):

@@ -78,7 +78,7 @@ DEFAULT_LIMITS = ImageLimits()
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says of itself.
+    """The header of an image file.
 
     Attributes:
         size: `(H, W)` as stored, before the orientation is applied; of a TIFF after it.

@@ -259,7 +259,7 @@ def test_scenes_opened_by_name_are_the_scenes() -> None:
 
 def test_data_sets_are_opened_without_torch() -> None:
     code = (
-        "import sys; from vlm_adapters.data.open import open_dataset; import vlm_adapters.data.convert, "
-        "vlm_adapters.data.check; open_dataset('scenes:count=1')[0]; sys.exit('torch' in sys.modules)"
+        "import sys; from vlm_adapters.data import open_dataset, write_folder, check_dataset; "
+        "open_dataset('scenes:count=1')[0]; sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
