@@ -14,7 +14,7 @@ import torch
 
 from vlm_adapters import __version__
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.uri import read_named
+from vlm_adapters.data.uri import parse_uri
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.grounding.base import Grounder
 
@@ -126,7 +126,7 @@ class Pins:
             data_fingerprint=dataset.fingerprint(),
             samples=len(dataset),
             protocol=settings.protocol,
-            sentences=None if (said := read_named(dataset.source)[1].get("sentences")) is None else str(said),
+            sentences=None if (said := parse_uri(dataset.source)[1].get("sentences")) is None else str(said),
             batch=settings.batch,
             device=torch.device(info.device).type,
             dtype=info.dtype,

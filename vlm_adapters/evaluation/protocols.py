@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.uri import read_named
+from vlm_adapters.data.uri import parse_uri
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.prompt import Prompt
@@ -59,7 +59,7 @@ def open_asked(data: str, protocol: str, sentences: str | None) -> Dataset:
     """
     protocol_named(protocol)
     dataset = open_dataset(data)
-    kind, said = read_named(dataset.source)
+    kind, said = parse_uri(dataset.source)
     if sentences is not None and "sentences" not in said:
         raise OptionError(
             f"The data set {dataset.source} has one text for a sample, and --sentences is {sentences}. Leave it out."

@@ -14,11 +14,10 @@ from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import refine_untrained
-from vlm_adapters.geometry import place_map
+from vlm_adapters.geometry import Box, place_map
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, grounded_phrase
 from vlm_adapters.heads.extraction import extract_with_neutral, phrase_heights, profile_maps, request_of
-from vlm_adapters.heads.maps import Box
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Prompt
 

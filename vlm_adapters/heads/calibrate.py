@@ -23,8 +23,9 @@ from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.losses import cover_cells
 from vlm_adapters.decoder.saved import SavedBackbone
 from vlm_adapters.errors import DataError
+from vlm_adapters.geometry import Box
 from vlm_adapters.heads.extraction import extract_with_neutral, profile_maps, request_of
-from vlm_adapters.heads.maps import Box, combine, head_maps, heights, part_entropy, prominence, relative_maps, smooth
+from vlm_adapters.heads.maps import combine, head_maps, heights, part_entropy, prominence, relative_maps, smooth
 from vlm_adapters.heads.profile import Criterion, HeadProfile, ProfileHead
 from vlm_adapters.prompt import Message, Prompt
 

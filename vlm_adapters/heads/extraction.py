@@ -10,7 +10,8 @@ from torch import Tensor
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
-from vlm_adapters.heads.maps import Box, combine, head_maps, heights, keep_large_parts, prominence, relative_maps
+from vlm_adapters.geometry import Box
+from vlm_adapters.heads.maps import combine, head_maps, heights, keep_large_parts, prominence, relative_maps
 from vlm_adapters.heads.profile import HeadProfile, ProfileHead
 from vlm_adapters.prompt import Message, Phrase, Prompt
 

@@ -16,8 +16,7 @@ from torch.nn import functional
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.decoder.unet import normalise
-
-Box = tuple[float, float, float, float]
+from vlm_adapters.geometry import Box
 
 SINK = 10.0
 """A cell with this many times its even share of the neutral map, in half of the heads at least, is a sink."""
