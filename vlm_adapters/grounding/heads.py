@@ -51,7 +51,7 @@ class HeadGrounder(Grounder):
 
     @override
     def fingerprint(self) -> dict[str, str]:
-        found = {"heads.json": json_fingerprint(self.profile.model_dump(mode="json"))}
+        found = {"head_profile": json_fingerprint(self.profile.model_dump(mode="json"))}
         return found | ({"sam": weights_fingerprint(self.sam.state_dict())} if self.sam else {})
 
     @override
