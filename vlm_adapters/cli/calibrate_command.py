@@ -30,7 +30,7 @@ def command(
     ] = None,
     criterion: Annotated[str, typer.Option(help="With masks, what is best: iou or pointing.")] = "iou",
     seed: Annotated[int | None, typer.Option(help="Of the scenes.", min=0)] = None,
-    out: Annotated[Path, typer.Option("--out", help="File of the profile.")] = Path("heads.json"),
+    out: Annotated[Path, typer.Option("--out", help="File of the profile.")] = Path("head_profile.json"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn_implementation: AttentionOption = None,
@@ -40,7 +40,7 @@ def command(
     """Choose the few heads of MODEL with which `adapters ground` makes masks without a decoder.
 
     Without --labelled no mask is used: of the heads that look at the image, those are taken whose maps are scattered
-    least. Beside a checkpoint's files, `heads.json` is found by itself; elsewhere, name it with --profile.
+    least. Beside a checkpoint's files, `head_profile.json` is found by itself; elsewhere, give it with --profile.
     """
     from vlm_adapters.heads.calibrate import calibrate
     from vlm_adapters.registry.loading import load_adapter
