@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from vlm_adapters.backbone.grids import ImageGrid
-from vlm_adapters.geometry import place_map
-
-Box = tuple[float, float, float, float]
+from vlm_adapters.geometry import Box, place_map
 
 
 def placed_by_hand(values: NDArray[np.float64], box: Box, size: tuple[int, int], outside: float) -> NDArray[np.float64]:

@@ -436,13 +436,13 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 )
 def test_an_address_is_refused_with_the_reason(address: str) -> None:
     with pytest.raises(
-        ImageError, match=r"opens no address and does no network access .* download it first and pass a path"
+        ImageError, match=r"opens no URL and does no network access .* download it first and pass a path"
     ):
         load_image(address)
 
 
 def test_a_path_object_made_of_an_address_is_refused_as_one(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="opens no address"):
+    with pytest.raises(ImageError, match="opens no URL"):
         load_image(type(tmp_path)("http://example.org/cat.png"))
 
 

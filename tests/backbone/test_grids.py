@@ -18,6 +18,7 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.errors import RequestError
+from vlm_adapters.geometry import Box
 from vlm_adapters.prompt import Prompt
 
 HYBRID = (3, 7, 11)
@@ -141,7 +142,7 @@ def test_a_grid_refuses_tokens_of_another_shape_or_type(tokens: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 5, 5, 5), (5, 0, 0, 5), (0, 5, 5, 0), (0, 0, float("nan"), 1)])
-def test_a_grid_refuses_a_box_without_an_area(box: tuple[float, float, float, float]) -> None:
+def test_a_grid_refuses_a_box_without_an_area(box: Box) -> None:
     with pytest.raises(ValueError, match="box must be"):
         ImageGrid(torch.zeros(2, 3, dtype=torch.long), box)
 

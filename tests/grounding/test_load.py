@@ -91,7 +91,7 @@ def test_mistakes_are_refused(undecoded: Path, tmp_path: Path) -> None:
         load_grounder(TINY, method="magic")
     with pytest.raises(OptionError, match="is for the heads, and the method is 'decoder'"):
         load_grounder(TINY, method="decoder", profile="head_profile.json")
-    with pytest.raises(CheckpointError, match="is no decoder's config"):
+    with pytest.raises(CheckpointError, match="is not a decoder's config"):
         load_grounder(undecoded, method="decoder")
     with pytest.raises(CheckpointError, match="No head profile can be read"):
         load_grounder(TINY, profile=tmp_path / "none.json")

@@ -148,7 +148,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00"])
 def test_a_broken_config_is_told(saved: Path, content: bytes) -> None:
     (saved / "config.json").write_bytes(content)
-    assert f"{saved / 'config.json'} is no decoder's config: Invalid JSON" in str(refused(saved))
+    assert f"{saved / 'config.json'} is not a decoder's config: Invalid JSON" in str(refused(saved))
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x00" * 8])
@@ -164,7 +164,7 @@ def test_json_that_is_no_decoders_config_is_told(saved: Path, content: str) -> N
     (saved / "config.json").write_text(content, encoding="utf-8")
     error = refused(saved)
     assert isinstance(error, CheckpointError)
-    assert f"{saved / 'config.json'} is no decoder's config" in str(error)
+    assert f"{saved / 'config.json'} is not a decoder's config" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_json_that_is_no_decoders_config_is_told(saved: Path, content: str) -> N
 )
 def test_a_missing_key_is_named(saved: Path, part: str, key: str) -> None:
     edit(saved, lambda config: config[part].pop(key))
-    assert f"is no decoder's config: {part}.{key}: Field required" in str(refused(saved))
+    assert f"is not a decoder's config: {part}.{key}: Field required" in str(refused(saved))
 
 
 @pytest.mark.parametrize("part", ["backbone", "decoder", "request"])
 def test_a_missing_part_is_named(saved: Path, part: str) -> None:
     edit(saved, lambda config: config.pop(part))
-    assert f"is no decoder's config: {part}: Field required" in str(refused(saved))
+    assert f"is not a decoder's config: {part}: Field required" in str(refused(saved))
 
 
 @pytest.mark.parametrize("keyword", sorted(NEVER_FROM_A_FILE))
@@ -215,7 +215,7 @@ def test_options_of_loading_do_not_go_with_an_adapter_that_is_loaded(saved: Path
 @pytest.mark.parametrize("part", ["decoder", "request"])
 def test_an_unknown_setting_is_named(saved: Path, part: str) -> None:
     edit(saved, lambda config: config[part].update(colour=3))
-    assert f"is no decoder's config: {part}.colour" in str(refused(saved))
+    assert f"is not a decoder's config: {part}.colour" in str(refused(saved))
 
 
 def test_a_senseless_size_is_refused(saved: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_senseless_size_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize(("field", "value"), [("align", "sideways"), ("layers", "all"), ("heads", 3)])
 def test_a_senseless_request_is_refused(saved: Path, field: str, value: object) -> None:
     edit(saved, lambda config: config["request"].update({field: value}))
-    assert f"is no decoder's config: request.{field}" in str(refused(saved))
+    assert f"is not a decoder's config: request.{field}" in str(refused(saved))
 
 
 def test_another_backbone_is_refused_with_both_names(saved: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vlm_adapters.backbone.grids import Grids, ImageGrid
 from vlm_adapters.errors import DecoderError
+from vlm_adapters.geometry import Box
 from vlm_adapters.heads.maps import (
     MAX_PROMINENCE,
     combine,
@@ -30,7 +31,7 @@ def drawn(*rows: str) -> Tensor:
     return torch.tensor([[0.0 if letter == "." else float(letter) for letter in row] for row in rows])[None]
 
 
-def grids_of(maps: Tensor, box: tuple[float, float, float, float]) -> Grids:
+def grids_of(maps: Tensor, box: Box) -> Grids:
     phrases, layers, heads, h, w = maps.shape
     return Grids(
         grid=ImageGrid(torch.arange(h * w).view(h, w), box),

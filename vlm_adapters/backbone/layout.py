@@ -14,9 +14,7 @@ from torch import Tensor
 
 from vlm_adapters.backbone.grids import ImageGrid
 from vlm_adapters.errors import ImageError, PromptError
-
-Size = tuple[int, int]
-"""`(height, width)`."""
+from vlm_adapters.geometry import Box, Size
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class ImageLayout:
             )
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """Region `(left, top, right, bottom)` of the canvas, in pixels of the upright image."""
         down, across = (whole / part for whole, part in zip(self.image, self.resized, strict=True))
         top, left = self.offset

@@ -52,7 +52,7 @@ def build(
     for cache, index in zip(caches, indices, strict=True):
         typer.echo(f"{cache.folder}: {len(index.ids)} samples, {sum(index.phrases)} phrases, {index.bytes:,} bytes")
         for left in index.left_out:
-            typer.echo(f"  left out: {left.told}")
+            typer.echo(f"  left out: {left.message}")
 
 
 def _told(cache: CacheToBuild, index: CacheIndex) -> dict[str, object]:
@@ -62,5 +62,5 @@ def _told(cache: CacheToBuild, index: CacheIndex) -> dict[str, object]:
         "samples": len(index.ids),
         "phrases": sum(index.phrases),
         "bytes": index.bytes,
-        "left_out": [left.told for left in index.left_out],
+        "left_out": [left.message for left in index.left_out],
     }

@@ -16,6 +16,7 @@ from vlm_adapters.decoder.sam.model import EncodedImage
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.unet import UNet
 from vlm_adapters.errors import DecoderError
+from vlm_adapters.geometry import Box
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class PhraseFeatures:
     """
 
     maps: Tensor = field(repr=False)
-    box: tuple[float, float, float, float]
+    box: Box
     hidden: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -93,7 +94,7 @@ class MaskLogits:
 
     maps: Tensor = field(repr=False)
     coarse: Tensor = field(repr=False)
-    box: tuple[float, float, float, float]
+    box: Box
     refined: Tensor | None = field(repr=False)
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from vlm_adapters.backbone.protocol import BackboneInfo, OptionValue
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.data.validated import first_mistake
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.unet import UNetConfig
 from vlm_adapters.embedded import alias_of
@@ -118,17 +119,13 @@ class SavedDecoder(BaseModel):
 
         Raises:
             OSError: It cannot be read.
-            CheckpointError: It is no decoder's config.
+            CheckpointError: It is not a decoder's config.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            message = first["msg"].removeprefix("Value error, ")
             raise CheckpointError(
-                f"{path} is no decoder's config: {place + ': ' if place else ''}{message}. "
-                "Write it with GroundedVLM.save_pretrained."
+                f"{path} is not a decoder's config: {first_mistake(error)}. Write it with GroundedVLM.save_pretrained."
             ) from error
 
     def features(self) -> FeatureRequest:

@@ -166,7 +166,7 @@ class Card:
             lines += [f"## {group}: {phrases:,} phrases", "", *_table(["", *self.masks], self.rows(group)), ""]
         lines += ["## What was run", "", *_table(["", ""], self.facts()), ""]
         if self.skipped:
-            lines += ["## Skipped", "", *(f"* {problem.place}: {problem.told}" for problem in self.skipped), ""]
+            lines += ["## Skipped", "", *(f"* {problem.place}: {problem.message}" for problem in self.skipped), ""]
         lines += ["## What the words mean", "", *(f"* *{word}*: {meaning}." for word, meaning in self.rules.items())]
         return "\n".join(lines) + "\n"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.uri import read_named
+from vlm_adapters.data.uri import parse_uri
 from vlm_adapters.errors import DataError, OptionError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.prompt import Prompt
@@ -60,7 +60,7 @@ def open_for_protocol(data: str, protocol: str, sentences: str | None = None) ->
     """
     protocol_named(protocol)
     dataset = open_dataset(data)
-    kind, said = read_named(dataset.source)
+    kind, said = parse_uri(dataset.source)
     if sentences is not None and "sentences" not in said:
         raise OptionError(
             f"The data set {dataset.source} has one text per sample, and --sentences is {sentences}. Leave it out."
@@ -73,7 +73,7 @@ def open_for_protocol(data: str, protocol: str, sentences: str | None = None) ->
 def sentences_of(dataset: Dataset) -> str | None:
     """Tell which sentences of an object count in a data set; None where it has one text per sample, or does not say."""
     try:
-        sentences = read_named(dataset.source)[1].get("sentences")
+        sentences = parse_uri(dataset.source)[1].get("sentences")
     except DataError:  # a slice, or a data set that is defined elsewhere: its source is not one that can be opened
         return None
     return None if sentences is None else str(sentences)

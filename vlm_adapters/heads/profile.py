@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import Head
 from vlm_adapters.data.files import write_json
+from vlm_adapters.data.validated import read_model
 from vlm_adapters.decoder.saved import SavedBackbone
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, DecoderError
@@ -90,22 +91,10 @@ class HeadProfile(BaseModel):
         """Read the file of a profile.
 
         Raises:
-            CheckpointError: The file cannot be read, or is not a profile.
+            CheckpointError: The file is missing, or is not a profile.
         """
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except OSError as error:
-            raise CheckpointError(
-                f"No head profile can be read from {os.fspath(path)}: {error.strerror or error}. "
-                "Make one with `adapters calibrate`."
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise CheckpointError(
-                f"{os.fspath(path)} is not a head profile: {place + ': ' if place else ''}{first['msg']}. "
-                "Make one with `adapters calibrate`."
-            ) from error
+        remedy = "Make one with `adapters calibrate`."
+        return read_model(path, cls, what="head profile", error=CheckpointError, remedy=remedy)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the profile as JSON."""

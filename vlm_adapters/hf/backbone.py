@@ -15,10 +15,11 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
-from vlm_adapters.backbone.layout import ImageLayout, Size, place_layouts
+from vlm_adapters.backbone.layout import ImageLayout, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, OptionError, PromptError
+from vlm_adapters.geometry import Size
 from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, plan_rows

@@ -15,8 +15,9 @@ from typing import Any, TypedDict
 from PIL import Image
 from torch import Tensor
 
-from vlm_adapters.backbone.layout import ImageLayout, Size
+from vlm_adapters.backbone.layout import ImageLayout
 from vlm_adapters.errors import ImageError
+from vlm_adapters.geometry import Size
 from vlm_adapters.images import ImageSource, load_image
 from vlm_adapters.registry.discovery import list_adapters
 

@@ -17,6 +17,7 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import AdapterError
+from vlm_adapters.geometry import Box, Size
 from vlm_adapters.inspection.configs import (
     SpecialToken,
     TextReport,
@@ -27,8 +28,6 @@ from vlm_adapters.inspection.configs import (
     towers,
 )
 from vlm_adapters.prompt import Prompt
-
-Size = tuple[int, int]
 
 IMAGE_SIZES: tuple[Size, ...] = ((336, 336), (480, 640), (640, 480), (1080, 1920), (100, 300))
 """Square, wide, tall, large, and three times as wide as high."""
@@ -71,7 +70,7 @@ class ImageReport:
     patches: int | None = None
     tokens: int = 0
     grids: tuple[Size, ...] = ()
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    boxes: tuple[Box, ...] = ()
     problem: str | None = None
 
 

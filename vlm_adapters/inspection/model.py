@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vlm_adapters.backbone.layout import Size
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, HasModel
 from vlm_adapters.backbone.request import LayerChoice
 from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CaptureError, OptionError
+from vlm_adapters.geometry import Size
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.hf.backbone import TransformersBackbone
 from vlm_adapters.inspection.memory import DTYPE, PassMemory, pass_memory

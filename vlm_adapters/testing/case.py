@@ -9,10 +9,8 @@ from typing import Protocol, cast
 import torch
 
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
+from vlm_adapters.geometry import Box, Size
 from vlm_adapters.testing.reference import Reference, TransformersReference
-
-Size = tuple[int, int]
-"""`(H, W)` of an image in pixels."""
 
 SIZES: tuple[Size, ...] = ((112, 112), (84, 252), (252, 84), (13, 17), (700, 900), (133, 211))
 """Square, 1:3, 3:1, smaller than a cell, larger than a tiny model's cap, odd numbers."""
@@ -28,9 +26,9 @@ class ExpectedGrid:
     """
 
     shape: tuple[int, int]
-    box: tuple[float, float, float, float]
+    box: Box
 
-    def cell_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+    def cell_box(self, row: int, column: int) -> Box:
         """Region `(left, top, right, bottom)` of one cell, in pixels of the image."""
         left, top, right, bottom = self.box
         height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]

@@ -12,8 +12,9 @@ from torch import Tensor
 from vlm_adapters.backbone.grids import ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.geometry import Box, Size
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.testing.case import AdapterCase, ExpectedGrid, Size
+from vlm_adapters.testing.case import AdapterCase, ExpectedGrid
 from vlm_adapters.testing.support import (
     PHRASES,
     TEXT,
@@ -187,7 +188,7 @@ def _inside(side: tuple[float, ...], length: int) -> bool:
     return covered >= _ENOUGH and covered >= (end - start) / 2
 
 
-def _changed(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+def _changed(image: Image.Image, box: Box) -> Image.Image:
     """The image with the pixels of a region inverted."""
     pixels = np.array(image)
     left, top, right, bottom = (max(round(side), 0) for side in box)

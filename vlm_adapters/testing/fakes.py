@@ -23,8 +23,9 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.errors import PromptError, RequestError
+from vlm_adapters.geometry import Size
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.testing.case import AdapterCase, ExpectedGrid, Size
+from vlm_adapters.testing.case import AdapterCase, ExpectedGrid
 from vlm_adapters.testing.fake_model import ATTENTION_LAYERS, HEADS, IMAGE, LAYERS, PADDING, WIDTH, FakeModel, FakePass
 from vlm_adapters.testing.reference import ReferencePass
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
@@ -11,6 +10,7 @@ from typing import Annotated, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vlm_adapters.data.validated import did_you_mean, first_mistake
 from vlm_adapters.decoder.saved import OptionsFromFile
 from vlm_adapters.errors import OptionError, RecipeError
 from vlm_adapters.hf.placement import device_named, resolve_dtype
@@ -155,7 +155,7 @@ class Recipe(_Part):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise RecipeError(_told(name_or_path, error)) from error
+            raise RecipeError(_mistake_message(name_or_path, error)) from error
 
 
 def _as_value_error(check: Callable[..., object], *arguments: object, **options: object) -> None:
@@ -210,14 +210,10 @@ def _apply(content: dict[str, object], change: str) -> None:
         raise RecipeError(f"The change {change!r} has no YAML after '=': {' '.join(str(error).split())}.") from error
 
 
-def _told(name: str, error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        near = get_close_matches(str(first["loc"][-1]), Recipe.model_fields, n=1)
-        return (
-            f"The recipe {name} has an unknown key {place!r}. {f'Did you mean {near[0]!r}?' if near else 'Remove it.'}"
-        )
-    told = first["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(first["input"], dict) else f", found {str(first['input'])[:100]!r}"
-    return f"The recipe {name} cannot be used: {f'{place}: ' if place else ''}{told}{found}."
+def _mistake_message(name: str, error: ValidationError) -> str:
+    mistake = first_mistake(error)
+    if mistake.kind == "extra_forbidden":
+        remedy = did_you_mean(mistake.key.rpartition(".")[2], Recipe.model_fields) or " Remove it."
+        return f"The recipe {name} has an unknown key {mistake.key!r}.{remedy}"
+    found = "" if isinstance(mistake.value, dict) else f", found {str(mistake.value)[:100]!r}"
+    return f"The recipe {name} cannot be used: {mistake}{found}."

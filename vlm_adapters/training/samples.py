@@ -126,7 +126,7 @@ class LiveSamples:
                 found.append(self.extract(sample))
             elif sample.place not in self._left_out:
                 self._left_out.add(sample.place)
-                _LOG.warning("left out %s: %s", sample.place, sample.told)
+                _LOG.warning("left out %s: %s", sample.place, sample.message)
         return found
 
     def at_epoch(self, epoch: int) -> LiveSamples:
