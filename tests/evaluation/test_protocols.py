@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vlm_adapters.data.config import RefCocoConfig
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.decoder.sam.refiner import UntrainedRefiner
 from vlm_adapters.errors import DataError, OptionError
@@ -181,6 +182,19 @@ def test_expressions_are_prompted_with_as_their_data_set_says(expressions: str) 
 def test_the_sentences_stay_as_the_data_set_says_where_nothing_else_is_asked(expressions: str) -> None:
     assert "form=packed,sentences=first" in open_for_protocol(f"{expressions},sentences=first", "packed", None).source
     assert "form=packed,sentences=all" in open_for_protocol(f"{expressions},form=isolated", "packed", None).source
+
+
+def test_a_set_is_opened_once(expressions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    open_refcoco = RefCocoConfig.open
+
+    def counting(config: RefCocoConfig) -> Dataset:
+        opened.append(config.form)
+        return open_refcoco(config)
+
+    monkeypatch.setattr(RefCocoConfig, "open", counting)
+    open_for_protocol(f"{expressions},form=isolated", "packed", "first")
+    assert opened == ["packed"]
 
 
 def test_a_set_with_one_text_per_sample_has_no_sentences_to_choose_from() -> None:

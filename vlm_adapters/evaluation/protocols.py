@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.open import open_dataset
+from vlm_adapters.data.open import DatasetSource, change_config, open_dataset, read_config
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.data.uri import parse_uri
 from vlm_adapters.errors import DataError, OptionError
@@ -44,7 +44,7 @@ def protocol_named(name: str) -> Callable[[Sample], list[Prompt]]:
     return PROTOCOLS[name]
 
 
-def open_for_protocol(data: str, protocol: str, sentences: str | None = None) -> Dataset:
+def open_for_protocol(data: DatasetSource, protocol: str, sentences: str | None = None) -> Dataset:
     """Open a data set in the form that a protocol needs.
 
     A set of referring expressions has keys `form` and `sentences`: the arguments here take precedence over them.
@@ -59,15 +59,12 @@ def open_for_protocol(data: str, protocol: str, sentences: str | None = None) ->
         DataError: The set cannot be opened so.
     """
     protocol_named(protocol)
-    dataset = open_dataset(data)
-    kind, said = parse_uri(dataset.source)
-    if sentences is not None and "sentences" not in said:
-        raise OptionError(
-            f"The data set {dataset.source} has one text per sample, and --sentences is {sentences}. Leave it out."
-        )
-    asked = {"form": protocol, "sentences": sentences or said.get("sentences")}
-    wanted = {key: asked.get(key, value) for key, value in said.items()}
-    return dataset if wanted == said else open_dataset({"kind": kind, **wanted})
+    config = read_config(data)
+    keys = type(config).model_fields
+    if sentences is not None and "sentences" not in keys:
+        raise OptionError(f"The data set {data} has one text per sample, and --sentences is {sentences}. Leave it out.")
+    changes = {"form": protocol} if sentences is None else {"form": protocol, "sentences": sentences}
+    return open_dataset(change_config(config, {key: value for key, value in changes.items() if key in keys}))
 
 
 def sentences_of(dataset: Dataset) -> str | None:
