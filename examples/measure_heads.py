@@ -23,8 +23,8 @@ from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.grounding.heads import HeadGrounder
-from vlm_adapters.heads.calibrate import CALIBRATION_SEED, MOST_HEADS, CalibrationSet, calibrate
-from vlm_adapters.heads.extraction import extract_with_neutral, phrase_heights, profile_maps
+from vlm_adapters.heads.calibrate import CALIBRATION_SEED, MAX_HEADS, CalibrationSet, calibrate
+from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral, phrase_heights
 from vlm_adapters.heads.profile import HeadProfile, ProfileHead
 from vlm_adapters.prompt import Prompt
 
@@ -52,7 +52,7 @@ def measure(adapter: BackboneAdapter, profiles: dict[str, list[HeadProfile]], sc
         size = sample.image.height, sample.image.width
         for name, alike in profiles.items():
             for profile in alike:
-                relative, box = profile_maps(profile.heads, asked, of_neutral)
+                relative, box = maps_beside_neutral(asked, of_neutral, profile.indices)
                 placed = place_map(phrase_heights(relative, profile), box, size).cpu().numpy()
                 for found, mask in zip(placed, sample.masks, strict=True):
                     values[f"mean IoU, {name}"].append(mask_iou(found > profile.threshold, mask))
@@ -87,8 +87,8 @@ def main() -> None:
     adapter = load_adapter(arguments.model)
     profiles = {}
     for name, count, most in (
-        ("labelled", arguments.labelled, MOST_HEADS),
-        ("label-free", arguments.samples, MOST_HEADS),
+        ("labelled", arguments.labelled, MAX_HEADS),
+        ("label-free", arguments.samples, MAX_HEADS),
         ("best head alone", arguments.labelled, 1),
     ):
         scenes = Scenes(count, seed=CALIBRATION_SEED)

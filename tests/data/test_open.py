@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_adapters.data.formats.scenes import Scenes
-from vlm_adapters.data.open import open_dataset, open_skipping
+from vlm_adapters.data.open import change_config, open_dataset, open_skipping, read_config
 from vlm_adapters.data.stable_random import stable_sample
 from vlm_adapters.errors import DataError
 
@@ -104,6 +104,22 @@ def test_the_source_opens_the_same_set_of_every_kind(png: PngSet, instances: Ins
         dataset = open_dataset(source)
         assert open_dataset(dataset.source).source == dataset.source
         assert ids(open_dataset(dataset.source)) == ids(dataset)
+
+
+def test_keys_are_read_without_opening_and_opened_as_changed(folder: Path) -> None:
+    config = read_config({"kind": "folder", "path": str(folder), "limit": 7, "seed": 1})
+    assert ids(open_dataset(config)) == ids(open_dataset(f"folder:path={folder},limit=7,seed=1"))
+    changed = change_config(config, {"limit": 3})
+    assert ids(open_dataset(changed)) == ids(open_dataset(f"folder:path={folder},limit=3,seed=1"))
+    assert read_config("folder:path=nowhere") == read_config(read_config("folder:path=nowhere"))
+
+
+def test_a_change_that_does_not_fit_is_refused(folder: Path) -> None:
+    config = read_config(folder)
+    with pytest.raises(DataError, match="has no key 'form'"):
+        change_config(config, {"form": "packed"})
+    with pytest.raises(DataError, match="limit of folder is 0"):
+        change_config(config, {"limit": 0})
 
 
 def test_paths_with_commas_are_opened_again(folder: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Literal, SupportsIndex, cast
+from typing import Literal, Self, SupportsIndex, cast
 
 from vlm_adapters.errors import RequestError
+
+Head = tuple[int, int]
+"""`(layer, head)`: true layer index, head index; written `layer.head`."""
 
 LayerChoice = int | Sequence[int] | None
 """Which layers: none = all, an int = the last n, a list = these, negatives counted from the end."""
@@ -45,6 +48,11 @@ class GridRequest:
         for name in ("layers", "heads", "hidden_layers", "phrase_hidden_layers"):
             # Plain values, so that a request compares and is saved as it was meant.
             object.__setattr__(self, name, _plain(name, getattr(self, name), count=name != "heads"))
+
+    @classmethod
+    def of_heads(cls, heads: Sequence[Head]) -> Self:
+        """Request the maps of some heads: their layers and their head indices, both ascending."""
+        return cls(layers=sorted({layer for layer, _ in heads}), heads=sorted({head for _, head in heads}))
 
 
 def _plain(name: str, choice: object, *, count: bool) -> int | tuple[int, ...] | None:

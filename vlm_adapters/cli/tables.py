@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from vlm_adapters.grounding.result import Grounding
+
 ABSENT = "-"
+"""Stands for a value that there is not."""
 
 
 def print_facts(console: Console, title: str, facts: Iterable[tuple[str, object]]) -> None:
@@ -34,6 +40,27 @@ def print_rows(
     if table.row_count:
         console.print(Text(f"\n{title}", style="bold"))
         console.print(table)
+
+
+def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[float] | None = None) -> None:
+    """Print a row per phrase, and where the files are.
+
+    Args:
+        grounding: What to print.
+        files: The files that were written.
+        ious: IoU of every mask with the true one, where known.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("phrase", "score", "box", *(["IoU"] if ious else [])):
+        table.add_column(heading, overflow="fold")
+    for index, grounded in enumerate(grounding.phrases):
+        box = " ".join(map(str, grounded.box)) if grounded.box else "nothing found"
+        row = [grounded.phrase.text, f"{grounded.score:.2f}", box]
+        table.add_row(*row, *([f"{ious[index]:.2f}"] if ious else []))
+    console = Console()
+    console.print(table)
+    for file in files:
+        console.print(str(file), style="dim", highlight=False, soft_wrap=True)
 
 
 def shown(value: object) -> str:

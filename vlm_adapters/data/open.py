@@ -20,7 +20,7 @@ from vlm_adapters.data.uri import Value, format_uri, parse_uri
 from vlm_adapters.data.validated import did_you_mean, first_mistake
 from vlm_adapters.errors import DataError
 
-DatasetSource = str | os.PathLike[str] | Mapping[str, object]
+DatasetSource = str | os.PathLike[str] | Mapping[str, object] | DatasetConfig
 """Anything that names a data set: see `open_dataset`."""
 
 _YAML = (".yaml", ".yml")
@@ -36,6 +36,7 @@ def open_dataset(source: DatasetSource) -> Dataset:
               `vlm_adapters.data.config`; a value with commas stands in double quotes.
             * The path of a folder in the plain form (`vlm_adapters.data.formats.folder`).
             * The path of a `.yaml` file with `kind` and its keys, or a mapping of them.
+            * The keys that `read_config` read.
 
             Paths are relative to the working folder.
 
@@ -43,7 +44,7 @@ def open_dataset(source: DatasetSource) -> Dataset:
         DataError: There is no such set or key, a file cannot be read, nothing is left of the set, or an entry is
             broken and `broken` is not `skip`.
     """
-    dataset = _open(_config(source))
+    dataset = _open(read_config(source))
     if dataset.problems and not dataset.skips_broken:
         first = dataset.problems[0]
         raise DataError(
@@ -61,7 +62,7 @@ def open_skipping(source: DatasetSource) -> Dataset:
     Raises:
         DataError: There is no such set or key, or a file cannot be read.
     """
-    dataset = _open(_config(source))
+    dataset = _open(read_config(source))
     dataset.skips_broken = True
     return dataset
 
@@ -127,8 +128,14 @@ def _indices(dataset: Dataset, config: FileDatasetConfig, excluded: Sequence[Dat
     return indices[: config.limit] if config.seed is None else stable_sample(indices, config.limit, config.seed)
 
 
-def _config(source: DatasetSource) -> DatasetConfig:
-    """Read the kind of a set and its keys from anything that names it."""
+def read_config(source: DatasetSource) -> DatasetConfig:
+    """Read the keys of a data set from anything that names it, without opening it.
+
+    Raises:
+        DataError: There is no such set or key.
+    """
+    if isinstance(source, DatasetConfig):
+        return source
     if isinstance(source, Mapping):
         values = {str(key): value for key, value in source.items()}
         return _validated(values.pop("kind", None), values)
@@ -136,7 +143,7 @@ def _config(source: DatasetSource) -> DatasetConfig:
     if Path(text).is_dir():
         return _validated("folder", {"path": text})
     if text.endswith(_YAML):
-        return _config(_read_yaml(Path(text)))
+        return read_config(_read_yaml(Path(text)))
     if ":" not in text:
         raise DataError(
             f"There is no data set {text!r}: it is neither a folder with {SAMPLES_FILE}, nor a .yaml file, nor "
@@ -144,6 +151,16 @@ def _config(source: DatasetSource) -> DatasetConfig:
         )
     kind, uri_values = parse_uri(text)
     return _validated(kind, dict(uri_values))
+
+
+def change_config(config: DatasetConfig, changes: Mapping[str, object]) -> DatasetConfig:
+    """Replace keys of a data set, checked like those of `open_dataset`.
+
+    Raises:
+        DataError: There is no such key, or a value does not fit.
+    """
+    kind = next(kind for kind, config_class in DATASET_CONFIGS.items() if type(config) is config_class)
+    return _validated(kind, {**config.model_dump(exclude_unset=True), **changes})
 
 
 def _read_yaml(path: Path) -> Mapping[str, object]:

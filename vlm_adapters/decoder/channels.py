@@ -9,12 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.backbone.request import Head
 from vlm_adapters.decoder.unet import normalise
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.geometry import Box, place_map
-
-Head = tuple[int, int]
-"""`(layer, head)`: true layer index, head index."""
 
 AGREEING_HEADS = 4
 """How many heads the map of a grounded phrase shows: the mean over all is led by those that look at everything."""
