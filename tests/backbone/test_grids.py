@@ -67,7 +67,7 @@ def test_a_layer_without_attention_is_refused_with_those_that_have_it(choice: li
 
 @pytest.mark.parametrize("choice", [4, -1])
 def test_a_wrong_number_of_last_layers_is_refused(choice: int) -> None:
-    expected = f"The last {choice} layers were asked for; there are 3: layers 3, 7, 11."
+    expected = f"The last {choice} layers were requested; there are 3: layers 3, 7, 11."
     with pytest.raises(RequestError, match=re.escape(expected)):
         resolve_layers(choice, HYBRID)
 
@@ -192,13 +192,13 @@ def test_data_are_frozen(item: Any) -> None:
 @pytest.mark.parametrize("field", ["layers", "hidden_layers", "phrase_hidden_layers"])
 @pytest.mark.parametrize("choice", ["all", 1.5, [0.5], [None], object()])
 def test_a_choice_that_names_no_layers_is_refused(field: str, choice: Any) -> None:
-    with pytest.raises(RequestError, match=rf"{field}=.* names nothing\. Give None for all, a number"):
+    with pytest.raises(RequestError, match=rf"{field}=.* is not a valid choice\. Give None for all, a number"):
         GridRequest(**{field: choice})
 
 
 @pytest.mark.parametrize("choice", ["all", 3, 1.5, [0.5]])
 def test_a_choice_that_names_no_heads_is_refused(choice: Any) -> None:
-    with pytest.raises(RequestError, match=r"heads=.* names nothing\. Give None for all, or a list"):
+    with pytest.raises(RequestError, match=r"heads=.* is not a valid choice\. Give None for all, or a list"):
         GridRequest(heads=choice)
 
 
@@ -206,14 +206,18 @@ def test_a_choice_that_names_no_heads_is_refused(choice: Any) -> None:
 @pytest.mark.parametrize("choice", [True, False, np.True_, [True], (0, False), np.array([True, False])])
 def test_true_and_false_choose_no_layers(field: str, choice: Any) -> None:
     shown = re.escape(repr(choice))
-    with pytest.raises(RequestError, match=rf"^{field}={shown} names nothing\. .*; True and False are not numbers"):
+    with pytest.raises(
+        RequestError, match=rf"^{field}={shown} is not a valid choice\. .*; True and False do not count as numbers"
+    ):
         GridRequest(**{field: choice})
 
 
 @pytest.mark.parametrize("choice", [True, False, [True], [1, False], torch.tensor([True, False])])
 def test_true_and_false_choose_no_heads(choice: Any) -> None:
     shown = re.escape(repr(choice))
-    with pytest.raises(RequestError, match=rf"^heads={shown} names nothing\. .*; True and False are not numbers"):
+    with pytest.raises(
+        RequestError, match=rf"^heads={shown} is not a valid choice\. .*; True and False do not count as numbers"
+    ):
         GridRequest(heads=choice)
 
 

@@ -133,4 +133,4 @@ def test_device_and_dtype_say_where_the_checks_run(results: list[CheckResult]) -
 def test_a_device_that_is_not_there_is_an_error() -> None:
     done = CliRunner().invoke(app, ["check", "llava", "--device", "xpu:7"])
     assert isinstance(done.exception, OptionError)
-    assert "The device 'xpu:7' is not there" in str(done.exception)
+    assert "The device 'xpu:7' is not available" in str(done.exception)

@@ -35,8 +35,8 @@ def test_it_names_the_files_and_what_comes_next(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["internvl", "--out", "{folder}"], "is a folder with 1 entries, and nothing is overwritten"),
-        (["inter", "--out", "{folder}/new"], "knows no model type 'inter'"),
+        (["internvl", "--out", "{folder}"], "has 1 entries, and nothing is overwritten"),
+        (["inter", "--out", "{folder}/new"], "has no model type 'inter'"),
         (["internvl"], "Missing option '--out'"),
     ],
 )
