@@ -83,7 +83,7 @@ def adapter_specs():
 
 
 def test_no_plugins_is_said() -> None:
-    assert adapters("list", VLM_ADAPTERS_PLUGINS="").stdout == "No plugins are installed or allowed to load.\n"
+    assert adapters("list", VLM_ADAPTERS_PLUGINS="").stdout == "No plugin is installed or allowed to load.\n"
     assert json.loads(adapters("list", "--json", VLM_ADAPTERS_PLUGINS="").stdout) == []
 
 

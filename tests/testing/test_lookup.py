@@ -30,8 +30,8 @@ def test_case_of_an_installed_plugin(site: Site) -> None:
     [
         (None, "of acme-fake 1.0 declares no case for the adapter 'fake'"),
         ("acme.nowhere:CASE", "cannot be imported: ModuleNotFoundError: No module named 'acme'"),
-        ("vlm_adapters.testing.fakes:NOTHING", "is no AdapterCase: vlm_adapters.testing.fakes has None there"),
-        ("vlm_adapters.testing.fakes:CELL", "is no AdapterCase: vlm_adapters.testing.fakes has 16 there"),
+        ("vlm_adapters.testing.fakes:NOTHING", "is not an AdapterCase: found None"),
+        ("vlm_adapters.testing.fakes:CELL", "is not an AdapterCase: found 16"),
     ],
 )
 def test_case_that_cannot_be_used_is_a_plugin_error(site: Site, case: str | None, told: str) -> None:
