@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
+from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
@@ -75,6 +76,8 @@ class FakeAdapter:
             hidden_size=WIDTH,
             cell=(CELL, CELL),
             grids_per_image=len(self.scales),
+            dtype=str(dtype).removeprefix("torch."),
+            fingerprint=weights_fingerprint(self.model.state_dict()),
         )
 
     @classmethod
