@@ -189,36 +189,41 @@ def test_data_are_frozen(item: Any) -> None:
         setattr(item, dataclasses.fields(item)[0].name, None)
 
 
-@pytest.mark.parametrize("field", ["layers", "hidden_layers", "phrase_hidden_layers"])
-@pytest.mark.parametrize("choice", ["all", 1.5, [0.5], [None], object()])
-def test_a_choice_that_names_no_layers_is_refused(field: str, choice: Any) -> None:
-    with pytest.raises(RequestError, match=rf"{field}=.* is not a valid choice\. Give None for all, a number"):
-        GridRequest(**{field: choice})
+LAYER_FIELDS = ("layers", "hidden_layers", "phrase_hidden_layers")
 
 
-@pytest.mark.parametrize("choice", ["all", 3, 1.5, [0.5]])
-def test_a_choice_that_names_no_heads_is_refused(choice: Any) -> None:
-    with pytest.raises(RequestError, match=r"heads=.* is not a valid choice\. Give None for all, or a list"):
-        GridRequest(heads=choice)
+def refused(field: str, choice: object) -> str:
+    with pytest.raises(RequestError) as caught:
+        GridRequest(**{field: choice})  # type: ignore[arg-type]
+    return str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["layers", "hidden_layers", "phrase_hidden_layers"])
-@pytest.mark.parametrize("choice", [True, False, np.True_, [True], (0, False), np.array([True, False])])
-def test_true_and_false_choose_no_layers(field: str, choice: Any) -> None:
-    shown = re.escape(repr(choice))
-    with pytest.raises(
-        RequestError, match=rf"^{field}={shown} is not a valid choice\. .*; True and False do not count as numbers"
-    ):
-        GridRequest(**{field: choice})
+def test_a_choice_that_names_no_layers_is_refused() -> None:
+    for choice in ("all", 1.5, [0.5], [None], object()):
+        for field in LAYER_FIELDS:
+            expected = f"{field}={choice!r} is not a valid choice. Give None for all, a number"
+            assert refused(field, choice).startswith(expected)
 
 
-@pytest.mark.parametrize("choice", [True, False, [True], [1, False], torch.tensor([True, False])])
-def test_true_and_false_choose_no_heads(choice: Any) -> None:
-    shown = re.escape(repr(choice))
-    with pytest.raises(
-        RequestError, match=rf"^heads={shown} is not a valid choice\. .*; True and False do not count as numbers"
-    ):
-        GridRequest(heads=choice)
+def test_a_choice_that_names_no_heads_is_refused() -> None:
+    for choice in ("all", 3, 1.5, [0.5]):
+        expected = f"heads={choice!r} is not a valid choice. Give None for all, or a list"
+        assert refused("heads", choice).startswith(expected)
+
+
+def test_true_and_false_choose_no_layers() -> None:
+    for choice in (True, False, np.True_, [True], (0, False), np.array([True, False])):
+        for field in LAYER_FIELDS:
+            message = refused(field, choice)
+            assert message.startswith(f"{field}={choice!r} is not a valid choice. ")
+            assert "; True and False do not count as numbers" in message
+
+
+def test_true_and_false_choose_no_heads() -> None:
+    for choice in (True, False, [True], [1, False], torch.tensor([True, False])):
+        message = refused("heads", choice)
+        assert message.startswith(f"heads={choice!r} is not a valid choice. ")
+        assert "; True and False do not count as numbers" in message
 
 
 @pytest.mark.parametrize("choice", [range(2), (0, 1), np.arange(2), torch.arange(2), iter([0, 1])])
