@@ -28,7 +28,7 @@ def test_it_names_the_files_and_what_comes_next(
     *files, following = capsys.readouterr().out.splitlines()
     assert set(files) == {str(path) for path in out.rglob("*") if path.is_file()}
     assert following == (
-        f"Next: fill in what {out / 'README.md'} names, pip install --editable {out}, adapters check internvl"
+        f"Next: fill in the parts that {out / 'README.md'} names, pip install --editable {out}, adapters check internvl"
     )
 
 
