@@ -153,7 +153,7 @@ def test_the_tiny_model_that_is_written_conforms_once_the_rest_is_filled_in(tmp_
 
 
 @pytest.mark.parametrize(
-    ("model_type", "told"),
+    ("model_type", "message"),
     [
         ("internlv", r"has no model type 'internlv' .* Did you mean internvl.*\? Give the model_type of"),
         ("bert", r"has no model type 'bert' that reads images and text\. .* install a newer transformers\."),
@@ -162,8 +162,8 @@ def test_the_tiny_model_that_is_written_conforms_once_the_rest_is_filled_in(tmp_
         ("blip", "Write a class with the methods of BackboneAdapter instead"),
     ],
 )
-def test_a_family_that_cannot_be_written(model_type: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match=told):
+def test_a_family_that_cannot_be_written(model_type: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match=message):
         write_project(model_type, tmp_path / "project")
     assert list(tmp_path.iterdir()) == []
 

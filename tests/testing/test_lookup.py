@@ -20,7 +20,7 @@ def test_case_of_an_installed_plugin(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "told"),
+    ("case", "message"),
     [
         (None, "of acme-fake 1.0 declares no case for the adapter 'fake'"),
         ("acme.nowhere:CASE", "cannot be imported: ModuleNotFoundError: No module named 'acme'"),
@@ -28,9 +28,9 @@ def test_case_of_an_installed_plugin(site: Site) -> None:
         ("vlm_adapters.testing.fakes:CELL", "is not an AdapterCase: found 16"),
     ],
 )
-def test_case_that_cannot_be_used_is_a_plugin_error(site: Site, case: str | None, told: str) -> None:
+def test_case_that_cannot_be_used_is_a_plugin_error(site: Site, case: str | None, message: str) -> None:
     site.add_fake(case)
-    with pytest.raises(PluginError, match=told):
+    with pytest.raises(PluginError, match=message):
         find_case("fake")
 
 

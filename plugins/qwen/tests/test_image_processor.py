@@ -283,9 +283,9 @@ def test_the_package_offers_the_wrapper_without_importing_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "told"),
+    ("images", "message"),
     [
-        ([], "list is empty"),
+        ([], "is empty"),
         ("https://example.com/cat.png", "address"),
         ([b"hello"], "."),
         (7, "int is not an image"),
@@ -293,15 +293,15 @@ def test_the_package_offers_the_wrapper_without_importing_torch() -> None:
         (Image.new("RGB", (4000, 4)), "."),
     ],
 )
-def test_unusable_images_are_typed_errors(images: Any, told: str) -> None:
-    with pytest.raises(ImageError, match=told):
+def test_unusable_images_are_typed_errors(images: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         QwenImageProcessorWrapper(Qwen2VLImageProcessor()).preprocess(images)
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
-        ([], "list is empty"),
+        ([], "is empty"),
         ([torch.zeros(3, 28, 40)], r"28x40 .* cells of 28x28.*multiples of 28"),
         ([torch.zeros(3, 0, 28)], "0x28"),
         ([torch.zeros(1, 28, 28)], r"\(1, 28, 28\)"),
@@ -310,8 +310,8 @@ def test_unusable_images_are_typed_errors(images: Any, told: str) -> None:
         ([np.zeros((3, 28, 28))], "ndarray"),
     ],
 )
-def test_unusable_pixel_values_are_typed_errors(values: Any, told: str) -> None:
-    with pytest.raises(ImageError, match=told):
+def test_unusable_pixel_values_are_typed_errors(values: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         QwenImageProcessorWrapper(Qwen2VLImageProcessor()).to_model_inputs(values)
 
 
