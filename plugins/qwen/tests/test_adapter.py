@@ -230,7 +230,7 @@ def test_senseless_options_are_typed_errors(checkpoint: Path, options: dict[str,
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="not a local directory"):
+    with pytest.raises(CheckpointError, match="neither a local directory"):
         load_adapter(tmp_path / "nowhere", device="cpu")
 
 
