@@ -18,7 +18,7 @@ ABSENT = "-"
 
 
 def print_facts(console: Console, title: str, facts: Iterable[tuple[str, object]]) -> None:
-    """Print a title and a row per fact; None is a dash."""
+    """Print a title and one row per fact."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -31,7 +31,7 @@ def print_facts(console: Console, title: str, facts: Iterable[tuple[str, object]
 def print_rows(
     console: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()
 ) -> None:
-    """Print a title and a table; the columns named in `numbers` stand on the right. Nothing without rows."""
+    """Print a title and a table; the columns in `numbers` are right-aligned. Prints nothing without rows."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:
         table.add_column(heading, overflow="fold", justify="right" if heading in numbers else "left")
@@ -64,7 +64,7 @@ def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[
 
 
 def shown(value: object) -> str:
-    """A value as people read it: thousands apart, None a dash, several separated by commas."""
+    """Format a value: thousands separators, a dash for None, commas between several values."""
     if value is None:
         return ABSENT
     if isinstance(value, int) and not isinstance(value, bool):

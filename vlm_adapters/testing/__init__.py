@@ -1,13 +1,4 @@
-"""The conformance suite: an adapter is right when every check passes over its case.
-
-```python
-from vlm_adapters.testing import run_checks
-from vlm_adapters.testing.fakes import FAKE_CASE
-
-for result in run_checks(FAKE_CASE):
-    print(result.check, result.state, result.reason)
-```
-"""
+"""The conformance suite: an adapter is right if it passes every check over its case. `run_checks` runs them."""
 
 from vlm_adapters.testing.case import SIZES, AdapterCase, ExpectedGrid, LoadAdapter
 from vlm_adapters.testing.checks_protocol import check_text_moves_no_image

@@ -1,9 +1,12 @@
-"""Qwen's image processors behind the interface of pipelines that process images apart from text.
+"""Qwen-VL's images for pipelines that process images apart from text.
 
-Such a pipeline wants images, `(3, H, W)`, and how each was resized and padded. Qwen's processors give flat patches of
-all images in one tensor instead. The wrapper lets the processor do its work and only rearranges: `preprocess` puts
-the patches back where they stand in the image, `to_model_inputs` takes them out again. No pixel is computed twice, so
-the way there and back gives the processor's own output, bit for bit.
+Such a pipeline expects images `(3, H, W)` and how each was resized and padded. Qwen's processors give flat patches of
+all images in one tensor instead. The wrapper lets the processor do its work and only rearranges: `preprocess` puts the
+patches where they stand in the image, `to_model_inputs` takes them out again. No pixel is computed twice, so the round
+trip gives the output of the processor, bit for bit.
+
+The size of an image follows the adapter's rule, that of `qwen_vl_utils`. The rule of transformers differs for images
+with a side shorter than half a cell; they are resized before the processor sees them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, TypedDict
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+from typing_extensions import override
 
 from vlm_adapters import (
     CheckpointError,
@@ -24,22 +27,21 @@ from vlm_adapters import (
     ProcessedImages,
     wrap_image_processor,
 )
+from vlm_adapters_qwen.adapter import resized_layout
 
 __all__ = ["ModelInputs", "QwenImageProcessorWrapper", "wrap_image_processor"]
 
 IMAGE_PROCESSORS = ("Qwen2VLImageProcessor",)
-"""One class with several backends serves Qwen2-VL, Qwen2.5-VL and Qwen3-VL."""
+"""Prefixes of class names: one class with several backends serves Qwen2-VL, Qwen2.5-VL and Qwen3-VL."""
 
 
 class ModelInputs(TypedDict):
-    """What the model's forward takes of the images.
-
-    `pixel_values` is float32 `(sum of gh*gw, C*T*p*p)`: patches of all images in merge-block order. `image_grid_thw`
-    is int64 `(N, 3)`: per image 1, `gh` and `gw` patches.
-    """
+    """The images as the model's forward takes them."""
 
     pixel_values: Tensor
+    """float32 `(sum of gh*gw, C*T*p*p)`: the patches of all images in merge-block order."""
     image_grid_thw: Tensor
+    """int64 `(N, 3)`: per image 1, `gh` and `gw` patches."""
 
 
 class QwenImageProcessorWrapper(ImageProcessorWrapper):
@@ -49,7 +51,7 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
         processor: A combined Qwen processor, or its image processor. Its settings are read at every call.
 
     Raises:
-        CheckpointError: It is neither.
+        CheckpointError: It is a processor of another family.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -61,45 +63,38 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
                 "wrap_image_processor, which passes others through."
             )
 
+    @override
     def layout(self, size: tuple[int, int]) -> ImageLayout:
-        """One grid that covers exactly the image; nothing is padded or cropped."""
         cell = self.image_processor.patch_size * self.image_processor.merge_size
-        height, width = size
         if not self.image_processor.do_resize:
-            self._check_size(height, width)
-        else:
-            limits = dict(self.image_processor.size)
-            if limits.get("shortest_edge") is None or limits.get("longest_edge") is None:
-                raise ImageError(
-                    f"{type(self.image_processor).__name__} has the size {limits}, and a size with shortest_edge and "
-                    "longest_edge (pixels in all) is needed. Mend its settings."
-                )
-            try:
-                height, width = smart_resize(
-                    *size, factor=cell, min_pixels=limits["shortest_edge"], max_pixels=limits["longest_edge"]
-                )
-            except ValueError as error:
-                raise ImageError(
-                    f"{type(self.image_processor).__name__} refuses an image of {size[0]}x{size[1]} pixels (height x "
-                    f"width): {error} Mend its settings or leave the image out."
-                ) from error
-        return ImageLayout(size, (height, width), (height, width), (height // cell, width // cell))
+            self._check_size(*size)
+            return ImageLayout(size, size, size, (size[0] // cell, size[1] // cell))
+        limits = dict(self.image_processor.size)
+        if limits.get("shortest_edge") is None or limits.get("longest_edge") is None:
+            raise ImageError(
+                f"{type(self.image_processor).__name__} has the size {limits}, and a size with shortest_edge and "
+                "longest_edge (pixels in all) is needed. Correct its settings."
+            )
+        return resized_layout(size, cell=cell, min_pixels=limits["shortest_edge"], max_pixels=limits["longest_edge"])
 
+    @override
     def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        """See `ImageProcessorWrapper`."""
-        features = self.image_processor.preprocess(list(images), return_tensors="pt")
-        grids = [(gh, gw) for _, gh, gw in features["image_grid_thw"].tolist()]
-        patches = features["pixel_values"].float().split([gh * gw for gh, gw in grids])
-        return [self._image(rows, grid) for rows, grid in zip(patches, grids, strict=True)]
+        values = self._processed(images)
+        for index, image in enumerate(images):
+            height, width = self.layout((image.height, image.width)).canvas
+            if values[index].shape[1:] != (height, width):
+                resized = image.resize((width, height), Image.Resampling.BICUBIC)
+                (values[index],) = self._processed([resized], do_resize=False)
+        return values
 
     def to_model_inputs(self, pixel_values: Sequence[Tensor] | ProcessedImages) -> ModelInputs:
-        """Turn images back into what the model takes, equal bit for bit to the processor's own output.
+        """Turn images back into what the model takes, bit for bit as the processor gives it.
 
         Args:
             pixel_values: Images `(3, H, W)` as `preprocess` gives them, of one or several calls; or all it returned.
 
         Raises:
-            ImageError: There is no image, or one is not `(3, H, W)` with sides of whole cells.
+            ImageError: The list is empty, or an image is not `(3, H, W)` with sides of whole cells.
         """
         values = list(pixel_values["pixel_values"] if isinstance(pixel_values, Mapping) else pixel_values)
         if not values:
@@ -107,7 +102,7 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
         for value in values:
             if not isinstance(value, Tensor) or value.ndim != 3 or value.shape[0] != 3 or not value.is_floating_point():
                 raise ImageError(
-                    f"Pixel values must be float tensors (3, H, W), got {_told(value)}. Give those of preprocess."
+                    f"Pixel values must be float tensors (3, H, W), got {_described(value)}. Give those of preprocess."
                 )
             self._check_size(value.shape[1], value.shape[2])
         patch = self.image_processor.patch_size
@@ -116,6 +111,12 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
             "pixel_values": torch.cat([self._patches(value) for value in values]),
             "image_grid_thw": torch.tensor(grids, device=values[0].device),
         }
+
+    def _processed(self, images: Sequence[Image.Image], **options: Any) -> list[Tensor]:
+        features = self.image_processor.preprocess(list(images), return_tensors="pt", **options)
+        grids = [(gh, gw) for _, gh, gw in features["image_grid_thw"].tolist()]
+        patches = features["pixel_values"].float().split([gh * gw for gh, gw in grids])
+        return [self._image(rows, grid) for rows, grid in zip(patches, grids, strict=True)]
 
     def _image(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """Image `(C, H, W)` from its `patches (gh*gw, C*T*p*p)` in merge-block order."""
@@ -148,5 +149,5 @@ class QwenImageProcessorWrapper(ImageProcessorWrapper):
             )
 
 
-def _told(value: object) -> str:
+def _described(value: object) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

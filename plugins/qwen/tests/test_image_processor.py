@@ -27,8 +27,8 @@ from transformers import (
 
 import vlm_adapters_qwen
 from vlm_adapters.errors import AdapterError, CheckpointError, ImageError
+from vlm_adapters_qwen.image_processor import QwenImageProcessorWrapper, wrap_image_processor
 from vlm_adapters_qwen.tiny import CHAT_TEMPLATE, byte_level_tokenizer
-from vlm_adapters_qwen.unified_processor import QwenImageProcessorWrapper, wrap_image_processor
 
 FAMILIES = {
     "qwen2_vl": (Qwen2VLProcessor, Qwen2VLVideoProcessor, {}),
@@ -45,7 +45,7 @@ FAMILIES = {
         },
     ),
 }
-SIZES = [(100, 300), (61, 47), (5, 9), (300, 100), (224, 224), (3, 2), (61, 47), (1, 150)]
+SIZES = [(100, 300), (61, 47), (5, 9), (300, 100), (224, 224), (3, 2), (61, 47), (20, 1500)]
 """Heights and widths: 3:1, odd, smaller than a cell, 1:3, exact, tiny, one again, and very long."""
 
 
@@ -212,6 +212,20 @@ def test_grey_images_equal_the_processors_own_conversion_and_transparent_ones_li
     assert_bit_equal(made, own_output(processor, [grey, on_white]))  # the processor of 5.17 drops transparency
 
 
+def test_a_thin_image_has_the_grid_that_the_adapter_gives_it() -> None:
+    wrapper = QwenImageProcessorWrapper(combined("qwen2_5_vl"))
+    image = noise(1, 150)
+    processed = wrapper.preprocess([noise(60, 90), image])
+    assert processed["image_sizes"][1] == (28, 140)  # 5.36 cells of 28 pixels; transformers makes it 28 x 700
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+    resized = tv.resize(pixels, [28, 140], interpolation=tv.InterpolationMode.BICUBIC, antialias=True)
+    settings = wrapper.image_processor
+    mean, deviation = torch.tensor(settings.image_mean), torch.tensor(settings.image_std)
+    expected = (resized / 255 - mean[:, None, None]) / deviation[:, None, None]
+    torch.testing.assert_close(processed["pixel_values"][1], expected, rtol=0, atol=0.02)  # a level of brightness
+    assert wrapper.to_model_inputs(processed)["image_grid_thw"].tolist()[1] == [1, 2, 10]
+
+
 def test_a_changed_size_of_the_processor_counts() -> None:
     image_processor = Qwen2VLImageProcessor()
     wrapper = QwenImageProcessorWrapper(image_processor)
@@ -269,9 +283,9 @@ def test_the_package_offers_the_wrapper_without_importing_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "told"),
+    ("images", "message"),
     [
-        ([], "list is empty"),
+        ([], "is empty"),
         ("https://example.com/cat.png", "address"),
         ([b"hello"], "."),
         (7, "int is not an image"),
@@ -279,15 +293,15 @@ def test_the_package_offers_the_wrapper_without_importing_torch() -> None:
         (Image.new("RGB", (4000, 4)), "."),
     ],
 )
-def test_unusable_images_are_typed_errors(images: Any, told: str) -> None:
-    with pytest.raises(ImageError, match=told):
+def test_unusable_images_are_typed_errors(images: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         QwenImageProcessorWrapper(Qwen2VLImageProcessor()).preprocess(images)
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
-        ([], "list is empty"),
+        ([], "is empty"),
         ([torch.zeros(3, 28, 40)], r"28x40 .* cells of 28x28.*multiples of 28"),
         ([torch.zeros(3, 0, 28)], "0x28"),
         ([torch.zeros(1, 28, 28)], r"\(1, 28, 28\)"),
@@ -296,8 +310,8 @@ def test_unusable_images_are_typed_errors(images: Any, told: str) -> None:
         ([np.zeros((3, 28, 28))], "ndarray"),
     ],
 )
-def test_unusable_pixel_values_are_typed_errors(values: Any, told: str) -> None:
-    with pytest.raises(ImageError, match=told):
+def test_unusable_pixel_values_are_typed_errors(values: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         QwenImageProcessorWrapper(Qwen2VLImageProcessor()).to_model_inputs(values)
 
 
