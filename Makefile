@@ -5,7 +5,7 @@ BIN := .venv/bin
 export IMAGE ?=
 export TEXT ?=
 
-.PHONY: demo test lint matrix compatibility constraints clean
+.PHONY: demo test lint matrix results compatibility constraints clean
 
 demo: .venv/ready  ## Ground an embedded scene, and IMAGE with TEXT if given; figures go to demo_output/.
 	$(BIN)/adapters demo $${IMAGE:+"$$IMAGE"} $${TEXT:+"$$TEXT"}
@@ -21,6 +21,9 @@ lint: .venv/ready  ## Check style and types.
 matrix: .venv/ready  ## Run the conformance suite over every adapter, and write the support matrix into the README.
 	$(BIN)/adapters check --all --json > plugins/support.json
 	$(BIN)/python tests/write_matrix.py
+
+results: .venv/ready  ## Write docs/results.md from the reports in examples/lab/results.
+	$(BIN)/python examples/lab/write_results.py
 
 compatibility: .venv/ready  ## Run suite, recorded maps and examples on every admitted stack: docs/compatibility.md.
 	$(BIN)/python .ci/compatibility.py

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from vlm_adapters import list_adapters
-from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.testing import ALL_CHECKS, CheckResult
 from vlm_adapters.testing.matrix import AdapterReport, markdown
 
@@ -83,18 +82,11 @@ def test_every_line_of_shell_in_the_readme_is_covered() -> None:
     assert {line.split()[0] for line in lines("README.md")} <= {"adapters", "make", "pip"}
 
 
-def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (heading,) = re.findall(r"^\| \| (`tiny-.*) \|$", text, re.MULTILINE)
-    models = [name.strip("` ") for name in heading.split("|")]
-    assert set(models) == set(embedded_checkpoints())
-    rows = re.findall(r"^\| ((?:mean IoU|boundary F|shape words)[^|]*) \| ([\d. |]+) \|$", text, re.MULTILINE)
-    assert rows
-    for index, model in enumerate(models):
-        files = [embedded_checkpoints()[model] / f"measured{part}.json" for part in ("", "_refiner")]
-        measured = {name: value for file in files for name, value in json.loads(file.read_text("utf-8")).items()}
-        shown = {name: float(values.split("|")[index]) for name, values in rows}
-        assert shown == {name: measured[name] for name in shown}
+def test_the_page_of_results_is_what_the_reports_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = ROOT / "examples" / "lab"
+    monkeypatch.syspath_prepend(str(lab))
+    written = runpy.run_path(str(lab / "write_results.py"))["page"]()
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == written
 
 
 def test_the_support_matrix_is_what_the_suite_reported() -> None:
@@ -114,41 +106,3 @@ def test_the_support_matrix_is_what_the_suite_reported() -> None:
     ]
     for report in reports:
         assert {result.check for result in report.results} == {check.__name__ for check in ALL_CHECKS}
-
-
-def test_the_figures_of_the_heads_in_the_readme_are_those_that_were_measured() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (told,) = re.findall(r"chose from labelled scenes reach.*?are found", text, re.DOTALL)
-    measured = json.loads((embedded_checkpoints()["tiny-qwen2_5_vl"] / "measured_heads.json").read_text())
-    found = {float(number) for number in re.findall(r"0\.\d{4}", told)}
-    assert len(found) == 3
-    assert found <= set(measured.values())
-    (absent,) = re.findall(r"(\d+) % are found", told)
-    assert int(absent) == round(100 * measured["found, labelled, absent things"])
-
-
-def test_the_figures_of_training_in_the_readme_are_those_that_were_measured() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    folders = [embedded_checkpoints()[name] for name in ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")]
-
-    def measured(folder: Path, what: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((folder / f"measured_{what}.json").read_text("utf-8"))
-        return found
-
-    cache, memory = measured(folders[0], "cache"), measured(folders[0], "cache_memory")
-    large, small = cache["random, 0.3 B"], cache["tiny-qwen2_5_vl"]
-    in_cache, in_loop = (large[f"seconds of an epoch, {way}"] for way in ("from the cache", "backbone in the loop"))
-    assert f"takes {in_cache:.1f} s against {in_loop:.1f} s ({100 * large['cached / in the loop']:.1f} %)" in text
-    share, work = small["cached / in the loop"], small["cached / in the loop, processor seconds"]
-    assert f"it is {100 * share:.0f} % ({100 * work:.0f} % of the processor's time" in text
-    operations = 100 * cache["arithmetic, 7 B"]["operations, from the cache / in the loop"]
-    assert f"operations are {operations:.2f} % of the backbone's" in text
-    recipes = [measured(folder, "recipe") for folder in folders]
-    first, second, third = (f"{100 * found['share']:.1f} %" for found in recipes)
-    assert f"{first}, {second} and {third} of the embedded decoders' mean IoU" in text
-    seconds = [f"{found['seconds, to train']:.0f}" for found in recipes]
-    assert f"after {seconds[0]}, {seconds[1]} and {seconds[2]} s of training" in text
-    grown = 100 * (memory["most memory, last quarter / first"] - 1)
-    assert f"needs {grown:.1f} % more memory than the first" in text
-    large_ms, small_ms = (memory[f"median ms to read a sample, {size} cache"] for size in ("large", "small"))
-    assert f"read in {large_ms:.2f} ms, against {small_ms:.2f} ms from a cache of 128" in text

@@ -1,6 +1,6 @@
 """Measure training-free masks on held-out scenes: head profiles, their best head alone, and a head taken at random.
 
-    python examples/measure_heads.py [--model tiny-qwen2_5_vl] [--count 200] [--labelled 100] [--samples 50]
+    python examples/lab/measure_heads.py [--model tiny-qwen2_5_vl] [--count 200] [--labelled 100] [--samples 50]
 
 IoU is of masks at the image's size; the pointing game asks whether a map's peak is on the object. A phrase for which
 nothing is found counts 0 in both.
@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from report import write_report
 
 from vlm_adapters import GridRequest, load_adapter, place_map
 from vlm_adapters.backbone.protocol import BackboneAdapter
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="held-out scenes")
     parser.add_argument("--labelled", type=int, default=100, help="scenes of the labelled profile")
     parser.add_argument("--samples", type=int, default=50, help="scenes of the label-free profile")
-    parser.add_argument("--out", type=Path, help="write the numbers to this file, too")
+    parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     arguments = parser.parse_args()
     adapter = load_adapter(arguments.model)
     profiles = {}
@@ -100,10 +101,9 @@ def main() -> None:
     held_out = Scenes(arguments.count, seed=HELD_OUT_SEED)
     numbers = {"scenes": arguments.count, **measure(adapter, profiles, held_out)}
     numbers["found, labelled, absent things"] = found_if_absent(adapter, labelled, held_out)
-    text = json.dumps(numbers, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    print(json.dumps(numbers, indent=2))
+    if arguments.report:
+        write_report(arguments.report, numbers)
 
 
 if __name__ == "__main__":

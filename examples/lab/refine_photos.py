@@ -1,7 +1,7 @@
 """Refine coarse masks of things in real photographs with MobileSAM, and measure how much better they become.
 
     pip install "vlm-adapters[sam]"
-    python examples/refine_photos.py [--out demo_output/photos.png] [--least 1000]
+    python examples/lab/refine_photos.py [--out demo_output/photos.png] [--least 1000] [--report FILE]
 
 The coarse masks are the best that a U-Net on a grid of 24 x 24 cells could give: the truth, pooled over the cells. No
 part was trained on the photographs or for coarse masks. The weights and photographs are fetched once (45 MB).
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -22,6 +22,7 @@ import torch
 from artefacts import Photo, mobile_sam, photos
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from report import write_report
 from torch import Tensor
 from torch.nn import functional
 
@@ -133,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo_output/photos.png"), help="where the figure goes")
     parser.add_argument("--least", type=int, default=LEAST, help="pixels of the smallest thing of the first columns")
+    parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     arguments = parser.parse_args()
     sam, seen = load_sam(mobile_sam()), photos()
     found = [find_masks(sam, photo) for photo in seen]
@@ -143,6 +145,9 @@ def main() -> None:
     for name, result in large.items():
         both = (result.iou, result.boundary, everything[name].iou, everything[name].boundary)
         print(f"| {name} | {' | '.join(f'{value:.4f}' for value in both)} |")
+    if arguments.report:
+        numbers = {name: {"large": asdict(result), "all": asdict(everything[name])} for name, result in large.items()}
+        write_report(arguments.report, {"least pixels of a large thing": arguments.least, **numbers})
     write_png(figure(seen, found), arguments.out)
     print(arguments.out)
 

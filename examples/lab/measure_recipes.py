@@ -1,9 +1,9 @@
 """Train a decoder by the recipe `scenes` from a cache, and measure it against the embedded decoder on held-out scenes.
 
-    python examples/measure_recipes.py [--model tiny-qwen2_5_vl] [--count 500] [--report FILE] [KEY=VALUE ...]
+    python examples/lab/measure_recipes.py [--model tiny-qwen2_5_vl] [--count 500] [--report FILE] [KEY=VALUE ...]
 
 Takes about 4 minutes for each embedded backbone on two idle cores, the building of the cache and the measuring with
-it. A decoder is to reach 95 % of the embedded decoder's mean IoU, which its `measured.json` tells, after at most
+it. A decoder is to reach 95 % of the embedded decoder's mean IoU, by `results/MODEL_scenes.json`, after at most
 10 minutes of training. The recipe's own validation chooses the checkpoint; no held-out scene has a part in that.
 """
 
@@ -20,9 +20,9 @@ from time import perf_counter, process_time
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from measure_tiny import coarse_ious
+from report import read_report, write_report
 
 from vlm_adapters import GroundedVLM
-from vlm_adapters.data.files import write_json
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.training.checkpoint import BEST
@@ -41,7 +41,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._wall, self._processor = perf_counter(), process_time()
 
-    def told(self, what: str) -> dict[str, float]:
+    def seconds(self, what: str) -> dict[str, float]:
         """Both, named by what took them."""
         wall, processor = perf_counter() - self._wall, process_time() - self._processor
         return {f"seconds, {what}": round(wall, 1), f"processor seconds, {what}": round(processor, 1)}
@@ -68,15 +68,15 @@ def measure(model: str, folder: Path, count: int, changes: Sequence[str] = ()) -
     for cache in sources.caches():
         print(f"Caches {cache.data.source} ...", flush=True)
         sources.build(cache)
-    building = watch.told("to build the caches")
+    building = watch.seconds("to build the caches")
     watch = Stopwatch()
     state = train(recipe, folder / "run", sources, print_step)
-    training = watch.told("to train")
+    training = watch.seconds("to train")
     print(f"Measures on {count} held-out scenes ...", flush=True)
     vlm = GroundedVLM.from_pretrained(folder / "run" / BEST, device="cpu")
     reached = float(coarse_ious(vlm, Scenes(count, seed=HELD_OUT_SEED)).mean())
-    told = json.loads((embedded_checkpoints()[model] / "measured.json").read_text(encoding="utf-8"))
-    share = reached / told["mean IoU"]
+    embedded = read_report(f"{model}_scenes")["mean IoU"]
+    share = reached / embedded
     return {
         "model": model,
         "changes": list(changes),
@@ -89,7 +89,7 @@ def measure(model: str, folder: Path, count: int, changes: Sequence[str] = ()) -
         "mean IoU, validation": round(state.best_iou or 0.0, 4),
         "scenes": count,
         "mean IoU": round(reached, 4),
-        "mean IoU, embedded decoder": told["mean IoU"],
+        "mean IoU, embedded decoder": embedded,
         "share": round(share, 4),
         "at most 10 minutes": training["seconds, to train"] <= MOST_SECONDS,
         "at least 95 %": share >= LEAST_SHARE,
@@ -108,7 +108,7 @@ def main() -> None:
         numbers = measure(arguments.model, Path(folder), arguments.count, arguments.changes)
     print(json.dumps(numbers, indent=2))
     if arguments.report:
-        write_json(arguments.report, numbers)
+        write_report(arguments.report, numbers)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run the whole chain on a GPU against the CPU in float32, in minutes, without a network; print a table, write JSON.
 
-    python examples/gpu_check.py [--device cuda] [--sam FILE] [--out gpu_check.json] [--only PART ...]
+    python examples/lab/gpu_check.py [--device cuda] [--sam FILE] [--out gpu_check.json] [--only PART ...]
 
 The parts: `suite`, the conformance suite of one family per layout of image tokens; `kernels`, rows beside every kernel
 that is here, against the eager one's; `chain`, the embedded backbones with their decoders and Segment Anything, against

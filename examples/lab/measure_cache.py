@@ -1,6 +1,6 @@
 """Measure what training from a cache saves against training with the backbone in the loop: same samples, same steps.
 
-    python examples/measure_cache.py [--report FILE]
+    python examples/lab/measure_cache.py [--report FILE]
 
 Takes about 5 minutes and 4 GB of memory on two cores. Two backbones: one with random weights, the language model of
 Qwen2.5-0.5B with 20 of its 24 layers (0.3 billion parameters) and images of about 1,000 image tokens, under a U-Net
@@ -24,10 +24,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from cache_arithmetic import arithmetic
+from report import write_report
 
 from vlm_adapters import TransformersBackbone, load_adapter
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.files import write_json
 from vlm_adapters.testing.tiny import random_model
 from vlm_adapters.training.cache.build import CachedSamples, build_cache
 from vlm_adapters.training.cache.fingerprint import FeaturePlan
@@ -188,7 +188,7 @@ def main() -> None:
         numbers = measure(Sizes(), Path(folder))
     print(json.dumps(numbers, indent=2))
     if arguments.report:
-        write_json(arguments.report, numbers)
+        write_report(arguments.report, numbers)
 
 
 if __name__ == "__main__":

@@ -35,24 +35,25 @@ ones, the sizes are not, and it knows nothing of photographs.
 {about}
 
 ## How it was made
-`python examples/train_tiny_backbone.py {name}` makes it from random weights and `vlm_adapters.data.formats.scenes`,
+`python examples/lab/train_tiny_backbone.py {name}` makes it from random weights and `vlm_adapters.data.formats.scenes`,
 nothing else.
 
 1. **Vision stage.** The vision tower learns at every image token to name the colour, the shape and the dot of the
    object there, and which cells around belong to it. **These dense labels come from the truth masks of the scenes.**
-2. **Caption stage.** All weights learn to write the captions by next-token loss; the dense loss goes on beside it.
+2. **Caption stage.** All weights learn to write the captions by next-token loss; the dense loss stays beside it.
 
-So the features of the image tokens have been told where objects are. **No loss touches the attention of the language
+So the features of the image tokens have learned where objects are. **No loss touches the attention of the language
 model**: no mask, box or attention target says where a word should look. That its words look at what they name was not
-asked for, and is what the decoder reads.
+trained for, and is what the decoder reads.
 
 The decoder in `decoder/` was trained on this model's attention maps by
-`python examples/train_tiny_decoder.py --model {name}`, from truth masks.
+`python examples/lab/train_tiny_decoder.py --model {name}`, from truth masks.
 
 ## How good it is
-`measured.json` holds what `python examples/measure_tiny.py --model {name} --out measured.json` wrote:
-mean IoU on scenes that no training saw, with its controls (images swapped, the same decoder on random weights, blank
-images, a blind guess) and the ceiling that the grid itself sets.
+The page of results (`docs/results.md` in the repository) shows what
+`python examples/lab/measure_tiny.py --model {name}` measured: mean IoU on scenes that no training saw, with its
+controls (images swapped, the same decoder on random weights, blank images, a blind guess) and the ceiling that the grid
+sets.
 
 ## Limits
 Scenes of two to four shapes, six colours, captions of one form ("a red circle with a white dot , a blue star at the top

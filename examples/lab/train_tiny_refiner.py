@@ -1,7 +1,7 @@
 """Train a refiner on MobileSAM over the U-Net of an embedded backbone, and measure what it adds, on two cores.
 
     pip install "vlm-adapters[sam]"
-    python examples/train_tiny_refiner.py [--model tiny-qwen2_5_vl] [--out DIR] [--report FILE]
+    python examples/lab/train_tiny_refiner.py [--model tiny-qwen2_5_vl] [--out DIR] [--report FILE]
 
 Backbone, U-Net and image encoder stay as they are; the prompt encoder, the mask decoder and the text prompt are trained
 on scenes that nothing is measured on. Then the same U-Net is measured alone and refined, at the images' full size.
@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from artefacts import mobile_sam
+from report import write_report
 from torch import Tensor, nn
 
 from vlm_adapters import GroundedVLM
@@ -124,10 +125,9 @@ def main() -> None:
     if arguments.out:
         refined.save_pretrained(arguments.out)
     numbers = measure(coarse, refined, list(Scenes(arguments.count, seed=HELD_OUT_SEED)))
-    text = json.dumps({"model": arguments.model, **numbers}, indent=2)
-    print(text)
+    print(json.dumps(numbers, indent=2))
     if arguments.report:
-        arguments.report.write_text(text + "\n")
+        write_report(arguments.report, {"model": arguments.model, **numbers})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train an embedded tiny backbone from scratch on synthetic scenes, on two processor cores in under an hour.
 
-    python examples/train_tiny_backbone.py tiny-qwen2_5_vl [--out DIR] [--resume]
+    python examples/lab/train_tiny_backbone.py tiny-qwen2_5_vl [--out DIR] [--resume]
 
 First the vision tower learns, from the truth masks, to name colour, shape and dot at every image token. Then all
 weights learn to write the captions. No loss ever touches the attention of the language model: where its words look
@@ -37,7 +37,7 @@ from transformers import PreTrainedModel
 
 from vlm_adapters.data.formats.scenes import SHAPES, Scenes
 
-PACKAGE = Path(__file__).resolve().parents[1] / "vlm_adapters"
+PACKAGE = Path(__file__).resolve().parents[2] / "vlm_adapters"
 FAMILIES: dict[str, type[TinyFamily]] = {family.name: family for family in (TinyQwen, TinyLlava, TinyDeepseek)}
 TRAIN_SEED, WATCH_SEED = 1, 2
 LEARNING_RATE = 2e-3

@@ -1,6 +1,6 @@
 """Measure an embedded backbone and its decoder on held-out scenes, with the controls that keep the numbers honest.
 
-    python examples/measure_tiny.py [--model tiny-qwen2_5_vl] [--count 500] [--without-random]
+    python examples/lab/measure_tiny.py [--model tiny-qwen2_5_vl] [--count 500] [--without-random]
 
 The control with random weights trains a decoder as `train_tiny_decoder.py` does, which takes most of the time.
 """
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from report import write_report
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from train_tiny_decoder import train_decoder
 
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--decoder", help="its folder, if not beside the checkpoint")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--without-random", action="store_true", help="leave out the control with random weights")
-    parser.add_argument("--out", type=Path, help="write the numbers to this file, too")
+    parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     arguments = parser.parse_args()
     samples = list(Scenes(arguments.count, seed=HELD_OUT_SEED))
     adapter = load_adapter(arguments.model)
@@ -172,10 +173,10 @@ def main() -> None:
     if not arguments.without_random:
         control = train_decoder(randomise(load_adapter(arguments.model)))
         numbers["mean IoU, random weights"] = coarse_ious(control, samples).mean()
-    text = json.dumps({name: round(float(value), 4) for name, value in numbers.items()}, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    rounded = {name: round(float(value), 4) for name, value in numbers.items()}
+    print(json.dumps(rounded, indent=2))
+    if arguments.report:
+        write_report(arguments.report, rounded)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure that building a cache takes no more memory the larger it gets, and that reading a sample of it no more time.
 
-    python examples/measure_cache_memory.py [--model tiny-qwen2_5_vl] [--count 10000] [--report FILE]
+    python examples/lab/measure_cache_memory.py [--model tiny-qwen2_5_vl] [--count 10000] [--report FILE]
 
 Takes about 10 minutes and 650 MB of disk (in `$TMPDIR`, deleted at the end) with the 10,000 scenes of the default.
 Memory is what the process holds in RAM (its resident set), looked at 20 times a second
@@ -25,10 +25,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import psutil
+from report import write_report
 
 from vlm_adapters import load_adapter
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.data.files import write_json
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.training.cache.build import SHARD_SAMPLES, BuildProgress, CachedSamples, build_cache
@@ -150,7 +150,7 @@ def main() -> None:
         numbers = measure(arguments.model, arguments.count, Path(temporary))
     print(json.dumps(numbers, indent=2))
     if arguments.report:
-        write_json(arguments.report, numbers)
+        write_report(arguments.report, numbers)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train a small mask decoder on the attention of an embedded backbone, on two processor cores in minutes.
 
-    python examples/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR]
+    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR]
 
 The backbone stays as it is. Its attention maps are computed once and kept in memory; then a U-Net learns to turn the
 maps of a phrase into its mask.
