@@ -18,9 +18,9 @@ lint: .venv/ready  ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-matrix: .venv/ready  ## Run the conformance suite over every adapter, and write the support matrix into the README.
-	$(BIN)/adapters check --all --json > plugins/support.json
-	$(BIN)/python tests/write_matrix.py
+matrix: .venv/ready  ## Run the conformance suite over every adapter, and write the support matrix into docs/families.md.
+	$(BIN)/adapters check --all --json > .venv/reports.json
+	$(BIN)/python tests/write_matrix.py .venv/reports.json
 
 results: .venv/ready  ## Write docs/results.md from the reports in examples/lab/results.
 	$(BIN)/python examples/lab/write_results.py
@@ -32,7 +32,7 @@ NEWEST := .compatibility/constraints
 constraints:  ## Renew the pins: the newest releases in a fresh environment, all tests, freeze.
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(NEWEST)/bin/python -m pip install --quiet --editable ".[dev]"
+	$(NEWEST)/bin/python -m pip install --quiet --editable ".[all]" --group dev
 	$(NEWEST)/bin/python -m pytest
 	(sed -n '/^#/p' .ci/constraints.txt; $(NEWEST)/bin/python -m pip freeze --all --exclude-editable | sed 's/+.*//') > $(NEWEST)/pins
 	cp $(NEWEST)/pins .ci/constraints.txt
@@ -42,7 +42,7 @@ constraints:  ## Renew the pins: the newest releases in a fresh environment, all
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade --constraint .ci/constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --build-constraint .ci/constraints.txt \
-		--editable ".[dev]"
+		--editable ".[all]" --group dev
 	touch $@
 
 clean:  ## Remove what the commands above made.

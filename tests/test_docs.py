@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from vlm_adapters import list_adapters
-from vlm_adapters.testing import ALL_CHECKS, CheckResult
-from vlm_adapters.testing.matrix import AdapterReport, markdown
+from vlm_adapters.testing import ALL_CHECKS
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -41,7 +41,9 @@ def lines(page: str) -> list[str]:
 
 
 PLUGIN_PAGES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/README.md"))
-DOCS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))
+TUTORIAL = "docs/plugins.md"
+"""Its blocks are files and commands of one project; test_tutorial.py installs and runs them."""
+DOCS = sorted({path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")} - {TUTORIAL})
 PAGES = ("README.md", *DOCS, *PLUGIN_PAGES, "vlm_adapters/testing/__init__.py")
 
 
@@ -50,11 +52,20 @@ def test_the_python_of_the_documentation_runs(code: str, tmp_path: Path) -> None
     assert run([sys.executable, "-c", code], tmp_path)
 
 
-@pytest.mark.parametrize("code", [code for code in blocks("README.md", "bash") if "adapters " in code])
-def test_the_commands_of_the_readme_run_one_after_the_other(code: str, tmp_path: Path) -> None:
+COMMANDS = dict.fromkeys(code for page in PAGES for code in blocks(page, "bash") if "adapters " in code)
+
+
+@pytest.mark.parametrize("code", COMMANDS)
+def test_the_commands_of_the_documentation_run_one_after_the_other(code: str, tmp_path: Path) -> None:
     for line in code.splitlines():
         if line.startswith("adapters "):
-            assert run(line.split(), tmp_path)
+            assert run(shlex.split(line), tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_within_the_repository_leads_somewhere(page: str) -> None:
+    linked = re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [link for link in linked if not ((ROOT / page).parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", DOCS)
@@ -66,20 +77,26 @@ def test_every_test_that_a_page_names_exists(page: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize("line", [line for line in lines("README.md") if line.startswith("make ")])
-def test_the_make_targets_of_the_readme_exist(line: str) -> None:
-    assert run([*line.split(), "--dry-run"], ROOT)
+def test_the_make_targets_of_the_documentation_exist() -> None:
+    targets = [line for page in PAGES for line in lines(page) if line.startswith("make ")]
+    assert targets
+    for line in targets:
+        assert run([*line.split(), "--dry-run"], ROOT), line
 
 
-@pytest.mark.parametrize("line", [line for line in lines("README.md") if line.startswith("pip ")])
-def test_the_extras_of_the_readme_exist(line: str) -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    (named,) = re.findall(r"\[([\w,]+)\]", line)
-    assert set(named.split(",")) <= set(extras)
+def test_the_extras_of_the_documentation_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    named = [extra for extras in re.findall(r"pip install \"[\w.-]+\[([\w,]+)\]", text) for extra in extras.split(",")]
+    assert {"qwen", "train", "sam", "supervision"} <= set(named) <= set(project["optional-dependencies"])
 
 
-def test_every_line_of_shell_in_the_readme_is_covered() -> None:
-    assert {line.split()[0] for line in lines("README.md")} <= {"adapters", "make", "pip"}
+def test_every_line_of_shell_in_the_documentation_is_covered() -> None:
+    assert {line.split()[0] for page in PAGES for line in lines(page)} <= {"adapters", "make", "pip"}
+
+
+def test_the_readme_can_be_read_at_a_glance() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 95
 
 
 def test_the_page_of_results_is_what_the_reports_give(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,19 +107,32 @@ def test_the_page_of_results_is_what_the_reports_give(monkeypatch: pytest.Monkey
 
 
 def test_the_support_matrix_is_what_the_suite_reported() -> None:
-    reports = [
-        AdapterReport(
-            report["adapter"],
-            tuple(CheckResult(**result) for result in report["results"]),
-            report.get("versions", {}),
-        )
-        for report in json.loads((ROOT / "plugins" / "support.json").read_text(encoding="utf-8"))
-    ]
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = text.split("<!-- adapters check --all -->\n")[1].split("<!-- end -->")[0]
-    assert shown.strip() == markdown(reports).strip()
+    support = runpy.run_path(str(ROOT / "tests" / "write_matrix.py"))
+    assert (ROOT / "docs" / "families.md").read_text(encoding="utf-8") == support["page"]()
+    reports = support["reports"]()
     assert [report.adapter for report in reports] == [
         e.name for e in list_adapters() if e.distribution == "vlm-adapters"
     ]
     for report in reports:
         assert {result.check for result in report.results} == {check.__name__ for check in ALL_CHECKS}
+
+
+def test_of_a_report_what_the_table_shows_is_kept(tmp_path: Path) -> None:
+    support = runpy.run_path(str(ROOT / "tests" / "write_matrix.py"))
+    states = {"check_info": "passed", "check_several_images": "skipped", "check_deterministic": "failed"}
+    results = [
+        {"check": check, "title": "A sentence.", "state": state, "reason": f"because {state}", "seconds": 0.5}
+        for check, state in states.items()
+    ]
+    (tmp_path / "reports.json").write_text(
+        json.dumps([{"adapter": "fake", "versions": {"torch": "2"}, "results": results}]), encoding="utf-8"
+    )
+    kept = support["kept"](tmp_path / "reports.json")
+    assert kept == {
+        "fake": {
+            "versions": {"torch": "2"},
+            "passed": ["check_info"],
+            "skipped": {"check_several_images": "because skipped"},
+            "failed": {"check_deterministic": "because failed"},
+        }
+    }
