@@ -62,10 +62,17 @@ def test_the_commands_of_the_documentation_run_one_after_the_other(code: str, tm
             assert run(shlex.split(line), tmp_path)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_link_within_the_repository_leads_somewhere(page: str) -> None:
-    linked = re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", (ROOT / page).read_text(encoding="utf-8"))
-    assert [link for link in linked if not ((ROOT / page).parent / link).exists()] == []
+def test_every_link_within_the_repository_leads_somewhere() -> None:
+    folders = ("docs", "examples", "plugins", ".github")
+    pages = [*ROOT.glob("*.md"), *(page for folder in folders for page in (ROOT / folder).rglob("*.md"))]
+    assert ROOT / "docs" / "plugins.md" in pages
+    broken = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / link).exists()
+    ]
+    assert broken == []
 
 
 @pytest.mark.parametrize("page", DOCS)
