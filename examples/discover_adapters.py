@@ -37,7 +37,7 @@ def main() -> None:
         sys.exit(f"The config's backbone cannot be used: {error}")
     info = adapter.info
     print(f"{config.backbone} is a {info.model_type}: {info.channels} channels, width {info.hidden_size}")
-    head = nn.Conv2d(info.channels // info.grids_per_image + info.hidden_size, 1, 1).to(adapter.model.device)
+    head = nn.Conv2d(info.channels // info.grids_per_image + info.hidden_size, 1, 1).to(adapter.info.device)
     inputs = adapter.preprocess([Scenes(1)[0].prompt])
     finest = adapter.extract(inputs, GridRequest(hidden_layers=1))[0][-1]
     states = finest.hidden.expand(len(finest.channels), -1, -1, -1)

@@ -27,15 +27,15 @@ def main() -> None:
     adapter = load_adapter(sys.argv[1] if len(sys.argv) > 1 else "tiny-qwen2_5_vl")
     channels = len(adapter.info.attention_layers) * adapter.info.num_heads
     layers = (nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 3, padding=1))
-    head = nn.Sequential(nn.InstanceNorm2d(channels), *layers).to(adapter.model.device)
+    head = nn.Sequential(nn.InstanceNorm2d(channels), *layers).to(adapter.info.device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
     for epoch in range(EPOCHS):
         losses = []
         for samples in DataLoader(Scenes(SCENES), BATCH, shuffle=True, collate_fn=list):
             inputs = adapter.preprocess([sample.prompt for sample in samples])
-            loss = torch.zeros((), device=adapter.model.device)
+            loss = torch.zeros((), device=adapter.info.device)
             for sample, grids in zip(samples, adapter.extract(inputs, GridRequest()), strict=True):
-                masks = torch.from_numpy(sample.masks).to(adapter.model.device)
+                masks = torch.from_numpy(sample.masks).to(adapter.info.device)
                 finest = grids[-1]
                 logits = place_map(head(finest.channels)[:, 0], finest.grid.box, masks.shape[1:])
                 loss = loss + (mask_loss(logits, masks) + dice_loss(logits, masks)) / len(samples)

@@ -162,7 +162,7 @@ def test_the_words_alone_are_evaluated_by_heads_too(
     assert adapters(*arguments, "--out", str(tmp_path), "--device", "cpu") == 0
     card = json.loads(capsys.readouterr().out)
     assert card["pins"]["method"].startswith("heads, without training")
-    assert "heads.json" in card["pins"]["sha256"]
+    assert "heads.json" in card["pins"]["digests"]
     assert {record.prompt for record in read_records(tmp_path / "records.jsonl")} == {
         phrase.text for phrase in Scenes(1, seed=4)[0].phrases
     }

@@ -30,7 +30,7 @@ class ColourGrounder(Grounder):
         self.texts: list[list[str]] = []
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         return "colours"
 
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:

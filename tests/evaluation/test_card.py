@@ -15,7 +15,7 @@ import pytest
 from vlm_adapters.data.dataset import Dataset, Problem
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.evaluation.card import Card, Outcome
-from vlm_adapters.evaluation.fingerprint import Pins, Settings, installed, sha256_of
+from vlm_adapters.evaluation.fingerprint import Pins, Settings, installed
 from vlm_adapters.evaluation.run import Evaluation
 from vlm_adapters.evaluation.summary import METRICS
 from vlm_adapters.grounding.decoded import GroundedVLM
@@ -33,8 +33,7 @@ ASKED = Settings(model="a model", data="scenes:count=3", protocol="packed", batc
 def pins(tmp_path: Path) -> Pins:
     vlm = GroundedVLM.untrained(load_fake(), base_width=4)
     vlm.save_pretrained(tmp_path / "decoder")
-    (tmp_path / "sam.pth").write_bytes(b"weights")
-    asked = Settings(model=str(tmp_path / "decoder"), data="scenes", protocol="packed", sam=str(tmp_path / "sam.pth"))
+    asked = Settings(model=str(tmp_path / "decoder"), data="scenes", protocol="packed")
     return Pins.of(asked, vlm, Scenes(3))
 
 
@@ -65,8 +64,8 @@ def test_the_command_and_the_pins_say_how_the_model_was_loaded() -> None:
 
 def test_pins_name_the_weights_by_their_digests(pins: Pins, tmp_path: Path) -> None:
     expected = hashlib.sha256((tmp_path / "decoder" / "model.safetensors").read_bytes()).hexdigest()
-    assert pins.sha256["decoder/model.safetensors"] == expected
-    assert pins.sha256["sam/sam.pth"] == hashlib.sha256(b"weights").hexdigest() == sha256_of(tmp_path / "sam.pth")
+    assert pins.digests["decoder/model.safetensors"] == expected
+    assert pins.digests["backbone"] == load_fake().info.fingerprint
     assert pins.data == "scenes:count=3,seed=0,first=0"
     assert pins.data_fingerprint == Scenes(3).fingerprint()
     assert (pins.samples, pins.protocol, pins.sentences) == (3, "packed", None)
@@ -103,14 +102,14 @@ def test_json_and_page_say_the_same(card: Card, tmp_path: Path) -> None:
     card.write(tmp_path)
     content = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
     assert content["command"] == ASKED.command
-    assert content["pins"]["sha256"] == dict(card.pins.sha256)
+    assert content["pins"]["digests"] == dict(card.pins.digests)
     assert content["pins"]["data_fingerprint"] == card.pins.data_fingerprint
     value = next(one["value"] for one in content["numbers"] if one["group"] == "all" and one["metric"] == "mIoU")
     page = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert f"| mIoU | {value:.4f} [{value:.4f}, {value:.4f}] |" in page
     for told in (ASKED.command, "## stuff: 2 phrases", "* squares.jsonl:2: Its mask is torn.", *METRICS):
         assert told in page
-    for digest in card.pins.sha256.values():
+    for digest in card.pins.digests.values():
         assert digest in page
     assert f"| fingerprint of the data | {card.pins.data_fingerprint} |" in page
     assert "numpy.random.default_rng(5)" in page

@@ -45,20 +45,20 @@ def test_a_sample_without_phrases_is_not_asked_for(squares: SquaresOf, grounder:
     whole = squares(1)[0]
     bare = type(whole)(id="s", image_id="p", text="nothing", phrases=(), image=whole.image, masks=whole.masks[:0])
     assert [protocol(bare) for protocol in PROTOCOLS.values()] == [[], []]
-    assert find_masks(grounder, [bare], [[]], 8) == [{}]
+    assert find_masks(grounder, [[]], 8) == [{}]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_masks_go_back_to_the_phrases_they_are_of(protocol: str, squares: SquaresOf, grounder: Grounder) -> None:
     samples = list(squares(3))
     asked = [PROTOCOLS[protocol](sample) for sample in samples]
-    for sample, found in zip(samples, find_masks(grounder, samples, asked, 2), strict=True):
+    for sample, found in zip(samples, find_masks(grounder, asked, 2), strict=True):
         assert (np.roll(found["mask"], 1, axis=2) == sample.masks).all()
 
 
 def test_no_more_prompts_than_the_batch_are_computed_at_once(squares: SquaresOf, grounder: Grounder) -> None:
     samples = list(squares(3))
-    find_masks(grounder, samples, [words_alone(sample) for sample in samples], 4)
+    find_masks(grounder, [words_alone(sample) for sample in samples], 4)
     assert [len(texts) for texts in grounder.texts] == [4, 2]
 
 
@@ -88,7 +88,7 @@ def refined(squares: SquaresOf) -> tuple[GroundedVLM, list[Sample]]:
 
 def test_a_decoder_with_a_refiner_gives_its_own_masks_and_the_refined_ones(squares: SquaresOf) -> None:
     vlm, samples = refined(squares)
-    (found, _) = find_masks(vlm, samples, [as_it_is(sample) for sample in samples], 8)
+    (found, _) = find_masks(vlm, [as_it_is(sample) for sample in samples], 8)
     assert list(found) == ["coarse", "refined"]
     assert (found["refined"] == (np.arange(24) >= 12)[None, None]).all()
     with torch.no_grad():
@@ -98,14 +98,14 @@ def test_a_decoder_with_a_refiner_gives_its_own_masks_and_the_refined_ones(squar
 
 def test_an_image_is_encoded_once_for_all_prompts_about_it(squares: SquaresOf) -> None:
     vlm, samples = refined(squares)
-    find_masks(vlm, samples, [words_alone(sample) for sample in samples], 1)
+    find_masks(vlm, [words_alone(sample) for sample in samples], 1)
     assert len(vlm.refiner.sam.encoded) == 2
 
 
 def test_samples_of_equal_images_share_what_was_encoded(squares: SquaresOf) -> None:
     vlm, samples = refined(squares)
     copied = replace(samples[0], id="copy", image=samples[0].image.copy())
-    find_masks(vlm, [*samples, copied], [as_it_is(sample) for sample in (*samples, copied)], 8)
+    find_masks(vlm, [as_it_is(sample) for sample in (*samples, copied)], 8)
     assert len(vlm.refiner.sam.encoded) == 2
 
 
@@ -125,7 +125,7 @@ def test_unlike_images_of_one_id_are_refined_each_by_itself(squares: SquaresOf) 
         masks=np.kron(small.masks, np.ones((1, 2, 2), bool)),
     )
     samples = [replace(sample, image_id="x") for sample in (*squares(3), larger)]
-    for sample, found in zip(samples, find_masks(vlm, samples, [as_it_is(one) for one in samples], 3), strict=True):
+    for sample, found in zip(samples, find_masks(vlm, [as_it_is(one) for one in samples], 3), strict=True):
         assert (found["refined"] == sample.masks[0]).all()
 
 

@@ -26,7 +26,7 @@ SquaresOf = Callable[..., Dataset]
 def records(grounder: Grounder, squares: SquaresOf) -> list[Record]:
     sample = squares(3)[1]
     prompts = words_alone(sample)
-    return records_of(1, sample, prompts, find_masks(grounder, [sample], [prompts], 8)[0])
+    return records_of(1, sample, prompts, find_masks(grounder, [prompts], 8)[0])
 
 
 def test_a_square_shifted_by_one_column_counted_by_hand(records: list[Record]) -> None:

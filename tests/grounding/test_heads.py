@@ -95,7 +95,7 @@ def test_no_phrases_give_no_masks(planted: BackboneAdapter, squares: list[Sample
 
 
 def test_it_tells_what_it_rests_on(planted: BackboneAdapter) -> None:
-    told = HeadGrounder(planted, profile()).told
+    told = HeadGrounder(planted, profile()).description
     assert told == "heads, without training: 2.1, 0.0 (layer.head), chosen by iou on 4 images from scenes"
 
 

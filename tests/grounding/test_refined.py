@@ -127,7 +127,7 @@ def test_a_decoder_without_a_refiner_is_refined_untrained(tiny_sam: TinySam, tmp
         expected = refine_untrained(sam, sam.encode(PROMPT.images[0]), logits.coarse, logits.box)
     assert logits.refined is not None
     assert torch.equal(logits.refined, expected)
-    assert vlm.told.endswith("refined by Segment Anything as it is")
+    assert vlm.description.endswith("refined by Segment Anything as it is")
 
 
 def test_without_a_refiner_the_masks_are_the_coarse_ones() -> None:
@@ -182,7 +182,7 @@ def test_a_box_is_the_prompt_of_segment_anything(tiny_sam: TinySam) -> None:
         expected = (sam.at_image_size(decoded, image)[0, 0] > 0).numpy()
     for phrase in grounder.ground_all([PROMPT])[0].phrases:
         assert (phrase.mask == expected).all()
-    assert grounder.told.endswith("masks by Segment Anything")
+    assert grounder.description.endswith("masks by Segment Anything")
 
 
 def test_without_a_box_segment_anything_finds_nothing(tiny_sam: TinySam) -> None:

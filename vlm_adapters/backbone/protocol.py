@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
+from torch import nn
 
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.request import GridRequest
@@ -35,6 +35,9 @@ class BackboneInfo:
         cell: Pixels `(height, width)` of the resized image that one image token covers.
         grids_per_image: Grids that every image has.
         options: Names and values of the adapter's own options, such as `min_pixels`.
+        device: Where inputs and results live, as torch names it.
+        dtype: Precision of the weights, such as `float32`; of quantised weights, the one that they compute in.
+        fingerprint: Digest of the weights; None where they cannot be seen.
     """
 
     model_type: str
@@ -47,6 +50,9 @@ class BackboneInfo:
     cell: tuple[int, int]
     grids_per_image: int = 1
     options: tuple[tuple[str, OptionValue], ...] = ()
+    device: str = "cpu"
+    dtype: str = "float32"
+    fingerprint: str | None = None
 
     @property
     def channels(self) -> int:
@@ -87,10 +93,14 @@ class BackboneAdapter(Protocol):
         ...
 
 
-def device_of(adapter: BackboneAdapter) -> torch.device:
-    """Where an adapter's results live; where it does not say so, where its weights do, and else the CPU."""
-    model = getattr(adapter, "model", None)
-    return torch.device(getattr(adapter, "device", None) or getattr(model, "device", None) or "cpu")
+@runtime_checkable
+class HasModel(Protocol):
+    """An adapter over a torch module that reports and checks may look into."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The frozen model."""
+        ...
 
 
 @runtime_checkable

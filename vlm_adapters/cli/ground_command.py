@@ -76,7 +76,7 @@ def command(
     if as_json:
         typer.echo(json.dumps({"files": [str(file) for file in files], **grounding_to_dict(grounding)}))
     else:
-        typer.echo(f"method: {grounder.told}")
+        typer.echo(f"method: {grounder.description}")
         print_grounding(grounding, files)
 
 

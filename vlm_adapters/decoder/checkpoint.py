@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,17 @@ class StoredDecoder:
         for name, weights in parts.items():
             with whole_file(folder / name) as temporary:
                 # save_file would write a file that its owner alone can read
-                temporary.write_bytes(save({key: tensor.contiguous() for key, tensor in weights.items()}))
+                temporary.write_bytes(_content(weights))
         write_json(folder / CONFIG_FILE, self.config.model_dump())
+
+
+def _content(weights: Mapping[str, Tensor]) -> bytes:
+    return save({key: tensor.contiguous() for key, tensor in weights.items()})
+
+
+def sha256_of(weights: Mapping[str, Tensor]) -> str:
+    """The digest of the file that tensors are written to, as `sha256sum` prints it."""
+    return hashlib.sha256(_content(weights)).hexdigest()
 
 
 def folder_of(name_or_path: Path) -> Path:

@@ -132,12 +132,12 @@ class Card:
 
     def facts(self) -> list[tuple[str, object]]:
         """What was run, as rows for people."""
-        told_apart = ("sha256", "versions", "options", "data_fingerprint")
+        told_apart = ("digests", "versions", "options", "data_fingerprint")
         pins = {name: value for name, value in asdict(self.pins).items() if name not in told_apart}
         return [
             *(pins | {"sentences": pins["sentences"] or "one text for a sample: none to choose"}).items(),
             *((f"option {name}", value) for name, value in self.pins.options.items()),
-            *((f"sha256 of {name}", value) for name, value in self.pins.sha256.items()),
+            *((f"digest of {name}", value) for name, value in self.pins.digests.items()),
             ("fingerprint of the data", self.pins.data_fingerprint),
             ("sha256 of ids and texts", self.samples_digest),
             ("samples used", self.samples),

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from vlm_adapters import __version__
-from vlm_adapters.backbone.protocol import device_of
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.uri import read_named
-from vlm_adapters.decoder.checkpoint import folder_of
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.grounding.base import Grounder
-from vlm_adapters.grounding.decoded import GroundedVLM
-from vlm_adapters.grounding.heads import HeadGrounder
 
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "segment-anything")
 """Whose versions are written down, beside Python's and our own."""
@@ -83,8 +79,7 @@ class Pins:
         revision: Its commit, where known.
         options: Of the adapter; they set how fine the grid is.
         method: What finds the masks, in words.
-        sha256: Digests of the files of weights, by name: decoder, head profile, Segment Anything, and those of the
-            backbone where no commit pins it.
+        digests: Digests of weights, by name: backbone, decoder, head profile, Segment Anything.
         data: `Dataset.source`.
         data_fingerprint: `Dataset.fingerprint`.
         samples: How many it has.
@@ -103,7 +98,7 @@ class Pins:
     revision: str | None
     options: Mapping[str, object]
     method: str
-    sha256: Mapping[str, str]
+    digests: Mapping[str, str]
     data: str
     data_fingerprint: str
     samples: int
@@ -119,23 +114,22 @@ class Pins:
     @classmethod
     def of(cls, settings: Settings, grounder: Grounder, dataset: Dataset) -> Self:
         """Write down a run that is about to start."""
-        adapter = grounder.adapter
-        info, model = adapter.info, getattr(adapter, "model", None)
+        info = grounder.adapter.info
         return cls(
             model=settings.model,
             checkpoint=alias_of(info.checkpoint) or info.checkpoint,
             revision=info.revision,
             options=dict(info.options),
-            method=grounder.told,
-            sha256=dict(_digests(settings, grounder)),
+            method=grounder.description,
+            digests={**({"backbone": info.fingerprint} if info.fingerprint else {}), **grounder.fingerprint()},
             data=dataset.source,
             data_fingerprint=dataset.fingerprint(),
             samples=len(dataset),
             protocol=settings.protocol,
             sentences=None if (said := read_named(dataset.source)[1].get("sentences")) is None else str(said),
             batch=settings.batch,
-            device="unknown" if model is None else device_of(adapter).type,
-            dtype=str(getattr(model, "dtype", "unknown")).removeprefix("torch."),
+            device=torch.device(info.device).type,
+            dtype=info.dtype,
             versions=installed(),
             attn_implementation=settings.attn_implementation,
             quantization=settings.quantization,
@@ -158,22 +152,3 @@ def installed() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
-
-
-def _digests(settings: Settings, grounder: Grounder) -> Iterator[tuple[str, str]]:
-    info = grounder.adapter.info
-    if info.revision is None and (folder := Path(info.checkpoint)).is_dir():
-        yield from ((f"backbone/{path.name}", sha256_of(path)) for path in sorted(folder.glob("*.safetensors")))
-    if isinstance(grounder, GroundedVLM):
-        folder = folder_of(Path(settings.model))
-        yield from ((f"decoder/{path.name}", sha256_of(path)) for path in sorted(folder.glob("*.safetensors")))
-    if isinstance(grounder, HeadGrounder):
-        yield "heads.json", hashlib.sha256(grounder.profile.model_dump_json().encode()).hexdigest()
-    if settings.sam:
-        yield f"sam/{Path(settings.sam).name}", sha256_of(Path(settings.sam))
-
-
-def sha256_of(path: Path) -> str:
-    """The digest of a file, as `sha256sum` prints it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

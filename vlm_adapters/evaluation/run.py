@@ -52,7 +52,7 @@ class Evaluation:
         good = [(index, sample) for index, sample in read if isinstance(sample, Sample)]
         samples = [sample for _, sample in good]
         asked = [protocol_named(self.protocol)(sample) for sample in samples]
-        found = find_masks(self.grounder, samples, asked, self.size)
+        found = find_masks(self.grounder, asked, self.size)
         records = [
             record
             for (index, sample), prompts, masks in zip(good, asked, found, strict=True)

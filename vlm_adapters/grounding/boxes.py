@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
+from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsPointing
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import OptionError
@@ -84,13 +86,17 @@ class BoxGrounder(Grounder):
         self.sam = sam
 
     @property
-    def told(self) -> str:
-        """See `Grounder`."""
+    @override
+    def description(self) -> str:
         masks = "masks by Segment Anything" if self.sam else "a mask is the whole box"
         return f"box, in the model's own words; {masks}"
 
+    @override
+    def fingerprint(self) -> dict[str, str]:
+        return {"sam": weights_fingerprint(self.sam.state_dict())} if self.sam else {}
+
+    @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        """Ground prompts one by one, each in its first image."""
         return [self._grounding(prompt) for prompt in prompts]
 
     def ask(self, prompt: Prompt, phrase: Phrase) -> BoxAnswer:

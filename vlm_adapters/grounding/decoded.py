@@ -8,22 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from typing_extensions import override
 
-from vlm_adapters.backbone.protocol import BackboneAdapter, device_of
+from vlm_adapters.backbone.fingerprint import weights_fingerprint
+from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.checkpoint import (
+    REFINER_FILE,
+    WEIGHTS_FILE,
     StoredDecoder,
     build_refiner,
     folder_of,
     read_stored,
     saved_refiner,
+    sha256_of,
     trained_weights,
 )
 from vlm_adapters.decoder.features import FeatureRequest, MaskLogits, PhraseFeatures, decode_masks
 from vlm_adapters.decoder.sam.checkpoint import load_sam
-from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encoding_once
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.saved import SavedDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
@@ -73,8 +80,8 @@ class GroundedVLM(Grounder):
         return cls(adapter, UNet(UNetConfig(request.channels(adapter.info), base_width=base_width)), request)
 
     @property
-    def told(self) -> str:
-        """See `Grounder`."""
+    @override
+    def description(self) -> str:
         refined = {
             SAMRefiner: ", refined by Segment Anything",
             UntrainedRefiner: ", refined by Segment Anything as it is",
@@ -99,8 +106,31 @@ class GroundedVLM(Grounder):
         extracted = self.adapter.extract(self.adapter.preprocess(prompts), self.request.grids)
         return [PhraseFeatures.of(grids, self.request) for grids in extracted]
 
+    @override
+    def fingerprint(self) -> dict[str, str]:
+        found = {f"decoder/{WEIGHTS_FILE}": sha256_of(self.decoder.state_dict())}
+        if isinstance(self.refiner, SAMRefiner):
+            found[f"decoder/{REFINER_FILE}"] = sha256_of(trained_weights(self.refiner))
+        return found | ({"sam": weights_fingerprint(self.refiner.sam.state_dict())} if self.refiner else {})
+
+    @override
+    @torch.no_grad()
+    def masks(self, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, NDArray[np.bool_]]]:
+        encode = None if self.refiner is None else encoding_once(self.refiner.sam)
+        found = []
+        for start in range(0, len(prompts), batch_size):
+            batch = prompts[start : start + batch_size]
+            images = [encode(prompt.images[0]) for prompt in batch] if encode else None
+            for prompt, logits in zip(batch, self.mask_logits(batch, images), strict=True):
+                size = prompt.images[0].height, prompt.images[0].width
+                placed = {"mask": place_map(logits.coarse, logits.box, size, outside=float("-inf"))}
+                if logits.refined is not None:
+                    placed = {"coarse": placed["mask"], "refined": logits.refined}
+                found.append({name: (each.sigmoid() > 0.5).cpu().numpy() for name, each in placed.items()})
+        return found
+
+    @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        """Ground a batch of prompts, each in its first image."""
         with torch.no_grad():
             logits = self.mask_logits(prompts)
             return [self._grounding(prompt, own) for prompt, own in zip(prompts, logits, strict=True)]
@@ -192,7 +222,7 @@ class GroundedVLM(Grounder):
             told = " ".join(str(error).split())  # torch tells every tensor on a line of its own
             told = told if len(told) <= 300 else told[:300] + "..."
             raise DecoderError(f"The weights in {folder} do not fit its config: {told}") from error
-        place = device_of(adapter)
+        place = torch.device(adapter.info.device)
         refiner = None if sam is None else _refiner(stored, adapter, sam).to(place).eval()
         return cls(adapter, decoder.to(place).eval(), stored.config.features(), refiner)
 

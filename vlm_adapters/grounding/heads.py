@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from PIL import Image
 from torch import Tensor
+from typing_extensions import override
 
+from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.decoder.sam.model import SegmentAnything
@@ -40,15 +42,20 @@ class HeadGrounder(Grounder):
         self.sam = sam
 
     @property
-    def told(self) -> str:
-        """See `Grounder`."""
+    @override
+    def description(self) -> str:
         heads = ", ".join(f"{head.layer}.{head.head}" for head in self.profile.heads)
         chosen = f"chosen by {self.profile.criterion} on {self.profile.samples} images from {self.profile.source}"
         refined = ", refined by Segment Anything as it is" if self.sam else ""
         return f"heads, without training: {heads} (layer.head), {chosen}{refined}"
 
+    @override
+    def fingerprint(self) -> dict[str, str]:
+        found = {"heads.json": json_fingerprint(self.profile.model_dump(mode="json"))}
+        return found | ({"sam": weights_fingerprint(self.sam.state_dict())} if self.sam else {})
+
+    @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        """Ground a batch of prompts, each in its first image."""
         extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, request_of(self.profile.heads))
         return [self._grounding(prompt, *grids) for prompt, grids in zip(prompts, extracted, strict=True)]
 

@@ -13,13 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
+from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, Size, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, OptionError, PromptError
 from vlm_adapters.hf.capture import capture_rows
-from vlm_adapters.hf.chat import RenderedPrompt, TokenSequence, phrase_positions, render, tokenize
+from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, plan_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.language_model import without_compiled_code
@@ -61,6 +62,7 @@ class TransformersBackbone(ABC):
         self.name: str = self.model.config.model_type
         self._checkpoint = checkpoint or str(self.model.config.name_or_path)
         self._revision = revision
+        self._digest: tuple[tuple[int, int], str] | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -200,7 +202,8 @@ class TransformersBackbone(ABC):
             sequence = tokenize(self.processor.tokenizer, rendered, own)
             sequences.append(sequence)
             positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
-        tensors, shifts = self._pad(sequences, type_name)
+        self._check_length(max(len(sequence.ids) for sequence in sequences))
+        tensors, shifts = pad(sequences, self.processor.tokenizer, type_name)
         taken = signature(type(self.model).forward).parameters
         return BackboneInputs(
             prompts=tuple(prompts),
@@ -226,15 +229,15 @@ class TransformersBackbone(ABC):
             CaptureError: Rows, or the gradient asked for, cannot be computed exactly.
             BackboneError: The model raised something.
         """
-        request = request or GridRequest()
-        chosen = ResolvedRequest.of(request, self.info)
+        request, info = request or GridRequest(), self.info
+        chosen = ResolvedRequest.of(request, info)
         grids = self.locate_image_tokens(inputs)
         mask = inputs.tensors["attention_mask"].cpu()
         plans = [
             plan_rows(tokens, of_prompt, keep, earlier=request.align == "predictor")
             for tokens, of_prompt, keep in zip(inputs.phrase_tokens, grids, mask, strict=True)
         ]
-        device, width = inputs.tensors["input_ids"].device, self.info.hidden_size
+        device, width = inputs.tensors["input_ids"].device, info.hidden_size
         nothing = torch.empty(0, dtype=torch.long)
         phrases = [torch.cat([nothing, *tokens]) for tokens in inputs.phrase_tokens]
         cells = [plan.columns for plan in plans]
@@ -292,29 +295,27 @@ class TransformersBackbone(ABC):
             cell=layouts[-1].cell,
             grids_per_image=len(layouts),
             options=tuple((name, getattr(self, name)) for name in self.option_names()),
+            device=str(self.device),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            fingerprint=self._fingerprint(),
         )
+
+    def _fingerprint(self) -> str:
+        """Digest of the weights, computed again only after they changed."""
+        tracked = (weight for weight in self.model.parameters() if not weight.is_inference())
+        changes = sum(weight._version for weight in tracked)  # noqa: SLF001 - torch counts changes in place there
+        if self._digest is None or self._digest[0] != (id(self.model), changes):
+            self._digest = (id(self.model), changes), weights_fingerprint(self.model.state_dict())
+        return self._digest[1]
 
     def _placed(self, tensor: Tensor) -> Tensor:
         """A tensor where the model takes it, pixels in the precision of its weights."""
         return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)
 
-    def _pad(self, sequences: Sequence[TokenSequence], type_name: str) -> tuple[dict[str, Tensor], list[int]]:
-        """Pad to one length on the tokenizer's side; also how far each sequence moved."""
-        tokenizer = self.processor.tokenizer
-        longest = max(len(sequence.ids) for sequence in sequences)
+    def _check_length(self, longest: int) -> None:
         limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         if limit is not None and longest > limit:
             raise PromptError(
                 f"A prompt has {longest} tokens, images included; {self.name} takes at most {limit}. "
                 "Shorten the text or take a smaller image."
             )
-        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-        ids = torch.full((len(sequences), longest), padding)
-        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
-        shifts = [longest - len(sequence.ids) if tokenizer.padding_side == "left" else 0 for sequence in sequences]
-        for row, (sequence, shift) in enumerate(zip(sequences, shifts, strict=True)):
-            place = slice(shift, shift + len(sequence.ids))
-            ids[row, place] = torch.tensor(sequence.ids)
-            types[row, place] = torch.tensor(sequence.types)
-            mask[row, place] = 1
-        return {"input_ids": ids, "attention_mask": mask, type_name: types}, shifts

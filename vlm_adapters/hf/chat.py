@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vlm_adapters.errors import PhraseError, PromptError
@@ -232,3 +234,29 @@ def _unused_characters(text: str) -> tuple[str, str]:
 
 def _touches(span: Span, spans: Sequence[Span]) -> bool:
     return any(span[0] < end and start < span[1] for start, end in spans)
+
+
+def pad(
+    sequences: Sequence[TokenSequence], tokenizer: PreTrainedTokenizerBase, type_name: str
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Pad sequences to one length on the tokenizer's side.
+
+    Args:
+        sequences: At least one.
+        tokenizer: Says which token pads, and on which side.
+        type_name: What the model calls the types of its tokens.
+
+    Returns:
+        The tensors of the batch, and how many positions each sequence moved to the right.
+    """
+    longest = max(len(sequence.ids) for sequence in sequences)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    ids = torch.full((len(sequences), longest), padding)
+    mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+    shifts = [longest - len(sequence.ids) if tokenizer.padding_side == "left" else 0 for sequence in sequences]
+    for row, (sequence, shift) in enumerate(zip(sequences, shifts, strict=True)):
+        place = slice(shift, shift + len(sequence.ids))
+        ids[row, place] = torch.tensor(sequence.ids)
+        types[row, place] = torch.tensor(sequence.types)
+        mask[row, place] = 1
+    return {"input_ids": ids, "attention_mask": mask, type_name: types}, shifts

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from torch import nn
 
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
-from vlm_adapters.backbone.protocol import BackboneAdapter, device_of
+from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import AdapterError
 from vlm_adapters.inspection.configs import (
@@ -135,9 +134,8 @@ def probe(adapter: BackboneAdapter, sizes: Sequence[Size] = IMAGE_SIZES) -> Inte
     Raises:
         AdapterError: The forward pass on a small image fails.
     """
-    model, processor = getattr(adapter, "model", None), getattr(adapter, "processor", None)
-    config = getattr(model, "config", None)
-    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    model = adapter.model if isinstance(adapter, HasModel) else None
+    config, processor = getattr(model, "config", None), getattr(adapter, "processor", None)
     vision = tuple(towers(config))
     patch = next((tower.sizes["patch"] for tower in vision if "patch" in tower.sizes), None)
     inputs = adapter.preprocess([Prompt.describe(_blank(TRIAL_SIZE), TRIAL_TEXT, [TRIAL_TEXT])])
@@ -152,8 +150,8 @@ def probe(adapter: BackboneAdapter, sizes: Sequence[Size] = IMAGE_SIZES) -> Inte
             *(_class(part) for part in (model, processor)),
             *(_class(getattr(processor, name, None)) for name in ("image_processor", "tokenizer")),
         ),
-        dtype=None if weight is None else _plain(weight.dtype),
-        device=None if weight is None else str(device_of(adapter)),
+        dtype=adapter.info.dtype,
+        device=adapter.info.device,
         special_tokens=special_tokens(model, processor),
         images=tuple(_image(adapter, size, patch) for size in sizes),
         trial_image=TRIAL_SIZE,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vlm_adapters.backbone.layout import Size
-from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
+from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, HasModel
 from vlm_adapters.backbone.request import LayerChoice
 from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER
 from vlm_adapters.decoder.unet import UNet, UNetConfig
@@ -133,13 +133,13 @@ def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published:
         CheckpointError: The decoder beside the checkpoint cannot be read.
         DecoderError: It does not fit the backbone.
     """
-    info, model = adapter.info, getattr(adapter, "model", None)
+    info = adapter.info
     entry = next((entry for entry in list_adapters() if entry.name == adapter.name and not entry.broken), None)
     return ModelReport(
         info=info,
         alias=alias_of(info.checkpoint),
         channels=info.channels,
-        parameters=_count(model) if isinstance(model, nn.Module) else None,
+        parameters=_count(adapter.model) if isinstance(adapter, HasModel) else None,
         published=published,
         forward=_forward(adapter, trial or Trial()) if isinstance(adapter, TransformersBackbone) else None,
         decoder_parameters=_decoder_parameters(info.channels),

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 import torch
-from torch import nn
 
-from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.testing.reference import Reference, TransformersReference
 
 Size = tuple[int, int]
@@ -95,5 +94,5 @@ class _LoadOn:
 
     def __call__(self, *, dtype: torch.dtype | None = None, attention: str = "sdpa") -> BackboneAdapter:
         adapter = self.load(dtype=dtype or self.dtype, attention=attention)
-        cast("nn.Module", getattr(adapter, "model")).to(self.device)  # noqa: B009 - the protocol has no model
+        cast("HasModel", adapter).model.to(self.device)
         return adapter

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
@@ -74,6 +75,8 @@ class FakeAdapter:
             hidden_size=WIDTH,
             cell=(CELL, CELL),
             grids_per_image=len(self.scales),
+            dtype=str(dtype).removeprefix("torch."),
+            fingerprint=weights_fingerprint(self.model.state_dict()),
         )
 
     @classmethod

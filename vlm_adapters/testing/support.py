@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlm_adapters.backbone.grids import BackboneInputs, Grids
-from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Message, Prompt
 from vlm_adapters.testing.case import AdapterCase
@@ -169,10 +169,9 @@ def module_of(adapter: BackboneAdapter) -> nn.Module:
     Raises:
         CheckSkipped: There is none.
     """
-    module = getattr(adapter, "model", None)
-    if not isinstance(module, nn.Module):
+    if not isinstance(adapter, HasModel):
         raise CheckSkipped(f"{type(adapter).__name__} has no torch module `model`")
-    return module
+    return adapter.model
 
 
 def transformers_model_of(adapter: BackboneAdapter) -> PreTrainedModel:
@@ -183,10 +182,9 @@ def transformers_model_of(adapter: BackboneAdapter) -> PreTrainedModel:
     """
     from transformers import PreTrainedModel  # noqa: PLC0415 (heavy)
 
-    model = getattr(adapter, "model", None)
-    if not isinstance(model, PreTrainedModel):
+    if not (isinstance(adapter, HasModel) and isinstance(adapter.model, PreTrainedModel)):
         raise CheckSkipped(f"{type(adapter).__name__} has no transformers model `model`")
-    return model
+    return adapter.model
 
 
 def continued(inputs: BackboneInputs, new: Tensor) -> dict[str, Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,8 @@ import numpy as np
 from accelerate import PartialState
 from huggingface_hub import try_to_load_from_cache
 
-from vlm_adapters.backbone.protocol import BackboneAdapter, device_of
+from vlm_adapters.backbone.fingerprint import file_fingerprint, json_fingerprint
+from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.decoder.features import FeatureRequest
@@ -29,9 +28,6 @@ from vlm_adapters.training.cache.build import BuildProgress, CachedSamples, buil
 from vlm_adapters.training.cache.fingerprint import FeaturePlan
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples, LiveSamples
-
-_GLIMPSES, _GLIMPSE = 64, 4096
-"""How many places of a file of weights are looked at, and how many bytes at each."""
 
 Report = Callable[[str, BuildProgress], None]
 """Told the source of the data that a cache is built of, and how far it is."""
@@ -154,7 +150,7 @@ class Sources:
             if self.profile:
                 self.profile.check_fits(self._adapter.info)
             if self.sam is not None:
-                self.sam.to(device_of(self._adapter))
+                self.sam.to(self._adapter.info.device)
         plan = FeaturePlan.of(self._adapter, data.source, self.request, self.sam, recipe.keep)
         return LiveSamples(self._adapter, data, plan, self.sam)
 
@@ -181,8 +177,8 @@ class Sources:
         told: list[object] = [recipe.model, recipe.options, recipe.dtype, recipe.keep, data.source, repr(self.request)]
         told += [value for value in (recipe.attn_implementation, recipe.quantization) if value]
         told.append(_weights_told(recipe.model))
-        told.append(refiner and _glimpses(Path(refiner.sam)))
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+        told.append(refiner and file_fingerprint(Path(refiner.sam)))
+        digest = json_fingerprint(told)[:12]
         name = re.sub(r"[^\w.-]+", "-", f"{Path(recipe.model).name}-{data.source}")[:60]
         return Path(recipe.cache or ".") / f"{name}-{digest}"
 
@@ -207,22 +203,12 @@ class CacheToBuild:
 
 
 def _weights_told(model: str) -> object:
-    """What tells the weights of a model apart without loading it: glimpses of its files, or the hub's commit."""
+    """What tells the weights of a model apart without loading it: pieces of its files, or the hub's commit."""
     folder = embedded_checkpoints().get(model, Path(model))
     if folder.is_dir():
-        return [_glimpses(file) for file in sorted(folder.glob("*.safetensors"))]
+        return [file_fingerprint(file) for file in sorted(folder.glob("*.safetensors"))]
     config = try_to_load_from_cache(model, "config.json") if model.count("/") <= 1 else None
     return Path(config).parent.name if isinstance(config, str) else None
-
-
-def _glimpses(file: Path) -> tuple[str, int, str]:
-    """Name, size, and a digest of places spread over a file: another one where a model was trained on."""
-    size, digest = file.stat().st_size, hashlib.sha256()
-    with file.open("rb") as content:
-        for place in range(_GLIMPSES):
-            content.seek(place * max(size - _GLIMPSE, 0) // (_GLIMPSES - 1))
-            digest.update(content.read(_GLIMPSE))
-    return file.name, size, digest.hexdigest()
 
 
 def _processes(device: str) -> PartialState:

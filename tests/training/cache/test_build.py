@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.data.sample import Sample
@@ -22,7 +24,7 @@ from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.errors import CacheError, DataError, ImageError
 from vlm_adapters.testing.fakes import FakeAdapter
 from vlm_adapters.training.cache.build import BuildProgress, CachedSamples, build_cache, is_intact
-from vlm_adapters.training.cache.fingerprint import FeaturePlan, weights_digest
+from vlm_adapters.training.cache.fingerprint import FeaturePlan
 from vlm_adapters.training.samples import LiveSamples
 
 Live = Callable[..., LiveSamples]
@@ -261,8 +263,8 @@ def test_a_folder_that_is_no_cache_is_refused(tmp_path: Path) -> None:
 def test_a_plan_of_another_version_is_refused(live: Live, tmp_path: Path) -> None:
     build_cache(live(), tmp_path)
     plan = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "plan.json").write_text(json.dumps(plan | {"format": 2}))
-    with pytest.raises(CacheError, match="no plan that is known here: format: Input should be 1"):
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"format": 1}))
+    with pytest.raises(CacheError, match="no plan that is known here: format: Input should be 2"):
         CachedSamples(tmp_path)
 
 
@@ -309,11 +311,11 @@ def test_progress_ends_with_all_samples(live: Live, tmp_path: Path) -> None:
 
 def test_other_weights_give_another_plan(live: Live) -> None:
     adapter = FakeAdapter()
-    before = weights_digest(adapter.model.state_dict())
+    before = weights_fingerprint(adapter.model.state_dict())
     next(iter(adapter.model.parameters())).data.view(-1)[0] += 1
-    assert weights_digest(adapter.model.state_dict()) != before
+    assert weights_fingerprint(adapter.model.state_dict()) != before
     plan = live().plan
-    assert plan.model_copy(update={"weights": "0"}).digest != plan.digest
+    assert plan.model_copy(update={"backbone": replace(plan.backbone, fingerprint="0")}).digest != plan.digest
     assert plan.model_copy(update={"data": "scenes:count=9"}).digest == plan.digest
 
 

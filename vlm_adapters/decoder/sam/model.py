@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
@@ -156,3 +158,16 @@ class SegmentAnything(nn.Module):
                 f"The encoded image has features {tuple(image.features.shape)} on a canvas of {image.frame.side} "
                 f"pixels, and this model needs {expected} on {side}. Encode the image with the model that decodes it."
             )
+
+
+def encoding_once(sam: SegmentAnything) -> Callable[[Image.Image], EncodedImage]:
+    """The encoder of a model that encodes equal images once: it keeps what it made."""
+    encoded: dict[bytes, EncodedImage] = {}
+
+    def encode(image: Image.Image) -> EncodedImage:
+        digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
+        if digest not in encoded:
+            encoded[digest] = sam.encode(image)
+        return encoded[digest]
+
+    return encode

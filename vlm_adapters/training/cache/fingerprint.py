@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor
 
+from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.data.files import write_json
 from vlm_adapters.decoder.checkpoint import encoder_told
@@ -23,7 +21,6 @@ from vlm_adapters.errors import CacheError
 
 PLAN_FILE = "plan.json"
 Precision = Literal["float16", "bfloat16"]
-_VALUES_PER_WEIGHT = 16
 
 
 class FeaturePlan(BaseModel):
@@ -32,9 +29,7 @@ class FeaturePlan(BaseModel):
     Attributes:
         format: Of the files of a cache; a reader refuses another.
         data: `Dataset.source`.
-        backbone: Sizes of the backbone, its checkpoint, revision and options.
-        weights: Digest of the backbone's weights; None where they cannot be seen.
-        compute: Type that the backbone computes in.
+        backbone: The backbone's `info`; where it lives is not written.
         request: Which maps.
         hidden: Whether hidden states of the phrases are kept.
         encoder: The image encoder of Segment Anything whose embeddings are kept, in words and by digest; None for none.
@@ -43,11 +38,9 @@ class FeaturePlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     data: str
     backbone: BackboneInfo
-    weights: str | None
-    compute: str
     request: SavedRequest
     hidden: bool
     encoder: str | None
@@ -63,18 +56,17 @@ class FeaturePlan(BaseModel):
         dtype: Precision = "float16",
     ) -> Self:
         """Describe what `extract` will compute."""
-        model = getattr(adapter, "model", None)
         # an embedded checkpoint by its name, which is the same on other machines
-        info = replace(adapter.info, checkpoint=alias_of(adapter.info.checkpoint) or adapter.info.checkpoint)
+        info = replace(
+            adapter.info, checkpoint=alias_of(adapter.info.checkpoint) or adapter.info.checkpoint, device="cpu"
+        )
         encoder = sam.model.image_encoder if sam else None
         return cls(
             data=data,
             backbone=info,
-            weights=None if model is None else weights_digest(model.state_dict()),
-            compute=str(getattr(model, "dtype", "unknown")).removeprefix("torch."),
             request=SavedRequest.of(request),
             hidden=request.hidden,
-            encoder=None if encoder is None else f"{encoder_told(encoder)} {weights_digest(encoder.state_dict())}",
+            encoder=None if encoder is None else f"{encoder_told(encoder)} {weights_fingerprint(encoder.state_dict())}",
             dtype=dtype,
         )
 
@@ -91,8 +83,7 @@ class FeaturePlan(BaseModel):
     @property
     def digest(self) -> str:
         """Names everything but the data: the same for two data sets of one model."""
-        content = self.model_dump(mode="json", exclude={"data"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json_fingerprint(self.model_dump(mode="json", exclude={"data": True, "backbone": {"device"}}))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -118,21 +109,9 @@ class FeaturePlan(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write the plan of a cache."""
-        write_json(folder / PLAN_FILE, self.model_dump(mode="json"))
+        write_json(folder / PLAN_FILE, self.model_dump(mode="json", exclude={"backbone": {"device"}}))
 
     def differences(self, other: FeaturePlan) -> list[str]:
         """In what another plan differs, as `name: own -> other`."""
         own, others = self.model_dump(mode="json"), other.model_dump(mode="json")
         return [f"{name}: {own[name]} -> {others[name]}" for name in own if own[name] != others[name]]
-
-
-def weights_digest(weights: dict[str, Tensor]) -> str:
-    """Name the weights of a model by a few values of every tensor: quick on a large one, another for any training."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        flat = tensor.detach().flatten()
-        places = torch.linspace(0, max(len(flat) - 1, 0), min(_VALUES_PER_WEIGHT, len(flat)), dtype=torch.float64)
-        values = flat[places.long().to(flat.device)].double().cpu().numpy()
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()[:16]

@@ -1,0 +1,45 @@
+"""Digests by which weights, files and settings are recognised: equal where the content is, others where it changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_VALUES_PER_TENSOR = 16
+_PLACES, _BYTES_PER_PLACE = 64, 4096
+
+
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Digest of a state dict: names, shapes and a few values of every tensor.
+
+    It is quick on a large model, and any training changes it. Tensors on the meta device have no values: their names
+    and shapes alone count.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:
+            flat = tensor.detach().flatten()
+            places = torch.linspace(0, max(len(flat) - 1, 0), min(_VALUES_PER_TENSOR, len(flat)), dtype=torch.float64)
+            digest.update(flat[places.long().to(flat.device)].double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def file_fingerprint(path: Path) -> tuple[str, int, str]:
+    """Name, size and a digest of pieces spread over a file of weights: quick without loading it."""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as content:
+        for place in range(_PLACES):
+            content.seek(place * max(size - _BYTES_PER_PLACE, 0) // (_PLACES - 1))
+            digest.update(content.read(_BYTES_PER_PLACE))
+    return path.name, size, digest.hexdigest()
+
+
+def json_fingerprint(content: object) -> str:
+    """Digest of anything that JSON can write; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
