@@ -1,6 +1,6 @@
 """Reduce a report of `adapters check --all --json`, given on standard input, to the support matrix: see `make matrix`.
 
-It goes into plugins/support.json and, between its two marks, into the README. Exits with 1 if a check failed.
+It goes into plugins/support.json and, between its two marks, into docs/families.md. Exits with 1 if a check failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BEGIN, END = "<!-- adapters check --all -->\n", "<!-- end -->"
 
 
 def main() -> None:
-    """Read the report, and write the file and the README."""
+    """Read the report, and write the file and the page."""
     reports = json.load(sys.stdin)
     results = {report["adapter"]: [CheckResult(**result) for result in report["results"]] for report in reports}
     support = {
@@ -27,7 +27,7 @@ def main() -> None:
         "adapters": {adapter: capabilities_of(found) for adapter, found in results.items()},
     }
     (ROOT / "plugins" / "support.json").write_text(json.dumps(support, indent=2) + "\n", encoding="utf-8")
-    page = ROOT / "README.md"
+    page = ROOT / "docs" / "families.md"
     text = page.read_text(encoding="utf-8")
     matrix = markdown(support["adapters"], support["versions"])
     page.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: BEGIN + matrix + END, text, flags=re.DOTALL), encoding="utf-8")

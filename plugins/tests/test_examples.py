@@ -152,3 +152,11 @@ def test_only_the_decoder_of_the_frozen_vlm_is_trained() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert {id(parameter) for parameter in model.parameters()} == {id(one) for one in vlm.decoder.parameters()}
     assert not any(parameter.requires_grad for parameter in vlm.adapter.model.parameters())
+
+
+def test_the_examples_use_public_names_alone() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("vlm_adapters"):
+                names = {alias.name for alias in node.names}
+                assert names <= set(importlib.import_module(str(node.module)).__all__), path.name

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "gpu_check.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "lab" / "gpu_check.py"
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -101,7 +101,7 @@ def assert_same(checkpoint: Path, name: str) -> None:
 @pytest.fixture
 def copied(tmp_path: Path) -> Any:
     def copy(name: str) -> Path:
-        ignored = shutil.ignore_patterns("decoder", "*.md", "measured*")
+        ignored = shutil.ignore_patterns("decoder", "*.md")
         return Path(shutil.copytree(embedded_checkpoints()[name], tmp_path / name, ignore=ignored))
 
     return copy

@@ -225,7 +225,7 @@ def test_the_kernel_is_the_one_asked_for(kernel: str) -> None:
 def hub(tmp_path: Path) -> Path:
     """A cache of the hub's files with the repository acme/tiny, its model in the folder `deep`."""
     repository = tmp_path / "hub" / "models--acme--tiny"
-    ignored = shutil.ignore_patterns("decoder", "*.md", "measured*")
+    ignored = shutil.ignore_patterns("decoder", "*.md")
     shutil.copytree(embedded_checkpoints()["tiny-llava"], repository / "snapshots" / "abc" / "deep", ignore=ignored)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc", encoding="utf-8")

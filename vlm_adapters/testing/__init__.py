@@ -2,6 +2,7 @@
 
 from vlm_adapters.testing.case import SIZES, AdapterCase, ExpectedGrid, LoadAdapter
 from vlm_adapters.testing.checks_protocol import check_text_moves_no_image
+from vlm_adapters.testing.lookup import find_case
 from vlm_adapters.testing.reference import Reference, ReferencePass, TransformersReference
 from vlm_adapters.testing.runner import ALL_CHECKS, Check, CheckResult, parametrize_with_checks, run_checks
 from vlm_adapters.testing.support import CheckSkipped
@@ -19,6 +20,7 @@ __all__ = [
     "ReferencePass",
     "TransformersReference",
     "check_text_moves_no_image",
+    "find_case",
     "parametrize_with_checks",
     "run_checks",
 ]
