@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from vlm_adapters.backbone.fingerprint import weights_fingerprint
+from vlm_adapters.backbone.fingerprint import module_fingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
@@ -307,16 +307,12 @@ class TransformersBackbone(ABC):
             fingerprint=self._fingerprint(),
         )
 
-    def _weights(self) -> dict[str, Tensor]:
-        """Parameters and buffers; a state dict would let quantised layers repack their weights."""
-        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-
     def _fingerprint(self) -> str:
         """Digest of the weights, computed again only after they changed."""
         tracked = (weight for weight in self.model.parameters() if not weight.is_inference())
         changes = sum(weight._version for weight in tracked)  # noqa: SLF001 - torch counts changes in place there
         if self._digest is None or self._digest[0] != (id(self.model), changes):
-            self._digest = (id(self.model), changes), weights_fingerprint(self._weights())
+            self._digest = (id(self.model), changes), module_fingerprint(self.model)
         return self._digest[1]
 
     def _on_device(self, tensor: Tensor) -> Tensor:

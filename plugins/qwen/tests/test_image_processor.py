@@ -286,7 +286,7 @@ def test_the_package_offers_the_wrapper_without_importing_torch() -> None:
     ("images", "message"),
     [
         ([], "is empty"),
-        ("https://example.com/cat.png", "address"),
+        ("https://example.com/cat.png", "is a URL"),
         ([b"hello"], "."),
         (7, "int is not an image"),
         ([[Image.new("RGB", (9, 9))]], "list is not an image"),
