@@ -5,7 +5,7 @@ BIN := .venv/bin
 export IMAGE ?=
 export TEXT ?=
 
-.PHONY: demo test lint matrix compatibility constraints clean
+.PHONY: demo test lint matrix results compatibility constraints clean
 
 demo: .venv/ready  ## Ground an embedded scene, and IMAGE with TEXT if given; figures go to demo_output/.
 	$(BIN)/adapters demo $${IMAGE:+"$$IMAGE"} $${TEXT:+"$$TEXT"}
@@ -18,9 +18,11 @@ lint: .venv/ready  ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-matrix: .venv/ready  ## Run the conformance suite over every adapter, and write the support matrix into the README.
-	$(BIN)/adapters check --all --json > plugins/support.json
-	$(BIN)/python tests/write_matrix.py
+matrix: .venv/ready  ## Run the conformance suite over every adapter, and write the support matrix into docs/families.md.
+	$(BIN)/adapters check --all --json | $(BIN)/python tests/write_matrix.py
+
+results: .venv/ready  ## Write docs/results.md from the reports in examples/lab/results.
+	$(BIN)/python examples/lab/write_results.py
 
 compatibility: .venv/ready  ## Run suite, recorded maps and examples on every admitted stack: docs/compatibility.md.
 	$(BIN)/python .ci/compatibility.py
@@ -29,7 +31,7 @@ NEWEST := .compatibility/constraints
 constraints:  ## Renew the pins: the newest releases in a fresh environment, all tests, freeze.
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(NEWEST)/bin/python -m pip install --quiet --editable ".[dev]"
+	$(NEWEST)/bin/python -m pip install --quiet --editable ".[all]" --group dev
 	$(NEWEST)/bin/python -m pytest
 	(sed -n '/^#/p' .ci/constraints.txt; $(NEWEST)/bin/python -m pip freeze --all --exclude-editable | sed 's/+.*//') > $(NEWEST)/pins
 	cp $(NEWEST)/pins .ci/constraints.txt
@@ -39,7 +41,7 @@ constraints:  ## Renew the pins: the newest releases in a fresh environment, all
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade --constraint .ci/constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --build-constraint .ci/constraints.txt \
-		--editable ".[dev]"
+		--editable ".[all]" --group dev
 	touch $@
 
 clean:  ## Remove what the commands above made.

@@ -84,7 +84,10 @@ def build(stack: str, pins: str) -> Path:
     paths = {"base": str(folder), "platbase": str(folder)}
     over = Path(sysconfig.get_path("purelib", vars=paths)) / "vlm_adapters_below.pth"
     if whole:
-        pip = [python, "-m", "pip", "install", "--quiet", "--constraint", listed, "--editable", f"{ROOT}[dev]"]
+        renewed = ["install", "--quiet", "--upgrade", "--constraint", ROOT / ".ci" / "constraints.txt", "pip"]
+        subprocess.run([python, "-m", "pip", *renewed], check=True)  # older ones know no groups
+        pip = [python, "-m", "pip", "install", "--quiet", "--constraint", listed, "--editable", f"{ROOT}[all]"]
+        pip += ["--group", f"{ROOT / 'pyproject.toml'}:dev"]
     else:
         below = sysconfig.get_path("purelib")
         lines = [*map(str, CODE), f"import site; site.addsitedir({below!r})"]

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from vlm_adapters import BackboneAdapter, GridRequest, load_adapter, place_map
-from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
-from vlm_adapters.data.sample import Sample
+from vlm_adapters import BackboneAdapter, GridRequest, Sample, load_adapter, open_dataset, place_map
 
 STEPS, BATCH = 12, 8
 
@@ -38,7 +36,7 @@ def main() -> None:
     """Train a few steps, and print how much of the attention lies inside on scenes that were not trained on."""
     torch.manual_seed(0)
     adapter = load_adapter(sys.argv[1] if len(sys.argv) > 1 else "tiny-qwen2_5_vl")
-    model, held_out = adapter.model, Scenes(16, seed=HELD_OUT_SEED)
+    model, held_out = adapter.model, open_dataset("scenes:count=16,seed=4")
     # not model.add_adapter: releases of transformers ask there for a peft that is not published yet
     inject_adapter_in_model(LoraConfig(r=4, target_modules=r".*language_model.*\.(q|k)_proj"), model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -47,7 +45,8 @@ def main() -> None:
     with torch.no_grad():
         print(f"before: {share_inside(adapter, held_out).mean():.3f} of the attention lies inside the mask")
     for step in range(STEPS):
-        loss = 1 - share_inside(adapter, Scenes(BATCH, first=step * BATCH)).mean()
+        scenes = open_dataset(f"scenes:count={BATCH},first={step * BATCH}")
+        loss = 1 - share_inside(adapter, scenes).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vlm_adapters import AdapterError, GridRequest, list_adapters, load_adapter
-from vlm_adapters.data.formats.scenes import Scenes
+from vlm_adapters import AdapterError, GridRequest, list_adapters, load_adapter, open_dataset
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ def main() -> None:
         sys.exit(f"The config's backbone cannot be used: {error}")
     info = adapter.info
     print(f"{config.backbone} is a {info.model_type}: {info.channels} channels, width {info.hidden_size}")
-    head = nn.Conv2d(info.channels // info.grids_per_image + info.hidden_size, 1, 1).to(adapter.info.device)
-    inputs = adapter.preprocess([Scenes(1)[0].prompt])
+    head = nn.Conv2d(info.channels // info.grids_per_image + info.hidden_size, 1, 1).to(info.device)
+    inputs = adapter.preprocess([open_dataset("scenes:count=1")[0].prompt])
     finest = adapter.extract(inputs, GridRequest(hidden_layers=1))[0][-1]
     states = finest.hidden.expand(len(finest.channels), -1, -1, -1)
     logits = head(torch.cat([finest.channels, states], dim=1))

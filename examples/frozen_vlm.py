@@ -13,10 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vlm_adapters import GroundedVLM, load_adapter
-from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
-from vlm_adapters.data.sample import Sample
-from vlm_adapters.decoder.losses import accuracy, dice_loss, mask_loss, mean_iou
+from vlm_adapters import GroundedVLM, Sample, load_adapter, open_dataset
+from vlm_adapters.decoder import accuracy, dice_loss, mask_loss, mean_iou
 
 
 class FrozenVLM(nn.Module):
@@ -54,9 +52,9 @@ if __name__ == "__main__":
     model = FrozenVLM(GroundedVLM.untrained(load_adapter("tiny-qwen2_5_vl"), base_width=8))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for step in range(10):
-        losses = model.compute_loss(Scenes(6, first=6 * step))
+        losses = model.compute_loss(open_dataset(f"scenes:count=6,first={6 * step}"))
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()
         print(f"step {step + 1:2}", *(f"{name} {value.item():.3f}" for name, value in losses.items()))
-    print("predict:", tuple(model.eval().predict(Scenes(1, seed=HELD_OUT_SEED)[0]).shape))
+    print("predict:", tuple(model.eval().predict(open_dataset("scenes:count=1,seed=4")[0]).shape))

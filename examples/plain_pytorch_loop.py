@@ -14,11 +14,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vlm_adapters import GridRequest, load_adapter, place_map
-from vlm_adapters.data.formats.scenes import Scenes
-from vlm_adapters.decoder.losses import dice_loss, mask_loss
+from vlm_adapters import GridRequest, load_adapter, open_dataset, place_map
+from vlm_adapters.decoder import dice_loss, mask_loss
 
-SCENES, BATCH, EPOCHS = 48, 8, 3
+SCENES, BATCH, EPOCHS = "scenes:count=48", 8, 3
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
     for epoch in range(EPOCHS):
         losses = []
-        for samples in DataLoader(Scenes(SCENES), BATCH, shuffle=True, collate_fn=list):
+        for samples in DataLoader(open_dataset(SCENES), BATCH, shuffle=True, collate_fn=list):
             inputs = adapter.preprocess([sample.prompt for sample in samples])
             loss = torch.zeros((), device=adapter.info.device)
             for sample, grids in zip(samples, adapter.extract(inputs, GridRequest()), strict=True):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vlm_adapters import list_adapters, load_image, wrap_image_processor
-from vlm_adapters.images import ImageSource
-from vlm_adapters.testing.lookup import find_case
+from vlm_adapters.testing import find_case
 
 SCENE = Path(__file__).parent / "demo_scene.png"
 
@@ -32,7 +32,7 @@ class Sample:
     mask: Tensor
 
 
-def prepare(image_processor: Any, image: ImageSource, mask: Tensor) -> Sample:
+def prepare(image_processor: Any, image: Image.Image, mask: Tensor) -> Sample:
     """Process an image, and move its mask `(H, W)` bool to where the image's pixels went."""
     processed = image_processor.preprocess(image)
     meta = processed["meta_datas"][0]

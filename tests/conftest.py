@@ -25,6 +25,7 @@ from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.prompt import Phrase, Prompt
+from vlm_adapters.testing.fakes import FakeAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,16 @@ from vlm_adapters import AdapterSpec, hookimpl
 def adapter_specs():
     return [AdapterSpec("toy", "toy_adapter:ToyAdapter", checkpoints=("acme/toy-1b",))]
 """
+
+
+FAKE = """
+from vlm_adapters import AdapterSpec, hookimpl
+
+@hookimpl
+def adapter_specs():
+    return [AdapterSpec("fake", {target!r}, case={case!r})]
+"""
+"""A plugin that offers the fake adapter."""
 
 
 class Site:
@@ -68,6 +79,47 @@ class Site:
         importlib.invalidate_caches()
         return info
 
+    def add_fake(self, case: str | None, *, target: str = "vlm_adapters.testing.fakes:FakeAdapter") -> None:
+        """Write a plugin that offers the fake adapter, with this case."""
+        self.add_plugin("acme-fake", FAKE.format(target=target, case=case), plugin="fake")
+
+
+FAKE_CLASS = """
+from vlm_adapters.testing.fakes import FakeAdapter
+
+class LoadedFake(FakeAdapter):
+    loads = []
+    build = FakeAdapter
+
+    @classmethod
+    def from_pretrained(cls, checkpoint, **options):
+        cls.loads.append(options)
+        return cls.build()
+"""
+
+
+class FakePlugin:
+    """An installed plugin for the model type `fake`, and a checkpoint of that type."""
+
+    def __init__(self, site: Site) -> None:
+        site.add_module("fake_adapter", FAKE_CLASS)
+        site.add_fake(None, target="fake_adapter:LoadedFake")
+        self._class = importlib.import_module("fake_adapter").LoadedFake
+        folder = site.path / "fake"
+        folder.mkdir()
+        folder.joinpath("config.json").write_text('{"model_type": "fake"}', encoding="utf-8")
+        self.checkpoint = str(folder)
+
+    def gives(self, build: Callable[[], FakeAdapter]) -> None:
+        """Have checkpoints loaded by this function, instead of as a `FakeAdapter`."""
+        self._class.build = staticmethod(build)
+
+    @property
+    def loads(self) -> list[dict[str, object]]:
+        """The options of every load so far."""
+        loads: list[dict[str, object]] = self._class.loads
+        return loads
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_accelerator() -> Iterator[None]:
@@ -78,15 +130,20 @@ def _no_accelerator() -> Iterator[None]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """An empty site folder, first on the path."""
     monkeypatch.delenv("VLM_ADAPTERS_PLUGINS", raising=False)
-    folder = Site(tmp_path / "site")
-    folder.path.mkdir()
+    folder = Site(tmp_path_factory.mktemp("site"))
     monkeypatch.syspath_prepend(str(folder.path))
     yield folder
     for module in folder.modules:
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def fake(site: Site) -> FakePlugin:
+    """Installs the fake adapter, so that `load_adapter(fake.checkpoint)` finds it."""
+    return FakePlugin(site)
 
 
 @pytest.fixture

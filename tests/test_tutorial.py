@@ -18,7 +18,7 @@ from vlm_adapters.testing import ALL_CHECKS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ROOT / "examples" / "write_a_plugin"
-PAGE = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 LABELLED = re.compile(r"^`(?P<file>[^`\n]+)`\n\n```\w+\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_LINES = 120

@@ -5,7 +5,7 @@ All derive from `AdapterError`. The command line prints the text of one as a sin
 
 
 class AdapterError(Exception):
-    """Base of all errors that a user of the library can cause and mend."""
+    """Base of all errors that a user of the library can cause and fix."""
 
 
 class PluginError(AdapterError):
@@ -17,7 +17,7 @@ class UnknownAdapterError(AdapterError):
 
 
 class CheckpointError(AdapterError):
-    """A checkpoint is not on disk, not complete, or not what it is asked to be."""
+    """A checkpoint is missing, incomplete, or of another kind than the one that was expected."""
 
 
 class ImageError(AdapterError):
@@ -45,7 +45,7 @@ class CaptureError(AdapterError):
 
 
 class BackboneError(AdapterError):
-    """The model behind an adapter, or its processor, raised something; the text names the versions of transformers."""
+    """The model behind an adapter, or its processor, raised an error; the text names the version of transformers."""
 
 
 class DecoderError(AdapterError):
@@ -53,7 +53,7 @@ class DecoderError(AdapterError):
 
 
 class OutputError(AdapterError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the path that was given."""
 
 
 class DataError(AdapterError):
@@ -61,12 +61,12 @@ class DataError(AdapterError):
 
 
 class CacheError(AdapterError):
-    """A cache is no cache, unfinished, damaged, or of another plan."""
+    """A folder is not a cache, or the cache is unfinished, damaged, or built with another plan."""
 
 
 class RecipeError(AdapterError):
-    """A recipe cannot be used, or a run that it would go on with was another's."""
+    """A recipe cannot be used, or the run that it would resume was started with another recipe."""
 
 
 class LoadingWarning(UserWarning):
-    """A model was loaded otherwise than its checkpoint asks for, and gives the same numbers. Shown as one line."""
+    """A model was not loaded the way its checkpoint asks for, but gives the same numbers. Shown as one line."""

@@ -1,4 +1,4 @@
-"""Where things are in an image: boxes, sizes, maps placed by a box, and the frames in which models name places."""
+"""Geometry of images: boxes, sizes, maps placed by a box, and the coordinate frames in which models answer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from torch import Tensor
 from torch.nn import functional
 
 Box = tuple[float, float, float, float]
-"""`(left, top, right, bottom)`."""
-
+"""`(left, top, right, bottom)`, in pixels of the upright image unless stated otherwise."""
 
 Size = tuple[int, int]
-"""`(height, width)`, in pixels unless it says otherwise."""
+"""`(height, width)`, in pixels unless stated otherwise."""
 
 
 @dataclass(frozen=True)
 class CoordinateFrame:
-    """The numbers in which a model says where something is; the origin is the image's upper left corner.
+    """The coordinates in which a model answers where something is; the origin is the image's upper left corner.
 
     Attributes:
-        width: What the right edge of the image is called.
-        height: What its lower edge is called.
+        width: The x coordinate of the right edge of the image.
+        height: The y coordinate of its lower edge.
     """
 
     width: float
@@ -32,31 +31,29 @@ class CoordinateFrame:
         if not (self.width > 0 and self.height > 0):
             raise ValueError(f"a frame has a width and a height above 0, got {self.width} x {self.height}")
 
-    def to_image(self, box: Box, size: tuple[int, int]) -> Box:
-        """Turn a box of the frame into pixels of the image.
+    def to_image(self, box: Box, size: Size) -> Box:
+        """Convert a box from the frame to pixels of the image.
 
         Args:
-            box: In the frame.
+            box: A box in coordinates of the frame.
             size: `(H, W)` of the image.
         """
         return _scaled(box, size[1] / self.width, size[0] / self.height)
 
-    def from_image(self, box: Box, size: tuple[int, int]) -> Box:
-        """Turn a box in pixels of the image into the frame: the way back of `to_image`."""
+    def from_image(self, box: Box, size: Size) -> Box:
+        """Convert a box from pixels of the image to the frame: the inverse of `to_image`."""
         return _scaled(box, self.width / size[1], self.height / size[0])
 
 
-def place_map(
-    maps: Tensor, box: tuple[float, float, float, float], size: tuple[int, int], *, outside: float = 0.0
-) -> Tensor:
-    """Place maps over a grid into image coordinates, bilinearly.
+def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0) -> Tensor:
+    """Resample maps over a grid to the pixels of an image, bilinearly.
 
-    A value of the map belongs to the centre of its cell, a pixel to its own centre. Beyond the outermost cell centres
-    the border value continues; pixels outside the box get `outside`, since the grid says nothing of them.
+    The values of a map lie at the centres of its cells, and pixels are sampled at their centres. Beyond the outermost
+    cell centres the border value continues; pixels outside the box get `outside`, since the grid does not cover them.
 
     Args:
         maps: `(..., h, w)` float.
-        box: `(left, top, right, bottom)` that the map covers, in pixels of the image.
+        box: The region of the image that the maps cover, in pixels.
         size: `(H, W)` of the image.
         outside: Value of the pixels outside the box.
 

@@ -1,8 +1,8 @@
-"""The only door for images: whatever a person has becomes an upright RGB image, or a clear `ImageError`.
+"""The only door for images: any source becomes an upright RGB image, or a clear `ImageError`.
 
-How `load_image` decides (nothing else in the library converts an image):
+What `load_image` does (nothing else in the library opens or converts an image):
 
-* **Upright**: turned by its EXIF (or XMP) orientation once. The result carries no orientation and no other metadata.
+* **Upright**: turned once, by its EXIF (or XMP) orientation. The result has no orientation and no other metadata.
 * **Transparency** (alpha channel, transparent palette entry or colour): laid on white.
 * **Palette, grey, 1-bit, CMYK, YCbCr, LAB, HSV**: converted by PIL. Colour profiles are ignored.
 * **16-bit and 32-bit integers** (PIL modes `I;16*` and `I`, `uint16` arrays): white is 255 if no value is above it
@@ -11,10 +11,10 @@ How `load_image` decides (nothing else in the library converts an image):
   values, values above 255 and non-finite ones are an error; so is a largest value between 1 and 2, which may be either.
 * **Floats in an array**: white is 1; every value must be finite and lie in [0, 1].
 * **Booleans**: False is black, True is white.
-* **Animations**: the first frame of a file; a PIL image is taken at the frame at which it stands.
+* **Animations**: the first frame of a file; the current frame of a PIL image.
 * **Limits** of pixels and aspect hold for every source and are checked from the header, before anything is decoded.
-* **Formats**: those of `FORMATS`. Others are refused, among them EPS, which PIL would hand to another program.
-* **Addresses** are refused: a prompt must not make the library read from a network.
+* **Formats**: those of `FORMATS`. Others are refused, such as EPS, which PIL would pass to another program.
+* **URLs** are refused: a prompt must not make the library read from a network.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -33,12 +35,12 @@ from PIL import Image, ImageFile
 from vlm_adapters.errors import ImageError
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
-"""What a person may give: a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 1 | 3 | 4)."""
+"""What `load_image` takes: a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 1 | 3 | 4)."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""The formats of files that are read, by PIL's names."""
+"""The file formats that are read, by PIL's names."""
 
-_ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+://|(?:https?|ftps?|file|data):)", re.IGNORECASE)
+_URL = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+://|(?:https?|ftps?|file|data):)", re.IGNORECASE)
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,10 +58,10 @@ _BYTE, _WORD = 255, 65535
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """How large and how long an image may be.
+    """How large and how elongated an image may be.
 
     Attributes:
-        max_pixels: Largest width times height.
+        max_pixels: Largest product of width and height.
         max_aspect: Largest ratio of the long side to the short side.
     """
 
@@ -74,19 +76,39 @@ class ImageLimits:
 DEFAULT_LIMITS = ImageLimits()
 
 
+@dataclass(frozen=True)
+class ImageHeader:
+    """The header of an image file.
+
+    Attributes:
+        size: `(H, W)` as stored, before the orientation is applied; of a TIFF after it.
+        orientation: EXIF (or XMP) orientation; 1 is upright.
+        opaque_rgb: Whether the pixels are RGB without transparency.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    opaque_rgb: bool
+
+    @property
+    def is_upright_rgb(self) -> bool:
+        """Whether any other program gets the same upright RGB image from the file as `load_image`."""
+        return self.orientation == 1 and self.opaque_rgb
+
+
 def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Open an image: upright, RGB, by the rules at the top of this module.
+    """Open an image, upright and RGB, by the rules at the top of this module.
 
     Args:
         source: A path, the bytes of a file, a PIL image, or an array of `bool`, `uint8`, `uint16` or floats of shape
-            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). It is left as it is (an unread PIL file is read).
-        limits: How large and how long it may be.
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). It is not changed (an unread PIL file is read).
+        limits: How large and how elongated it may be.
 
     Returns:
         A new image of mode `RGB` without metadata. Given to `load_image` again, it comes back with the same pixels.
 
     Raises:
-        ImageError: It is missing, an address, empty, not an image, damaged, beyond the limits, or of a type or range
+        ImageError: It is missing, a URL, empty, not an image, damaged, beyond the limits, or of a type or range
             for which there is no rule.
     """
     if isinstance(source, Image.Image):
@@ -96,18 +118,33 @@ def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Ima
     if isinstance(source, bytes):
         return _decoded(io.BytesIO(source), f"The image of {len(source)} bytes", limits)
     if isinstance(source, str | os.PathLike):
-        return _from_file(os.fsdecode(source), limits)
+        with _file(os.fsdecode(source)) as (file, what):
+            return _decoded(file, what, limits)
     raise ImageError(
         f"A {type(source).__name__} is not an image. Give a path, the bytes of a file, a PIL image or a numpy array."
     )
 
 
-def _from_file(name: str, limits: ImageLimits) -> Image.Image:
+def read_header(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> ImageHeader:
+    """Read the header of an image file, decoding no pixel where its format allows that.
+
+    Raises:
+        ImageError: It is missing, a URL, empty, not an image, beyond the limits, or has a damaged header.
+    """
+    with _file(os.fsdecode(path)) as (file, what), _opened(file, what) as image:
+        _check_size(image.size, what, limits)
+        opaque_rgb = image.mode == "RGB" and not image.has_transparency_data
+        return ImageHeader((image.height, image.width), _orientation(image), opaque_rgb)
+
+
+@contextmanager
+def _file(name: str) -> Iterator[tuple[IO[bytes], str]]:
+    """Open a file, and yield it with the words that name it in an error."""
     what = f"The image {_shown(name)}"
-    if _ADDRESS.match(name):
+    if _URL.match(name):
         raise ImageError(
-            f"{what} is an address. The library opens no address and does no network access on behalf of a prompt: "
-            "download it first and pass a path or its bytes."
+            f"{what} is a URL. The library opens no URL and does no network access on behalf of a prompt: download "
+            "it first and pass a path or its bytes."
         )
     path = Path(name)
     try:
@@ -117,7 +154,7 @@ def _from_file(name: str, limits: ImageLimits) -> Image.Image:
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise ImageError(f"{what} is {kind}. Give the path of an image file.")
         with path.open("rb") as file:
-            return _decoded(file, what, limits)
+            yield file, what
     except (OSError, ValueError) as error:
         raise ImageError(f"{what} cannot be read: {error}. Check the path and its permissions.") from error
 
@@ -160,7 +197,7 @@ def _decoded(file: IO[bytes], what: str, limits: ImageLimits) -> Image.Image:
 
 
 def _opened(file: IO[bytes], what: str) -> ImageFile.ImageFile:
-    """Read the header, not by `Image.open`: that warns or fails at PIL's process-wide limit; here `limits` decides."""
+    """Read the header without `Image.open`, which warns or fails at PIL's process-wide limit; here `limits` decide."""
     Image.init()
     prefix = file.read(16)
     if not prefix:
@@ -196,7 +233,7 @@ def _finished(image: Image.Image, what: str, limits: ImageLimits) -> Image.Image
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none. Read after decoding: then PIL has turned a TIFF and dropped its tag."""
+    """EXIF orientation, 1 where there is none. Of a decoded TIFF too: decoding it, PIL turns it and drops its tag."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001  damaged metadata must not cost an image that can be decoded
@@ -204,7 +241,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image, what: str) -> Image.Image:
-    """A new image of mode RGB."""
+    """Make a new image of mode RGB."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _from_deep(image, what).convert("RGB")
     if image.mode == "La":
@@ -218,7 +255,7 @@ def _rgb(image: Image.Image, what: str) -> Image.Image:
 
 
 def _from_deep(image: Image.Image, what: str) -> Image.Image:
-    """Grey with more than 8 bits, to 8 bits."""
+    """Convert grey of more than 8 bits to 8 bits."""
     values = np.asarray(image)
     white = _float_white(values, what) if image.mode == "F" else _integer_white(values, what)
     pixels = _scaled(values, white)
@@ -229,7 +266,7 @@ def _from_deep(image: Image.Image, what: str) -> Image.Image:
 
 
 def _scaled(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
-    """Values in [0, white] to [0, 255], rounded to the nearest."""
+    """Scale values in [0, white] to [0, 255], rounded to the nearest."""
     scaled: npt.NDArray[np.float32] = values.astype(np.float32) * np.float32(_BYTE / white)
     return np.rint(scaled).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""What a backbone is asked: chat messages with images and text, and the phrases to ground in them."""
+"""Prompts for a backbone: chat messages with images and text, and the phrases to ground in them."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ class Phrase:
 
     @property
     def span(self) -> tuple[int, int]:
-        """First character and the one after the last."""
+        """The indices `(start, end)`."""
         return self.start, self.end
 
     @classmethod
     def find(cls, text: str, phrase: str) -> Self:
-        """Find the one place where `phrase` stands in `text`.
+        """Find the only occurrence of `phrase` in `text`.
 
         Raises:
-            PhraseError: It is blank, missing, or stands there more than once.
+            PhraseError: It is blank, missing, or occurs more than once.
         """
-        if not (wanted := phrase.strip()):
+        if not (words := phrase.strip()):
             raise PhraseError(f"A phrase is blank: {phrase!r}. Name words of the text: {_shown(text)}.")
-        start = text.find(wanted)
+        start = text.find(words)
         if start < 0:
             raise PhraseError(
-                f"The phrase {wanted!r} is not in the text {_shown(text)}. Copy it from there, letter by letter."
+                f"The phrase {words!r} is not in the text {_shown(text)}. Copy it from there, letter by letter."
             )
-        if (again := text.find(wanted, start + 1)) >= 0:
+        if (again := text.find(words, start + 1)) >= 0:
             raise PhraseError(
-                f"The phrase {wanted!r} stands more than once in the text {_shown(text)} (at characters {start} and "
+                f"The phrase {words!r} occurs more than once in the text {_shown(text)} (at characters {start} and "
                 f"{again}). Give a span (start, end) or a longer phrase."
             )
-        return cls(wanted, start, start + len(wanted))
+        return cls(words, start, start + len(words))
 
     @classmethod
     def at(cls, text: str, start: int, end: int) -> Self:
-        """Take the characters `[start, end)` of `text`, less the white space around them.
+        """Take the characters `[start, end)` of `text`, without the white space around them.
 
         Raises:
             PhraseError: The span is outside the text, empty or blank.
@@ -82,7 +82,7 @@ class Message:
 
     Attributes:
         role: `"system"`, `"user"` or `"assistant"`.
-        content: Images and texts in their order. An image goes through `load_image`, and is upright and RGB after.
+        content: Images and texts in their order. Images go through `load_image`, which makes them upright and RGB.
     """
 
     role: str
@@ -105,12 +105,12 @@ class Message:
 
     @property
     def text(self) -> str:
-        """Its texts, joined without a separator."""
+        """The texts of the message, joined without a separator."""
         return "".join(part for part in self.content if isinstance(part, str))
 
     @property
     def images(self) -> tuple[Image.Image, ...]:
-        """Its images, in order."""
+        """The images of the message, in order."""
         return tuple(part for part in self.content if isinstance(part, Image.Image))
 
 
@@ -119,8 +119,8 @@ class Prompt:
     """Chat messages, and the phrases to ground in the text of the last one.
 
     Attributes:
-        messages: The turns. A backbone reads all; the phrases stand in the last.
-        phrases: What to ground, as spans of `text`.
+        messages: The turns of the chat; the phrases are in the last.
+        phrases: The phrases to ground, as spans of `text`.
     """
 
     messages: tuple[Message, ...]
@@ -134,17 +134,17 @@ class Prompt:
         for phrase in self.phrases:
             if not isinstance(phrase, Phrase):
                 raise PhraseError(
-                    f"{phrase!r} is no Phrase. Use Prompt.chat or Prompt.describe, which find it in the text."
+                    f"{phrase!r} is not a Phrase. Use Prompt.chat or Prompt.describe, which find it in the text."
                 )
-            there = 0 <= phrase.start < phrase.end and self.text[phrase.start : phrase.end] == phrase.text
-            if not there or not phrase.text.strip():
+            matches = 0 <= phrase.start < phrase.end and self.text[phrase.start : phrase.end] == phrase.text
+            if not matches or not phrase.text.strip():
                 raise PhraseError(
-                    f"{phrase} does not stand there in the text {_shown(self.text)}. Use Phrase.find or Phrase.at."
+                    f"{phrase} does not match the text {_shown(self.text)}. Use Phrase.find or Phrase.at."
                 )
 
     @property
     def text(self) -> str:
-        """The text of the last message, in which the phrases stand."""
+        """The text of the last message, which contains the phrases."""
         return self.messages[-1].text
 
     @property
@@ -168,11 +168,11 @@ class Prompt:
 
     @classmethod
     def describe(cls, image: ImageSource, text: str, phrases: Sequence[PhraseLike] = ()) -> Self:
-        """The caption case: the standard question about `image`, with `text` as the answer.
+        """Build a prompt for a caption: the standard question about `image`, with `text` as the answer.
 
         Args:
             image: An image in any form that `load_image` takes.
-            text: The caption; the phrases stand in it.
+            text: The caption, which contains the phrases.
             phrases: Strings that occur once in `text`, or spans `(start, end)` of characters.
 
         Raises:
@@ -181,13 +181,13 @@ class Prompt:
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
         if not isinstance(text, str) or not text.strip():
-            raise PromptError(f"The text is blank: {text!r}. Give the sentence whose phrases are to be grounded.")
+            raise PromptError(f"The text is blank: {text!r}. Give the sentence that contains the phrases to ground.")
         question = Message("user", (load_image(image), DESCRIBE_QUESTION))
         return cls.chat([question, Message("assistant", (text,))], phrases)
 
 
 PhraseLike = str | tuple[int, int] | Phrase
-"""A phrase as people give it: its words, its span of characters, or a `Phrase`."""
+"""A phrase to find in a text: its words, its span of characters, or a `Phrase`."""
 
 
 def _phrase(text: str, phrase: PhraseLike) -> Phrase:
@@ -195,7 +195,7 @@ def _phrase(text: str, phrase: PhraseLike) -> Phrase:
         return phrase
     if isinstance(phrase, str):
         return Phrase.find(text, phrase)
-    if not (isinstance(phrase, Sequence) and len(phrase) == 2 and all(isinstance(place, int) for place in phrase)):
+    if not (isinstance(phrase, Sequence) and len(phrase) == 2 and all(isinstance(index, int) for index in phrase)):
         raise PhraseError(
             f"A phrase is {phrase!r}. Give its words, or its span (start, end) in characters of the text."
         )

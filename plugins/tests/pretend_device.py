@@ -3,7 +3,8 @@
     python pretend_device.py suite NAME ... | chain MODEL ...
 
 Tensors "on" the device `pretend` are kept on the CPU, and whatever torch would refuse to do with tensors of two
-devices is an error here, too. The arithmetic is the CPU's; that of a real device is `examples/gpu_check.py`'s to test.
+devices is an error here, too. The arithmetic is the CPU's; that of a real device is tested by
+`examples/lab/gpu_check.py`.
 """
 
 from __future__ import annotations

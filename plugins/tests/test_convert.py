@@ -60,14 +60,14 @@ def test_a_checkpoint_of_another_backbone_is_a_table_and_nothing_is_written(tmp_
 
 
 @pytest.mark.parametrize(
-    ("kind", "backbone", "error", "told"),
+    ("kind", "backbone", "error", "message"),
     [
         ("lisa", "llava", OptionError, "no conversion from 'lisa'. Use one of flmm"),
         ("flmm", "acme/toy", CheckpointError, r"No plugin knows the sizes of 'acme/toy'.*llava"),
     ],
 )
-def test_mistakes_are_told(kind: str, backbone: str, error: type[Exception], told: str, tmp_path: Path) -> None:
+def test_mistakes_are_told(kind: str, backbone: str, error: type[Exception], message: str, tmp_path: Path) -> None:
     torch.save({"text_layer_weights": torch.ones(3)}, tmp_path / "a.pth")
     arguments = ["convert", kind, str(tmp_path / "a.pth"), "--backbone", backbone, "--out", str(tmp_path / "out")]
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         CliRunner().invoke(app, arguments, catch_exceptions=False)

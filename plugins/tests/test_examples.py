@@ -53,13 +53,13 @@ def numbers(pattern: str, text: str) -> list[float]:
 def test_an_example_has_less_than_40_lines_of_code(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    told = {
+    docstrings = {
         line
         for node in ast.walk(ast.parse(text))
         if isinstance(node, documented) and ast.get_docstring(node)
         for line in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
     }
-    assert sum(bool(line.strip()) for number, line in enumerate(text.splitlines(), 1) if number not in told) < 40
+    assert sum(bool(line.strip()) for number, line in enumerate(text.splitlines(), 1) if number not in docstrings) < 40
 
 
 def test_the_loss_of_the_plain_loop_goes_down(run: Callable[[str], str]) -> None:
@@ -152,3 +152,11 @@ def test_only_the_decoder_of_the_frozen_vlm_is_trained() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert {id(parameter) for parameter in model.parameters()} == {id(one) for one in vlm.decoder.unet.parameters()}
     assert not any(parameter.requires_grad for parameter in vlm.adapter.model.parameters())
+
+
+def test_the_examples_use_public_names_alone() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("vlm_adapters"):
+                names = {alias.name for alias in node.names}
+                assert names <= set(importlib.import_module(str(node.module)).__all__), path.name

@@ -148,11 +148,11 @@ def of_an_unknown_kind(folder: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "a matrix missing": (without_a_matrix, "does not fit .*: 1 of its weights have no place in it or are missing"),
+    "a matrix missing": (without_a_matrix, "does not fit .*: 1 of its weights are missing or do not belong to it"),
     "one too many": (with_one_too_many, r"does not fit .* among them base_model\.model\.nowhere"),
-    "another size": (of_another_size, "cannot be put on .*size mismatch"),
+    "another size": (of_another_size, "cannot be loaded into .*size mismatch"),
     "a pickle": (as_a_pickle, "holds a LoRA without adapter_model.safetensors. Save it again with peft"),
-    "an unknown kind": (of_an_unknown_kind, "cannot be put on .*MAGIC"),
+    "an unknown kind": (of_an_unknown_kind, "cannot be loaded into .*MAGIC"),
 }
 
 

@@ -49,7 +49,6 @@ PUBLISHED = {
     "Qwen/Qwen3-VL-8B-Instruct": Facts(8_767_123_696, 36, 32, 4096, 1152, ((15, 20),), 300),
     "adept/fuyu-8b": Facts(9_408_238_592, 36, 64, 4096, 2304, ((16, 22),), 368),
 }
-each_checkpoint = pytest.mark.parametrize("checkpoint", PUBLISHED)
 
 
 @cache
@@ -64,71 +63,71 @@ def described(checkpoint: str) -> ModelReport:
     return describe(built(checkpoint), published=True)
 
 
-@each_checkpoint
-def test_the_facts_are_the_published_ones(checkpoint: str) -> None:
-    report = described(checkpoint)
-    info, forward = report.info, report.forward
-    assert forward
-    assert PUBLISHED[checkpoint] == Facts(
-        parameters=report.parameters or 0,
-        layers=info.num_layers,
-        heads=info.num_heads,
-        width=info.hidden_size,
-        channels=report.channels,
-        grids=forward.grids,
-        image_tokens=forward.image_tokens,
-    )
-    assert report.decoder_parameters == 7_182_785 + 576 * report.channels
-    assert forward.weight_bytes == 2 * (report.parameters or 0)
-    assert info.checkpoint == checkpoint
+def test_the_facts_are_the_published_ones() -> None:
+    for checkpoint, expected in PUBLISHED.items():
+        report = described(checkpoint)
+        info, forward = report.info, report.forward
+        assert forward
+        facts = Facts(
+            parameters=report.parameters or 0,
+            layers=info.num_layers,
+            heads=info.num_heads,
+            width=info.hidden_size,
+            channels=report.channels,
+            grids=forward.grids,
+            image_tokens=forward.image_tokens,
+        )
+        assert (checkpoint, facts) == (checkpoint, expected)
+        assert report.decoder_parameters == 7_182_785 + 576 * report.channels, checkpoint
+        assert forward.weight_bytes == 2 * (report.parameters or 0), checkpoint
+        assert info.checkpoint == checkpoint
 
 
-@each_checkpoint
-def test_the_model_is_on_the_meta_device(checkpoint: str) -> None:
-    assert {tensor.device.type for tensor in built(checkpoint).model.state_dict().values()} == {"meta"}
+def test_the_model_is_on_the_meta_device() -> None:
+    for checkpoint in PUBLISHED:
+        assert {tensor.device.type for tensor in built(checkpoint).model.state_dict().values()} == {"meta"}, checkpoint
 
 
-@each_checkpoint
-def test_rows_cost_what_they_keep_and_all_of_attention_much_more(checkpoint: str) -> None:
-    forward = described(checkpoint).forward
-    assert forward
-    memory = forward.memory
-    assert memory
-    facts = PUBLISHED[checkpoint]
-    cells = sum(rows * columns for rows, columns in forward.grids)
-    kept = facts.layers * facts.heads * forward.trial.rows * cells * 4
-    for_a_moment = (3 * facts.heads * forward.trial.rows + facts.width) * forward.tokens * 4  # scores, keys in float32
-    assert 0 <= memory.rows - memory.plain <= kept + for_a_moment
-    assert memory.eager > facts.layers * facts.heads * forward.tokens**2 * 2
+def test_rows_cost_what_they_keep_and_all_of_attention_much_more() -> None:
+    for checkpoint, facts in PUBLISHED.items():
+        forward = described(checkpoint).forward
+        assert forward
+        memory = forward.memory
+        assert memory
+        cells = sum(rows * columns for rows, columns in forward.grids)
+        stored = facts.layers * facts.heads * forward.trial.rows * cells * 4
+        temporary = (3 * facts.heads * forward.trial.rows + facts.width) * forward.tokens * 4  # scores, keys in float32
+        assert 0 <= memory.rows - memory.plain <= stored + temporary, checkpoint
+        assert memory.eager > facts.layers * facts.heads * forward.tokens**2 * 2, checkpoint
 
 
-@each_checkpoint
-def test_control_tokens_have_the_ids_that_the_config_says(checkpoint: str) -> None:
-    adapter = built(checkpoint)
-    config, processor = adapter.model.config, adapter.processor
-    assert processor.image_token_id == config.image_token_id
-    for role, token in {
-        "video": "<|video_pad|>",
-        "vision_start": "<|vision_start|>",
-        "vision_end": "<|vision_end|>",
-    }.items():
-        if said := getattr(config, f"{role}_token_id", None):
-            assert processor.tokenizer.convert_tokens_to_ids(token) == said
-    ids = processor.tokenizer.convert_tokens_to_ids(list(processor.tokenizer.added_tokens_encoder))
-    assert len(set(ids)) == len(ids)
-    assert max(ids) < config.get_text_config().vocab_size
+def test_control_tokens_have_the_ids_that_the_config_says() -> None:
+    for checkpoint in PUBLISHED:
+        adapter = built(checkpoint)
+        config, processor = adapter.model.config, adapter.processor
+        assert processor.image_token_id == config.image_token_id, checkpoint
+        for role, token in {
+            "video": "<|video_pad|>",
+            "vision_start": "<|vision_start|>",
+            "vision_end": "<|vision_end|>",
+        }.items():
+            if expected := getattr(config, f"{role}_token_id", None):
+                assert processor.tokenizer.convert_tokens_to_ids(token) == expected, checkpoint
+        ids = processor.tokenizer.convert_tokens_to_ids(list(processor.tokenizer.added_tokens_encoder))
+        assert len(set(ids)) == len(ids), checkpoint
+        assert max(ids) < config.get_text_config().vocab_size, checkpoint
 
 
-@each_checkpoint
-def test_a_prompt_is_prepared_without_weights(checkpoint: str) -> None:
-    adapter = built(checkpoint)
-    image = Image.new("RGB", (96, 64))
-    inputs = adapter.preprocess([Prompt.describe(image, "a red circle", ["red circle"])])
-    assert {tensor.device.type for tensor in inputs.tensors.values()} == {"cpu"}
-    ids = inputs.tensors["input_ids"][0]
-    assert adapter.processor.tokenizer.decode(ids[inputs.phrase_tokens[0][0]]) == "red circle"
-    for grid in adapter.locate_image_tokens(inputs)[0]:
-        assert ids[grid.tokens].eq(adapter.model.config.image_token_id).all()
+def test_a_prompt_is_prepared_without_weights() -> None:
+    for checkpoint in PUBLISHED:
+        adapter = built(checkpoint)
+        image = Image.new("RGB", (96, 64))
+        inputs = adapter.preprocess([Prompt.describe(image, "a red circle", ["red circle"])])
+        assert {tensor.device.type for tensor in inputs.tensors.values()} == {"cpu"}, checkpoint
+        ids = inputs.tensors["input_ids"][0]
+        assert adapter.processor.tokenizer.decode(ids[inputs.phrase_tokens[0][0]]) == "red circle", checkpoint
+        for grid in adapter.locate_image_tokens(inputs)[0]:
+            assert ids[grid.tokens].eq(adapter.model.config.image_token_id).all(), checkpoint
 
 
 def test_every_file_is_of_a_checkpoint_that_its_plugin_names() -> None:
@@ -163,9 +162,9 @@ def test_info_says_that_nothing_was_loaded(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
 
 
-def test_info_tells_sizes_for_the_image_and_text_asked() -> None:
-    asked = ("--image", "1080x1920", "--tokens-of-text", "100", "--rows", "50")
-    report = json.loads(run("info", "Qwen/Qwen2.5-VL-3B-Instruct", *asked, "--json"))
+def test_info_reports_sizes_for_the_image_and_text_given() -> None:
+    options = ("--image", "1080x1920", "--tokens-of-text", "100", "--rows", "50")
+    report = json.loads(run("info", "Qwen/Qwen2.5-VL-3B-Instruct", *options, "--json"))
     forward = report["forward"]
     assert report["published"] is True
     assert forward["trial"] == {"image": [1080, 1920], "text_tokens": 100, "rows": 50}
@@ -188,7 +187,7 @@ def test_info_loads_the_checkpoint_where_an_option_of_loading_is_given(
     assert report["published"] is False
 
 
-def test_a_pass_that_cannot_be_counted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_cannot_be_counted_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("it asks\nfor values")
 

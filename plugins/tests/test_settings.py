@@ -101,7 +101,7 @@ def assert_same(checkpoint: Path, name: str) -> None:
 @pytest.fixture
 def copied(tmp_path: Path) -> Any:
     def copy(name: str) -> Path:
-        ignored = shutil.ignore_patterns("decoder", "*.md", "measured*")
+        ignored = shutil.ignore_patterns("decoder", "*.md")
         return Path(shutil.copytree(embedded_checkpoints()[name], tmp_path / name, ignore=ignored))
 
     return copy
@@ -166,8 +166,8 @@ def test_a_kernel_that_is_not_here_is_replaced_in_one_line(name: str, key: str, 
     with pytest.warns(LoadingWarning) as caught:
         load_adapter(folder, device="cpu")
     (message,) = (str(warning.message) for warning in caught)
-    asked = f"config.json of {folder} asks for the attention kernel {kernel}, which cannot be used here"
-    assert message == f"{asked}; sdpa is used instead."
+    named = f"config.json of {folder} names the attention kernel {kernel}, which is not available"
+    assert message == f"{named}; sdpa is used instead."
     with pytest.warns(LoadingWarning):
         assert_same(folder, name)
 
@@ -228,7 +228,7 @@ def test_the_command_line_tells_it_as_one_line(copied: Any) -> None:
     command = [sys.executable, "-m", "vlm_adapters", "probe", str(folder), "--device", "cpu", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"warning: config.json of {folder} asks for the attention kernel flash_attention_2, which ")
+    assert line.startswith(f"warning: config.json of {folder} names the attention kernel flash_attention_2, which ")
     assert json.loads(done.stdout)["adapter"] == "llava"
 
 

@@ -135,7 +135,7 @@ def test_an_accelerate_that_brings_wrong_weights_is_refused(
     monkeypatch.setattr(
         pretrained_module, "is_older", lambda package, release: (package, release) == ("accelerate", "1.15")
     )
-    with pytest.raises(OptionError, match=r"accelerate \S+ cannot bring .* Install accelerate>=1\.15, or leave no"):
+    with pytest.raises(OptionError, match=r"accelerate \S+ cannot load .* Install accelerate>=1\.15, or place no"):
         load_adapter("tiny-llava", device_map=device_map, offload_folder=tmp_path)
 
 
@@ -146,7 +146,7 @@ def test_an_accelerate_that_brings_wrong_weights_is_refused_where_memory_is_shor
     monkeypatch.setattr(
         pretrained_module, "is_older", lambda package, release: (package, release) == ("accelerate", "1.15")
     )
-    with pytest.raises(OptionError, match=r"accelerate \S+ cannot bring"):
+    with pytest.raises(OptionError, match=r"accelerate \S+ cannot load"):
         load_adapter("tiny-llava", device_map="auto", max_memory={"cpu": "500KB"}, offload_folder=tmp_path)
 
 
@@ -171,8 +171,8 @@ def test_a_mapped_or_quantised_model_is_not_moved(monkeypatch: pytest.MonkeyPatc
             {"device": "cpu", "device_map": "auto"},
             "Both device='cpu' and device_map place the model. Give one of them.",
         ),
-        ({"max_memory": {"cpu": "1GB"}}, "max_memory belongs to a device_map. Give one, such as device_map='auto'."),
-        ({"device_map": {"": "cuda:9"}}, "The device 'cuda:9' is not there; found "),
+        ({"max_memory": {"cpu": "1GB"}}, "max_memory needs a device_map. Give one, such as device_map='auto'."),
+        ({"device_map": {"": "cuda:9"}}, "The device 'cuda:9' is not available; found "),
         ({"device_map": "fastest"}, "Unknown device 'fastest'. Use auto, cpu, cuda"),
         ({"quantization_config": "int4"}, "Unknown quantization 'int4'. Use nf4, int8, or a quantization config"),
         ({"torch_dtype": "bfloat16"}, "LlavaAdapter has no option torch_dtype. Its options are: none; every adapter"),
@@ -225,7 +225,7 @@ def test_the_kernel_is_the_one_asked_for(kernel: str) -> None:
 def hub(tmp_path: Path) -> Path:
     """A cache of the hub's files with the repository acme/tiny, its model in the folder `deep`."""
     repository = tmp_path / "hub" / "models--acme--tiny"
-    ignored = shutil.ignore_patterns("decoder", "*.md", "measured*")
+    ignored = shutil.ignore_patterns("decoder", "*.md")
     shutil.copytree(embedded_checkpoints()["tiny-llava"], repository / "snapshots" / "abc" / "deep", ignore=ignored)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc", encoding="utf-8")
@@ -296,7 +296,7 @@ def test_layers_and_base_that_were_sharded_in_place_give_the_same() -> None:
 def test_a_model_that_was_sharded_as_a_whole_is_refused_with_what_to_shard() -> None:
     adapter = loaded("tiny-llava")
     fully_shard(adapter.model, mesh=init_device_mesh("cpu", (1,)))
-    message = r"called on the whole LlavaForConditionalGeneration, .* Shard its layers and then model\.base_model"
+    message = r"called on the LlavaForConditionalGeneration itself, .* Shard the layers, and then model\.base_model"
     with pytest.raises(OptionError, match=message):
         adapter.preprocess([SCENE.prompt])
     with pytest.raises(OptionError, match=message):
@@ -304,5 +304,5 @@ def test_a_model_that_was_sharded_as_a_whole_is_refused_with_what_to_shard() -> 
 
 
 def test_what_is_no_model_of_transformers_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"A Linear is no model of transformers\. Give a PreTrainedModel"):
+    with pytest.raises(OptionError, match=r"A Linear is not a model of transformers\. Give a PreTrainedModel"):
         loaded("tiny-llava").model = torch.nn.Linear(2, 2)

@@ -18,6 +18,7 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.errors import RequestError
+from vlm_adapters.geometry import Box
 from vlm_adapters.prompt import Prompt
 
 HYBRID = (3, 7, 11)
@@ -67,7 +68,7 @@ def test_a_layer_without_attention_is_refused_with_those_that_have_it(choice: li
 
 @pytest.mark.parametrize("choice", [4, -1])
 def test_a_wrong_number_of_last_layers_is_refused(choice: int) -> None:
-    expected = f"The last {choice} layers were asked for; there are 3: layers 3, 7, 11."
+    expected = f"The last {choice} layers were requested; there are 3: layers 3, 7, 11."
     with pytest.raises(RequestError, match=re.escape(expected)):
         resolve_layers(choice, HYBRID)
 
@@ -141,7 +142,7 @@ def test_a_grid_refuses_tokens_of_another_shape_or_type(tokens: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 5, 5, 5), (5, 0, 0, 5), (0, 5, 5, 0), (0, 0, float("nan"), 1)])
-def test_a_grid_refuses_a_box_without_an_area(box: tuple[float, float, float, float]) -> None:
+def test_a_grid_refuses_a_box_without_an_area(box: Box) -> None:
     with pytest.raises(ValueError, match="box must be"):
         ImageGrid(torch.zeros(2, 3, dtype=torch.long), box)
 
@@ -189,32 +190,41 @@ def test_data_are_frozen(item: Any) -> None:
         setattr(item, dataclasses.fields(item)[0].name, None)
 
 
-@pytest.mark.parametrize("field", ["layers", "hidden_layers", "phrase_hidden_layers"])
-@pytest.mark.parametrize("choice", ["all", 1.5, [0.5], [None], object()])
-def test_a_choice_that_names_no_layers_is_refused(field: str, choice: Any) -> None:
-    with pytest.raises(RequestError, match=rf"{field}=.* names nothing\. Give None for all, a number"):
-        GridRequest(**{field: choice})
+LAYER_FIELDS = ("layers", "hidden_layers", "phrase_hidden_layers")
 
 
-@pytest.mark.parametrize("choice", ["all", 3, 1.5, [0.5]])
-def test_a_choice_that_names_no_heads_is_refused(choice: Any) -> None:
-    with pytest.raises(RequestError, match=r"heads=.* names nothing\. Give None for all, or a list"):
-        GridRequest(heads=choice)
+def refused(field: str, choice: object) -> str:
+    with pytest.raises(RequestError) as caught:
+        GridRequest(**{field: choice})  # type: ignore[arg-type]
+    return str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["layers", "hidden_layers", "phrase_hidden_layers"])
-@pytest.mark.parametrize("choice", [True, False, np.True_, [True], (0, False), np.array([True, False])])
-def test_true_and_false_choose_no_layers(field: str, choice: Any) -> None:
-    shown = re.escape(repr(choice))
-    with pytest.raises(RequestError, match=rf"^{field}={shown} names nothing\. .*; True and False are not numbers"):
-        GridRequest(**{field: choice})
+def test_a_choice_that_names_no_layers_is_refused() -> None:
+    for choice in ("all", 1.5, [0.5], [None], object()):
+        for field in LAYER_FIELDS:
+            expected = f"{field}={choice!r} is not a valid choice. Give None for all, a number"
+            assert refused(field, choice).startswith(expected)
 
 
-@pytest.mark.parametrize("choice", [True, False, [True], [1, False], torch.tensor([True, False])])
-def test_true_and_false_choose_no_heads(choice: Any) -> None:
-    shown = re.escape(repr(choice))
-    with pytest.raises(RequestError, match=rf"^heads={shown} names nothing\. .*; True and False are not numbers"):
-        GridRequest(heads=choice)
+def test_a_choice_that_names_no_heads_is_refused() -> None:
+    for choice in ("all", 3, 1.5, [0.5]):
+        expected = f"heads={choice!r} is not a valid choice. Give None for all, or a list"
+        assert refused("heads", choice).startswith(expected)
+
+
+def test_true_and_false_choose_no_layers() -> None:
+    for choice in (True, False, np.True_, [True], (0, False), np.array([True, False])):
+        for field in LAYER_FIELDS:
+            message = refused(field, choice)
+            assert message.startswith(f"{field}={choice!r} is not a valid choice. ")
+            assert "; True and False do not count as numbers" in message
+
+
+def test_true_and_false_choose_no_heads() -> None:
+    for choice in (True, False, [True], [1, False], torch.tensor([True, False])):
+        message = refused("heads", choice)
+        assert message.startswith(f"heads={choice!r} is not a valid choice. ")
+        assert "; True and False do not count as numbers" in message
 
 
 @pytest.mark.parametrize("choice", [range(2), (0, 1), np.arange(2), torch.arange(2), iter([0, 1])])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsGeneration, SupportsPointing
 from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.errors import PromptError
-from vlm_adapters.geometry import CoordinateFrame
+from vlm_adapters.geometry import Box, CoordinateFrame
 from vlm_adapters.prompt import DESCRIBE_QUESTION, Message, Prompt
 from vlm_adapters.registry.loading import load_adapter
 from vlm_adapters.testing.fakes import FakeAdapter
@@ -24,7 +24,7 @@ SIDES = st.floats(1, 5000)
         (CoordinateFrame(644, 476), (161, 238, 322, 476)),
     ],
 )
-def test_a_box_of_a_frame_in_pixels_by_hand(frame: CoordinateFrame, box: tuple[float, float, float, float]) -> None:
+def test_a_box_of_a_frame_in_pixels_by_hand(frame: CoordinateFrame, box: Box) -> None:
     assert frame.to_image(box, (480, 640)) == pytest.approx((160, 240, 320, 480))
 
 

@@ -17,11 +17,11 @@ TINY = "tiny-qwen2_5_vl"
 def test_heads_are_chosen_with_masks_and_the_profile_is_used(
     tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = str(tmp_path / "heads.json")
+    file = str(tmp_path / "head_profile.json")
     assert adapters("calibrate", TINY, "--labelled", "4", "--seed", "6", "--out", file, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    profile = HeadProfile.read(told.pop("file"))
-    assert profile.model_dump() == told
+    printed = json.loads(capsys.readouterr().out)
+    profile = HeadProfile.read(printed.pop("file"))
+    assert profile.model_dump() == printed
     assert (profile.samples, profile.seed, profile.criterion) == (4, 6, "iou")
     Scenes(1, seed=HELD_OUT_SEED)[0].image.save(tmp_path / "scene.png")
     arguments = ["ground", str(tmp_path / "scene.png"), "a red circle", "--profile", file, "--out", str(tmp_path)]
@@ -36,7 +36,7 @@ def test_heads_are_chosen_with_masks_and_the_profile_is_used(
 def test_heads_are_chosen_without_masks_on_scenes_and_on_images_of_the_user(
     tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = str(tmp_path / "heads.json")
+    file = str(tmp_path / "head_profile.json")
     assert adapters("calibrate", TINY, "--samples", "2", "--out", file) == 0
     assert capsys.readouterr().out.startswith("part-entropy on 2 images from scenes\n")
     for index, scene in enumerate(Scenes(2, seed=6)):
@@ -47,31 +47,24 @@ def test_heads_are_chosen_without_masks_on_scenes_and_on_images_of_the_user(
     assert (profile.source, profile.seed, profile.samples) == (str(tmp_path), None, 2)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
+def test_a_mistake_is_one_line_and_exit_code_1(
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(tmp_path / "scene.png")
+    Scenes(1, seed=6)[0].image.save(image)
+    for arguments, message in (
         (["calibrate", TINY, "--criterion", "taste"], "Unknown criterion 'taste'. Use one of iou, pointing."),
         (["calibrate", TINY, "--seed", str(HELD_OUT_SEED)], "kept for measuring"),
         (["calibrate", TINY, "--images", ".", "--labelled", "9"], "images of yours have no masks"),
         (["calibrate", "nowhere"], "No checkpoint 'nowhere'"),
-        (["ground", "IMAGE", "a red circle", "--method", "magic"], "Unknown method 'magic'"),
-        (["ground", "IMAGE", "a red circle", "--profile", "nowhere.json"], "No head profile can be read"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_1(
-    arguments: list[str],
-    told: str,
-    tmp_path: Path,
-    adapters: Callable[..., int],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    Scenes(1, seed=6)[0].image.save(tmp_path / "scene.png")
-    named = [str(tmp_path / "scene.png") if argument == "IMAGE" else argument for argument in arguments]
-    assert adapters(*named) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert told in error
-    assert len(error.strip().splitlines()) == 1
+        (["ground", image, "a red circle", "--method", "magic"], "Unknown method 'magic'"),
+        (["ground", image, "a red circle", "--profile", "nowhere.json"], "No head profile can be read"),
+    ):
+        assert adapters(*arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
 
 
 def test_ground_says_that_the_model_was_asked_for_boxes(
@@ -88,9 +81,9 @@ def test_ground_says_that_the_model_was_asked_for_boxes(
         str(tmp_path / "out"),
     ]
     assert adapters(*arguments) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("method: box, in the model's own words")
-    assert "nothing found" in told  # the tiny model knows no coordinates
+    printed = capsys.readouterr().out
+    assert printed.startswith("method: box, in the model's own words")
+    assert "nothing found" in printed  # the tiny model knows no coordinates
     assert json.loads((tmp_path / "out" / "grounding.json").read_text())["method"] == "box"
 
 

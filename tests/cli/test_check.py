@@ -21,13 +21,7 @@ from vlm_adapters.testing.fakes import FAKE_CASE
 if TYPE_CHECKING:
     from conftest import Site
 
-PLUGIN = """
-from vlm_adapters import AdapterSpec, hookimpl
-
-@hookimpl
-def adapter_specs():
-    return [AdapterSpec("fake", "vlm_adapters.testing.fakes:FakeAdapter", case="vlm_adapters.testing.fakes:FAKE_CASE")]
-"""
+CASE = "vlm_adapters.testing.fakes:FAKE_CASE"
 PASSED = CheckResult("check_right", "It is right.", "passed", "", 0.25)
 FAILED = CheckResult("check_wrong", "It is right.", "failed", "grid shapes: expected [(3, 8)], found [(8, 3)]", 1.5)
 SKIPPED = CheckResult("check_other", "It is right.", "skipped", "FakeAdapter has no model", 0.0)
@@ -40,7 +34,7 @@ said_of: list[AdapterCase] = []
 @pytest.fixture
 def results(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[CheckResult]:
     """What the checks say; they themselves are tested elsewhere."""
-    site.add_plugin("acme-fake", PLUGIN)
+    site.add_fake(CASE)
     said: list[CheckResult] = []
     said_of.clear()
 
@@ -89,14 +83,14 @@ def test_json(results: list[CheckResult]) -> None:
 
 
 def test_unknown_adapter(site: Site) -> None:
-    site.add_plugin("acme-fake", PLUGIN)
+    site.add_fake(CASE)
     done = CliRunner().invoke(app, ["check", "fakes"])
     assert isinstance(done.exception, UnknownAdapterError)
     assert "Did you mean fake?" in str(done.exception)
 
 
 def test_all_adapters_make_the_matrix(results: list[CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", "toy")
+    monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", "fake")
     results += [replace(PASSED, check="check_orientation"), replace(FAILED, check="check_hidden_grids")]
     done = CliRunner().invoke(app, ["check", "--all"])
     assert done.exit_code == 1
@@ -105,7 +99,7 @@ def test_all_adapters_make_the_matrix(results: list[CheckResult], monkeypatch: p
 
 
 def test_all_adapters_as_json(results: list[CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", "toy")
+    monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", "fake")
     results += [PASSED]
     done = CliRunner().invoke(app, ["check", "--all", "--json"])
     assert done.exit_code == 0
@@ -133,4 +127,4 @@ def test_device_and_dtype_say_where_the_checks_run(results: list[CheckResult]) -
 def test_a_device_that_is_not_there_is_an_error() -> None:
     done = CliRunner().invoke(app, ["check", "llava", "--device", "xpu:7"])
     assert isinstance(done.exception, OptionError)
-    assert "The device 'xpu:7' is not there" in str(done.exception)
+    assert "The device 'xpu:7' is not available" in str(done.exception)

@@ -32,8 +32,8 @@ def break_it(folder: Path) -> None:
 def test_a_sound_set_is_counted(folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert adapters("data", "check", str(folder)) == 0
     phrases = sum(len(sample.phrases) for sample in Folder(folder))
-    told = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert told == [
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
         [f"folder:path={folder}"],
         [],
         ["What", "it", "holds"],
@@ -45,18 +45,18 @@ def test_a_sound_set_is_counted(folder: Path, adapters: Callable[..., int], caps
     ]
 
 
-def test_a_broken_set_is_told_by_file_and_line_and_is_exit_code_1(
+def test_a_broken_set_is_reported_by_file_and_line_and_is_exit_code_1(
     folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     break_it(folder)
     assert adapters("data", "check", str(folder)) == 1
-    told = [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line]
     begins = ("2: Invalid JSON", "1: The mask of 'a yellow star with a black dot' is broken: ", "3: The image '")
-    for line, begin in zip(told, begins, strict=True):
+    for line, begin in zip(lines, begins, strict=True):
         assert line.startswith(f"{folder}/samples.jsonl:{begin}")
 
 
-def test_one_id_for_unlike_images_is_told_by_line(
+def test_one_id_for_different_images_is_reported_by_line(
     folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = folder / "samples.jsonl"
@@ -65,7 +65,7 @@ def test_one_id_for_unlike_images_is_told_by_line(
     assert adapters("data", "check", str(folder)) == 1
     assert [line for line in capsys.readouterr().out.splitlines() if ".jsonl:" in line] == [
         f"{file}:{number}: image_id: 'x' names the image 'images/000000.png' in line 1, and "
-        f"'images/{number - 1:06}.png' here. Give unlike images unlike ids."
+        f"'images/{number - 1:06}.png' here. Give different images different ids."
         for number in (2, 3, 4)
     ]
 
@@ -73,12 +73,12 @@ def test_one_id_for_unlike_images_is_told_by_line(
 def test_json_holds_the_same(folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     break_it(folder)
     assert adapters("data", "check", str(folder), "--json") == 1
-    told = json.loads(capsys.readouterr().out)
-    assert [problem["place"] for problem in told.pop("problems")] == [
+    report = json.loads(capsys.readouterr().out)
+    assert [problem["place"] for problem in report.pop("problems")] == [
         f"{folder}/samples.jsonl:{line}" for line in (2, 1, 3)
     ]
     phrases = len(Folder(folder)[2].phrases)
-    assert told == {
+    assert report == {
         "source": f"folder:path={folder}",
         "samples": 1,
         "images": 1,
@@ -88,40 +88,40 @@ def test_json_holds_the_same(folder: Path, adapters: Callable[..., int], capsys:
     }
 
 
-def test_convert_writes_what_can_be_used_if_asked_and_tells_the_rest(
+def test_convert_writes_what_can_be_used_if_asked_and_lists_the_rest(
     folder: Path, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     break_it(folder)
     out = tmp_path / "out"
     assert adapters("data", "convert", f"folder:path={folder},broken=skip", "--out", str(out)) == 0
-    told = capsys.readouterr()
-    assert told.out == f"{out}: 1 samples, 3 left out\n"
-    assert [line.partition("samples.jsonl:")[2][:1] for line in told.err.splitlines()] == ["2", "1", "3"]
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}: 1 samples, 3 left out\n"
+    assert [line.partition("samples.jsonl:")[2][:1] for line in printed.err.splitlines()] == ["2", "1", "3"]
     assert [sample.id for sample in Folder(out)] == ["scene-7-3"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["check", "scnes:count=4"], "Did you mean 'scenes'?"),
         (["check", "nowhere"], "There is no data set 'nowhere'"),
-        (["convert", "FOLDER", "--out", "FOLDER"], "is there and not an empty folder. Give another place."),
+        (["convert", "FOLDER", "--out", "FOLDER"], "already exists and is not an empty folder. Choose another path."),
         (["convert", "BROKEN", "--out", "new"], "samples.jsonl:2: Invalid JSON"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(
     arguments: list[str],
-    told: str,
+    message: str,
     folder: Path,
     adapters: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if "BROKEN" in arguments:
         break_it(folder)
-    named = [str(folder) if argument in ("FOLDER", "BROKEN") else argument for argument in arguments]
-    assert adapters("data", *named) == 1
+    arguments = [str(folder) if argument in ("FOLDER", "BROKEN") else argument for argument in arguments]
+    assert adapters("data", *arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert told in error
+    assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("new").exists()

@@ -1,9 +1,10 @@
-"""`adapters evaluate` on the embedded model: its files, its words, and how mistakes are told."""
+"""`adapters evaluate` on the embedded model: its files, what it prints, and its error messages."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlm_adapters.cli.evaluate_command import command_line
 from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.rle import decode_rle, encode_rle
@@ -28,7 +30,7 @@ SCENES = f"scenes:count=5,seed={HELD_OUT_SEED}"
 def ran(adapters: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run."""
     out = tmp_path_factory.mktemp("run") / "out"
-    arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(out)]
+    arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch-size", "2", "--out", str(out)]
     assert adapters(*arguments, "--device", "cpu") == 0
     return out
 
@@ -39,7 +41,7 @@ def test_the_numbers_of_the_card_are_those_of_the_records(ran: Path) -> None:
     assert card["phrases"] == len(records) == sum(len(scene.phrases) for scene in Scenes(5, seed=HELD_OUT_SEED))
     computed = {number.metric: number.value for number in summarise(records)}
     assert {number["metric"]: number["value"] for number in card["numbers"]} == computed
-    assert card["pins"]["data"] == f"{SCENES},first=0"
+    assert card["fingerprint"]["data"] == f"{SCENES},first=0"
     assert not [path for path in ran.rglob("*") if path.name.endswith(".tmp")]
 
 
@@ -106,36 +108,66 @@ def test_a_found_mask_is_drawn_where_it_is(ran: Path) -> None:
 def test_a_second_run_finds_everything_done(
     ran: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (ran / "records.jsonl").read_bytes(), (ran / "parts" / "part-000.jsonl").read_bytes()
-    arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(ran), "--device", "cpu"]
+    before = (ran / "records.jsonl").read_bytes(), (ran / "partial_results" / "process-000.jsonl").read_bytes()
+    arguments = [
+        "evaluate",
+        TINY,
+        SCENES,
+        "--protocol",
+        "packed",
+        "--batch-size",
+        "2",
+        "--out",
+        str(ran),
+        "--device",
+        "cpu",
+    ]
     assert adapters(*arguments, "--json", "--seed", "3") == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out) == json.loads((ran / "card.json").read_text(encoding="utf-8"))
-    assert "5/5" in told.err
-    assert ((ran / "records.jsonl").read_bytes(), (ran / "parts" / "part-000.jsonl").read_bytes()) == before
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads((ran / "card.json").read_text(encoding="utf-8"))
+    assert "5/5" in printed.err
+    assert (
+        (ran / "records.jsonl").read_bytes(),
+        (ran / "partial_results" / "process-000.jsonl").read_bytes(),
+    ) == before
 
 
 def test_what_is_printed_says_what_ran_and_where_the_files_are(
     ran: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["evaluate", TINY, SCENES, "--protocol", "packed", "--batch", "2", "--out", str(ran), "--device", "cpu"]
+    arguments = [
+        "evaluate",
+        TINY,
+        SCENES,
+        "--protocol",
+        "packed",
+        "--batch-size",
+        "2",
+        "--out",
+        str(ran),
+        "--device",
+        "cpu",
+    ]
     assert adapters(*arguments) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("method: decoder, trained on qwen2_5_vl\npacked, 5 samples, 5 images, ")
-    assert re.search(r"mIoU +0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", told)
-    assert str(ran / "gallery.html") in told
+    printed = capsys.readouterr().out
+    assert printed.startswith("method: decoder, trained on qwen2_5_vl\npacked, 5 samples, 5 images, ")
+    assert re.search(r"mIoU +0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", printed)
+    assert str(ran / "gallery.html") in printed
 
 
-def test_a_run_with_other_arguments_is_told_in_what_it_differs(
+def test_a_run_with_other_arguments_says_how_it_differs(
     ran: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["evaluate", TINY, SCENES, "--protocol", "isolated", "--batch", "2", "--out", str(ran)]
+    arguments = ["evaluate", TINY, SCENES, "--protocol", "isolated", "--batch-size", "2", "--out", str(ran)]
     assert adapters(*arguments, "--device", "cpu") == 1
     error = capsys.readouterr().err
-    assert "is of another run: protocol: 'packed' there, 'isolated' here. Give another --out" in error.splitlines()[-1]
+    assert (
+        "belongs to a different run: protocol: 'packed' there, 'isolated' here. Give another folder (--out)"
+        in error.splitlines()[-1]
+    )
 
 
-def test_old_numbers_are_not_given_for_a_changed_truth(
+def test_old_numbers_are_not_reported_for_changed_masks(
     tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain, file = tmp_path / "plain", tmp_path / "plain" / "samples.jsonl"
@@ -148,48 +180,55 @@ def test_old_numbers_are_not_given_for_a_changed_truth(
         phrase["mask"] = encode_rle(~decode_rle(phrase["mask"]))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert adapters(*arguments, str(tmp_path / "old")) == 1
-    assert "is of another run: data_fingerprint: '" in capsys.readouterr().err.splitlines()[-1]
+    assert "belongs to a different run: data_fingerprint: '" in capsys.readouterr().err.splitlines()[-1]
     assert adapters(*arguments, str(tmp_path / "new")) == 0
     new = json.loads(capsys.readouterr().out)
     assert new["numbers"] != old["numbers"]
-    assert new["pins"]["data_fingerprint"] != old["pins"]["data_fingerprint"]
+    assert new["fingerprint"]["data_fingerprint"] != old["fingerprint"]["data_fingerprint"]
 
 
-def test_the_words_alone_are_evaluated_by_heads_too(
+def test_isolated_phrases_are_evaluated_by_heads_too(
     tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", TINY, "scenes:count=1,seed=4", "--protocol", "isolated", "--method", "heads", "--json"]
     assert adapters(*arguments, "--out", str(tmp_path), "--device", "cpu") == 0
     card = json.loads(capsys.readouterr().out)
-    assert card["pins"]["method"].startswith("heads, without training")
-    assert "heads.json" in card["pins"]["digests"]
+    assert card["fingerprint"]["method"].startswith("heads, without training")
+    assert "head_profile" in card["fingerprint"]["digests"]
     assert {record.prompt for record in read_records(tmp_path / "records.jsonl")} == {
         phrase.text for phrase in Scenes(1, seed=4)[0].phrases
     }
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
+def test_the_card_holds_the_command_that_repeats_the_run(ran: Path) -> None:
+    command = shlex.split(json.loads((ran / "card.json").read_text(encoding="utf-8"))["command"])
+    assert command[:6] == ["adapters", "evaluate", TINY, SCENES, "--protocol", "packed"]
+    assert command[-4:] == ["--batch-size", "2", "--seed", "0"]
+    assert not {"--sam", "--out"} & set(command)
+
+
+def test_the_command_says_how_the_model_was_loaded() -> None:
+    options = {"protocol": "packed", "sam": None, "attn_implementation": "eager", "quantization": "nf4"}
+    command = command_line("a model", "scenes:count=3", options)
+    assert shlex.split(command)[:4] == ["adapters", "evaluate", "a model", "scenes:count=3"]
+    assert command.endswith("--protocol packed --attn-implementation eager --quantization nf4")
+
+
+def test_a_mistake_is_one_line_and_exit_code_1(
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
         ([TINY, SCENES], "Missing option '--protocol'"),
         ([TINY, SCENES, "--protocol", "loose"], "Unknown protocol 'loose'. Use one of isolated, packed."),
-        ([TINY, SCENES, "--protocol", "packed", "--sentences", "first"], "has one text for a sample"),
+        ([TINY, SCENES, "--protocol", "packed", "--sentences", "first"], "has one text per sample"),
         ([TINY, "scenes:number=5", "--protocol", "packed"], "has no key 'number'"),
         (["nowhere", SCENES, "--protocol", "packed"], "No checkpoint 'nowhere'"),
         ([TINY, SCENES, "--protocol", "packed", "--sam", "nowhere.pth"], "There is no file 'nowhere.pth'"),
         ([TINY, SCENES, "--protocol", "packed", "--method", "magic"], "Unknown method 'magic'"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_1(
-    arguments: list[str],
-    told: str,
-    tmp_path: Path,
-    adapters: Callable[..., int],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert adapters("evaluate", *arguments, "--out", str(tmp_path / "out")) == 1
-    *before, error = capsys.readouterr().err.strip().splitlines()
-    assert error.startswith("error: ")
-    assert told in error
-    assert not [line for line in before if "Loading weights" not in line]
-    assert not (tmp_path / "out").exists()
+    ):
+        assert adapters("evaluate", *arguments, "--out", str(tmp_path / "out")) == 1
+        *before, error = capsys.readouterr().err.strip().splitlines()
+        assert error.startswith("error: ")
+        assert message in error
+        assert not [line for line in before if "Loading weights" not in line]
+        assert not (tmp_path / "out").exists()

@@ -83,7 +83,7 @@ def adapter_specs():
 
 
 def test_no_plugins_is_said() -> None:
-    assert adapters("list", VLM_ADAPTERS_PLUGINS="").stdout == "No plugins are installed or allowed to load.\n"
+    assert adapters("list", VLM_ADAPTERS_PLUGINS="").stdout == "No plugin is installed or allowed to load.\n"
     assert json.loads(adapters("list", "--json", VLM_ADAPTERS_PLUGINS="").stdout) == []
 
 
@@ -125,7 +125,7 @@ def test_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["lits"], "No such command 'lits'"),
         (["list", "--nosuch"], "No such option: --nosuch"),
@@ -134,11 +134,11 @@ def test_help_names_every_command() -> None:
         (["demo", "--scene", "-1"], "Invalid value for '--scene'"),
     ],
 )
-def test_a_wrong_use_is_one_line_too(arguments: list[str], told: str) -> None:
+def test_a_wrong_use_is_one_line_too(arguments: list[str], message: str) -> None:
     done = adapters(*arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert told in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -28,21 +28,21 @@ def test_it_names_the_files_and_what_comes_next(
     *files, following = capsys.readouterr().out.splitlines()
     assert set(files) == {str(path) for path in out.rglob("*") if path.is_file()}
     assert following == (
-        f"Next: fill in what {out / 'README.md'} names, pip install --editable {out}, adapters check internvl"
+        f"Next: fill in the parts that {out / 'README.md'} names, pip install --editable {out}, adapters check internvl"
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["internvl", "--out", "{folder}"], "is a folder with 1 entries, and nothing is overwritten"),
-        (["inter", "--out", "{folder}/new"], "knows no model type 'inter'"),
+        (["internvl", "--out", "{folder}"], "has 1 entries, and nothing is overwritten"),
+        (["inter", "--out", "{folder}/new"], "has no model type 'inter'"),
         (["internvl"], "Missing option '--out'"),
     ],
 )
 def test_a_mistake_is_one_line(
     arguments: list[str],
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -51,5 +51,5 @@ def test_a_mistake_is_one_line(
     assert scaffold(monkeypatch, *(argument.format(folder=tmp_path) for argument in arguments)) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

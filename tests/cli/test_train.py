@@ -6,27 +6,24 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training import data as data_module
 from vlm_adapters.training.recipe import recipe_names
+
+if TYPE_CHECKING:
+    from conftest import FakePlugin
 
 Run = Callable[..., int]
 
 
-@pytest.fixture(autouse=True)
-def _fake_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module, "load_adapter", lambda *_, **__: FakeAdapter())
-
-
 @pytest.fixture
-def recipe(tmp_path: Path) -> str:
+def recipe(fake: FakePlugin, tmp_path: Path) -> str:
     path = tmp_path / "mine.yaml"
     content = {
-        "model": "fake",
+        "model": fake.checkpoint,
         "device": "cpu",
         "train": ["scenes:count=4,seed=3"],
         "validation": "scenes:count=2,seed=6",

@@ -96,7 +96,7 @@ ANNOTATIONS: list[dict[str, Any]] = [
 
 @dataclass
 class RefCocoSet:
-    """RefCOCO as it is published.
+    """RefCOCO in its published files.
 
     Attributes:
         annotations: Folder of `instances.json` and `refs(unc).p`.
@@ -111,19 +111,19 @@ class RefCocoSet:
     content: dict[str, Any] = field(default_factory=dict)
 
     def write(self, split_by: str = "unc", protocol: int = 0) -> RefCocoSet:
-        """Write both files anew."""
+        """Write both files again."""
         (self.annotations / "instances.json").write_text(json.dumps(self.content), encoding="utf-8")
         (self.annotations / f"refs({split_by}).p").write_bytes(_python2_pickle(self.refs, protocol))
         return self
 
-    def named(self, **keys: object) -> str:
-        """The set as people name it."""
-        told = {"annotations": self.annotations, "images": self.images, "split": "val", **keys}
-        return "refcoco:" + ",".join(f"{key}={value}" for key, value in told.items())
+    def uri(self, **keys: object) -> str:
+        """The set in one line, as a user writes it."""
+        values = {"annotations": self.annotations, "images": self.images, "split": "val", **keys}
+        return "refcoco:" + ",".join(f"{key}={value}" for key, value in values.items())
 
     @staticmethod
     def ref(number: int, annotation: int, split: str, *raw: bytes | str) -> dict[bytes, object]:
-        """An entry of `refs(unc).p`; its sentences are numbered from ten times its own number."""
+        """An entry of `refs(unc).p`; its sentences are numbered from ten times its number."""
         ids = [10 * number + index for index in range(len(raw))]
         image = annotation // 10
         return {
@@ -158,7 +158,7 @@ def refcoco(tmp_path: Path) -> RefCocoSet:
 
 @dataclass
 class PngSet:
-    """Panoptic Narrative Grounding as it is published.
+    """Panoptic Narrative Grounding in its published files.
 
     Attributes:
         folder: Of `png_coco_val2017.json`, `panoptic_val2017.json`, and the folders `panoptic` and `val2017`.
@@ -173,7 +173,7 @@ class PngSet:
     segments: dict[int, np.ndarray]
 
     def write(self) -> PngSet:
-        """Write all but the images anew."""
+        """Write everything but the images again."""
         (self.folder / "png_coco_val2017.json").write_text(json.dumps(self.narratives), encoding="utf-8")
         (self.folder / "panoptic_val2017.json").write_text(json.dumps(self.panoptic), encoding="utf-8")
         (self.folder / "panoptic").mkdir(exist_ok=True)
@@ -182,22 +182,22 @@ class PngSet:
             Image.fromarray(colours).save(self.folder / "panoptic" / f"{number:012}.png")
         return self
 
-    def named(self, **keys: object) -> str:
-        """The set as people name it."""
-        told = {
+    def uri(self, **keys: object) -> str:
+        """The set in one line, as a user writes it."""
+        values = {
             "narratives": self.folder / "png_coco_val2017.json",
             "panoptic": self.folder / "panoptic_val2017.json",
             "segments": self.folder / "panoptic",
             "images": self.folder / "val2017",
             **keys,
         }
-        return "png:" + ",".join(f"{key}={value}" for key, value in told.items())
+        return "png:" + ",".join(f"{key}={value}" for key, value in values.items())
 
     @staticmethod
-    def said(utterance: str, *segments: int, plural: bool = False) -> dict[str, object]:
+    def utterance(words: str, *segments: int, plural: bool = False) -> dict[str, object]:
         """A part of a narrative."""
         ids = [str(segment) for segment in segments]
-        return {"utterance": utterance, "segment_ids": ids, "plural": plural, "noun": bool(ids)}
+        return {"utterance": words, "segment_ids": ids, "plural": plural, "noun": bool(ids)}
 
 
 DOG, MAN, GRASS, SKY = 7, 300, 70_000, 16_000_000  # ids that need one, two and three bytes
@@ -229,27 +229,27 @@ def png(tmp_path: Path) -> PngSet:
             "image_id": "1",
             "caption": "Here is a dog and the man on grass. Everything under the sky.",
             "segments": [
-                PngSet.said("Here is"),
-                PngSet.said("a dog", DOG),
-                PngSet.said("and"),
-                PngSet.said("the man", MAN),
-                PngSet.said("on"),
-                PngSet.said("grass", GRASS),
-                PngSet.said("."),
-                PngSet.said("Everything", GRASS, DOG, MAN, plural=True),
-                PngSet.said("under"),
-                PngSet.said("the sky", SKY),
-                PngSet.said("."),
+                PngSet.utterance("Here is"),
+                PngSet.utterance("a dog", DOG),
+                PngSet.utterance("and"),
+                PngSet.utterance("the man", MAN),
+                PngSet.utterance("on"),
+                PngSet.utterance("grass", GRASS),
+                PngSet.utterance("."),
+                PngSet.utterance("Everything", GRASS, DOG, MAN, plural=True),
+                PngSet.utterance("under"),
+                PngSet.utterance("the sky", SKY),
+                PngSet.utterance("."),
             ],
         },
-        {"image_id": "2", "caption": "A man", "segments": [PngSet.said("A man", MAN)]},
+        {"image_id": "2", "caption": "A man", "segments": [PngSet.utterance("A man", MAN)]},
     ]
     return PngSet(tmp_path, narratives, panoptic, {1: first, 2: second}).write()
 
 
 @dataclass
 class InstancesSet:
-    """An instances file with captions of one's own.
+    """An instances file with hand-written captions.
 
     Attributes:
         folder: Of `instances.json`, `captions.jsonl`, and the folder `images`.
@@ -258,20 +258,20 @@ class InstancesSet:
     folder: Path
 
     def write(self, *captions: object) -> InstancesSet:
-        """Write the captions anew, a line for each; strings as they are."""
+        """Write the captions again, a line for each; strings unchanged."""
         lines = [caption if isinstance(caption, str) else json.dumps(caption) for caption in captions]
         (self.folder / "captions.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return self
 
-    def named(self, **keys: object) -> str:
-        """The set as people name it."""
-        told = {
+    def uri(self, **keys: object) -> str:
+        """The set in one line, as a user writes it."""
+        values = {
             "annotations": self.folder / "instances.json",
             "captions": self.folder / "captions.jsonl",
             "images": self.folder / "images",
             **keys,
         }
-        return "instances:" + ",".join(f"{key}={value}" for key, value in told.items())
+        return "instances:" + ",".join(f"{key}={value}" for key, value in values.items())
 
 
 @pytest.fixture

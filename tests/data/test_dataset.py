@@ -1,4 +1,4 @@
-"""Going through a set whose samples may be broken."""
+"""Reading a set whose samples may be broken."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_report_counts_what_can_be_used_and_lists_what_cannot() -> None:
     assert report.problems == (Problem("file:1", "broken entry"), Problem("partly[1]", "No image."))
 
 
-def test_a_fingerprint_tells_changed_masks_and_images_and_nothing_else(tmp_path: Path) -> None:
+def test_a_fingerprint_changes_with_masks_and_images_and_nothing_else(tmp_path: Path) -> None:
     write_folder(Scenes(3, seed=3), tmp_path / "plain", range(3))
     dataset = open_dataset(f"folder:path={tmp_path / 'plain'}")
     before = dataset.fingerprint()

@@ -1,4 +1,4 @@
-"""A result is written as a whole or not at all."""
+"""A file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_old_file_stands_until_the_new_one_is_complete(tmp_path: Path) -> No
     assert final.read_text(encoding="utf-8") == "half"
 
 
-def break_off(final: Path, error: type[BaseException]) -> None:
+def fail_halfway(final: Path, error: type[BaseException]) -> None:
     with whole_file(final) as temporary:
         temporary.write_text("half", encoding="utf-8")
         raise error
@@ -43,7 +43,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: t
     final = tmp_path / "a.txt"
     final.write_text("old", encoding="utf-8")
     with pytest.raises(OutputError if error is OSError else error):
-        break_off(final, error)
+        fail_halfway(final, error)
     assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
@@ -64,7 +64,7 @@ def test_json_keeps_every_letter_and_ends_with_a_line_break(tmp_path: Path) -> N
     assert written.endswith("}\n")
 
 
-def test_what_is_no_json_leaves_no_file(tmp_path: Path) -> None:
+def test_what_is_not_json_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"path": tmp_path})
     assert list(tmp_path.iterdir()) == []
@@ -87,7 +87,7 @@ def half_a_folder(final: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_folder_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+def test_a_folder_that_fails_halfway_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         half_a_folder(tmp_path / "project")
     assert list(tmp_path.iterdir()) == []
@@ -96,7 +96,7 @@ def test_a_folder_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_with_something_in_it_keeps_it(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "mine.txt").write_text("old", encoding="utf-8")
-    told = pytest.raises(OutputError, match=r"project cannot be written: .*\. Give another place\.")
-    with told, whole_folder(tmp_path / "project"):
+    refused = pytest.raises(OutputError, match=r"project cannot be written: .*\. Choose another path\.")
+    with refused, whole_folder(tmp_path / "project"):
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["project", "mine.txt"]

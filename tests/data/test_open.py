@@ -1,4 +1,4 @@
-"""Opening data sets by name: what is taken, what is chosen, and what a mistake says."""
+"""Opening data sets: what a source may be, which samples are chosen, and what a mistake says."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_adapters.data.formats.scenes import Scenes
-from vlm_adapters.data.open import open_dataset, open_skipping
-from vlm_adapters.data.stable_random import draw_indices
+from vlm_adapters.data.open import change_config, open_dataset, open_skipping, read_config
+from vlm_adapters.data.stable_random import stable_sample
 from vlm_adapters.errors import DataError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_a_mapping_and_a_yaml_file_are_the_same_set(folder: Path, tmp_path: Path
     ids=str,
 )
 def test_the_source_opens_the_same_refs(keys: dict[str, object], refcoco: RefCocoSet) -> None:
-    dataset = open_dataset(refcoco.named(**keys))
+    dataset = open_dataset(refcoco.uri(**keys))
     again = open_dataset(dataset.source)
     assert again.source == dataset.source
     assert again.skips_broken == dataset.skips_broken == ("broken" in keys)
@@ -92,18 +92,34 @@ def test_the_source_opens_the_same_refs(keys: dict[str, object], refcoco: RefCoc
 
 
 def test_the_source_opens_the_same_set_of_every_kind(png: PngSet, instances: InstancesSet, folder: Path) -> None:
-    inside = json.dumps(png.named(limit=1))
-    for named in (
+    inside = json.dumps(png.uri(limit=1))
+    for source in (
         "scenes:count=3,seed=4,first=1",
         "scenes:count=3,fewest=1,most=3",
         f"folder:path={folder},limit=3,seed=5",
-        png.named(),
-        instances.named(without=f"[{inside}]"),
-        instances.named(without=inside),
+        png.uri(),
+        instances.uri(without=f"[{inside}]"),
+        instances.uri(without=inside),
     ):
-        dataset = open_dataset(named)
+        dataset = open_dataset(source)
         assert open_dataset(dataset.source).source == dataset.source
         assert ids(open_dataset(dataset.source)) == ids(dataset)
+
+
+def test_keys_are_read_without_opening_and_opened_as_changed(folder: Path) -> None:
+    config = read_config({"kind": "folder", "path": str(folder), "limit": 7, "seed": 1})
+    assert ids(open_dataset(config)) == ids(open_dataset(f"folder:path={folder},limit=7,seed=1"))
+    changed = change_config(config, {"limit": 3})
+    assert ids(open_dataset(changed)) == ids(open_dataset(f"folder:path={folder},limit=3,seed=1"))
+    assert read_config("folder:path=nowhere") == read_config(read_config("folder:path=nowhere"))
+
+
+def test_a_change_that_does_not_fit_is_refused(folder: Path) -> None:
+    config = read_config(folder)
+    with pytest.raises(DataError, match="has no key 'form'"):
+        change_config(config, {"form": "packed"})
+    with pytest.raises(DataError, match="limit of folder is 0"):
+        change_config(config, {"limit": 0})
 
 
 def test_paths_with_commas_are_opened_again(folder: Path) -> None:
@@ -132,20 +148,20 @@ def test_draws_are_those_of_the_hashes(seed: int, length: int, count: int) -> No
         return hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
 
     expected = sorted(sorted(range(length), key=number)[:count])
-    assert draw_indices(seed, range(length), count) == expected
+    assert stable_sample(range(length), count, seed) == expected
 
 
 def test_more_of_the_same_draw_holds_all_of_less() -> None:
-    few, many = (set(draw_indices(7, range(1000), count)) for count in (10, 100))
+    few, many = (set(stable_sample(range(1000), count, 7)) for count in (10, 100))
     assert few < many
 
 
 def test_images_of_an_evaluation_set_are_left_out(refcoco: RefCocoSet, png: PngSet) -> None:
     # the same image is COCO_train2014_000000000001.jpg for one and 000000000001.jpg for the other
     del refcoco.refs[1]
-    evaluated = refcoco.write().named(form="packed")
+    evaluated = refcoco.write().uri(form="packed")
     assert ids(open_dataset(evaluated)) == ["1"]
-    keys = {"kind": "png", **dict(pair.split("=") for pair in png.named().partition(":")[2].split(","))}
+    keys = {"kind": "png", **dict(pair.split("=") for pair in png.uri().partition(":")[2].split(","))}
     dataset = open_dataset({**keys, "without": [evaluated]})
     assert [dataset.annotation(index).image_id for index in range(len(dataset))] == ["2"]
     assert [sample.text for sample in dataset] == ["A man"]
@@ -154,11 +170,11 @@ def test_images_of_an_evaluation_set_are_left_out(refcoco: RefCocoSet, png: PngS
 
 def test_what_is_left_out_is_left_out_before_the_limit(folder: Path) -> None:
     without = f"folder:path={folder},limit=3"
-    named = {"kind": "folder", "path": str(folder), "without": without, "limit": 2}
-    assert ids(open_dataset(named)) == ["4", "5"]  # 3 shares its image with 2
+    source = {"kind": "folder", "path": str(folder), "without": without, "limit": 2}
+    assert ids(open_dataset(source)) == ["4", "5"]  # 3 shares its image with 2
 
 
-def test_a_set_of_which_nothing_is_left_is_told(folder: Path, tmp_path: Path) -> None:
+def test_a_set_of_which_nothing_is_left_is_reported(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Nothing is left of the data set folder:.* Check its files, split, and with"):
         open_dataset({"kind": "folder", "path": str(folder), "without": str(folder)})
     (tmp_path / "empty").mkdir()
@@ -170,8 +186,8 @@ def test_a_set_of_which_nothing_is_left_is_told(folder: Path, tmp_path: Path) ->
 def test_broken_entries_are_an_error_or_skipped_as_chosen(folder: Path) -> None:
     file = folder / "samples.jsonl"
     file.write_text("{\n[]\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
-    told = r"samples\.jsonl:1: .* Broken entries: 2\. `adapters data check` lists them; broken=skip leaves them out"
-    with pytest.raises(DataError, match=told):
+    message = r"samples\.jsonl:1: .* Broken entries: 2\. `adapters data check` lists them; broken=skip leaves them out"
+    with pytest.raises(DataError, match=message):
         open_dataset(folder)
     skipping = open_dataset(f"folder:path={folder},broken=skip")
     assert skipping.skips_broken
@@ -182,7 +198,7 @@ def test_broken_entries_are_an_error_or_skipped_as_chosen(folder: Path) -> None:
 
 
 def test_random_sentences_change_by_epoch_within_what_was_chosen(refcoco: RefCocoSet) -> None:
-    dataset = open_dataset(refcoco.named(sentences="random", seed=1, limit=2, broken="skip"))
+    dataset = open_dataset(refcoco.uri(sentences="random", seed=1, limit=2, broken="skip"))
     epochs = [dataset.at_epoch(epoch) for epoch in range(20)]
     assert {tuple(name.split("/")[0] for name in ids(epoch)) for epoch in epochs} == {
         tuple(name.split("/")[0] for name in ids(dataset))
@@ -203,9 +219,12 @@ def test_the_collector_runs_again_after_a_set_was_opened(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "told"),
+    ("source", "message"),
     [
-        ("nowhere", r"There is no data set 'nowhere': no folder with samples\.jsonl, no \.yaml file, and no kind:key"),
+        (
+            "nowhere",
+            r"no data set 'nowhere': it is neither a folder with samples\.jsonl, nor a \.yaml file, nor kind:key=value",
+        ),
         (
             "scnes:count=1",
             r"There is no kind of data set 'scnes'\. Did you mean 'scenes'\? Use one of scenes, folder, r",
@@ -219,8 +238,14 @@ def test_the_collector_runs_again_after_a_set_was_opened(folder: Path) -> None:
         ("scenes:seed=1", r"scenes needs the key 'count'\. Its keys are count \(needed\), seed, first, fewest, most\."),
         ("scenes:count=x", r"The key count of scenes is 'x': input should be a valid integer"),
         ("scenes:count=0", r"The key count of scenes is '0': input should be greater than 0\."),
-        ("scenes:count=1,fewest=5", r"The keys of scenes do not fit: fewest is 5, more than most, which is 4\."),
-        ("folder:path=x,seed=1", r"do not fit: seed draws samples for limit, and there is no limit: give both, or nei"),
+        (
+            "scenes:count=1,fewest=5",
+            r"The keys of scenes do not fit together: fewest is 5, more than most, which is 4\.",
+        ),
+        (
+            "folder:path=x,seed=1",
+            r"do not fit together: seed draws samples for limit, and there is no limit: give both",
+        ),
         ("folder:path=x,broken=no", r"The key broken of folder is 'no': input should be 'error' or 'skip'\."),
         ("refcoco:annotations=x,images=x,split=val,sentences=random", "sentences=random draws by seed: give seed"),
         ("refcoco:annotations=x,images=x,split=val,epoch=1", "epoch draws other sentences, and none are drawn"),
@@ -229,16 +254,18 @@ def test_the_collector_runs_again_after_a_set_was_opened(folder: Path) -> None:
         ("gone.yaml", r"gone\.yaml cannot be read as YAML: .*No such file"),
     ],
 )
-def test_a_mistake_says_what_was_meant(named: str | dict[str, object], told: str) -> None:
-    with pytest.raises(DataError, match=told) as caught:
-        open_dataset(named)
+def test_a_mistake_says_what_was_meant(source: str | dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        open_dataset(source)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "told"), [("- a", "does not name a data set"), ("{a: [", "cannot be read as YAML")])
-def test_a_yaml_file_of_something_else_is_told(text: str, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a", "does not name a data set"), ("{a: [", "cannot be read as YAML")]
+)
+def test_a_yaml_file_of_something_else_is_reported(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "set.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         open_dataset(tmp_path / "set.yaml")
 
 
@@ -248,7 +275,7 @@ def test_scenes_opened_by_name_are_the_scenes() -> None:
 
 def test_data_sets_are_opened_without_torch() -> None:
     code = (
-        "import sys; from vlm_adapters.data.open import open_dataset; import vlm_adapters.data.convert, "
-        "vlm_adapters.data.check; open_dataset('scenes:count=1')[0]; sys.exit('torch' in sys.modules)"
+        "import sys; from vlm_adapters.data import open_dataset, write_folder, check_dataset; "
+        "open_dataset('scenes:count=1')[0]; sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

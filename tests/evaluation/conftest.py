@@ -24,7 +24,7 @@ TEXT = "a red square and a green square"
 
 
 class ColourGrounder(Grounder):
-    """Says where the colour that a phrase names is, one pixel too far to the left."""
+    """Finds the colour that a phrase names, one pixel too far to the left."""
 
     def __init__(self) -> None:
         self.texts: list[list[str]] = []

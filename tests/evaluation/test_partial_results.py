@@ -1,4 +1,4 @@
-"""Work that was stopped anywhere goes on, with any number of processes, and ends with the same records."""
+"""A run that was interrupted anywhere is resumed, with any number of processes, and ends with the same records."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from vlm_adapters.data.dataset import Dataset, Problem
 from vlm_adapters.errors import DataError, OutputError
-from vlm_adapters.evaluation.fingerprint import Pins
-from vlm_adapters.evaluation.partial_results import Parts, merge
+from vlm_adapters.evaluation.fingerprint import RunFingerprint
+from vlm_adapters.evaluation.partial_results import PartialResults, merge
 from vlm_adapters.evaluation.run import Evaluation
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SquaresOf = Callable[..., Dataset]
 
-PINS = Pins(
+FINGERPRINT = RunFingerprint(
     model="m",
     checkpoint="acme/m",
     revision="abc",
@@ -36,7 +36,7 @@ PINS = Pins(
     samples=7,
     protocol="packed",
     sentences=None,
-    batch=2,
+    batch_size=2,
     device="cpu",
     dtype="float32",
     versions={"torch": "2"},
@@ -50,18 +50,18 @@ def evaluation(grounder: Grounder, squares: SquaresOf) -> Evaluation:
 
 def work(evaluation: Evaluation, folder: Path, process: int = 0, count: int = 1, *, most: int = 99) -> None:
     """Do a process's share, or its first batches."""
-    parts = Parts(folder, PINS)
-    done = parts.done()
-    left = [number for number in evaluation.numbers if number % count == process and number not in done]
-    for _ in parts.append(process, map(evaluation.batch, left[:most])):
+    results = PartialResults(folder, FINGERPRINT)
+    done = results.batches()
+    left = [number for number in evaluation.batch_numbers if number % count == process and number not in done]
+    for _ in results.append(process, map(evaluation.batch, left[:most])):
         pass
 
 
 def outcome(folder: Path) -> tuple[list[Record], list[Problem]]:
-    return merge(Parts(folder, PINS).done(), 7)
+    return merge(PartialResults(folder, FINGERPRINT).batches(), 7)
 
 
-def test_every_sample_stands_once_in_order_and_what_is_broken_is_told(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_every_sample_occurs_once_in_order_and_broken_ones_are_listed(evaluation: Evaluation, tmp_path: Path) -> None:
     work(evaluation, tmp_path)
     records, skipped = outcome(tmp_path)
     assert [record.index for record in records] == [0, 0, 1, 1, 2, 2, 4, 4, 5, 5, 6, 6]
@@ -99,73 +99,71 @@ def test_the_number_of_processes_may_change(evaluation: Evaluation, tmp_path: Pa
 def test_a_file_that_is_cut_off_anywhere_is_completed(
     evaluation: Evaluation, tmp_path: Path, data: st.DataObject
 ) -> None:
-    work(evaluation, tmp_path / "whole")
-    (whole,) = (tmp_path / "whole").iterdir()
-    content = whole.read_bytes()
+    work(evaluation, tmp_path / "complete")
+    (complete,) = (tmp_path / "complete").iterdir()
+    content = complete.read_bytes()
     cut = tmp_path / "cut"
     cut.mkdir(exist_ok=True)
-    (cut / whole.name).write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    (cut / complete.name).write_bytes(content[: data.draw(st.integers(0, len(content)))])
     work(evaluation, cut)
-    assert (cut / whole.name).read_bytes() == content
+    assert (cut / complete.name).read_bytes() == content
 
 
-def test_letters_that_end_lines_elsewhere_end_none_here(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_characters_that_end_lines_elsewhere_end_none_here(evaluation: Evaluation, tmp_path: Path) -> None:
     batch = evaluation.batch(0)
     strange = replace(batch.records[0], words="a\u2028b\u0085c\rd\ne\x0bf")
-    parts = Parts(tmp_path, PINS)
-    list(parts.append(0, [replace(batch, records=(strange,))]))
-    assert parts.done()[0].records == (strange,)
+    results = PartialResults(tmp_path, FINGERPRINT)
+    list(results.append(0, [replace(batch, records=(strange,))]))
+    assert results.batches()[0].records == (strange,)
 
 
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
+def test_the_results_of_a_different_run_are_refused(evaluation: Evaluation, tmp_path: Path) -> None:
+    work(evaluation, tmp_path, most=1)
+    changes: list[tuple[dict[str, object], str]] = [
         ({"protocol": "isolated"}, "protocol: 'packed' there, 'isolated' here"),
         ({"digests": {"decoder/model.safetensors": "01"}}, "digests: {'decoder/model.safetensors': '00'} there, {"),
         ({"data_fingerprint": "01"}, "data_fingerprint: '00' there, '01' here"),
-        ({"batch": 4}, "batch: 2 there, 4 here"),
-        ({"batch": 4, "dtype": "bfloat16"}, "batch: 2 there, 4 here; dtype: 'float32' there, 'bfloat16' here"),
-    ],
-)
-def test_the_parts_of_another_run_are_refused(
-    changed: dict[str, object], told: str, evaluation: Evaluation, tmp_path: Path
-) -> None:
-    work(evaluation, tmp_path, most=1)
-    with pytest.raises(OutputError) as error:
-        Parts(tmp_path, replace(PINS, **changed))
-    assert f"part-000.jsonl is of another run: {told}" in str(error.value)
-    assert f"Give another --out, or remove {tmp_path}." in str(error.value)
+        ({"batch_size": 4}, "batch_size: 2 there, 4 here"),
+        ({"batch_size": 4, "dtype": "float64"}, "batch_size: 2 there, 4 here; dtype: 'float32' there, 'float64' here"),
+    ]
+    for changed, message in changes:
+        with pytest.raises(OutputError) as error:
+            PartialResults(tmp_path, replace(FINGERPRINT, **changed))
+        assert f"process-000.jsonl belongs to a different run: {message}" in str(error.value)
+        assert f"Give another folder (--out), or remove {tmp_path}." in str(error.value)
 
 
-def test_a_missing_batch_is_told(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_a_missing_batch_is_reported(evaluation: Evaluation, tmp_path: Path) -> None:
     work(evaluation, tmp_path, most=3)
-    with pytest.raises(OutputError, match="hold 6 samples, 6 of them unlike, and the data set has 7"):
+    with pytest.raises(OutputError, match="hold 6 samples, 6 of them distinct, and the data set has 7"):
         outcome(tmp_path)
 
 
 def test_a_batch_that_was_done_twice_counts_once_if_it_is_the_same(evaluation: Evaluation, tmp_path: Path) -> None:
     work(evaluation, tmp_path)
     expected = outcome(tmp_path)
-    (tmp_path / "part-001.jsonl").write_bytes((tmp_path / "part-000.jsonl").read_bytes())
+    (tmp_path / "process-001.jsonl").write_bytes((tmp_path / "process-000.jsonl").read_bytes())
     assert outcome(tmp_path) == expected
-    (tmp_path / "part-001.jsonl").write_text(
-        json.dumps(asdict(PINS)) + "\n" + json.dumps(asdict(replace(evaluation.batch(1), records=()))) + "\n"
+    (tmp_path / "process-001.jsonl").write_text(
+        json.dumps(asdict(FINGERPRINT)) + "\n" + json.dumps(asdict(replace(evaluation.batch(1), records=()))) + "\n"
     )
-    with pytest.raises(OutputError, match=r"Batch 1 was done twice with unlike results, the second time in .*part-001"):
+    message = r"Batch 1 was computed twice with different results, the second time in .*process-001"
+    with pytest.raises(OutputError, match=message):
         outcome(tmp_path)
 
 
-@pytest.mark.parametrize("line", ["[1, 2]\n", '{"number": 0}\n', "no JSON\n", '{"number": 0, "samples": 3}\n'])
-def test_a_damaged_line_is_told(line: str, tmp_path: Path) -> None:
-    (tmp_path / "part-000.jsonl").write_text(json.dumps(asdict(PINS)) + "\n" + line)
-    with pytest.raises(OutputError, match=r"part-000\.jsonl is damaged: .* Remove it: what it holds is computed again"):
-        Parts(tmp_path, PINS).done()
+def test_a_damaged_line_is_reported(tmp_path: Path) -> None:
+    message = r"process-000\.jsonl is damaged: .* Remove it: what it holds is computed again"
+    for line in ("[1, 2]\n", '{"number": 0}\n', "no JSON\n", '{"number": 0, "samples": 3}\n'):
+        (tmp_path / "process-000.jsonl").write_text(json.dumps(asdict(FINGERPRINT)) + "\n" + line)
+        with pytest.raises(OutputError, match=message):
+            PartialResults(tmp_path, FINGERPRINT).batches()
 
 
-def test_a_place_that_is_no_folder_is_told(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot be made: .*Give another place"):
-        Parts(tmp_path / "file", PINS)
+    with pytest.raises(OutputError, match=r"cannot be created: .*Give another folder"):
+        PartialResults(tmp_path / "file", FINGERPRINT)
 
 
 def test_a_broken_sample_is_an_error_where_the_set_does_not_skip(grounder: Grounder, squares: SquaresOf) -> None:

@@ -1,4 +1,4 @@
-"""Which process this is, by what the launcher set."""
+"""Which process this is, by the environment variables of the launcher."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch
     process.finish()
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])
-def test_several_processes_need_accelerate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv(name, "2")
+def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(PluginError, match=r"2 processes were started.*Install 'vlm-adapters\[train\]'"):
-        Process.this()
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "2")
+            with pytest.raises(PluginError, match=r"2 processes were started.*Install 'vlm-adapters\[train\]'"):
+                Process.this()
 
 
 def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

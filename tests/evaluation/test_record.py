@@ -1,4 +1,4 @@
-"""What a record says of one phrase, and that it survives being written."""
+"""The record of a phrase, and that it is read as it was written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.evaluation.metrics import boundary_f_score
-from vlm_adapters.evaluation.protocols import find_masks, words_alone
+from vlm_adapters.evaluation.protocols import find_masks, isolated
 from vlm_adapters.evaluation.record import Record, read_records, records_of, write_records
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SquaresOf = Callable[..., Dataset]
 @pytest.fixture
 def records(grounder: Grounder, squares: SquaresOf) -> list[Record]:
     sample = squares(3)[1]
-    prompts = words_alone(sample)
+    prompts = isolated(sample)
     return records_of(1, sample, prompts, find_masks(grounder, [prompts], 8)[0])
 
 
@@ -68,5 +68,5 @@ def test_a_mask_that_is_empty_as_is_the_truth_agrees_with_it(squares: SquaresOf)
     sample = squares(1)[0]
     empty = np.zeros_like(sample.masks)
     blank = type(sample)(**{**vars(sample), "masks": empty})
-    found = records_of(0, blank, words_alone(sample), {"mask": empty})
+    found = records_of(0, blank, isolated(sample), {"mask": empty})
     assert [record.final.iou for record in found] == [1.0, 1.0]

@@ -1,4 +1,4 @@
-"""Boxes in a model's words, read and filled, with answers that are given."""
+"""Boxes in a model's words, read and filled, from given answers."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ class Pointer(FakeAdapter):
         return self.frame
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
+def test_a_box_is_read_from_whatever_is_around_it() -> None:
+    for answer in (
         '[{"bbox_2d": [250, 500, 500, 1000], "label": "a dog"}]',
         '```json\n[\n\t{"bbox_2d": [250, 500, 500, 1000], "label": "a dog"}\n]\n```',
         '{"bbox": [250.0, 500.0, 500.0, 1000.0]}',
@@ -58,17 +57,14 @@ class Pointer(FakeAdapter):
         "[500, 1000, 250, 500]",
         "[250, 500, 500, 1400]",
         "[250, 500, 500, 1000] and again [250, 500, 500, 1000]",
-    ],
-)
-def test_a_box_is_read_from_whatever_stands_around_it(answer: str) -> None:
-    found = BoxAnswer.read(answer, THOUSANDTHS, SIZE)
-    assert found.boxes == (pytest.approx(BOX),)
-    assert found.text == answer
+    ):
+        found = BoxAnswer.read(answer, THOUSANDTHS, SIZE)
+        assert found.boxes == (pytest.approx(BOX),), answer
+        assert found.text == answer
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
+def test_nothing_found_is_an_answer() -> None:
+    for answer in (
         "",
         "[]",
         "```json\n[]\n```",
@@ -81,12 +77,10 @@ def test_a_box_is_read_from_whatever_stands_around_it(answer: str) -> None:
         '{"point_2d": [250, 500]}',
         "[9999999999, 1, 99999999999, 5]",
         "[nan, 1, 2, 3]",
-    ],
-)
-def test_nothing_found_is_an_answer(answer: str) -> None:
-    found = BoxAnswer.read(answer, THOUSANDTHS, SIZE)
-    assert found.boxes == ()
-    assert not found.mask(SIZE).any()
+    ):
+        found = BoxAnswer.read(answer, THOUSANDTHS, SIZE)
+        assert found.boxes == (), answer
+        assert not found.mask(SIZE).any()
 
 
 def test_several_boxes_are_kept_and_filled_together() -> None:
@@ -103,14 +97,14 @@ def test_several_boxes_are_kept_and_filled_together() -> None:
     st.sampled_from([CoordinateFrame(1000, 1000), CoordinateFrame(644, 476), CoordinateFrame(2044, 1540)]),
     st.lists(st.integers(0, 40), min_size=4, max_size=4),
 )
-def test_what_is_said_in_a_frame_is_heard_in_pixels(frame: CoordinateFrame, corners: list[int]) -> None:
+def test_boxes_in_a_frame_are_read_as_pixels(frame: CoordinateFrame, corners: list[int]) -> None:
     left, right = sorted((corners[0], corners[1] + 41))
     top, bottom = sorted((corners[2], corners[3] + 41))
     box: Box = (left * 5.0, top * 5.0, right * 5.0, bottom * 5.0)
-    said = [round(side) for side in frame.from_image(box, SIZE)]
-    (heard,) = BoxAnswer.read(json.dumps([{"bbox_2d": said}]), frame, SIZE).boxes
+    written = [round(side) for side in frame.from_image(box, SIZE)]
+    (read,) = BoxAnswer.read(json.dumps([{"bbox_2d": written}]), frame, SIZE).boxes
     # a whole number of the frame is off by half of one at most
-    assert np.abs(np.subtract(heard, box)).max() <= 0.5 * max(640 / frame.width, 480 / frame.height) + 1e-6
+    assert np.abs(np.subtract(read, box)).max() <= 0.5 * max(640 / frame.width, 480 / frame.height) + 1e-6
 
 
 def test_every_phrase_is_asked_for_and_its_box_is_its_mask() -> None:
@@ -130,7 +124,7 @@ def test_where_the_model_says_none_nothing_is_found() -> None:
     assert (found.box, found.score, bool(found.mask.any())) == (None, 0.0, False)
 
 
-def test_the_question_tells_the_sentence_where_there_is_more_than_the_phrase() -> None:
+def test_the_question_quotes_the_sentence_if_it_is_more_than_the_phrase() -> None:
     assert 'from the sentence "the left dog ."' in question_about(
         "the left dog .", Phrase.find("the left dog .", "dog")
     )

@@ -21,12 +21,12 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError, ImageError, PhraseError
+from vlm_adapters.geometry import Box
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.prompt import Message, Prompt
 
 IMAGE = Image.new("RGB", (50, 30), "white")
 TEXT = "a cat and a dog"
-Box = tuple[float, float, float, float]
 INFO = BackboneInfo("fixed", "acme/fixed", "abc123", 2, (0, 1), 2, 8, (10, 10))
 
 

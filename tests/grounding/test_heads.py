@@ -94,24 +94,22 @@ def test_no_phrases_give_no_masks(planted: BackboneAdapter, squares: list[Sample
     assert HeadGrounder(planted, profile()).ground(squares[0].image, "a red square", []).phrases == ()
 
 
-def test_it_tells_what_it_rests_on(planted: BackboneAdapter) -> None:
-    told = HeadGrounder(planted, profile()).description
-    assert told == "heads, without training: 2.1, 0.0 (layer.head), chosen by iou on 4 images from scenes"
+def test_the_description_names_heads_and_calibration(planted: BackboneAdapter) -> None:
+    description = HeadGrounder(planted, profile()).description
+    assert description == "heads, without training: 2.1, 0.0 (layer.head), chosen by iou on 4 images from scenes"
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
+def test_a_profile_of_another_backbone_is_refused(planted: BackboneAdapter) -> None:
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"backbone": {**CONTENT["backbone"], "model_type": "llava"}}, "is of llava"),
         ({"backbone": {**CONTENT["backbone"], "revision": "def456"}}, "is of revision def456"),
         ({"heads": [{"layer": 1, "head": 0, "weight": 1.0, "value": 0.5}]}, r"does not have: 1\.0"),
         ({"heads": [{"layer": 2, "head": 7, "weight": 1.0, "value": 0.5}]}, r"does not have: 2\.7"),
-    ],
-)
-def test_a_profile_of_another_backbone_is_refused(planted: BackboneAdapter, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(DecoderError, match=told) as error:
-        HeadGrounder(planted, profile(**changes))
-    assert "adapters calibrate" in str(error.value)
+    ]
+    for changes, message in mistakes:
+        with pytest.raises(DecoderError, match=message) as error:
+            HeadGrounder(planted, profile(**changes))
+        assert "adapters calibrate" in str(error.value)
 
 
 def test_a_profile_of_a_folder_has_no_revision_to_compare(planted: BackboneAdapter) -> None:
@@ -119,44 +117,42 @@ def test_a_profile_of_a_folder_has_no_revision_to_compare(planted: BackboneAdapt
 
 
 def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
-    profile().write(tmp_path / "deep" / "heads.json")
-    assert HeadProfile.read(tmp_path / "deep" / "heads.json") == profile()
-    assert json.loads((tmp_path / "deep" / "heads.json").read_text()) == CONTENT
+    profile().write(tmp_path / "deep" / "head_profile.json")
+    assert HeadProfile.read(tmp_path / "deep" / "head_profile.json") == profile()
+    assert json.loads((tmp_path / "deep" / "head_profile.json").read_text()) == CONTENT
     with pytest.raises(OutputError):
-        profile().write(tmp_path / "deep" / "heads.json" / "more")
+        profile().write(tmp_path / "deep" / "head_profile.json" / "more")
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
+def test_a_malformed_profile_is_refused(tmp_path: Path) -> None:
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"heads": []}, "heads: List should have at least 1 item"),
         ({"heads": [{"layer": 0, "head": 0, "weight": 0, "value": 0}]}, r"heads\.0\.weight"),
         ({"threshold": 1.0}, "threshold: Input should be less than 1"),
         ({"neutral": " "}, "neutral"),
         ({"criterion": "taste"}, "criterion"),
         ({"colour": "red"}, "colour: Extra inputs"),
-    ],
-)
-def test_a_malformed_profile_is_told(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
-    (tmp_path / "heads.json").write_text(json.dumps({**CONTENT, **changes}))
-    with pytest.raises(CheckpointError, match=told) as error:
-        HeadProfile.read(tmp_path / "heads.json")
-    assert "adapters calibrate" in str(error.value)
+    ]
+    for changes, message in mistakes:
+        (tmp_path / "head_profile.json").write_text(json.dumps({**CONTENT, **changes}))
+        with pytest.raises(CheckpointError, match=message) as error:
+            HeadProfile.read(tmp_path / "head_profile.json")
+        assert "adapters calibrate" in str(error.value)
 
 
-def test_a_missing_profile_is_told(tmp_path: Path) -> None:
+def test_a_missing_profile_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"No such file.*adapters calibrate"):
-        HeadProfile.read(tmp_path / "heads.json")
+        HeadProfile.read(tmp_path / "head_profile.json")
 
 
 def test_a_profile_is_found_beside_its_checkpoint(tmp_path: Path) -> None:
     assert find_profile(tmp_path) is None
-    profile().write(tmp_path / "heads.json")
-    assert find_profile(str(tmp_path)) == tmp_path / "heads.json"
+    profile().write(tmp_path / "head_profile.json")
+    assert find_profile(str(tmp_path)) == tmp_path / "head_profile.json"
 
 
-@pytest.mark.parametrize("name", ["tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl"])
-def test_embedded_models_have_a_profile_of_their_own(name: str) -> None:
-    embedded = find_profile(name)
-    assert embedded is not None
-    assert HeadProfile.read(embedded).backbone.checkpoint == name
+def test_every_embedded_model_has_a_profile() -> None:
+    for name in ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl"):
+        embedded = find_profile(name)
+        assert embedded is not None
+        assert HeadProfile.read(embedded).backbone.checkpoint == name

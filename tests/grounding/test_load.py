@@ -1,4 +1,4 @@
-"""What finds masks with a model, by its name."""
+"""Grounders loaded by the name of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, DecoderError, OptionError
-from vlm_adapters.grounding import load as choose
+from vlm_adapters.grounding import load
 from vlm_adapters.grounding.boxes import BoxGrounder
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.grounding.heads import HeadGrounder
@@ -22,13 +22,13 @@ TINY = "tiny-qwen2_5_vl"
 
 @pytest.fixture(scope="module")
 def undecoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded checkpoint as a folder of its own, without decoder or profile."""
+    """A copy of the embedded checkpoint without decoder or profile."""
     folder = tmp_path_factory.mktemp("checkpoint") / "copy"
-    shutil.copytree(embedded_checkpoints()[TINY], folder, ignore=shutil.ignore_patterns("decoder", "heads.json"))
+    shutil.copytree(embedded_checkpoints()[TINY], folder, ignore=shutil.ignore_patterns("decoder", "head_profile.json"))
     return folder
 
 
-def test_a_model_with_a_decoder_takes_it_unless_told_otherwise() -> None:
+def test_a_model_with_a_decoder_uses_it_by_default() -> None:
     assert isinstance(load_grounder(TINY), GroundedVLM)
     assert isinstance(load_grounder(TINY, method="decoder"), GroundedVLM)
     by_heads = load_grounder(TINY, method="heads")
@@ -53,15 +53,13 @@ def test_heads_are_chosen_on_the_spot_where_there_is_no_profile(undecoded: Path)
     found = grounder.ground_all([scene.prompt])[0]
     assert found.method == "heads"
     assert any(phrase.box for phrase in found.phrases)
-    assert not (undecoded / "heads.json").exists()
+    assert not (undecoded / "head_profile.json").exists()
 
 
-def test_a_profile_beside_a_checkpoint_is_taken_and_one_that_is_named_goes_before_it(
-    undecoded: Path, tmp_path: Path
-) -> None:
-    content = json.loads((embedded_checkpoints()[TINY] / "heads.json").read_text())
+def test_a_profile_beside_a_checkpoint_is_used_unless_another_is_given(undecoded: Path, tmp_path: Path) -> None:
+    content = json.loads((embedded_checkpoints()[TINY] / "head_profile.json").read_text())
     folder = shutil.copytree(undecoded, tmp_path / "copy")
-    for path, samples in ((folder / "heads.json", 7), (tmp_path / "mine.json", 8)):
+    for path, samples in ((folder / "head_profile.json", 7), (tmp_path / "mine.json", 8)):
         path.write_text(json.dumps({**content, "samples": samples}))
     beside = load_grounder(folder, method="heads")
     named = load_grounder(folder, profile=tmp_path / "mine.json")
@@ -71,35 +69,35 @@ def test_a_profile_beside_a_checkpoint_is_taken_and_one_that_is_named_goes_befor
 
 
 def test_a_profile_means_the_heads_even_where_there_is_a_decoder() -> None:
-    assert isinstance(load_grounder(TINY, profile=embedded_checkpoints()[TINY] / "heads.json"), HeadGrounder)
+    assert isinstance(load_grounder(TINY, profile=embedded_checkpoints()[TINY] / "head_profile.json"), HeadGrounder)
 
 
 def test_a_model_that_can_point_is_asked_before_heads_are_tried(undecoded: Path, tmp_path: Path) -> None:
     assert isinstance(load_grounder(undecoded), BoxGrounder)
     assert isinstance(load_grounder(TINY, method="box"), BoxGrounder)
-    (tmp_path / "heads.json").write_text((embedded_checkpoints()[TINY] / "heads.json").read_text())
-    assert isinstance(load_grounder(undecoded, profile=tmp_path / "heads.json"), HeadGrounder)
+    (tmp_path / "head_profile.json").write_text((embedded_checkpoints()[TINY] / "head_profile.json").read_text())
+    assert isinstance(load_grounder(undecoded, profile=tmp_path / "head_profile.json"), HeadGrounder)
 
 
 def test_a_model_that_is_not_declared_to_point_gives_masks_by_heads(
     undecoded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choose, "can_point", lambda _: False)
+    monkeypatch.setattr(load, "can_point", lambda _: False)
     assert isinstance(load_grounder(undecoded), HeadGrounder)
 
 
-def test_mistakes_are_told(undecoded: Path, tmp_path: Path) -> None:
+def test_mistakes_are_refused(undecoded: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"Unknown method 'magic'\. Use one of auto, decoder, box, heads"):
         load_grounder(TINY, method="magic")
     with pytest.raises(OptionError, match="is for the heads, and the method is 'decoder'"):
-        load_grounder(TINY, method="decoder", profile="heads.json")
+        load_grounder(TINY, method="decoder", profile="head_profile.json")
     with pytest.raises(CheckpointError, match="is not a decoder's config"):
         load_grounder(undecoded, method="decoder")
     with pytest.raises(CheckpointError, match="No head profile can be read"):
         load_grounder(TINY, profile=tmp_path / "none.json")
     with pytest.raises(CheckpointError, match="No checkpoint 'nowhere'"):
         load_grounder("nowhere")
-    content = json.loads((embedded_checkpoints()[TINY] / "heads.json").read_text())
+    content = json.loads((embedded_checkpoints()[TINY] / "head_profile.json").read_text())
     content["backbone"]["model_type"] = "llava"
     (tmp_path / "other.json").write_text(json.dumps(content))
     with pytest.raises(DecoderError, match="is of llava"):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -23,6 +23,9 @@ from vlm_adapters.grounding import decoded as grounder
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 from vlm_adapters.testing.fakes import FakeAdapter
+
+if TYPE_CHECKING:
+    from conftest import FakePlugin
 
 SOURCE = {"checkpoint": "acme/fake-1b", "revision": "abc123", "options": (("min_pixels", 49),)}
 
@@ -46,6 +49,13 @@ def saved(tmp_path: Path) -> Path:
     folder = tmp_path / "deep" / "decoder"
     grounded().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def over_fake(saved: Path, fake: FakePlugin) -> Path:
+    """A decoder whose backbone is the checkpoint of the installed fake."""
+    edit(saved, lambda config: config["backbone"].update(checkpoint=fake.checkpoint, revision=None))
+    return saved
 
 
 def test_the_decoder_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -107,14 +117,14 @@ def test_the_backbone_is_loaded_at_its_revision_where_none_is_given(
 
 @pytest.mark.parametrize("error", [TypeError("unexpected keyword argument 'min_pixel'"), KeyError("size")])
 def test_an_error_of_the_backbone_is_not_laid_to_the_decoder(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    over_fake: Path, fake: FakePlugin, error: Exception
 ) -> None:
-    def load(_: str, **__: Any) -> FakeAdapter:
+    def fail() -> FakeAdapter:
         raise error
 
-    monkeypatch.setattr(grounder, "load_adapter", load)
+    fake.gives(fail)
     with pytest.raises(type(error)) as caught:
-        GroundedVLM.from_pretrained(saved)
+        GroundedVLM.from_pretrained(over_fake)
     assert caught.value is error
 
 
@@ -187,33 +197,24 @@ def test_a_missing_part_is_named(saved: Path, part: str) -> None:
 def test_a_config_of_the_format_before_is_refused(saved: Path) -> None:
     edit(saved, lambda config: config.update(decoder=config.pop("unet")))
     assert isinstance(refused(saved), CheckpointError)
-    assert "is not a decoder's config: unet: Field required. Write it with Gro" in str(refused(saved))
+    assert "is not a decoder's config: decoder: Extra inputs are not permitted. Write it with " in str(refused(saved))
 
 
 @pytest.mark.parametrize("keyword", sorted(NEVER_FROM_A_FILE))
-def test_what_the_caller_alone_decides_cannot_stand_in_a_file(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, keyword: str
-) -> None:
-    loaded: list[object] = []
-    monkeypatch.setattr(grounder, "load_adapter", lambda *_, **options: loaded.append(options))
-    edit(saved, lambda config: config["backbone"]["options"].update({keyword: True}))
+def test_what_the_caller_alone_decides_cannot_stand_in_a_file(over_fake: Path, fake: FakePlugin, keyword: str) -> None:
+    edit(over_fake, lambda config: config["backbone"]["options"].update({keyword: True}))
     with pytest.raises(CheckpointError, match=f"backbone.options: {keyword} decides how a model is loaded; a file can"):
-        GroundedVLM.from_pretrained(saved)
-    assert not loaded
+        GroundedVLM.from_pretrained(over_fake)
+    assert not fake.loads
 
 
-def test_what_the_caller_gives_reaches_the_backbone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_caller_gives_reaches_the_backbone(over_fake: Path, fake: FakePlugin) -> None:
     given = {"device": "cpu", "dtype": "bf16", "device_map": {"": "cpu"}, "token": TOKEN, "quantization_config": "nf4"}
-    loaded: list[dict[str, object]] = []
-
-    def load(_: str, **options: object) -> FakeAdapter:
-        loaded.append(options)
-        return backbone()
-
-    monkeypatch.setattr(grounder, "load_adapter", load)
-    GroundedVLM.from_pretrained(saved, **given)
-    (options,) = loaded
-    assert {name: options[name] for name in given} == given
+    edit(over_fake, lambda config: config["backbone"].update(options={}))
+    fake.gives(backbone)
+    GroundedVLM.from_pretrained(over_fake, **given)
+    (options,) = fake.loads
+    assert {name: options[name] for name in given} == given | {"dtype": "bfloat16"}
 
 
 def test_options_of_loading_do_not_go_with_an_adapter_that_is_loaded(saved: Path) -> None:

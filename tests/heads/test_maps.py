@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vlm_adapters.backbone.grids import Grids, ImageGrid
 from vlm_adapters.errors import DecoderError
+from vlm_adapters.geometry import Box
 from vlm_adapters.heads.maps import (
-    FULL_PROMINENCE,
+    MAX_PROMINENCE,
     combine,
     find_sinks,
     head_maps,
@@ -30,7 +31,7 @@ def drawn(*rows: str) -> Tensor:
     return torch.tensor([[0.0 if letter == "." else float(letter) for letter in row] for row in rows])[None]
 
 
-def grids_of(maps: Tensor, box: tuple[float, float, float, float]) -> Grids:
+def grids_of(maps: Tensor, box: Box) -> Grids:
     phrases, layers, heads, h, w = maps.shape
     return Grids(
         grid=ImageGrid(torch.arange(h * w).view(h, w), box),
@@ -54,6 +55,14 @@ def test_the_map_of_a_head_is_the_mean_of_its_shares_in_all_grids() -> None:
     coarse, fine = torch.tensor([[[[[1.0, 3.0]]]]]), torch.tensor([[[[[8.0, 0.0]]]]])
     shares, _ = head_maps([grids_of(coarse, (0, 0, 2, 1)), grids_of(fine, (0, 0, 2, 1))])
     torch.testing.assert_close(shares[0, 0], torch.tensor([[(0.25 + 1) / 2, (0.75 + 0) / 2]]))
+
+
+def test_the_maps_of_chosen_heads_are_those_of_all_heads_in_their_order() -> None:
+    maps = torch.rand(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    both = [grids_of(maps, (0, 0, 60, 50)), grids_of(maps.flip(0), (0, 0, 60, 50))]
+    (every, box), (chosen, same_box) = head_maps(both), head_maps(both, [(2, 1), (0, 3)])
+    assert torch.equal(chosen, every[:, [9, 3]])
+    assert box == same_box
 
 
 def test_an_image_without_grids_is_refused() -> None:
@@ -127,17 +136,11 @@ def test_heads_are_weighed() -> None:
     torch.testing.assert_close(combine(relative, [3.0, 1.0], 0), drawn("64"))
 
 
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        (("1111", "1111"), 0.0),
-        # median 2, deviations from it 1 1 1 0 0 0 1 7: their lower median is 1
-        (("1112", "2239"), 7.0),
-        (("0000", "0009"), FULL_PROMINENCE),
-    ],
-)
-def test_prominence_by_hand(rows: tuple[str, ...], expected: float) -> None:
-    assert float(prominence(drawn(*rows))) == pytest.approx(expected)
+def test_prominence_by_hand() -> None:
+    assert float(prominence(drawn("1111", "1111"))) == 0
+    # median 2, deviations from it 1 1 1 0 0 0 1 7: their lower median is 1
+    assert float(prominence(drawn("1112", "2239"))) == pytest.approx(7)
+    assert float(prominence(drawn("0000", "0009"))) == pytest.approx(MAX_PROMINENCE)
 
 
 def test_prominence_does_not_depend_on_scale_or_offset() -> None:
@@ -165,17 +168,14 @@ def test_parts_are_not_mixed_between_maps() -> None:
     assert second[0][0] == second[0][2]
 
 
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
+def test_part_entropy_by_hand() -> None:
+    for rows, expected in (
         (("9....", ".....", "....."), 0.0),
         (("9...9", ".....", "....."), math.log(2)),
         (("99..9", ".....", "9...9"), -0.4 * math.log(0.4) - 3 * 0.2 * math.log(0.2)),
         (("33333", "33333", "33333"), math.log(15)),
-    ],
-)
-def test_part_entropy_by_hand(rows: tuple[str, ...], expected: float) -> None:
-    assert float(part_entropy(drawn(*rows))[0]) == pytest.approx(expected, abs=1e-5)
+    ):
+        assert float(part_entropy(drawn(*rows))[0]) == pytest.approx(expected, abs=1e-5), rows
 
 
 def test_small_parts_are_left_out_and_what_is_below_the_threshold_stays() -> None:

@@ -30,9 +30,8 @@ def grids(maps: list[list[list[list[float]]]], layers: tuple[int, ...], heads: t
     )
 
 
-@pytest.mark.parametrize(
-    ("values", "entropy"),
-    [
+def test_entropy_by_hand() -> None:
+    for values, entropy in (
         (SHARP, 0.0),
         (FLAT, 1.0),
         (NARROW, math.log(2) / math.log(6)),
@@ -40,10 +39,8 @@ def grids(maps: list[list[list[list[float]]]], layers: tuple[int, ...], heads: t
         ([[0.2, 0.1, 0.0], [0.0, 0.0, 0.1]], 1.5 * math.log(2) / math.log(6)),
         ([[0.0] * 3] * 2, 1.0),
         ([[0.3]], 0.0),
-    ],
-)
-def test_entropy_by_hand(values: list[list[float]], entropy: float) -> None:
-    assert float(spatial_entropy(torch.tensor(values))) == pytest.approx(entropy, abs=1e-6)
+    ):
+        assert float(spatial_entropy(torch.tensor(values))) == pytest.approx(entropy, abs=1e-6), values
 
 
 def test_entropy_does_not_depend_on_the_mass() -> None:

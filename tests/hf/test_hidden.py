@@ -93,7 +93,7 @@ def test_threads_that_share_a_model_get_their_own_states() -> None:
 def test_a_layer_that_never_ran_is_an_error() -> None:
     model = build()
     with (
-        pytest.raises(CaptureError, match=r"hidden states of layer 0 never came.* Load the backbone anew"),
+        pytest.raises(CaptureError, match=r"hidden states of layer 0 were not recorded.* Load the backbone again"),
         capture_hidden_states(model, [0, 1], POSITIONS, CPU),
     ):
         pass

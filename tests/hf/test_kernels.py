@@ -323,7 +323,7 @@ def test_a_mask_of_a_form_that_the_kernel_does_not_take_is_refused(monkeypatch: 
         lambda self, *_, **kwargs: forward(self, **{**kwargs, "attention_mask": torch.ones(12, 12)}),
     )
     with (
-        pytest.raises(CaptureError, match=r"sdpa kernel gets a mask of a form .*\(12, 12\), beside 12 keys"),
+        pytest.raises(CaptureError, match=r"sdpa kernel got a mask of a form .*\(12, 12\), with 12 keys"),
         torch.no_grad(),
         capture_rows(model, every_row(None), [0]),
     ):

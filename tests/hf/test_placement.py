@@ -43,9 +43,9 @@ def test_a_device_is_any_of_torch_that_is_there(
 @pytest.mark.parametrize(
     ("kind", "count", "device", "message"),
     [
-        (None, 0, "cuda:1", "The device 'cuda:1' is not there; found no accelerator. Use auto or cpu."),
-        ("cuda", 1, "cuda:1", "The device 'cuda:1' is not there; found 1 x cuda. Use auto or cpu."),
-        ("cuda", 1, "mps", "The device 'mps' is not there; found 1 x cuda. Use auto or cpu."),
+        (None, 0, "cuda:1", "The device 'cuda:1' is not available; found no accelerator. Use auto or cpu."),
+        ("cuda", 1, "cuda:1", "The device 'cuda:1' is not available; found 1 x cuda. Use auto or cpu."),
+        ("cuda", 1, "mps", "The device 'mps' is not available; found 1 x cuda. Use auto or cpu."),
         (None, 0, "gpu", "Unknown device 'gpu'. Use auto, cpu, cuda, cuda:1, mps, ..."),
     ],
 )

@@ -108,7 +108,9 @@ def test_what_sizes_a_consumer_is_described() -> None:
 
 @pytest.mark.parametrize("rows", [0, 65])
 def test_a_row_belongs_to_a_token_of_text(rows: int) -> None:
-    with pytest.raises(OptionError, match=rf"{rows} rows of 64 tokens of text cannot be: .* Give at least one row"):
+    with pytest.raises(
+        OptionError, match=rf"{rows} rows of 64 tokens of text are impossible: .* Give at least one row"
+    ):
         Trial(rows=rows)
 
 

@@ -1,4 +1,4 @@
-"""What other tools read of a grounding: they themselves are asked."""
+"""Groundings in the forms of other tools, read by those tools."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_of_overlapping_masks_the_smaller_is_on_top() -> None:
 
 def test_more_phrases_than_indices_are_refused() -> None:
     many = replace(GROUNDING, phrases=(GROUNDING.phrases[0],) * 256)
-    with pytest.raises(OptionError, match=r"at most 255 phrases apart, and there are 256.*one mask per phrase"):
+    with pytest.raises(OptionError, match=r"at most 255 phrases, and there are 256.*one mask per phrase"):
         indexed_image(many)
 
 

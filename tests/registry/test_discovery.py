@@ -218,8 +218,8 @@ def test_the_class_is_imported_on_first_use(site: Site) -> None:
     [
         (None, "cannot be imported: ModuleNotFoundError: No module named 'toy_adapter'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError"),
-        ("", "is not there: toy_adapter has no name ToyAdapter"),
-        ("ToyAdapter = 3", "is no class, but 3"),
+        ("", "does not exist: toy_adapter has no name ToyAdapter"),
+        ("ToyAdapter = 3", "is not a class, but 3"),
         ("class ToyAdapter: ...", "has no classmethod from_pretrained"),
     ],
 )

@@ -119,7 +119,7 @@ def test_the_hub_is_asked_as_the_caller_says(toy: Path, monkeypatch: pytest.Monk
 
 
 def test_local_files_only_is_honoured_and_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="local_files_only is set, so the hub was not asked") as caught:
+    with pytest.raises(CheckpointError, match="local_files_only is set, so the hub was not contacted") as caught:
         load_adapter("acme/toy", cache_dir=tmp_path, local_files_only=True, token=TOKEN)
     assert TOKEN not in str(caught.value)
 
@@ -149,9 +149,9 @@ def test_a_folder_with_a_model_and_a_lora_is_a_model(toy: Path, tmp_path: Path) 
     [
         ('{"base_model_name_or_path": "/gone"}', "a LoRA over '/gone', which cannot be found: No checkpoint '/gone'"),
         ('{"base_model_name_or_path": "/gone"}', r"adapter\.model = peft\.PeftModel\.from_pretrained\(adapter\.model"),
-        ("{}", "adapter_config.json names no base_model_name_or_path, the model that the LoRA belongs to"),
-        ('{"base_model_name_or_path": null}', "names no base_model_name_or_path"),
-        ("[]", "names no base_model_name_or_path"),
+        ("{}", "adapter_config.json has no base_model_name_or_path, the model that the LoRA belongs to"),
+        ('{"base_model_name_or_path": null}', "has no base_model_name_or_path"),
+        ("[]", "has no base_model_name_or_path"),
         ("{", r"adapter_config\.json cannot be read as JSON"),
     ],
 )
@@ -196,10 +196,10 @@ def test_a_checkpoint_without_an_adapter_says_so(toy: Path, tmp_path: Path) -> N
     [
         (b"{", "config.json cannot be read as JSON: .* Download the checkpoint again"),
         (b"\xff\xfe\x00", "cannot be read as JSON"),
-        (b"[]", "names no model_type, by which the adapter is chosen"),
-        (b"{}", "names no model_type"),
-        (b'{"model_type": 3}', "names no model_type"),
-        (b'{"model_type": ""}', "names no model_type"),
+        (b"[]", "has no model_type, by which the adapter is chosen"),
+        (b"{}", "has no model_type"),
+        (b'{"model_type": 3}', "has no model_type"),
+        (b'{"model_type": ""}', "has no model_type"),
         (None, "No config.json in .* Give the directory of a checkpoint"),
     ],
 )
@@ -215,14 +215,16 @@ def test_the_name_of_an_adapter_is_not_a_checkpoint(toy: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         find_checkpoint("toy")
     assert str(caught.value) == (
-        "'toy' is the name of an adapter, and a checkpoint is needed. It is meant for: acme/toy-1b. Embedded: tiny-toy."
+        "'toy' is the name of an adapter, and a checkpoint is needed. It supports: acme/toy-1b. Embedded: tiny-toy."
     )
 
 
 @pytest.mark.parametrize("name", ["", "nowhere", "./acme/toy", "/no/such/place", "a b/c", "x" * 5000, "a\0b"])
 def test_what_cannot_be_a_checkpoint_says_what_can(toy: Path, name: str) -> None:
     assert toy
-    with pytest.raises(CheckpointError, match=r"no directory here and no hub id \(owner/name.*Embedded: tiny-toy\."):
+    with pytest.raises(
+        CheckpointError, match=r"neither a local directory nor a hub id \(owner/name.*Embedded: tiny-toy\."
+    ):
         find_checkpoint(name)
 
 
@@ -257,7 +259,9 @@ def test_the_hub_says_no_in_one_way(monkeypatch: pytest.MonkeyPatch, kind: type[
     with pytest.raises(CheckpointError) as caught:
         find_checkpoint("acme/toy", revision="v1")
     message = str(caught.value)
-    assert message.startswith("'acme/toy' is no directory here, and its config.json cannot be had from the hub: ")
+    assert message.startswith(
+        "'acme/toy' is not a local directory, and its config.json cannot be downloaded from the hub: "
+    )
     assert reason in message
     assert "Run `hf download acme/toy --revision v1` where the hub can be reached" in message
 
@@ -273,7 +277,7 @@ except CheckpointError as error:
 """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert "HF_HUB_OFFLINE is set, so the hub was not asked. Run `hf download acme/toy` where" in done.stdout
+    assert "HF_HUB_OFFLINE is set, so the hub was not contacted. Run `hf download acme/toy` where" in done.stdout
     assert done.stdout.endswith("False\n")
     assert done.stderr == ""
 
@@ -317,8 +321,8 @@ def test_a_directory_is_no_published_checkpoint(published: Site, monkeypatch: py
     ("source", "reason"),
     [
         ("1 / 0", "The published 'toy_published:build' of the adapter 'toy' (plugin 'toy' of acme-toy 1.0) cannot be"),
-        ("", "is not there: toy_published has no name build. Update acme-toy"),
-        ("build = 3", "is no function, but 3"),
+        ("", "does not exist: toy_published has no name build. Update acme-toy"),
+        ("build = 3", "is not a function, but 3"),
     ],
 )
 def test_a_wrong_builder_is_told_with_its_distribution(site: Site, source: str, reason: str) -> None:

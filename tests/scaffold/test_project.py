@@ -153,17 +153,17 @@ def test_the_tiny_model_that_is_written_conforms_once_the_rest_is_filled_in(tmp_
 
 
 @pytest.mark.parametrize(
-    ("model_type", "told"),
+    ("model_type", "message"),
     [
-        ("internlv", r"knows no model type 'internlv' .* Did you mean internvl.*\? Give the model_type of"),
-        ("bert", r"knows no model type 'bert' that reads images and text\. .* install a newer transformers\."),
+        ("internlv", r"has no model type 'internlv' .* Did you mean internvl.*\? Give the model_type of"),
+        ("bert", r"has no model type 'bert' that reads images and text\. .* install a newer transformers\."),
         ("zzz", r"Known: .*\baria, .*"),
-        ("florence2", "shows no image tokens in one sequence with the text, so a plugin cannot stand on Transformers"),
+        ("florence2", "shows no image tokens in one sequence with the text, so a plugin cannot use Transformers"),
         ("blip", "Write a class with the methods of BackboneAdapter instead"),
     ],
 )
-def test_a_family_that_cannot_be_written(model_type: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match=told):
+def test_a_family_that_cannot_be_written(model_type: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match=message):
         write_project(model_type, tmp_path / "project")
     assert list(tmp_path.iterdir()) == []
 
@@ -176,7 +176,7 @@ def test_a_family_that_has_an_adapter(site: Site, tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(OutputError, match=r"a folder with 1 entries, and nothing is overwritten\. Give a new one\."):
+    with pytest.raises(OutputError, match=r"has 1 entries, and nothing is overwritten\. Give a new folder\."):
         write_project("internvl", tmp_path)
     with pytest.raises(OutputError, match=r"mine\.txt cannot be used: Not a directory\. Give a new folder\."):
         write_project("internvl", tmp_path / "mine.txt")

@@ -128,7 +128,7 @@ BROKEN = [
     ("check_phrase_tokens_are_text", "no token", move_phrases(lambda tokens, _: tokens[:0])),
     ("check_phrase_tokens_are_text", "descending", move_phrases(lambda tokens, _: tokens.flip(0))),
     ("check_phrase_tokens_are_text", "beyond the end", move_phrases(lambda tokens, _: tokens + 999)),
-    ("check_control_tokens_are_text", "text as image", break_result(FAKE_CASE, "_write", with_text_as_image)),
+    ("check_control_tokens_are_text", "text as image", break_result(FAKE_CASE, "_encode", with_text_as_image)),
     ("check_control_tokens_are_text", "text moves image", break_result(FAKE_CASE, "preprocess", moved_by_text)),
     ("check_prompt_without_phrases", "always one phrase", break_grids(FAKE_CASE, with_one_phrase)),
     ("check_no_prompt_is_an_error", "crashes", break_arguments(FAKE_CASE, "preprocess", crash_if_empty)),
@@ -183,7 +183,7 @@ def test_every_check_is_shown_to_fail() -> None:
 
 
 def test_breaking_reaches_the_adapters_own_calls() -> None:
-    case = break_method(FAKE_CASE, "_write", lambda *_: pytest.fail("reached"))
+    case = break_method(FAKE_CASE, "_encode", lambda *_: pytest.fail("reached"))
     with pytest.raises(pytest.fail.Exception, match="reached"):
         CHECKS["check_info"](case)
     assert type(FAKE_CASE.load()) is FakeAdapter

@@ -163,7 +163,7 @@ def draw(prompts: Sequence[Prompt]) -> tuple[Sequence[Prompt]]:
 
 def all_rows(method: Extract, adapter: FakeAdapter, inputs: BackboneInputs, request: GridRequest) -> Result:
     batch, length = inputs.tensors["input_ids"].shape
-    adapter.model(**inputs.tensors, wanted=[torch.arange(length if any(inputs.phrase_tokens) else 0)] * batch)
+    adapter.model(**inputs.tensors, row_positions=[torch.arange(length if any(inputs.phrase_tokens) else 0)] * batch)
     return method(inputs, request)
 
 

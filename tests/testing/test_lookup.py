@@ -11,39 +11,32 @@ from vlm_adapters.testing.lookup import find_case
 if TYPE_CHECKING:
     from conftest import Site
 
-PLUGIN = """
-from vlm_adapters import AdapterSpec, hookimpl
-
-@hookimpl
-def adapter_specs():
-    return [AdapterSpec("fake", "vlm_adapters.testing.fakes:FakeAdapter", case={case!r})]
-"""
+CASE = "vlm_adapters.testing.fakes:FAKE_CASE"
 
 
 def test_case_of_an_installed_plugin(site: Site) -> None:
-    site.add_plugin("acme-fake", PLUGIN.format(case="vlm_adapters.testing.fakes:FAKE_CASE"))
+    site.add_fake(CASE)
     assert find_case("fake") is FAKE_CASE
 
 
 @pytest.mark.parametrize(
-    ("case", "told"),
+    ("case", "message"),
     [
         (None, "of acme-fake 1.0 declares no case for the adapter 'fake'"),
         ("acme.nowhere:CASE", "cannot be imported: ModuleNotFoundError: No module named 'acme'"),
-        ("vlm_adapters.testing.fakes:NOTHING", "is no AdapterCase: vlm_adapters.testing.fakes has None there"),
-        ("vlm_adapters.testing.fakes:CELL", "is no AdapterCase: vlm_adapters.testing.fakes has 16 there"),
+        ("vlm_adapters.testing.fakes:NOTHING", "is not an AdapterCase: found None"),
+        ("vlm_adapters.testing.fakes:CELL", "is not an AdapterCase: found 16"),
     ],
 )
-def test_case_that_cannot_be_used_is_a_plugin_error(site: Site, case: str | None, told: str) -> None:
-    site.add_plugin("acme-fake", PLUGIN.format(case=case))
-    with pytest.raises(PluginError, match=told):
+def test_case_that_cannot_be_used_is_a_plugin_error(site: Site, case: str | None, message: str) -> None:
+    site.add_fake(case)
+    with pytest.raises(PluginError, match=message):
         find_case("fake")
 
 
 def test_a_case_that_builds_another_class_than_users_load_is_a_plugin_error(site: Site) -> None:
     site.add_module("acme_other", "class Other:\n    @classmethod\n    def from_pretrained(cls, *_, **__): ...\n")
-    plugin = PLUGIN.format(case="vlm_adapters.testing.fakes:FAKE_CASE")
-    site.add_plugin("acme-fake", plugin.replace("vlm_adapters.testing.fakes:FakeAdapter", "acme_other:Other"))
+    site.add_fake(CASE, target="acme_other:Other")
     with pytest.raises(PluginError, match="builds a FakeAdapter, and users load the target 'acme_other:Other'"):
         find_case("fake")
 
@@ -55,12 +48,12 @@ def test_a_case_that_cannot_be_loaded_is_a_plugin_error(site: Site) -> None:
         "def load(**_):\n    raise NotImplementedError('Build a tiny model here.')\n\n"
         "CASE = AdapterCase('fake', load=load, expected_grids=lambda size: [])\n",
     )
-    site.add_plugin("acme-fake", PLUGIN.format(case="acme_case:CASE"))
+    site.add_fake("acme_case:CASE")
     with pytest.raises(PluginError, match=r"cannot be loaded: NotImplementedError: Build a tiny model here\.$"):
         find_case("fake")
 
 
 def test_malformed_case_breaks_the_plugin(site: Site) -> None:
-    site.add_plugin("acme-fake", PLUGIN.format(case="vlm_adapters.testing.fakes.FAKE_CASE"))
+    site.add_fake("vlm_adapters.testing.fakes.FAKE_CASE")
     with pytest.raises(UnknownAdapterError, match=r"Write 'package\.module:CASE'"):
         find_case("fake")

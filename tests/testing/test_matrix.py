@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from vlm_adapters.testing import ALL_CHECKS, CheckResult
-from vlm_adapters.testing.matrix import CAPABILITIES, AdapterReport, capability_of, markdown
+from vlm_adapters.testing.matrix import CAPABILITIES, capabilities_of, capability_of, markdown
 
 
-def report(name: str, **states: str) -> AdapterReport:
+def outcomes(**states: Any) -> dict[str, str]:
     results = []
     for check in (check.__name__ for check in ALL_CHECKS):
         state = states.get(check, "passed")
         results.append(CheckResult(check, "", state, "" if state == "passed" else f"{check} {state}", 0.0))
-    return AdapterReport(name, tuple(results))
+    return capabilities_of(results)
 
 
 def row(text: str, name: str) -> list[str]:
@@ -26,34 +26,34 @@ def test_every_check_belongs_to_a_column_and_every_column_has_a_check() -> None:
 
 
 def test_all_passed_is_yes_everywhere() -> None:
-    assert row(markdown([report("right")]), "right") == ["yes"] * len(CAPABILITIES)
+    assert row(markdown({"right": outcomes()}, {}), "right") == ["yes"] * len(CAPABILITIES)
 
 
 def test_one_failure_is_no_in_its_column_alone() -> None:
-    cells = row(markdown([report("wrong", check_orientation="failed")]), "wrong")
+    cells = row(markdown({"wrong": outcomes(check_orientation="failed")}, {}), "wrong")
     assert [CAPABILITIES[i] for i, cell in enumerate(cells) if cell == "no"] == ["cells in place"]
     assert cells.count("yes") == len(CAPABILITIES) - 1
 
 
 def test_a_skipped_check_is_no_with_its_reason_below() -> None:
-    text = markdown([report("one", check_several_images="skipped"), report("two", check_precisions_agree="skipped")])
+    one, two = outcomes(check_several_images="skipped"), outcomes(check_precisions_agree="skipped")
+    text = markdown({"one": one, "two": two}, {})
     assert row(text, "one")[CAPABILITIES.index("several images")] == "no [1]"
     assert row(text, "two")[CAPABILITIES.index("bfloat16")] == "no [2]"
     assert "1. check_several_images skipped\n2. check_precisions_agree skipped\n" in text
 
 
 def test_a_check_that_did_not_run_is_no() -> None:
-    assert row(markdown([AdapterReport("empty", ())]), "empty") == ["no"] * len(CAPABILITIES)
+    assert row(markdown({"empty": capabilities_of([])}, {}), "empty") == ["no"] * len(CAPABILITIES)
 
 
-def test_the_versions_that_it_was_run_on_stand_below_once() -> None:
-    ran = replace(report("one"), versions={"torch": "2.14.1", "python": "3.11.7"})
-    text = markdown([ran, replace(ran, adapter="two")])
+def test_the_versions_stand_below_once() -> None:
+    text = markdown({"one": outcomes(), "two": outcomes()}, {"torch": "2.14.1", "python": "3.11.7"})
     assert text.endswith("\nRun on torch 2.14.1, python 3.11.7.\n")
     assert text.count("Run on") == 1
 
 
 def test_a_family_that_cannot_be_run_is_said_to_be_so() -> None:
-    text = markdown([])
+    text = markdown({}, {})
     assert set(row(text, "cogvlm")) == {"not run"}
     assert "`cogvlm`: remote code only" in text

@@ -1,4 +1,4 @@
-"""Phrases that cannot be found are told before any adapter sees them, so these are tests and no checks."""
+"""Phrases that cannot be found are errors before any adapter sees them, so these are tests and not checks."""
 
 from __future__ import annotations
 

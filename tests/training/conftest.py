@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,10 +12,12 @@ import torch
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training import data as data_module
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint, Precision
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import LiveSamples
+
+if TYPE_CHECKING:
+    from conftest import FakePlugin
 
 Live = Callable[..., LiveSamples]
 Recipes = Callable[..., Recipe]
@@ -32,12 +34,12 @@ class CountingAdapter(FakeAdapter):
 
 
 @pytest.fixture
-def adapter(monkeypatch: pytest.MonkeyPatch) -> CountingAdapter:
-    """The backbone that recipes of the model `fake` load."""
+def adapter(fake: FakePlugin, monkeypatch: pytest.MonkeyPatch) -> CountingAdapter:
+    """The backbone that recipes load."""
     torch.manual_seed(0)
     monkeypatch.setattr(CountingAdapter, "extracted", 0)
     built = CountingAdapter()
-    monkeypatch.setattr(data_module, "load_adapter", lambda *_, **__: built)
+    fake.gives(lambda: built)
     return built
 
 
@@ -53,12 +55,12 @@ def live(adapter: CountingAdapter) -> Live:
 
 
 @pytest.fixture
-def recipe(adapter: CountingAdapter, tmp_path: Path) -> Recipes:
+def recipe(adapter: CountingAdapter, fake: FakePlugin, tmp_path: Path) -> Recipes:
     del adapter
 
     def build(**changes: Any) -> Recipe:
         content: dict[str, Any] = {
-            "model": "fake",
+            "model": fake.checkpoint,
             "device": "cpu",
             "train": ["scenes:count=7,seed=3"],
             "validation": "scenes:count=3,seed=6",

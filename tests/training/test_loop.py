@@ -433,7 +433,7 @@ def test_a_profile_of_another_backbone_is_an_error(recipe: Recipes, tmp_path: Pa
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.raises(
-        RecipeError, match=r"asks for device=cuda\. The device 'cuda' is not there; found no accelerator"
+        RecipeError, match=r"asks for device=cuda\. The device 'cuda' is not available; found no accelerator"
     ):
         join_processes("cuda")
 

@@ -1,1 +1,22 @@
-"""The protocol that every adapter speaks, and the data that cross it."""
+"""The protocol that every adapter speaks, and the data that pass through it."""
+
+from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.layout import ImageLayout, fit_square, square_layout
+from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, SupportsGeneration, SupportsPointing
+from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
+
+__all__ = [
+    "BackboneAdapter",
+    "BackboneInfo",
+    "BackboneInputs",
+    "GridRequest",
+    "Grids",
+    "ImageGrid",
+    "ImageLayout",
+    "SupportsGeneration",
+    "SupportsPointing",
+    "fit_square",
+    "resolve_heads",
+    "resolve_layers",
+    "square_layout",
+]

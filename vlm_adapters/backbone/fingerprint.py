@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 _VALUES_PER_TENSOR = 16
 _PLACES, _BYTES_PER_PLACE = 64, 4096
@@ -24,10 +25,16 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         if not tensor.is_meta:
-            flat = tensor.detach().flatten()
+            held = tensor.detach()
+            flat = (held.to_local() if isinstance(held, DTensor) else held).flatten()  # of sharded weights, our share
             places = torch.linspace(0, max(len(flat) - 1, 0), min(_VALUES_PER_TENSOR, len(flat)), dtype=torch.float64)
             digest.update(flat[places.long().to(flat.device)].double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def module_fingerprint(module: nn.Module) -> str:
+    """Digest of a module's parameters and buffers; a state dict would let quantised layers repack their weights."""
+    return weights_fingerprint({**dict(module.named_parameters()), **dict(module.named_buffers())})
 
 
 def file_fingerprint(path: Path) -> tuple[str, int, str]:

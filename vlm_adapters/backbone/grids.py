@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from vlm_adapters.geometry import Box
 from vlm_adapters.prompt import Prompt
 
 
@@ -48,7 +49,7 @@ class ImageGrid:
     """
 
     tokens: Tensor = field(repr=False)
-    box: tuple[float, float, float, float]
+    box: Box
     image: int = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class ImageGrid:
         """`(h, w)` cells."""
         return self.tokens.shape[0], self.tokens.shape[1]
 
-    def cell_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+    def cell_box(self, row: int, column: int) -> Box:
         """Region `(left, top, right, bottom)` of one cell, in pixels of the image."""
         left, top, right, bottom = self.box
         height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]

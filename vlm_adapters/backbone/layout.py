@@ -1,7 +1,7 @@
 """How an image becomes a grid of tokens: resized, laid on a canvas, cut into cells.
 
-All that families do to an image (padding to a square, cropping, native resolution, tiles, newline tokens) is said by
-one `ImageLayout` per grid; where a cell stands in the image, and which token shows it, follows.
+One `ImageLayout` per grid describes all that a family does to an image (padding to a square, cropping, native
+resolution, tiles, newline tokens). The region of a cell in the image and the token that shows it follow from it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ from torch import Tensor
 
 from vlm_adapters.backbone.grids import ImageGrid
 from vlm_adapters.errors import ImageError, PromptError
-
-Size = tuple[int, int]
-"""`(height, width)`."""
+from vlm_adapters.geometry import Box, Size
 
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """How one image was resized and laid on a canvas that is cut into cells, one token each, row by row.
+    """The layout of one image: resized, laid on a canvas, and cut into cells, one token each, row by row.
 
     Attributes:
         image: `(H, W)` of the upright image, in pixels.
-        resized: `(height, width)` of the image on the canvas, in pixels of the canvas.
-        canvas: `(height, width)` that is cut into cells, in pixels.
-        cells: `(h, w)`.
+        resized: `(height, width)` of the resized image, in pixels of the canvas.
+        canvas: `(height, width)` of the canvas, in pixels.
+        cells: Number of cells, `(h, w)`.
         offset: `(top, left)` of the image on the canvas, in pixels; negative where the canvas crops it.
         first: Tokens before the first cell, such as a class token.
         row_end: Tokens after every row, such as a newline.
@@ -49,31 +47,31 @@ class ImageLayout:
             )
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Region `(left, top, right, bottom)` of the canvas, in pixels of the upright image."""
+    def box(self) -> Box:
+        """The canvas as a region `(left, top, right, bottom)`, in pixels of the upright image."""
         down, across = (whole / part for whole, part in zip(self.image, self.resized, strict=True))
         top, left = self.offset
         return -left * across, -top * down, (self.canvas[1] - left) * across, (self.canvas[0] - top) * down
 
     @property
     def cell(self) -> Size:
-        """Pixels `(height, width)` of the canvas that one token covers."""
+        """Size `(height, width)` of a cell, in pixels of the canvas."""
         return self.canvas[0] // self.cells[0], self.canvas[1] // self.cells[1]
 
     @property
     def token_count(self) -> int:
-        """Tokens that the layout takes, those that are no cells included."""
+        """Number of tokens of the layout, including those that are not cells."""
         return self.first + self.cells[0] * (self.cells[1] + self.row_end)
 
 
 def square_layout(image: Size, side: int, cells: int, *, shortest: int = 1) -> ImageLayout:
-    """The layout of an image whose long side is resized to `side`, centred on a square.
+    """Lay an image out on a square: its long side resized to `side`, centred.
 
     Args:
         image: `(H, W)` of the upright image.
-        side: Of the square, in pixels.
-        cells: Along each side.
-        shortest: Pixels that the short side keeps at least.
+        side: Side of the square, in pixels.
+        cells: Number of cells along each side.
+        shortest: Smallest length of the resized short side, in pixels.
     """
     scale = side / max(image)
     height, width = (max(round(length * scale), shortest) for length in image)
@@ -87,7 +85,7 @@ def square_layout(image: Size, side: int, cells: int, *, shortest: int = 1) -> I
 
 
 def fit_square(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:
-    """Resize an image's long side to `side` (bicubic) and centre it on a square of one colour: see `square_layout`."""
+    """Resize an image's long side to `side` (bicubic) and centre it on a square, as `square_layout` describes."""
     layout = square_layout((image.height, image.width), side, 1)
     square = Image.new("RGB", (side, side), colour)
     height, width = (int(length) for length in layout.resized)
@@ -97,15 +95,15 @@ def fit_square(image: Image.Image, side: int, colour: tuple[int, int, int]) -> I
 
 
 def place_layouts(layouts: Sequence[ImageLayout], tokens: Tensor, image: int) -> list[ImageGrid]:
-    """Give every cell of one image's layouts its token.
+    """Assign its token to every cell of one image's layouts.
 
     Args:
-        layouts: In the order of their tokens.
-        tokens: `(T,)` positions in the sequence of the image's tokens, ascending.
-        image: Which of the prompt's images it is.
+        layouts: Layouts of the image, in the order of their tokens.
+        tokens: `(T,)` positions of the image's tokens in the sequence, ascending.
+        image: Index of the image in the prompt.
 
     Raises:
-        PromptError: The layouts need another number of tokens.
+        PromptError: The number of tokens is not that of the layouts.
     """
     needed = sum(layout.token_count for layout in layouts)
     if len(tokens) != needed:
@@ -114,7 +112,7 @@ def place_layouts(layouts: Sequence[ImageLayout], tokens: Tensor, image: int) ->
             "that belongs to the checkpoint."
         )
     grids = []
-    for layout, own in zip(layouts, tokens.split([layout.token_count for layout in layouts]), strict=True):
-        rows = own[layout.first :].view(layout.cells[0], layout.cells[1] + layout.row_end)
+    for layout, of_layout in zip(layouts, tokens.split([layout.token_count for layout in layouts]), strict=True):
+        rows = of_layout[layout.first :].view(layout.cells[0], layout.cells[1] + layout.row_end)
         grids.append(ImageGrid(rows[:, : layout.cells[1]], layout.box, image))
     return grids

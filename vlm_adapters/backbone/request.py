@@ -1,33 +1,36 @@
-"""What to extract: which layers, heads and rows. Known before the forward pass starts."""
+"""Requests for extraction: layers, heads and rows, known before the forward pass starts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Literal, SupportsIndex, cast
+from typing import Literal, Self, SupportsIndex, cast
 
 from vlm_adapters.errors import RequestError
 
+Head = tuple[int, int]
+"""`(layer, head)`: true layer index, head index; written `layer.head`."""
+
 LayerChoice = int | Sequence[int] | None
-"""Which layers: none = all, an int = the last n, a list = these, negatives counted from the end."""
+"""A choice of layers: None for all, an int for the last n, a list for these, negatives counted from the end."""
 
 
 @dataclass(frozen=True)
 class GridRequest:
-    """What to extract. Known before the forward pass starts.
+    """A choice of attention maps and hidden states to extract.
 
     Attributes:
-        layers: Layers whose attention is wanted.
-        heads: Heads wanted of each of them; none = all.
+        layers: Layers whose attention is extracted.
+        heads: Heads extracted from each of these layers; None for all.
         align: `"token"` takes the row of the phrase's token itself, `"predictor"` the row before, which predicts it.
-        reduce: How the rows of a phrase's tokens become one map: `"mean"`, `"max"`, or `"none"` (all rows are kept).
-        hidden_layers: Layers whose hidden states are wanted as grids. Layer i means the output of layer i; the last
-            one is after the final norm.
-        phrase_hidden_layers: Layers whose hidden states are wanted at the phrase's own tokens.
-        gradient: Let all of it carry gradient, where torch has it enabled, into those parameters of the backbone that
-            require it. The model stays in the mode that it is in: in training mode its dropout applies, though a row
-            is always the weights before they are dropped. Gradient checkpointing of the language model is refused.
+        reduce: How the rows of a phrase's tokens become one map: `"mean"`, `"max"`, or `"none"` (every row is a map).
+        hidden_layers: Layers whose hidden states are extracted as grids. Layer i means the output of layer i; that
+            of the last layer is after the final norm.
+        phrase_hidden_layers: Layers whose hidden states are extracted at the tokens of the phrases.
+        gradient: Whether the results carry gradient, if torch has it enabled, into the parameters of the backbone that
+            require it. The model keeps its mode: in training mode its dropout applies, though a row always holds the
+            weights before dropout. Gradient checkpointing of the language model is refused.
     """
 
     layers: LayerChoice = None
@@ -43,12 +46,17 @@ class GridRequest:
             if getattr(self, name) not in allowed:
                 raise RequestError(f"{name}={getattr(self, name)!r} is unknown. Use one of {', '.join(allowed)}.")
         for name in ("layers", "heads", "hidden_layers", "phrase_hidden_layers"):
-            # Plain values, so that a request compares and is saved as it was meant.
+            # Plain values, so that requests compare equal and can be saved.
             object.__setattr__(self, name, _plain(name, getattr(self, name), count=name != "heads"))
+
+    @classmethod
+    def of_heads(cls, heads: Sequence[Head]) -> Self:
+        """Request the maps of some heads: their layers and their head indices, both ascending."""
+        return cls(layers=sorted({layer for layer, _ in heads}), heads=sorted({head for _, head in heads}))
 
 
 def _plain(name: str, choice: object, *, count: bool) -> int | tuple[int, ...] | None:
-    """A choice as None, int or tuple of ints, whatever whole numbers it came as."""
+    """A choice as None, an int or a tuple of ints, from integers of any library."""
     try:
         if choice is None:
             return None
@@ -58,36 +66,37 @@ def _plain(name: str, choice: object, *, count: bool) -> int | tuple[int, ...] |
             return tuple(_whole(entry) for entry in cast("Iterable[object]", choice))
     except TypeError:
         pass
-    number = "a number (the last so many, 0 for none), " if count else ""
+    number = "a number (the last n, 0 for none), " if count else ""
     raise RequestError(
-        f"{name}={choice!r} names nothing. Give None for all, {number}or a list of whole numbers; True and False are "
-        "not numbers here."
+        f"{name}={choice!r} is not a valid choice. Give None for all, {number}or a list of whole numbers; True and "
+        "False do not count as numbers."
     )
 
 
 def _whole(value: object) -> int:
-    """A whole number as an int; `TypeError` for all else, truth values of Python and of torch included."""
+    """A whole number as an int; `TypeError` for everything else, including booleans of Python and torch."""
     if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
         raise TypeError
     return index(cast("SupportsIndex", value))
 
 
 def resolve_layers(choice: LayerChoice, available: Sequence[int]) -> tuple[int, ...]:
-    """Apply the one rule for choosing layers.
+    """Turn a choice of layers into layer indices.
 
     Args:
-        choice: None = all, an int = the last n, a list = these; negatives count from the end of `available`.
-        available: True indices of the layers there are, ascending.
+        choice: None for all, an int for the last n, a list for these; negatives count from the end of `available`.
+        available: Indices of the layers to choose from, ascending.
 
     Raises:
-        RequestError: More layers than there are, or an index that is not available.
+        RequestError: The choice names more layers than exist, or an index that is not available.
     """
     if choice is None:
         return tuple(available)
     if isinstance(choice, int):
         if not 0 <= choice <= len(available):
             raise RequestError(
-                f"The last {choice} layers were asked for; there are {len(available)}: {_listed(available)}."
+                f"The last {choice} layers were requested; there are {len(available)}: {_listed(available)}. "
+                "Request fewer."
             )
         return tuple(available[len(available) - choice :])
     for layer in choice:
@@ -99,7 +108,7 @@ def resolve_layers(choice: LayerChoice, available: Sequence[int]) -> tuple[int, 
 
 
 def resolve_heads(choice: Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """Head indices for a choice: none = all, negatives count from the end.
+    """Turn a choice of heads into head indices: None for all, negatives count from the end.
 
     Raises:
         RequestError: An index is out of range.

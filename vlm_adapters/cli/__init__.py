@@ -1,9 +1,8 @@
 """The command line: `adapters COMMAND`. One file per command.
 
-The command `NAME` is the function `command` in `NAME_command.py`, or the commands of its `group`, imported when it is
-asked for; a docstring is the help. What it needs beyond typer and rich it imports inside the function, since
-`adapters --help` imports every command.
-Exit codes: 0 done, 1 a mistake that the user can mend (one line on stderr), 130 interrupted.
+The command `NAME` is the function `command` in `NAME_command.py`, or the commands of its `group`; its docstring is the
+help. A command imports everything beyond typer and rich inside the function, since `adapters --help` imports them all.
+Exit codes: 0 done, 1 an error that the user can fix (one line on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ COMMANDS = (
 
 
 class _CommandGroup(TyperGroup):
-    """A group that imports a command when it is asked for."""
+    """A group that imports a command when it is used."""
 
     def list_commands(self, _: object) -> list[str]:
         return list(COMMANDS)
@@ -73,19 +72,19 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend becomes one line."""
+    """Run the command line; an error that the user can fix becomes one line."""
     warnings.formatwarning = _one_line
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are for people who watch
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # progress bars only on a terminal
     try:
         sys.exit(_run(sys.argv[1:] or ["--help"]))
     except AdapterError as error:
-        told = str(error)
+        message = str(error)
     except TyperException as error:
-        told = f"{error.format_message().rstrip('.')}. See `adapters --help`, or --help after a command."
+        message = f"{error.format_message().rstrip('.')}. See `adapters --help`, or --help after a command."
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    typer.secho(f"error: {' '.join(told.split())}", fg="red", err=True)
+    typer.secho(f"error: {' '.join(message.split())}", fg="red", err=True)
     sys.exit(1)
 
 
@@ -101,12 +100,12 @@ def _run(arguments: list[str]) -> int | None:
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
-    """A warning as a user reads it, without the line of code that warned."""
+    """A warning without the line of code that warned."""
     return f"warning: {' '.join(str(message).split())}\n"
 
 
-def _print_versions(*, asked: bool) -> None:
-    if asked:
+def _print_versions(*, requested: bool) -> None:
+    if requested:
         from vlm_adapters.registry.versions import versions  # noqa: PLC0415 - reading metadata takes longer than starting
 
         typer.echo("\n".join(f"{name} {number}" for name, number in versions().items()))

@@ -40,7 +40,7 @@ DEFAULT_MODEL = "tiny-qwen2_5_vl"
 
 
 def phrases_of(text: str, words: Sequence[str] | None, spans: Sequence[str] | None) -> list[str | tuple[int, int]]:
-    """The phrases a user named; the whole text where none was.
+    """The phrases that a user named; the whole text if the user named none.
 
     Raises:
         PhraseError: A span is not of the form START:END.
@@ -70,7 +70,7 @@ def image_size(text: str) -> tuple[int, int]:
     """`(H, W)` of an image, written HEIGHTxWIDTH.
 
     Raises:
-        OptionError: It is not written so.
+        OptionError: The text has another form.
     """
     height, cross, width = text.partition("x")
     if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):

@@ -1,4 +1,4 @@
-"""`adapters bench`: what attention rows cost."""
+"""`adapters bench`: the cost of attention rows."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from vlm_adapters.cli.arguments import JsonOption
 _MEANING = {
     "plain": "forward pass, sdpa",
     "rows": "the same, with exact rows",
-    "states": "with hidden states of the rows' tokens after every layer, too",
+    "states": "also with hidden states of the rows' tokens after every layer",
     "eager": "output_attentions=True",
 }
 
 
 def command(
     *,
-    layers: Annotated[int, typer.Option(help="Layers of the language model.", min=1)] = 4,
-    heads: Annotated[int, typer.Option(help="Query heads.", min=1)] = 28,
-    length: Annotated[int, typer.Option(help="Tokens in the sequence.", min=64)] = 2048,
-    rows: Annotated[int, typer.Option(help="Attention rows asked for.", min=1)] = 16,
-    repeats: Annotated[int, typer.Option(help="Timed passes of each.", min=1)] = 5,
-    eager: Annotated[bool, typer.Option(help="Measure output_attentions, too; long sequences need gigabytes.")] = True,
+    layers: Annotated[int, typer.Option(help="Number of layers of the language model.", min=1)] = 4,
+    heads: Annotated[int, typer.Option(help="Number of query heads.", min=1)] = 28,
+    length: Annotated[int, typer.Option(help="Number of tokens in the sequence.", min=64)] = 2048,
+    rows: Annotated[int, typer.Option(help="Number of attention rows.", min=1)] = 16,
+    repeats: Annotated[int, typer.Option(help="Number of timed passes of each variant.", min=1)] = 5,
+    eager: Annotated[bool, typer.Option(help="Also measure output_attentions; long sequences need gigabytes.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the price of attention rows on the CPU, on a language model with random weights.
+    """Measure the cost of attention rows on the CPU, on a language model with random weights.
 
     Time is the median of the ratios to a plain pass in the same turn; memory is the peak of a process, less that of
-    the plain one's.
+    the process that runs the plain pass.
     """
     from vlm_adapters.inspection.bench import BenchSettings, run_bench
 
@@ -46,7 +46,7 @@ def command(
         repeats=repeats,
         eager=eager,
     )
-    with Console(stderr=True).status("Measuring the ways to run one model ..."):
+    with Console(stderr=True).status("Measuring ..."):
         found = run_bench(settings)
     if as_json:
         typer.echo(json.dumps({"settings": asdict(settings), "rows": [asdict(row) for row in found]}))

@@ -51,7 +51,7 @@ def build(
     for cache, index in zip(caches, indices, strict=True):
         typer.echo(f"{cache.folder}: {len(index.ids)} samples, {sum(index.phrases)} phrases, {index.bytes:,} bytes")
         for left in index.left_out:
-            typer.echo(f"  left out: {left.told}")
+            typer.echo(f"  left out: {left.message}")
 
 
 def _as_dict(cache: CacheLocation, index: CacheIndex) -> dict[str, object]:
@@ -61,5 +61,5 @@ def _as_dict(cache: CacheLocation, index: CacheIndex) -> dict[str, object]:
         "samples": len(index.ids),
         "phrases": sum(index.phrases),
         "bytes": index.bytes,
-        "left_out": [left.told for left in index.left_out],
+        "left_out": [left.message for left in index.left_out],
     }

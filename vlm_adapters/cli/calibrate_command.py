@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vlm_adapters.heads.calibrate import CalibrationSet
 
 _CRITERIA = ("iou", "pointing")
+"""What heads can be chosen by where masks are known."""
 
 
 def command(
@@ -28,9 +29,9 @@ def command(
     images: Annotated[
         Path | None, typer.Option(help="Folder of images, each with a sentence in a .txt file of its name.")
     ] = None,
-    criterion: Annotated[str, typer.Option(help="With masks, what is best: iou or pointing.")] = "iou",
-    seed: Annotated[int | None, typer.Option(help="Of the scenes.", min=0)] = None,
-    out: Annotated[Path, typer.Option("--out", help="File of the profile.")] = Path("heads.json"),
+    criterion: Annotated[str, typer.Option(help="With masks, what to maximise: iou or pointing.")] = "iou",
+    seed: Annotated[int | None, typer.Option(help="Seed of the scenes.", min=0)] = None,
+    out: Annotated[Path, typer.Option("--out", help="File of the profile.")] = Path("head_profile.json"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn_implementation: AttentionOption = None,
@@ -39,8 +40,8 @@ def command(
 ) -> None:
     """Choose the few heads of MODEL with which `adapters ground` makes masks without a decoder.
 
-    Without --labelled no mask is used: of the heads that look at the image, those are taken whose maps are scattered
-    least. Beside a checkpoint's files, `heads.json` is found by itself; elsewhere, name it with --profile.
+    Without --labelled no masks are used: of the heads that look at the image, those with the least scattered maps are
+    chosen. Beside a checkpoint's files, `head_profile.json` is found by itself; elsewhere, give it with --profile.
     """
     from vlm_adapters.heads.calibrate import calibrate
     from vlm_adapters.registry.loading import load_adapter
@@ -72,7 +73,9 @@ def _data(images: Path | None, labelled: int | None, samples: int, seed: int | N
 
     if images is not None:
         if labelled is not None or seed is not None:
-            raise OptionError("--labelled and --seed are of synthetic scenes; images of yours have no masks or seed.")
+            raise OptionError(
+                "--labelled and --seed are for synthetic scenes; images of yours have no masks or seed. Leave them out."
+            )
         return CalibrationSet(read_captioned(images), None, str(images))
     seed = CALIBRATION_SEED if seed is None else seed
     if seed == HELD_OUT_SEED:

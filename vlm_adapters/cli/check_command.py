@@ -1,4 +1,4 @@
-"""`adapters check`: does an adapter do what every adapter must."""
+"""`adapters check`: the conformance suite."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def command(
         str | None, typer.Argument(help="Name of an adapter, as `adapters list` shows it.", show_default=False)
     ] = None,
     *,
-    check_all: Annotated[bool, typer.Option("--all", help="Every adapter: prints the support matrix.")] = False,
-    device: Annotated[str, typer.Option(help="Where the tiny models run: cpu, cuda, cuda:1, mps.")] = "cpu",
+    check_all: Annotated[bool, typer.Option("--all", help="Check every adapter and print the support matrix.")] = False,
+    device: Annotated[str, typer.Option(help="Device of the tiny models: cpu, cuda, cuda:1, mps.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Precision of their weights: float32, bfloat16, float16.")] = "float32",
     as_json: JsonOption = False,
 ) -> None:
     """Run the conformance suite over the adapter NAME.
 
-    It runs on the tiny model that the plugin brings, without a download. The exit
-    code is 1 if a check fails. The versions that it ran on come first. Below float32
-    outputs are compared with the oracle's on average, within 10 %.
+    It runs on the tiny model of the plugin, without a download, and prints the
+    versions first. The exit code is 1 if a check fails. Below float32, outputs are
+    compared with the oracle's on average, within 10 %.
 
-    --json prints a list of objects with these keys: check, title (what should be
-    so), state ("passed", "failed" or "skipped"), reason (empty if passed), seconds;
+    --json prints a list of objects with these keys: check, title (the expected
+    behaviour), state ("passed", "failed" or "skipped"), reason (empty if passed), seconds;
     with --all a list of objects with adapter, results, such a list, and versions,
     an object from package to number.
     """
@@ -47,14 +47,14 @@ def command(
     from vlm_adapters.testing.lookup import find_case
 
     if check_all == (name is not None):
-        raise OptionError("Give the name of one adapter, or --all. `adapters list` shows their names.")
-    place = _Place(device, dtype)
+        raise OptionError("Give the name of one adapter, or --all. `adapters list` shows the names.")
+    target = _Target(device, dtype)
     if name is None:
-        _check_all(place, as_json=as_json)
+        _check_all(target, as_json=as_json)
         return
 
     with redirect_stdout(sys.stderr), Console(stderr=True).status(f"Checking {name} ..."):
-        results = run_checks(place.put(find_case(name)))
+        results = run_checks(target.place(find_case(name)))
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
@@ -64,14 +64,14 @@ def command(
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where checks run, as it was typed."""
+class _Target:
+    """The device and dtype of a run, as the user typed them."""
 
     device: str
     dtype: str
 
-    def put(self, case: AdapterCase) -> AdapterCase:
-        """The case there."""
+    def place(self, case: AdapterCase) -> AdapterCase:
+        """Move a case to the device and dtype."""
         import torch
 
         from vlm_adapters.hf.placement import resolve_device, resolve_dtype
@@ -80,30 +80,32 @@ class _Place:
         return case.on(str(resolve_device(self.device)), cast("torch.dtype", dtype))
 
 
-def _check_all(place: _Place, *, as_json: bool) -> None:
+def _check_all(target: _Target, *, as_json: bool) -> None:
     """Check every adapter that is ready, and print the matrix in Markdown."""
     from vlm_adapters.registry.discovery import list_adapters
     from vlm_adapters.registry.versions import versions
     from vlm_adapters.testing import run_checks
     from vlm_adapters.testing.lookup import find_case
-    from vlm_adapters.testing.matrix import AdapterReport, markdown
+    from vlm_adapters.testing.matrix import SuiteReport, capabilities_of, markdown
 
     names = [entry.name for entry in list_adapters() if entry.name and entry.state == "ready"]
     with redirect_stdout(sys.stderr), Console(stderr=True).status("Checking ...") as status:
-        reports: list[AdapterReport] = []
+        reports: list[SuiteReport] = []
         for name in names:
             status.update(f"Checking {name} ({len(reports) + 1} of {len(names)}) ...")
-            results = tuple(run_checks(place.put(find_case(name))))
-            reports.append(AdapterReport(name, results, versions()))
-    typer.echo(
-        json.dumps([asdict(report) for report in reports], indent=2) if as_json else markdown(reports), nl=as_json
-    )
+            results = tuple(run_checks(target.place(find_case(name))))
+            reports.append(SuiteReport(name, results, versions()))
+    if as_json:
+        typer.echo(json.dumps([asdict(report) for report in reports], indent=2))
+    else:
+        adapters = {report.adapter: capabilities_of(report.results) for report in reports}
+        typer.echo(markdown(adapters, versions()), nl=False)
     if any(result.state == "failed" for report in reports for result in report.results):
         raise typer.Exit(1)
 
 
 def _print(name: str, results: list[CheckResult], console: Console) -> None:
-    """One row per check; why one failed or was skipped stands below, where a sentence has room."""
+    """Print one row per check, and the reasons of failed and skipped ones below the table."""
     from vlm_adapters.registry.versions import describe, versions
 
     console.print(Text(describe(versions()), style="dim"), soft_wrap=True)

@@ -39,9 +39,9 @@ def about() -> None:
 
 @group.command()
 def check(data: Data, *, as_json: JsonOption = False) -> None:
-    """Go through all of DATA, open every image and mask, and say what is wrong by file and line or entry.
+    """Open every image and mask of DATA, and list what is wrong by file and line or entry.
 
-    Exit code 1 if anything is. What is broken is listed, whatever broken= says.
+    The exit code is 1 if anything is wrong. What is broken is listed, with broken=skip too.
     """
     from vlm_adapters.data.check import check_dataset
     from vlm_adapters.data.open import open_skipping
@@ -59,26 +59,26 @@ def check(data: Data, *, as_json: JsonOption = False) -> None:
 def convert(
     data: Data,
     *,
-    out: Annotated[Path, typer.Option("--out", help="Folder for it; new or empty.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to; new or empty.", show_default=False)],
 ) -> None:
     """Write DATA in the plain form: images, and samples.jsonl with texts, spans and masks as run lengths.
 
-    Images that are upright and RGB are copied as they are, others become PNGs.
+    Images that are upright and RGB are copied unchanged; others become PNGs.
     """
     from vlm_adapters.data.convert import write_folder
     from vlm_adapters.data.open import open_dataset
 
     dataset = open_dataset(data)
-    broken = write_folder(dataset, out, _indices(dataset, "Writing"))
-    left_out = (*dataset.problems, *broken)
+    unreadable = write_folder(dataset, out, _indices(dataset, "Writing"))
+    left_out = (*dataset.problems, *unreadable)
     for problem in left_out:
-        typer.echo(f"left out: {problem.place}: {problem.told}", err=True)
-    typer.echo(f"{out}: {len(dataset) - len(broken):,} samples, {len(left_out):,} left out")
+        typer.echo(f"left out: {problem.place}: {problem.message}", err=True)
+    typer.echo(f"{out}: {len(dataset) - len(unreadable):,} samples, {len(left_out):,} left out")
 
 
-def _indices(dataset: Dataset, doing: str) -> Iterator[int]:
+def _indices(dataset: Dataset, activity: str) -> Iterator[int]:
     console = Console(stderr=True)
-    return iter(track(range(len(dataset)), doing, console=console, disable=not console.is_terminal))
+    return iter(track(range(len(dataset)), activity, console=console, disable=not console.is_terminal))
 
 
 def _print(report: DataReport, console: Console) -> None:
@@ -88,4 +88,4 @@ def _print(report: DataReport, console: Console) -> None:
     console.print(Text(report.source, style="bold"), soft_wrap=True)
     print_facts(console, "What it holds", [*facts, *tags, ("problems", len(report.problems))])
     for problem in report.problems:
-        console.print(f"{problem.place}: {problem.told}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{problem.place}: {problem.message}", style="red", markup=False, highlight=False, soft_wrap=True)

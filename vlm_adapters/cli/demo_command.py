@@ -1,4 +1,4 @@
-"""`adapters demo`: everything at once, offline, on an embedded model."""
+"""`adapters demo`: grounding at a glance, offline, by an embedded model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlm_adapters.cli.arguments import DEFAULT_MODEL, OutOption, PhraseOption, phrases_of
-from vlm_adapters.cli.ground_command import print_grounding
+from vlm_adapters.cli.tables import print_grounding
 from vlm_adapters.errors import PromptError
 
 
@@ -23,8 +23,8 @@ def command(
 ) -> None:
     """Ground a synthetic scene, whose true masks are known, and an image of yours if you give one.
 
-    Of your sentence the coloured shapes are the phrases ("a red circle with a white dot"), unless you name others with
-    --phrase.
+    The phrases of your sentence are the coloured shapes in it ("a red circle with a white dot"), unless you give others
+    with --phrase.
 
     Writes scene.png and image.png: the sentence with its phrases in colours, and their heat maps and masks.
     """
@@ -36,18 +36,18 @@ def command(
     from vlm_adapters.output.render import write_png
     from vlm_adapters.prompt import Prompt
 
-    own = []
+    prompts = []
     if image is not None:
         opened = load_image(image)
         if text is None:
-            raise PromptError(f"There is no sentence for {image}. Give one after the image, in quotes.")
-        own = [Prompt.describe(opened, text, phrases_of(text, phrase, None) if phrase else named_shapes(text))]
+            raise PromptError(f"{image} has no sentence. Give one after the image, in quotes.")
+        prompts = [Prompt.describe(opened, text, phrases_of(text, phrase, None) if phrase else named_shapes(text))]
     vlm = GroundedVLM.from_pretrained(model)
     sample = Scenes(1, seed=HELD_OUT_SEED, first=scene)[0]
     order = sorted(range(len(sample.phrases)), key=lambda index: sample.phrases[index].start)
     in_order = Prompt.describe(sample.image, sample.text, [sample.phrases[index] for index in order])
     truth = [sample.masks[index] for index in order]
-    grounding, *others = vlm.ground_all([in_order, *own])
+    grounding, *others = vlm.ground_all([in_order, *prompts])
     ious = [mask_iou(found.mask, mask) for found, mask in zip(grounding.phrases, truth, strict=True)]
     typer.echo(f"{model} on a held-out scene: {sample.text}")
     write_png(grounding_figure(grounding, truth), out / "scene.png")

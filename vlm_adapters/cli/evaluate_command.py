@@ -1,11 +1,14 @@
-"""`adapters evaluate`: how good the masks of a model are on a data set."""
+"""`adapters evaluate`: measures the masks of a model on a data set."""
 
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 from rich.console import Console
@@ -32,10 +35,8 @@ from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from vlm_adapters.evaluation.card import Card
-    from vlm_adapters.evaluation.fingerprint import Settings
-    from vlm_adapters.evaluation.partial_results import Parts
     from vlm_adapters.evaluation.process import Process
-    from vlm_adapters.evaluation.run import Evaluation
+    from vlm_adapters.evaluation.run import EvaluationProgress
 
 
 def command(
@@ -45,24 +46,24 @@ def command(
     data: Annotated[
         str,
         typer.Argument(
-            help="Such as scenes:count=500,seed=4, a folder in the plain form, or a YAML file.", show_default=False
+            help="A data set: scenes:count=500,seed=4, a folder in the plain form, or a YAML file.", show_default=False
         ),
     ],
     *,
     protocol: Annotated[
         str,
         typer.Option(
-            help="isolated: every phrase's words alone; packed: the whole text of a sample.", show_default=False
+            help="isolated: the words of each phrase alone; packed: the full text of a sample.", show_default=False
         ),
     ],
     sentences: Annotated[
-        str | None, typer.Option(help="all or first, for data sets with several sentences for a thing.")
+        str | None, typer.Option(help="all or first, for data sets with several sentences per object.")
     ] = None,
     method: Annotated[str, typer.Option(help="auto, decoder, box or heads.")] = "auto",
     profile: Annotated[Path | None, typer.Option(help="Head profile, from `adapters calibrate`.")] = None,
     sam: Annotated[Path | None, typer.Option(help="Checkpoint of Segment Anything that refines the masks.")] = None,
-    batch: Annotated[int, typer.Option(help="Prompts that are computed at once.", min=1)] = 8,
-    seed: Annotated[int, typer.Option(help="Of the intervals and of the cases shown at random.", min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(help="Prompts that are computed at once.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals and of the random cases.", min=0)] = 0,
     out: OutOption = Path("evaluation"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -73,91 +74,103 @@ def command(
     """Measure the masks of MODEL on DATA.
 
     Writes to --out: records.jsonl (one line per phrase, from which all numbers
-    come), card.json and card.md (what was run, and the table), gallery.html
-    (best, worst and random cases). A run that was stopped goes on where it was
-    if it is started again.
+    are computed), card.json and card.md (what was run, and the numbers),
+    gallery.html (best, worst and random cases). The same command resumes a run
+    that was interrupted.
 
     On several GPUs: accelerate launch $(which adapters) evaluate ...
     """
-    from vlm_adapters.evaluation.fingerprint import Settings
+    from vlm_adapters.evaluation.fingerprint import EvaluationSettings
     from vlm_adapters.evaluation.process import Process
-
-    settings = Settings(
-        model=model,
-        data=data,
-        protocol=protocol,
-        sentences=sentences,
-        method=method,
-        profile=None if profile is None else str(profile),
-        sam=None if sam is None else str(sam),
-        device=device,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-        quantization=quantization,
-        batch=batch,
-        seed=seed,
-    )
-    card = _run(settings, Process.this(device), out)
-    if card and as_json:
-        typer.echo(json.dumps(asdict(card)))
-    elif card:
-        _print(card, out)
-
-
-def _run(settings: Settings, process: Process, out: Path) -> Card | None:
-    """Do this process's share; the first process then waits for the others and writes everything."""
-    from vlm_adapters.evaluation.card import Card, Outcome
-    from vlm_adapters.evaluation.fingerprint import Pins
-    from vlm_adapters.evaluation.partial_results import Parts, merge
-    from vlm_adapters.evaluation.protocols import open_asked
-    from vlm_adapters.evaluation.record import write_records
-    from vlm_adapters.evaluation.run import Evaluation
+    from vlm_adapters.evaluation.protocols import open_for_protocol
+    from vlm_adapters.evaluation.record import read_records
+    from vlm_adapters.evaluation.run import RECORDS_FILE, evaluate
     from vlm_adapters.grounding.load import load_grounder
     from vlm_adapters.output.gallery import write_gallery
 
-    dataset = open_asked(
-        settings.data, settings.protocol, settings.sentences
-    )  # before the model: mistakes show at once
-    grounder = load_grounder(
-        settings.model,
-        method=settings.method,
-        profile=settings.profile,
-        sam=settings.sam,
-        device=process.device,
-        dtype=settings.dtype,
-        attn_implementation=settings.attn_implementation,
-        quantization_config=settings.quantization,
+    options: dict[str, object] = {"protocol": protocol, "sentences": sentences, "method": method}
+    options |= {"profile": profile, "sam": sam, "device": device, "dtype": dtype}
+    options |= {"attn_implementation": attn_implementation, "quantization": quantization}
+    options |= {"batch_size": batch_size, "seed": seed}
+    settings = EvaluationSettings(
+        protocol=protocol,
+        batch_size=batch_size,
+        seed=seed,
+        model=model,
+        attn_implementation=attn_implementation,
+        quantization=quantization,
+        command=command_line(model, data, options),
     )
-    pins = Pins.of(settings, grounder, dataset)
-    parts = Parts(out / "parts", pins)
-    _compute(Evaluation(grounder, dataset, settings.protocol, settings.batch), parts, process)
-    process.finish()
+    process = Process.this(device)
+    dataset = open_for_protocol(data, protocol, sentences)  # before the model: mistakes show at once
+    grounder = load_grounder(
+        model,
+        method=method,
+        profile=profile,
+        sam=sam,
+        device=process.device,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        quantization_config=quantization,
+    )
+    with _ProgressBar(process) as bar:
+        card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
     if process.index:
-        return None
-    records, skipped = merge(parts.done(), len(dataset))
-    card = Card.of(settings, pins, Outcome(records, tuple(skipped), len(dataset.problems)), processes=process.count)
-    write_records(records, out / "records.jsonl")
-    card.write(out)
-    write_gallery(records, dataset, out, seed=settings.seed)
-    return card
+        return
+    write_gallery(read_records(out / RECORDS_FILE), dataset, out, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(asdict(card)))
+    else:
+        _print(card, out)
 
 
-def _compute(evaluation: Evaluation, parts: Parts, process: Process) -> None:
-    """Compute what is left of this process's share; the first process shows how far its own is."""
-    share = [number for number in evaluation.numbers if number % process.count == process.index]
-    samples = {number: len(evaluation.indices(number)) for number in share}
-    done = parts.done()
-    left = [number for number in share if number not in done]
-    console = Console(stderr=True, quiet=process.index > 0)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+def command_line(model: str, data: str, options: Mapping[str, object]) -> str:
+    """The command line that repeats a run, without the folder that it writes to."""
+    words = [
+        word
+        for name, value in options.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    return shlex.join(["adapters", "evaluate", model, data, *words])
+
+
+class _ProgressBar:
+    """How far the first process is; a line now and then where nobody watches.
+
+    Args:
+        process: The process of this command.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._console = Console(stderr=True, quiet=process.index > 0)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console)
         name = "samples" if process.count == 1 else f"samples of process 1 of {process.count}"
-        before = sum(samples.values()) - sum(samples[number] for number in left)
-        task = bar.add_task(name, total=sum(samples.values()), completed=before)
-        for place, batch in enumerate(parts.append(process.index, map(evaluation.batch, left))):
-            bar.advance(task, samples[batch.number])
-            if not console.is_terminal and place % max(len(left) // 10, 1) == 0:
-                console.print(bar.get_renderable())  # where nobody watches a bar, a line now and then
+        self._task = self._progress.add_task(name, total=None)
+        self._printed_tenth: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._printed_tenth is not None:
+            self._progress.stop()
+
+    def show(self, progress: EvaluationProgress) -> None:
+        """Show how many samples are done."""
+        if self._printed_tenth is None:
+            self._progress.start()
+            self._progress.reset(self._task, total=progress.total, completed=progress.samples)
+            self._printed_tenth = -1
+            return
+        self._progress.update(self._task, completed=progress.samples)
+        tenth = 10 * progress.samples // max(progress.total, 1)
+        if not self._console.is_terminal and tenth > self._printed_tenth:
+            self._printed_tenth = tenth
+            self._console.print(self._progress.get_renderable())
 
 
 class _Rate(ProgressColumn):
@@ -169,24 +182,24 @@ class _Rate(ProgressColumn):
 
 def _print(card: Card, out: Path) -> None:
     """Print the method, the numbers, and where the files are."""
-    from vlm_adapters.evaluation.card import shown
+    from vlm_adapters.evaluation.card import format_number
 
     console = Console()
-    pins = card.pins
-    console.print(f"method: {pins.method}", highlight=False, soft_wrap=True)
-    told = f"{pins.protocol}, {card.samples:,} samples, {card.images:,} images, {card.phrases:,} phrases"
-    console.print(f"{told}, {len(card.skipped):,} skipped, {card.left_out:,} left out", highlight=False, soft_wrap=True)
+    console.print(f"method: {card.fingerprint.method}", highlight=False, soft_wrap=True)
+    counts = f"{card.samples:,} samples, {card.images:,} images, {card.phrases:,} phrases"
+    left_out = f"{len(card.skipped):,} skipped, {card.left_out:,} left out"
+    console.print(f"{card.fingerprint.protocol}, {counts}, {left_out}", highlight=False, soft_wrap=True)
     if not card.numbers:
         return
     print_rows(console, "All phrases", ["", *card.masks], card.rows("all"))
-    tags = [group for group in card.groups if group != "all"]
     rows = [
         (
             tag,
             card.number(tag, card.masks[0], "mIoU").phrases,
-            *(shown(card.number(tag, each, "mIoU")) for each in card.masks),
+            *(format_number(card.number(tag, masks, "mIoU")) for masks in card.masks),
         )
-        for tag in tags
+        for tag in card.groups
+        if tag != "all"
     ]
     print_rows(console, "Average recall (mean IoU) by tag", ["", "phrases", *card.masks], rows, ["phrases"])
     console.print(f"\nIn brackets: {card.interval}.", style="dim", highlight=False)

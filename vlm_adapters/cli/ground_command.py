@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from vlm_adapters.cli.arguments import (
     DEFAULT_MODEL,
@@ -24,9 +22,7 @@ from vlm_adapters.cli.arguments import (
     Text,
     phrases_of,
 )
-
-if TYPE_CHECKING:
-    from vlm_adapters.grounding.result import Grounding
+from vlm_adapters.cli.tables import print_grounding
 
 
 def command(
@@ -51,13 +47,14 @@ def command(
     """Ground the phrases of TEXT in IMAGE and write masks.
 
     Writes to --out: overlay.png, figure.png, one PNG per mask, masks.png (all masks, indexed), grounding.json (COCO
-    RLE, box, score) and coco.json (COCO results). Without --phrase the whole text is one phrase.
+    RLE, box, score) and coco.json (COCO results). Without --phrase the text is one phrase.
 
-    A model without a decoder gives masks by its own boxes, if its adapter declares that it can point, else by the
-    attention of a few heads: those of its profile, or, where it has none, of one made on the spot.
+    A model without a decoder is asked for boxes if its adapter declares that it can point. Otherwise the masks come
+    from the attention of a few heads: those of its profile or, if it has none, of a profile made for the run.
     """
     from vlm_adapters.grounding.load import load_grounder
     from vlm_adapters.output.exports import grounding_to_dict
+    from vlm_adapters.output.files import write_grounding
     from vlm_adapters.prompt import Prompt
 
     prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
@@ -78,38 +75,3 @@ def command(
     else:
         typer.echo(f"method: {grounder.description}")
         print_grounding(grounding, files)
-
-
-def write_grounding(grounding: Grounding, out: Path, image_id: str) -> list[Path]:
-    """Write overlay, figure, masks and JSON; give their paths."""
-    from PIL import Image
-
-    from vlm_adapters.data.files import write_json
-    from vlm_adapters.output.exports import coco_results, grounding_to_dict, indexed_image
-    from vlm_adapters.output.figures import grounding_figure
-    from vlm_adapters.output.render import grounding_overlay, write_png
-
-    images = {"overlay.png": grounding_overlay(grounding), "figure.png": grounding_figure(grounding)}
-    for index, grounded in enumerate(grounding.phrases):
-        images[f"mask_{index:02d}.png"] = Image.fromarray(grounded.mask)
-    images["masks.png"] = indexed_image(grounding)
-    for name, image in images.items():
-        write_png(image, out / name)
-    write_json(out / "grounding.json", grounding_to_dict(grounding))
-    write_json(out / "coco.json", coco_results(grounding, image_id))
-    return [out / name for name in (*images, "grounding.json", "coco.json")]
-
-
-def print_grounding(grounding: Grounding, files: list[Path], ious: list[float] | None = None) -> None:
-    """Print a row per phrase, then where the files are."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("phrase", "score", "box", *(["IoU"] if ious else [])):
-        table.add_column(heading, overflow="fold")
-    for index, grounded in enumerate(grounding.phrases):
-        box = " ".join(map(str, grounded.box)) if grounded.box else "nothing found"
-        row = [grounded.phrase.text, f"{grounded.score:.2f}", box]
-        table.add_row(*row, *([f"{ious[index]:.2f}"] if ious else []))
-    console = Console()
-    console.print(table)
-    for file in files:
-        console.print(str(file), style="dim", highlight=False, soft_wrap=True)

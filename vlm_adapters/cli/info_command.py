@@ -1,4 +1,4 @@
-"""`adapters info`: what a consumer must know of a model, or what is known of an adapter."""
+"""`adapters info`: the sizes of a model, or the plugin of an adapter."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def command(
         str, typer.Argument(help="Embedded model, checkpoint folder, hub id, or adapter.", show_default=False)
     ],
     *,
-    image: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels of the image that sizes are told for.")] = (
+    image: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels of the image for which sizes are reported.")] = (
         "480x640"
     ),
-    tokens_of_text: Annotated[int, typer.Option(help="Tokens of text beside the image's.", min=1)] = 64,
-    rows: Annotated[int, typer.Option(help="Attention rows, each of one token of text.", min=1)] = 16,
+    tokens_of_text: Annotated[int, typer.Option(help="Number of tokens of text beside the image's.", min=1)] = 64,
+    rows: Annotated[int, typer.Option(help="Number of attention rows, each of one token of text.", min=1)] = 16,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -44,12 +44,13 @@ def command(
     quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what MODEL offers a decoder, what it makes of an image, and memory.
+    """Show the sizes of MODEL, the tokens of an image, and memory.
 
-    A hub id that a plugin knows the published configuration of is built without
-    its weights and without network; --revision, --device, --dtype and the other
-    options of loading load the checkpoint itself. Everything else is loaded. For the name of an adapter
-    (qwen2_5_vl) nothing is loaded: its plugin, state and checkpoints.
+    A hub id whose published configuration a plugin contains is built without
+    its weights and without network; with --revision, --device, --dtype or another
+    loading option the checkpoint itself is loaded. Everything else is loaded.
+    For the name of an adapter (qwen2_5_vl) nothing is loaded; its plugin, state
+    and checkpoints are shown.
 
     Memory is counted, not measured, for bfloat16: the weights of the whole model,
     and the peak of what one pass of the language model over the sequence makes
@@ -102,7 +103,7 @@ def _print_adapter(report: AdapterReport, console: Console) -> None:
         ],
     )
     print_facts(
-        console, "Checkpoints", [("meant for", "\n".join(report.checkpoints) or None), ("embedded", report.embedded)]
+        console, "Checkpoints", [("supports", "\n".join(report.checkpoints) or None), ("embedded", report.embedded)]
     )
 
 
@@ -130,8 +131,8 @@ def _print_model(report: ModelReport, console: Console) -> None:
     )
     print_facts(console, "Options of load_adapter", report.info.options) if report.info.options else None
     if forward := report.forward:
-        asked = forward.trial
-        title = f"An image of {size(asked.image)} pixels and {shown(asked.text_tokens)} tokens of text"
+        trial = forward.trial
+        title = f"An image of {size(trial.image)} pixels and {shown(trial.text_tokens)} tokens of text"
         print_facts(console, title, _sequence(forward))
         print_facts(console, "Memory in bfloat16", _memory(forward))
     print_facts(console, "Mask decoder", _mask_decoder(report))
@@ -141,7 +142,7 @@ def _print_model(report: ModelReport, console: Console) -> None:
         [
             ("plugin", report.plugin),
             ("distribution", _distribution(report)),
-            ("meant for", "\n".join(report.checkpoints) or None),
+            ("supports", "\n".join(report.checkpoints) or None),
         ],
     )
 
@@ -172,7 +173,7 @@ def _memory(forward: ForwardReport) -> list[tuple[str, object]]:
             *facts,
             ("one pass", f"{_mebibytes(memory.plain)}, beside the weights"),
             ("with rows", f"{_mebibytes(memory.rows)}, {shown(forward.trial.rows)} rows of every layer recorded"),
-            ("with states", f"{_mebibytes(memory.states)}, the hidden states of these tokens after every layer, too"),
+            ("with states", f"{_mebibytes(memory.states)}, also the hidden states of these tokens after every layer"),
             ("eager", f"{_mebibytes(memory.eager)}, with output_attentions=True"),
         ]
     return [*facts, ("one pass", f"cannot be counted: {forward.problem}")]

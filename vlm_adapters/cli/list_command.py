@@ -1,4 +1,4 @@
-"""`adapters list`: which adapters there are, and which of them work here."""
+"""`adapters list`: the installed adapters and their state."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _COLOURS = {"ready": "green", "needs": "yellow", "broken": "red"}
 def command(
     *,
     show_all: Annotated[
-        bool, typer.Option("--all", help="Also the families that no adapter can be built for.")
+        bool, typer.Option("--all", help="Also list families that no adapter can be built for.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
 ) -> None:
     """List the adapters of all installed plugins and their state.
 
     --json prints a list of objects with these keys:
-    name (null where a broken plugin did not say), plugin,
-    distribution and version (null where there is none),
+    name (null for a plugin that broke before it declared one), plugin,
+    distribution and version (null if it is not installed),
     state ("ready", "needs WHAT", "broken: WHY" or, with --all, "unsupported:
     WHY"), checkpoints (hub ids).
     """
@@ -46,8 +46,8 @@ def command(
         return
     _print_table(entries)
     for family in UNSUPPORTED if show_all else ():
-        told = f"\n{family.name} ({', '.join(family.checkpoints)}) is not supported: {family.reason}."
-        Console().print(Text(told, style="yellow"), soft_wrap=True)
+        message = f"\n{family.name} ({', '.join(family.checkpoints)}) is not supported: {family.reason}."
+        Console().print(Text(message, style="yellow"), soft_wrap=True)
 
 
 def _as_json(entry: AdapterEntry) -> dict[str, object]:
@@ -68,7 +68,7 @@ def _unsupported_as_json(family: UnsupportedFamily) -> dict[str, object]:
 
 
 def _print_table(entries: list[AdapterEntry]) -> None:
-    """One row per entry, narrow enough for 80 columns; why one is broken stands below, where a sentence has room."""
+    """Print one row per entry within 80 columns, and the reasons of broken ones below the table."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in ("name", "plugin", "distribution", "state", "checkpoints"):
         table.add_column(heading, overflow="fold")
@@ -82,7 +82,7 @@ def _print_table(entries: list[AdapterEntry]) -> None:
             Text("\n".join(entry.checkpoints)),
         )
     console = Console()
-    console.print(table if entries else "No plugins are installed or allowed to load.")
+    console.print(table if entries else "No plugin is installed or allowed to load.")
     for entry in entries:
         if entry.broken:
             console.print(Text(f"\nbroken: {entry.origin}: {entry.broken}", style="red"), soft_wrap=True)

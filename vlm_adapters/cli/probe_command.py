@@ -1,4 +1,4 @@
-"""`adapters probe`: what an adapter really does to images and text."""
+"""`adapters probe`: what an adapter does to images and text."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def command(
 ) -> None:
     """Run MODEL on blank images and report its interface.
 
-    Classes, kernels, special tokens, what becomes of images of several sizes,
-    the tensors of the forward pass, attention and hidden states of every layer,
-    the vision tower. Sizes are height x width.
+    The report shows classes, kernels, special tokens, the tokens of images of several
+    sizes, the tensors of the forward pass, attention and hidden states of every
+    layer, and the vision tower. Sizes are height x width.
     """
     from vlm_adapters.inspection.interface import probe
     from vlm_adapters.registry.loading import load_adapter

@@ -1,4 +1,4 @@
-"""`adapters scaffold`: a plugin to fill in."""
+"""`adapters scaffold`: a plugin project to fill in."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def command(
 ) -> None:
     """Write a plugin for a family of transformers, to be filled in.
 
-    A project of its own: the adapter, a tiny random model of the real classes, the
-    conformance suite as its test. Its README says what is left to write.
+    The project has the adapter, a tiny random model of the real classes, and the
+    conformance suite as its test. Its README lists what is left to write.
     """
     from vlm_adapters.scaffold.project import write_project
 
@@ -26,4 +26,6 @@ def command(
     for file in files:
         typer.echo(str(file))
     readme = out / "README.md"
-    typer.echo(f"Next: fill in what {readme} names, pip install --editable {out}, adapters check {model_type}")
+    typer.echo(
+        f"Next: fill in the parts that {readme} names, pip install --editable {out}, adapters check {model_type}"
+    )

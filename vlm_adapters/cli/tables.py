@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from vlm_adapters.grounding.result import Grounding
+
 ABSENT = "-"
+"""Stands for a value that there is not."""
 
 
 def print_facts(console: Console, title: str, facts: Iterable[tuple[str, object]]) -> None:
-    """Print a title and a row per fact; None is a dash."""
+    """Print a title and one row per fact."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -25,7 +31,7 @@ def print_facts(console: Console, title: str, facts: Iterable[tuple[str, object]
 def print_rows(
     console: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()
 ) -> None:
-    """Print a title and a table; the columns named in `numbers` stand on the right. Nothing without rows."""
+    """Print a title and a table; the columns in `numbers` are right-aligned. Prints nothing without rows."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:
         table.add_column(heading, overflow="fold", justify="right" if heading in numbers else "left")
@@ -36,8 +42,29 @@ def print_rows(
         console.print(table)
 
 
+def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[float] | None = None) -> None:
+    """Print a row per phrase, and where the files are.
+
+    Args:
+        grounding: What to print.
+        files: The files that were written.
+        ious: IoU of every mask with the true one, where known.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("phrase", "score", "box", *(["IoU"] if ious else [])):
+        table.add_column(heading, overflow="fold")
+    for index, grounded in enumerate(grounding.phrases):
+        box = " ".join(map(str, grounded.box)) if grounded.box else "nothing found"
+        row = [grounded.phrase.text, f"{grounded.score:.2f}", box]
+        table.add_row(*row, *([f"{ious[index]:.2f}"] if ious else []))
+    console = Console()
+    console.print(table)
+    for file in files:
+        console.print(str(file), style="dim", highlight=False, soft_wrap=True)
+
+
 def shown(value: object) -> str:
-    """A value as people read it: thousands apart, None a dash, several separated by commas."""
+    """Format a value: thousands separators, a dash for None, commas between several values."""
     if value is None:
         return ABSENT
     if isinstance(value, int) and not isinstance(value, bool):

@@ -1,1 +1,28 @@
-"""Data sets: images, sentences, and phrases with masks."""
+"""Data sets: images, sentences, and phrases with masks.
+
+The names below are public. Modules under `vlm_adapters.data.formats` describe the formats that `open_dataset` reads.
+"""
+
+from vlm_adapters.data.check import DataReport, check_dataset
+from vlm_adapters.data.convert import write_folder
+from vlm_adapters.data.dataset import Dataset, Problem, Subset, read_samples
+from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.open import DatasetSource, open_dataset, open_skipping
+from vlm_adapters.data.sample import Annotation, Sample
+
+__all__ = [
+    "HELD_OUT_SEED",
+    "Annotation",
+    "DataReport",
+    "Dataset",
+    "DatasetSource",
+    "Problem",
+    "Sample",
+    "Scenes",
+    "Subset",
+    "check_dataset",
+    "open_dataset",
+    "open_skipping",
+    "read_samples",
+    "write_folder",
+]

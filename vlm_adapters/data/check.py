@@ -1,4 +1,4 @@
-"""Going through a data set: what is in it, and what is wrong with it."""
+"""Reading all of a data set: what is in it, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class DataReport:
     """What a data set holds.
 
     Attributes:
-        source: What the set is.
-        samples: How many can be used.
-        images: How many unlike images they have, by `image_id`.
-        phrases: How many phrases they have.
-        empty_masks: How many of these have a mask without a pixel.
-        tags: How many have each tag.
+        source: The set, as `Dataset.source`.
+        samples: Number of samples that can be used.
+        images: Number of different images that they have, by `image_id`.
+        phrases: Number of phrases that they have.
+        empty_masks: Number of phrases whose mask has no pixel.
+        tags: Number of phrases with each tag.
         problems: What cannot be used: entries, and samples whose image or masks are broken.
     """
 
@@ -37,7 +37,7 @@ def check_dataset(dataset: Dataset, indices: Iterable[int]) -> DataReport:
 
     Args:
         dataset: A set that skips what is broken (`open_skipping`).
-        indices: Which ones; `range(len(dataset))` for all.
+        indices: The samples to read; `range(len(dataset))` for all.
 
     Raises:
         DataError: Masks are broken, and the set does not skip them.
@@ -55,6 +55,7 @@ def check_dataset(dataset: Dataset, indices: Iterable[int]) -> DataReport:
         phrases += len(sample.phrases)
         images.add(sample.image_id)
         empty_masks += int((~sample.masks.any((1, 2))).sum())
-        tags.update(tag for of_phrase in sample.phrase_tags for tag in of_phrase)
-    told = dict(sorted(tags.items()))
-    return DataReport(dataset.source, samples, len(images), phrases, empty_masks, told, tuple(problems))
+        tags.update(tag for phrase_tags in sample.phrase_tags for tag in phrase_tags)
+    return DataReport(
+        dataset.source, samples, len(images), phrases, empty_masks, dict(sorted(tags.items())), tuple(problems)
+    )

@@ -1,4 +1,4 @@
-"""What a person may say about a data set, kind by kind: the keys of `open_dataset`, checked."""
+"""The keys of every kind of data set that `open_dataset` opens, as models that check them."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from typing_extensions import override
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.folder import Folder
 from vlm_adapters.data.formats.instances import CaptionedInstances
 from vlm_adapters.data.formats.png import Png, PngFiles
-from vlm_adapters.data.formats.refcoco import Form, Reading, RefCoco, SentenceChoice
+from vlm_adapters.data.formats.refcoco import Form, RefCoco, SentenceChoice, SentencePolicy
 from vlm_adapters.data.formats.scenes import COLOURS, SHAPES, Scenes
 
 
-class Keys(BaseModel, ABC):
+class DatasetConfig(BaseModel, ABC):
     """The keys of one kind of data set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @abstractmethod
     def open(self) -> Dataset:
-        """Open the set, whole."""
+        """Open the set with all its samples."""
 
 
-class ScenesKeys(Keys):
+class ScenesConfig(DatasetConfig):
     """`scenes`: synthetic scenes (`vlm_adapters.data.formats.scenes`).
 
     Attributes:
-        count: How many.
-        seed: Names the stream of scenes.
-        first: Where in the stream to begin.
-        fewest: Fewest shapes in a scene.
-        most: Most shapes in a scene.
+        count: Number of scenes.
+        seed: Seed of the stream of scenes.
+        first: Position in the stream of the first scene.
+        fewest: Smallest number of shapes in a scene.
+        most: Largest number of shapes in a scene.
     """
 
     count: PositiveInt
@@ -49,19 +50,20 @@ class ScenesKeys(Keys):
             raise ValueError(f"fewest is {self.fewest}, more than most, which is {self.most}")
         return self
 
+    @override
     def open(self) -> Dataset:
-        """See `Keys`."""
         return Scenes(self.count, seed=self.seed, first=self.first, objects=(self.fewest, self.most))
 
 
-class FileKeys(Keys):
-    """What may be said about every set that is read from files.
+class FileDatasetConfig(DatasetConfig):
+    """The keys that all kinds of data sets read from files have in common.
 
     Attributes:
-        limit: Most samples to take of those that `without` leaves: the first ones, or by `seed`.
-        seed: Draws which samples `limit` takes; they keep their order.
+        limit: Largest number of samples to take of those that `without` leaves: the first ones, or by `seed`.
+        seed: Seed that chooses which samples `limit` takes; they keep their order.
         without: Data sets in any form that `open_dataset` takes; samples whose image occurs in one are dropped.
-        broken: What becomes of entries and samples that cannot be used: an `error`, or `skip` and count them.
+        broken: What happens to entries and samples that cannot be used: `error`, or `skip` to leave them out and count
+            them.
     """
 
     limit: PositiveInt | None = None
@@ -71,22 +73,22 @@ class FileKeys(Keys):
 
     @field_validator("without", mode="before")
     @classmethod
-    def _several(cls, named: object) -> object:
-        return (named,) if isinstance(named, str | dict) else named
+    def _one_or_several(cls, source: object) -> object:
+        return (source,) if isinstance(source, str | dict) else source
 
     @model_validator(mode="after")
-    def _drawn(self) -> Self:
+    def _seed_is_used(self) -> Self:
         if self.seed is not None and not self.draws:
             raise ValueError("seed draws samples for limit, and there is no limit: give both, or neither")
         return self
 
     @property
     def draws(self) -> bool:
-        """Whether something is drawn by `seed`."""
+        """Whether anything is drawn at random, by `seed`."""
         return self.limit is not None
 
 
-class FolderKeys(FileKeys):
+class FolderConfig(FileDatasetConfig):
     """`folder`: the plain form (`vlm_adapters.data.formats.folder`).
 
     Attributes:
@@ -95,22 +97,22 @@ class FolderKeys(FileKeys):
 
     path: Path
 
+    @override
     def open(self) -> Dataset:
-        """See `Keys`."""
         return Folder(self.path)
 
 
-class RefCocoKeys(FileKeys):
+class RefCocoConfig(FileDatasetConfig):
     """`refcoco`: RefCOCO, RefCOCO+ or RefCOCOg (`vlm_adapters.data.formats.refcoco`).
 
     Attributes:
         annotations: Folder with `instances.json` and `refs(*.p)`.
         images: Folder of COCO's train2014 images.
-        split: Such as `val`, `testA`.
-        split_by: Whose splits: `unc`, `umd`, `google`; needed where there are several.
+        split: The split, such as `val` or `testA`.
+        split_by: Who made the splits: `unc`, `umd` or `google`; needed where there are several files of refs.
         form: A sample per sentence (`isolated`), or per image (`packed`).
-        sentences: Of every object `all`, the `first`, or one at `random` by `seed`, another in every epoch.
-        epoch: Of the sentences drawn at random.
+        sentences: `all` sentences of every object, the `first`, or one at `random` by `seed`, another in every epoch.
+        epoch: The epoch whose sentences are drawn at random.
     """
 
     annotations: Path
@@ -130,17 +132,17 @@ class RefCocoKeys(FileKeys):
         return self
 
     @property
+    @override
     def draws(self) -> bool:
-        """Whether something is drawn by `seed`."""
         return super().draws or self.sentences == "random"
 
+    @override
     def open(self) -> Dataset:
-        """See `Keys`."""
-        reading = Reading(form=self.form, sentences=self.sentences, seed=self.seed or 0, epoch=self.epoch)
-        return RefCoco(self.annotations, self.images, split=self.split, split_by=self.split_by, reading=reading)
+        policy = SentencePolicy(form=self.form, sentences=self.sentences, seed=self.seed or 0, epoch=self.epoch)
+        return RefCoco(self.annotations, self.images, split=self.split, split_by=self.split_by, policy=policy)
 
 
-class PngKeys(FileKeys):
+class PngConfig(FileDatasetConfig):
     """`png`: Panoptic Narrative Grounding (`vlm_adapters.data.formats.png`).
 
     Attributes:
@@ -155,15 +157,15 @@ class PngKeys(FileKeys):
     segments: Path
     images: Path
 
+    @override
     def open(self) -> Dataset:
-        """See `Keys`."""
         return Png(
             PngFiles(narratives=self.narratives, panoptic=self.panoptic, segments=self.segments, images=self.images)
         )
 
 
-class InstancesKeys(FileKeys):
-    """`instances`: captions of one's own on an instances file of COCO (`vlm_adapters.data.formats.instances`).
+class InstancesConfig(FileDatasetConfig):
+    """`instances`: your own captions for an instances file of COCO (`vlm_adapters.data.formats.instances`).
 
     Attributes:
         annotations: The instances file.
@@ -175,16 +177,16 @@ class InstancesKeys(FileKeys):
     captions: Path
     images: Path
 
+    @override
     def open(self) -> Dataset:
-        """See `Keys`."""
         return CaptionedInstances(self.annotations, self.captions, self.images)
 
 
-KINDS: dict[str, type[Keys]] = {
-    "scenes": ScenesKeys,
-    "folder": FolderKeys,
-    "refcoco": RefCocoKeys,
-    "png": PngKeys,
-    "instances": InstancesKeys,
+DATASET_CONFIGS: dict[str, type[DatasetConfig]] = {
+    "scenes": ScenesConfig,
+    "folder": FolderConfig,
+    "refcoco": RefCocoConfig,
+    "png": PngConfig,
+    "instances": InstancesConfig,
 }
-"""Every kind of data set by its name."""
+"""The keys of each kind of data set, by the name of the kind."""

@@ -1,4 +1,4 @@
-"""Writing any data set in the plain form (`vlm_adapters.data.formats.folder`)."""
+"""Converting any data set to the plain form (`vlm_adapters.data.formats.folder`)."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from vlm_adapters.data.formats.folder import SAMPLES_FILE
 from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OutputError
+from vlm_adapters.images import read_header
 
 IMAGES = "images"
-"""Their folder within the set's."""
-
-_ORIENTATION_TAG = 0x0112
+"""The folder of the images within the folder of the set."""
 
 
 def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterable[int]) -> tuple[Problem, ...]:
     """Write samples in the plain form. Reading them back gives equal texts, phrases, ids, tags, pixels and masks.
 
-    An image is written once however many samples it has: a file that is upright and RGB is copied as it is, any other
-    image becomes a PNG.
+    An image is written once, however many samples show it. A file that is upright and RGB is copied unchanged; any
+    other image becomes a PNG.
 
     Args:
         dataset: The set.
-        out: A folder that is new or empty; it appears when all is written.
-        indices: Which samples; `range(len(dataset))` for all.
+        out: A folder that is new or empty; it appears when everything is written.
+        indices: The samples to write; `range(len(dataset))` for all.
 
     Returns:
         What was left out, if the set skips what is broken.
@@ -43,7 +42,7 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
         ImageError: An image is missing or cannot be used, and the set does not skip it.
     """
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise OutputError(f"{os.fspath(out)} is there and not an empty folder. Give another place.")
+        raise OutputError(f"{os.fspath(out)} already exists and is not an empty folder. Choose another path.")
     problems = []
     names: dict[tuple[str, Path | None], str] = {}
     with whole_folder(out) as folder:
@@ -62,8 +61,8 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
 
 
 def _write_image(image: Image.Image, file: Path | None, folder: Path, number: int) -> str:
-    """Write an image, and tell its path within the folder."""
-    if file is not None and _is_plain(file):
+    """Write an image, and return its path within the folder."""
+    if file is not None and read_header(file).is_upright_rgb:
         name = f"{IMAGES}/{number:06}{file.suffix}"
         shutil.copyfile(file, folder / name)
     else:
@@ -72,20 +71,13 @@ def _write_image(image: Image.Image, file: Path | None, folder: Path, number: in
     return name
 
 
-def _is_plain(file: Path) -> bool:
-    """Whether anyone who opens the file gets the same upright RGB image."""
-    with Image.open(file) as header:
-        upright = header.getexif().get(_ORIENTATION_TAG, 1) == 1
-        return upright and header.mode == "RGB" and not header.has_transparency_data
-
-
 def _line(sample: Sample, image: str) -> dict[str, object]:
     phrases: list[dict[str, object]] = [
         {"span": list(phrase.span), "mask": encode_rle(mask)}
         for phrase, mask in zip(sample.phrases, sample.masks, strict=True)
     ]
-    for phrase, name in zip(phrases, sample.phrase_ids, strict=False):
-        phrase["id"] = name
+    for phrase, phrase_id in zip(phrases, sample.phrase_ids, strict=False):
+        phrase["id"] = phrase_id
     for phrase, tags in zip(phrases, sample.phrase_tags, strict=False):
         phrase["tags"] = list(tags)
     return {

@@ -1,4 +1,4 @@
-"""What every data set is: samples by index, and what they say without opening an image."""
+"""What every data set is: samples by index, and annotations that are read without opening an image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+from typing_extensions import override
+
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.errors import DataError, ImageError
 
@@ -18,20 +20,19 @@ class Problem:
     """Something that keeps a sample, or an entry of a file, from being used.
 
     Attributes:
-        place: Where it stands: `file:line`, lines counted from 1, or `file[entry]`, entries from 0.
-        told: What is wrong, and what to do.
+        place: Where it is: `file:line`, lines counted from 1, or `file[entry]`, entries from 0.
+        message: What is wrong, and what to do.
     """
 
     place: str
-    told: str
+    message: str
 
 
 class Dataset(Sequence[Sample]):
-    """Samples that are read when they are asked for. Two threads, or two processes, may read at once.
+    """Samples that are read only when they are used. Two threads, or two processes, may read at once.
 
     Attributes:
-        skips_broken: What `sample` cannot read is left out by those who go through the set, and counted, instead of
-            being an error.
+        skips_broken: Whether a sample that cannot be read is left out and counted instead of being an error.
         problems: What was left out when the set was opened.
     """
 
@@ -41,11 +42,11 @@ class Dataset(Sequence[Sample]):
     @property
     @abstractmethod
     def source(self) -> str:
-        """What the set is, in one line that `open_dataset` opens again; not that of a part taken by hand."""
+        """The set in one line that `open_dataset` opens again; for a slice, a description that it does not open."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many samples."""
+        """Count the samples."""
 
     @abstractmethod
     def sample(self, index: int) -> Sample:
@@ -57,29 +58,29 @@ class Dataset(Sequence[Sample]):
         """
 
     def annotation(self, index: int) -> Annotation:
-        """What a sample says; no image is opened where the source tells without."""
+        """Read a sample without its image and masks, opening no image where the format allows it."""
         return self.sample(index)
 
     def place(self, index: int) -> str:
-        """Where a sample stands, as in `Problem.place`."""
+        """The place of a sample in its files, as in `Problem.place`."""
         return f"{self.source}[{index}]"
 
-    def image_file(self, index: int) -> Path | None:  # noqa: ARG002 - others have files
+    def image_file(self, index: int) -> Path | None:  # noqa: ARG002 - subclasses with files use it
         """The file that `load_image` makes a sample's image of; None where there is no such file."""
         return None
 
-    def mask_file(self, index: int) -> Path | None:  # noqa: ARG002 - others have files
-        """The file of a sample's masks alone; None where there is no such file."""
+    def mask_file(self, index: int) -> Path | None:  # noqa: ARG002 - subclasses with files use it
+        """The file that holds the masks of a sample alone; None where there is no such file."""
         return None
 
     def files(self) -> tuple[Path, ...]:
-        """The files that say what the set holds; those of single samples are not among them."""
+        """The files that list the samples; the files of single samples are not among them."""
         return ()
 
     def fingerprint(self) -> str:
-        """Names what the set holds: another one where a file that says so has changed, or one of a sample its size.
+        """Identify the content: the digest changes with any of `files`, and with the size of a sample's file.
 
-        Reads `files`; of `image_file` and `mask_file` it takes names and sizes in bytes, and opens none.
+        Reads `files`; takes only names and sizes in bytes of `image_file` and `mask_file`, and opens none of them.
         """
         digest = hashlib.sha256(self.source.encode())
         for file in self.files():
@@ -90,8 +91,8 @@ class Dataset(Sequence[Sample]):
                 digest.update(f"{file.name} {size}\n".encode())
         return digest.hexdigest()
 
-    def at_epoch(self, epoch: int) -> Dataset:  # noqa: ARG002 - others draw
-        """The set as it is in an epoch of training, as long as this one; unlike it only where something is drawn."""
+    def at_epoch(self, epoch: int) -> Dataset:  # noqa: ARG002 - subclasses that draw use it
+        """The set as it is in an epoch of training; it has the same length, and differs only where it draws."""
         return self
 
     @overload
@@ -106,72 +107,72 @@ class Dataset(Sequence[Sample]):
 
 
 class Subset(Dataset):
-    """Some samples of a set, in an order of their own.
+    """Chosen samples of another set, in a chosen order.
 
     Args:
-        whole: The set.
-        indices: Into it.
+        dataset: The set to choose from.
+        indices: Indices into it.
     """
 
-    def __init__(self, whole: Dataset, indices: Sequence[int]) -> None:
-        self._whole, self._indices = whole, indices
-        self.skips_broken, self.problems = whole.skips_broken, whole.problems
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        self._dataset, self._indices = dataset, indices
+        self.skips_broken, self.problems = dataset.skips_broken, dataset.problems
 
     @property
+    @override
     def source(self) -> str:
-        """See `Dataset`."""
-        told = self._indices if isinstance(self._indices, range) else list(self._indices)
-        return f"{self._whole.source} [indices {told}]"
+        indices = self._indices if isinstance(self._indices, range) else list(self._indices)
+        return f"{self._dataset.source} [indices {indices}]"
 
     def __len__(self) -> int:
         return len(self._indices)
 
+    @override
     def sample(self, index: int) -> Sample:
-        """See `Dataset`."""
-        return self._whole.sample(self._indices[index])
+        return self._dataset.sample(self._indices[index])
 
+    @override
     def annotation(self, index: int) -> Annotation:
-        """See `Dataset`."""
-        return self._whole.annotation(self._indices[index])
+        return self._dataset.annotation(self._indices[index])
 
+    @override
     def place(self, index: int) -> str:
-        """See `Dataset`."""
-        return self._whole.place(self._indices[index])
+        return self._dataset.place(self._indices[index])
 
+    @override
     def image_file(self, index: int) -> Path | None:
-        """See `Dataset`."""
-        return self._whole.image_file(self._indices[index])
+        return self._dataset.image_file(self._indices[index])
 
+    @override
     def mask_file(self, index: int) -> Path | None:
-        """See `Dataset`."""
-        return self._whole.mask_file(self._indices[index])
+        return self._dataset.mask_file(self._indices[index])
 
+    @override
     def files(self) -> tuple[Path, ...]:
-        """See `Dataset`."""
-        return self._whole.files()
+        return self._dataset.files()
 
+    @override
     def at_epoch(self, epoch: int) -> Dataset:
-        """See `Dataset`."""
-        return Subset(self._whole.at_epoch(epoch), self._indices)
+        return Subset(self._dataset.at_epoch(epoch), self._indices)
 
 
 def read_samples(dataset: Dataset, indices: Iterable[int]) -> Iterator[tuple[int, Sample | Problem]]:
-    """Read samples one after another, as those who go through a set do.
+    """Read samples one after another.
 
     Yields:
-        The index and its sample, or where `dataset.skips_broken` what is wrong with it.
+        Each index with its sample or, where `dataset.skips_broken`, with what is wrong with it.
 
     Raises:
         DataError: Masks are broken, and the set does not skip them.
         ImageError: An image is missing or cannot be used, and the set does not skip it.
     """
     for index in indices:
-        read: Sample | Problem
+        result: Sample | Problem
         try:
-            read = dataset.sample(index)
+            result = dataset.sample(index)
         except (DataError, ImageError) as error:
             problem = Problem(dataset.place(index), str(error))
             if not dataset.skips_broken:
-                raise type(error)(f"{problem.place}: {problem.told}") from error
-            read = problem
-        yield index, read
+                raise type(error)(f"{problem.place}: {problem.message}") from error
+            result = problem
+        yield index, result

@@ -1,4 +1,4 @@
-"""Writing results so that a kill leaves the old file or the new one, never half of one."""
+"""Writing files atomically: a process that is killed leaves the old file or the new one, never half of one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vlm_adapters.errors import OutputError
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; what was written there takes its place when the block ends well.
+    """Yield a temporary path beside `path`; the file written there replaces it when the block ends without an error.
 
     Raises:
-        OutputError: The place cannot be written to.
+        OutputError: The path cannot be written to.
     """
     final = Path(path)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
@@ -28,14 +28,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(final)
         _to_disk(final.parent)
     except OSError as error:
-        raise OutputError(f"{final} cannot be written: {error.strerror or error}. Give another place.") from error
+        raise OutputError(f"{final} cannot be written: {error.strerror or error}. Choose another path.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, would outlast a loss of power."""
+    """Wait until a file, or the names in a folder, would survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -44,7 +44,7 @@ def _to_disk(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders that processes which were killed left in a folder."""
+    """Remove the temporary files and folders of killed processes from a folder."""
     for path in folder.glob(".*.tmp"):
         process = path.name.rsplit(".", 2)[-2]
         if process.isdecimal() and not Path(f"/proc/{process}").exists():
@@ -55,26 +55,26 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, object] | Sequence[object]) -> None:
-    """Write JSON, indented, as a whole file."""
+    """Write indented JSON atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it takes its place, which is free or an empty folder, when all is well.
+    """Yield a temporary folder beside `path`; it becomes `path`, new or an empty folder, if the block raises no error.
 
     Raises:
-        OutputError: The place cannot be written to.
+        OutputError: The path cannot be written to.
     """
     final = Path(path)
     temporary = final.parent / f".{final.name}.{os.getpid()}.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this one's number
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same id
         temporary.mkdir(parents=True)
         yield temporary
         temporary.replace(final)
     except OSError as error:
-        raise OutputError(f"{final} cannot be written: {error.strerror or error}. Give another place.") from error
+        raise OutputError(f"{final} cannot be written: {error.strerror or error}. Choose another path.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

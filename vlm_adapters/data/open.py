@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,102 +10,105 @@ from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
+from typing_extensions import override
 
-from vlm_adapters.data.config import KINDS, FileKeys, Keys
+from vlm_adapters.data.config import DATASET_CONFIGS, DatasetConfig, FileDatasetConfig
 from vlm_adapters.data.dataset import Dataset, Subset
 from vlm_adapters.data.formats.folder import SAMPLES_FILE
-from vlm_adapters.data.stable_random import draw_indices
-from vlm_adapters.data.uri import Value, read_named, write_named
+from vlm_adapters.data.stable_random import stable_sample
+from vlm_adapters.data.uri import Value, format_uri, parse_uri
+from vlm_adapters.data.validated import did_you_mean, first_mistake
 from vlm_adapters.errors import DataError
 
-DataNamed = str | os.PathLike[str] | Mapping[str, object]
-"""What names a data set: see `open_dataset`."""
+DatasetSource = str | os.PathLike[str] | Mapping[str, object] | DatasetConfig
+"""Anything that names a data set: see `open_dataset`."""
 
 _YAML = (".yaml", ".yml")
 
 
-def open_dataset(named: DataNamed) -> Dataset:
+def open_dataset(source: DatasetSource) -> Dataset:
     """Open a data set. Its entries are read once, and no image is opened.
 
     Args:
-        named: One of
+        source: One of
 
-            * `"kind:key=value,key=value"`, such as `"scenes:count=500,seed=4"`. Kinds and keys are those of
+            * `"kind:key=value,key=value"`, such as `"scenes:count=500,seed=4"`. The kinds and their keys are those of
               `vlm_adapters.data.config`; a value with commas stands in double quotes.
             * The path of a folder in the plain form (`vlm_adapters.data.formats.folder`).
             * The path of a `.yaml` file with `kind` and its keys, or a mapping of them.
+            * The keys that `read_config` read.
 
-            Paths are seen from the working folder.
+            Paths are relative to the working folder.
 
     Raises:
         DataError: There is no such set or key, a file cannot be read, nothing is left of the set, or an entry is
             broken and `broken` is not `skip`.
     """
-    dataset = _opened(_keys(named))
+    dataset = _open(read_config(source))
     if dataset.problems and not dataset.skips_broken:
         first = dataset.problems[0]
         raise DataError(
-            f"{first.place}: {first.told} Broken entries: {len(dataset.problems)}. `adapters data check` lists them; "
-            "broken=skip leaves them out."
+            f"{first.place}: {first.message} Broken entries: {len(dataset.problems)}. `adapters data check` lists "
+            "them; broken=skip leaves them out."
         )
     if not len(dataset):
         raise DataError(f"Nothing is left of the data set {dataset.source}. Check its files, split, and without.")
     return dataset
 
 
-def open_skipping(named: DataNamed) -> Dataset:
-    """Open a data set as if `broken=skip` had been said, even if nothing is left of it.
+def open_skipping(source: DatasetSource) -> Dataset:
+    """Open a data set as `open_dataset` does with `broken=skip`, even if nothing is left of it.
 
     Raises:
         DataError: There is no such set or key, or a file cannot be read.
     """
-    dataset = _opened(_keys(named))
+    dataset = _open(read_config(source))
     dataset.skips_broken = True
     return dataset
 
 
-class _Chosen(Subset):
-    """What the keys of all sets from files leave of one."""
+class _Selection(Subset):
+    """The samples that `limit`, `seed` and `without` leave of a set."""
 
-    def __init__(self, whole: Dataset, indices: Sequence[int], told: Mapping[str, Value | None]) -> None:
-        super().__init__(whole, indices)
-        self._told = told
+    def __init__(self, dataset: Dataset, indices: Sequence[int], values: Mapping[str, Value | None]) -> None:
+        super().__init__(dataset, indices)
+        self._values = values
 
     @property
+    @override
     def source(self) -> str:
-        """See `Dataset`."""
-        kind, keys = read_named(self._whole.source)
-        return write_named(kind, {**keys, **{key: value for key, value in self._told.items() if value is not None}})
+        kind, values = parse_uri(self._dataset.source)
+        return format_uri(kind, {**values, **{key: value for key, value in self._values.items() if value is not None}})
 
+    @override
     def at_epoch(self, epoch: int) -> Dataset:
-        """See `Dataset`."""
-        there = _Chosen(self._whole.at_epoch(epoch), self._indices, self._told)
-        there.skips_broken = self.skips_broken
-        return there
+        selection = _Selection(self._dataset.at_epoch(epoch), self._indices, self._values)
+        selection.skips_broken = self.skips_broken
+        return selection
 
 
-def _opened(keys: Keys) -> Dataset:
-    with _no_collections():
-        whole = keys.open()
-    if not isinstance(keys, FileKeys):
-        return whole
-    left_out = [open_dataset(named) for named in keys.without]
-    told: dict[str, Value | None] = {
-        "limit": keys.limit,
-        "seed": keys.seed,
-        "without": [other.source for other in left_out] or None,
-        "broken": None if keys.broken == "error" else keys.broken,
+def _open(config: DatasetConfig) -> Dataset:
+    with _garbage_collection_paused():
+        dataset = config.open()
+    if not isinstance(config, FileDatasetConfig):
+        return dataset
+    excluded = [open_dataset(source) for source in config.without]
+    values: dict[str, Value | None] = {
+        "limit": config.limit,
+        "seed": config.seed,
+        "without": [other.source for other in excluded] or None,
+        "broken": None if config.broken == "error" else config.broken,
     }
-    if not any(value is not None for value in told.values()):
-        return whole
-    dataset = _Chosen(whole, _indices(whole, keys, left_out), told)
-    dataset.skips_broken = keys.broken == "skip"
-    return dataset
+    if not any(value is not None for value in values.values()):
+        return dataset
+    selection = _Selection(dataset, _indices(dataset, config, excluded), values)
+    selection.skips_broken = config.broken == "skip"
+    return selection
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
-    """Keep Python from looking for garbage: a million entries leave none, and looking takes most of the time."""
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause the garbage collector: a million entries leave no garbage, and looking for it takes most of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -116,33 +118,49 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _indices(whole: Dataset, keys: FileKeys, left_out: Sequence[Dataset]) -> Sequence[int]:
-    indices: Sequence[int] = range(len(whole))
-    if left_out:
-        images = {other.annotation(index).image_id for other in left_out for index in range(len(other))}
-        indices = [index for index in indices if whole.annotation(index).image_id not in images]
-    if keys.limit is None:
+def _indices(dataset: Dataset, config: FileDatasetConfig, excluded: Sequence[Dataset]) -> Sequence[int]:
+    indices: Sequence[int] = range(len(dataset))
+    if excluded:
+        images = {other.annotation(index).image_id for other in excluded for index in range(len(other))}
+        indices = [index for index in indices if dataset.annotation(index).image_id not in images]
+    if config.limit is None:
         return indices
-    return indices[: keys.limit] if keys.seed is None else draw_indices(keys.seed, indices, keys.limit)
+    return indices[: config.limit] if config.seed is None else stable_sample(indices, config.limit, config.seed)
 
 
-def _keys(named: DataNamed) -> Keys:
-    """Whatever names a set, as the keys of its kind."""
-    if isinstance(named, Mapping):
-        keys = {str(key): value for key, value in named.items()}
-        return _checked(keys.pop("kind", None), keys)
-    text = os.fspath(named)
+def read_config(source: DatasetSource) -> DatasetConfig:
+    """Read the keys of a data set from anything that names it, without opening it.
+
+    Raises:
+        DataError: There is no such set or key.
+    """
+    if isinstance(source, DatasetConfig):
+        return source
+    if isinstance(source, Mapping):
+        values = {str(key): value for key, value in source.items()}
+        return _validated(values.pop("kind", None), values)
+    text = os.fspath(source)
     if Path(text).is_dir():
-        return _checked("folder", {"path": text})
+        return _validated("folder", {"path": text})
     if text.endswith(_YAML):
-        return _keys(_read_yaml(Path(text)))
+        return read_config(_read_yaml(Path(text)))
     if ":" not in text:
         raise DataError(
-            f"There is no data set {text!r}: no folder with {SAMPLES_FILE}, no .yaml file, and no "
-            f"kind:key=value,key=value. Kinds are {', '.join(KINDS)}."
+            f"There is no data set {text!r}: it is neither a folder with {SAMPLES_FILE}, nor a .yaml file, nor "
+            f"kind:key=value,key=value. Kinds are {', '.join(DATASET_CONFIGS)}."
         )
-    kind, told = read_named(text)
-    return _checked(kind, dict(told))
+    kind, uri_values = parse_uri(text)
+    return _validated(kind, dict(uri_values))
+
+
+def change_config(config: DatasetConfig, changes: Mapping[str, object]) -> DatasetConfig:
+    """Replace keys of a data set, checked like those of `open_dataset`.
+
+    Raises:
+        DataError: There is no such key, or a value does not fit.
+    """
+    kind = next(kind for kind, config_class in DATASET_CONFIGS.items() if type(config) is config_class)
+    return _validated(kind, {**config.model_dump(exclude_unset=True), **changes})
 
 
 def _read_yaml(path: Path) -> Mapping[str, object]:
@@ -155,31 +173,31 @@ def _read_yaml(path: Path) -> Mapping[str, object]:
     return content
 
 
-def _checked(kind: object, told: Mapping[str, object]) -> Keys:
-    if not isinstance(kind, str) or kind not in KINDS:
-        wrong = "A data set is named without its kind" if kind is None else f"There is no kind of data set {kind!r}"
-        raise DataError(f"{wrong}.{_meant(str(kind), KINDS)} Use one of {', '.join(KINDS)}.")
+def _validated(kind: object, values: Mapping[str, object]) -> DatasetConfig:
+    kinds = ", ".join(DATASET_CONFIGS)
+    if kind is None:
+        raise DataError(f"A data set is named without its kind. Use one of {kinds}.")
+    if not isinstance(kind, str) or kind not in DATASET_CONFIGS:
+        raise DataError(
+            f"There is no kind of data set {kind!r}.{did_you_mean(str(kind), DATASET_CONFIGS)} Use one of {kinds}."
+        )
     try:
-        return KINDS[kind].model_validate(told)
+        return DATASET_CONFIGS[kind].model_validate(values)
     except ValidationError as error:
-        raise DataError(_mistake(kind, error)) from None
+        raise DataError(_mistake_message(kind, error)) from None
 
 
-def _mistake(kind: str, error: ValidationError) -> str:
-    """The first mistake, in one sentence, and what to do."""
-    fields = KINDS[kind].model_fields
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key is missing, too
-    key = ".".join(map(str, first["loc"]))
+def _mistake_message(kind: str, error: ValidationError) -> str:
+    """The first mistake in one sentence, and what to do."""
+    fields = DATASET_CONFIGS[kind].model_fields
+    mistake = first_mistake(error)
     keys = ", ".join(f"{name} (needed)" if field.is_required() else name for name, field in fields.items())
-    if first["type"] == "extra_forbidden":
-        return f"A data set of {kind} has no key {key!r}.{_meant(key, fields)} Its keys are {keys}."
-    if first["type"] == "missing":
-        return f"A data set of {kind} needs the key {key!r}. Its keys are {keys}."
-    if not key:
-        return f"The keys of {kind} do not fit: {first['msg'].removeprefix('Value error, ')}."
-    return f"The key {key} of {kind} is {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}."
-
-
-def _meant(word: str, words: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(word, words, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    if mistake.kind == "extra_forbidden":
+        return (
+            f"A data set of {kind} has no key {mistake.key!r}.{did_you_mean(mistake.key, fields)} Its keys are {keys}."
+        )
+    if mistake.kind == "missing":
+        return f"A data set of {kind} needs the key {mistake.key!r}. Its keys are {keys}."
+    if not mistake.key:
+        return f"The keys of {kind} do not fit together: {mistake.message}."
+    return f"The key {mistake.key} of {kind} is {mistake.value!r}: {mistake.message[:1].lower()}{mistake.message[1:]}."

@@ -1,17 +1,13 @@
-"""Groundings as JSON, masks as COCO run lengths."""
+"""Masks as COCO's compressed run lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlm_adapters.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> dict[str, object]:

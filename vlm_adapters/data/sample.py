@@ -14,16 +14,17 @@ from vlm_adapters.prompt import Phrase, Prompt
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """What a sample says, without a pixel: cheap to have for all samples of a set.
+    """A sample without its image and masks: cheap to have for all samples of a set.
 
     Attributes:
-        id: Names the sample within its data set.
-        image_id: Names its image. Sets with the same source of images name them alike, such as by COCO's ids.
+        id: The sample's id within its data set.
+        image_id: The id of its image. Sets with images from one source have the same ids, such as those of COCO.
         text: The sentence.
         phrases: Spans of `text` that name things in the image.
-        phrase_ids: Names every phrase's object in the source, such as RefCOCO's ref id; empty where nothing names them.
-        phrase_tags: For every phrase the words that metrics are reported by, such as `("thing", "plural")`; empty
-            where the set has none.
+        phrase_ids: For every phrase the id of its object in the source, such as RefCOCO's ref id; empty where the
+            source has none.
+        phrase_tags: For every phrase the words that metrics are grouped by, such as `("thing", "plural")`; empty where
+            the set has none.
     """
 
     id: str
@@ -44,11 +45,11 @@ class Annotation:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Annotation):
-    """An image with a sentence, and the truth of where its phrases are.
+    """An image with a sentence, and the true masks of its phrases.
 
     Attributes:
         image: Upright RGB image of `H x W` pixels.
-        masks: `(P, H, W)` bool, one per phrase.
+        masks: `(P, H, W)` bool, one mask per phrase.
     """
 
     image: Image.Image = field(repr=False)
@@ -64,5 +65,5 @@ class Sample(Annotation):
 
     @property
     def prompt(self) -> Prompt:
-        """The sample as a prompt: the standard question, its sentence as the answer."""
+        """The sample as a prompt: the standard question, with its sentence as the answer."""
         return Prompt.describe(self.image, self.text, self.phrases)

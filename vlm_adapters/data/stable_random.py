@@ -1,4 +1,4 @@
-"""Draws that depend on their names alone: the same on every machine, in any order, with any library."""
+"""Random choices that depend on their keys alone: the same on every machine, in any order, with any library."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Sequence
 
 
-def draw(*names: str | int) -> int:
-    """A number below 2**64, evenly spread over names that differ."""
-    digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=8).digest()
+def stable_hash(*keys: str | int) -> int:
+    """Hash the keys to a number below 2**64, evenly distributed over different keys."""
+    digest = hashlib.blake2b("/".join(map(str, keys)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
-def draw_indices(seed: int, indices: Sequence[int], count: int) -> list[int]:
-    """Choose `count` of the indices, all if there are no more, and keep their order."""
-    return sorted(sorted(indices, key=lambda index: draw(seed, index))[:count])
+def stable_sample(indices: Sequence[int], count: int, seed: int) -> list[int]:
+    """Choose `count` of the indices, or all if there are no more, and keep their order."""
+    return sorted(sorted(indices, key=lambda index: stable_hash(seed, index))[:count])

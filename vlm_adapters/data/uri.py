@@ -1,4 +1,4 @@
-"""Data sets named in one line: `kind:key=value,key=value`.
+"""Data sets as one line of text: `kind:key=value,key=value`.
 
 A value is plain up to the next comma, or JSON where it begins with `"` or `[`: `folder:path="a, b",limit=10`.
 """
@@ -11,52 +11,54 @@ from collections.abc import Mapping, Sequence
 from vlm_adapters.errors import DataError
 
 Value = str | int | Sequence["Value"]
-"""What a key may hold."""
+"""The value of a key."""
 
-_FORM = "Write kind:key=value,key=value, and a value with commas in double quotes"
-
-
-def write_named(kind: str, keys: Mapping[str, Value | None]) -> str:
-    """Name a data set in one line, in the order of `keys`; those that are None are left out."""
-    told = (f"{key}={_write(value)}" for key, value in keys.items() if value is not None)
-    return f"{kind}:{','.join(told)}"
+_SYNTAX = "Write kind:key=value,key=value, and a value with commas in double quotes"
 
 
-def read_named(named: str) -> tuple[str, dict[str, Value]]:
-    """Take a line apart: the kind, and its keys with their values.
+def format_uri(kind: str, values: Mapping[str, Value | None]) -> str:
+    """Write a data set as one line, its keys in the order of `values`; values that are None are left out."""
+    pairs = (f"{key}={_format_value(value)}" for key, value in values.items() if value is not None)
+    return f"{kind}:{','.join(pairs)}"
+
+
+def parse_uri(uri: str) -> tuple[str, dict[str, Value]]:
+    """Split a line into the kind of the data set and the values of its keys.
 
     Raises:
-        DataError: It is not of this form, or says a key twice.
+        DataError: The line does not have this syntax, or repeats a key.
     """
-    kind, _, rest = named.partition(":")
-    keys: dict[str, Value] = {}
+    kind, _, rest = uri.partition(":")
+    values: dict[str, Value] = {}
     while rest:
         key, equals, rest = rest.partition("=")
-        if not (equals and key.isidentifier()) or key in keys:
-            wrong = f"says {key!r} twice" if key in keys else f"has {key!r} where a key and '=' belong"
-            raise DataError(f"The data set {named!r} {wrong}. {_FORM}.")
-        keys[key], rest = _read(rest, named)
+        if key in values:
+            raise DataError(f"The data set {uri!r} has the key {key!r} twice. {_SYNTAX}.")
+        if not (equals and key.isidentifier()):
+            raise DataError(f"The data set {uri!r} has {key!r} where a key and '=' belong. {_SYNTAX}.")
+        values[key], rest = _parse_value(rest, uri)
         if rest == ",":
-            raise DataError(f"The data set {named!r} ends with a comma. {_FORM}.")
+            raise DataError(f"The data set {uri!r} ends with a comma. {_SYNTAX}.")
         rest = rest.removeprefix(",")
-    return kind, keys
+    return kind, values
 
 
-def _write(value: Value) -> str:
+def _format_value(value: Value) -> str:
     plain = str(value)
     if isinstance(value, int) or (isinstance(value, str) and "," not in plain and plain[:1] not in ('"', "[")):
         return plain
     return json.dumps(value, ensure_ascii=False)
 
 
-def _read(rest: str, named: str) -> tuple[Value, str]:
-    if rest[:1] not in ('"', "["):
-        value, comma, rest = rest.partition(",")
+def _parse_value(text: str, uri: str) -> tuple[Value, str]:
+    """The value at the beginning of `text`, and what follows it."""
+    if text[:1] not in ('"', "["):
+        value, comma, rest = text.partition(",")
         return value, comma + rest
     try:
-        value, end = json.JSONDecoder().raw_decode(rest)
+        value, end = json.JSONDecoder().raw_decode(text)
     except ValueError as error:
-        raise DataError(f"The data set {named!r} has quotes or brackets that do not close: {error}. {_FORM}.") from None
-    if rest[end : end + 1] not in ("", ","):
-        raise DataError(f"The data set {named!r} has {rest[end:]!r} after a value in quotes. {_FORM}.")
-    return value, rest[end:]
+        raise DataError(f"The data set {uri!r} has quotes or brackets that do not close: {error}. {_SYNTAX}.") from None
+    if text[end : end + 1] not in ("", ","):
+        raise DataError(f"The data set {uri!r} has {text[end:]!r} after a value in quotes. {_SYNTAX}.")
+    return value, text[end:]

@@ -9,20 +9,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.backbone.request import Head
 from vlm_adapters.decoder.unet import normalise
 from vlm_adapters.errors import DecoderError
-from vlm_adapters.geometry import place_map
-
-Head = tuple[int, int]
-"""`(layer, head)`: true layer index, head index."""
+from vlm_adapters.geometry import Box, place_map
 
 AGREEING_HEADS = 4
 """How many heads the map of a grounded phrase shows: the mean over all is led by those that look at everything."""
 
 
-def stack_channels(
-    extracted: Sequence[Grids], heads: Sequence[Head] | None = None
-) -> tuple[Tensor, tuple[float, float, float, float]]:
+def stack_channels(extracted: Sequence[Grids], heads: Sequence[Head] | None = None) -> tuple[Tensor, Box]:
     """Stack the maps of all grids of one image as channels over its last, finest grid.
 
     The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the image.

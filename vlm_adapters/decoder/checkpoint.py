@@ -19,6 +19,7 @@ from torch import Tensor
 from vlm_adapters.backbone.protocol import BackboneInfo, OptionValue
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.files import whole_file, write_json
+from vlm_adapters.data.validated import first_mistake
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.unet import UNetConfig
 from vlm_adapters.embedded import alias_of, embedded_checkpoints
@@ -140,12 +141,8 @@ class DecoderConfig(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            message = first["msg"].removeprefix("Value error, ")
             raise CheckpointError(
-                f"{path} is not a decoder's config: {key + ': ' if key else ''}{message}. "
-                "Write it with GroundedVLM.save_pretrained."
+                f"{path} is not a decoder's config: {first_mistake(error)}. Write it with GroundedVLM.save_pretrained."
             ) from error
 
 

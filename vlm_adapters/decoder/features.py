@@ -10,9 +10,10 @@ from torch import Tensor
 
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneInfo
-from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
-from vlm_adapters.decoder.channels import Head, stack_channels
+from vlm_adapters.backbone.request import GridRequest, Head, resolve_heads, resolve_layers
+from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.errors import DecoderError
+from vlm_adapters.geometry import Box
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class FeatureRequest:
     @classmethod
     def of_heads(cls, heads: Sequence[Head], *, hidden: bool = False) -> FeatureRequest:
         """Read some heads alone: their layers are extracted, and no other."""
-        grids = GridRequest(layers=sorted({layer for layer, _ in heads}), heads=sorted({head for _, head in heads}))
-        return cls(grids, tuple(heads), hidden=hidden)
+        return cls(GridRequest.of_heads(heads), tuple(heads), hidden=hidden)
 
     def channels(self, info: BackboneInfo) -> int:
         """How many maps of a phrase a decoder of this backbone reads.
@@ -63,7 +63,7 @@ class PhraseFeatures:
     """
 
     maps: Tensor = field(repr=False)
-    box: tuple[float, float, float, float]
+    box: Box
     hidden: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @classmethod

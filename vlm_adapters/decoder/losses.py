@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from vlm_adapters.decoder.model import MaskLogits
 from vlm_adapters.errors import DecoderError
+from vlm_adapters.geometry import Box
 
 
-def cover_cells(masks: NDArray[np.bool_], box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
+def cover_cells(masks: NDArray[np.bool_], box: Box, size: tuple[int, int]) -> Tensor:
     """How much of every cell of a grid the masks cover: targets of the size of coarse logits.
 
     Args:

@@ -1,1 +1,32 @@
-"""How well masks agree with the truth."""
+"""Evaluation: how well masks agree with the truth, as records, numbers with intervals, and a card."""
+
+from vlm_adapters.evaluation.card import Card
+from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
+from vlm_adapters.evaluation.metrics import boundary_f_score, box_iou, mask_iou
+from vlm_adapters.evaluation.process import Process
+from vlm_adapters.evaluation.protocols import PROTOCOLS, open_for_protocol
+from vlm_adapters.evaluation.record import Agreement, Record, read_records, write_records
+from vlm_adapters.evaluation.run import EvaluationProgress, evaluate
+from vlm_adapters.evaluation.summary import METRICS, Number, bootstrap, summarise
+
+__all__ = [
+    "METRICS",
+    "PROTOCOLS",
+    "Agreement",
+    "Card",
+    "EvaluationProgress",
+    "EvaluationSettings",
+    "Number",
+    "Process",
+    "Record",
+    "RunFingerprint",
+    "bootstrap",
+    "boundary_f_score",
+    "box_iou",
+    "evaluate",
+    "mask_iou",
+    "open_for_protocol",
+    "read_records",
+    "summarise",
+    "write_records",
+]

@@ -1,4 +1,4 @@
-"""The protocol card: everything that a reader needs to reproduce the numbers, and the numbers."""
+"""The evaluation card: the numbers, and everything that a reader needs to reproduce them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 from vlm_adapters.data.dataset import Problem
 from vlm_adapters.data.files import whole_file, write_json
-from vlm_adapters.evaluation.fingerprint import Pins, Settings
+from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
 from vlm_adapters.evaluation.record import Record
 from vlm_adapters.evaluation.summary import CONFIDENCE, METRICS, RESAMPLES, Number, summarise
 
@@ -28,22 +28,23 @@ RULES = {
     "Acc@0.5 of boxes": "share of masks whose box has IoU >= 0.5 with the true mask's box",
     "boundary F": "mean F-score of the outlines, tolerance 2 pixels",
     "fingerprint of the data": "sha256 over its name, its files of texts and masks, and the names and sizes in bytes "
-    "of its images, and of masks that have a file for each image; another one where the set lies elsewhere",
-    "sha256 of ids and texts": "the same wherever the set lies; what was asked of which samples, without the truth",
-    "isolated": "the model is given every phrase's words alone",
-    "packed": "the model is given the sample's whole text, in which a phrase is read after those before it",
+    "of its images, and of masks that have a file for each image; it changes when the set is moved",
+    "sha256 of ids and texts": "what was asked about which samples, without the truth; it does not change when the "
+    "set is moved",
+    "isolated": "the model is given the words of one phrase alone",
+    "packed": "the model is given the full text of the sample, in which it reads a phrase after those before it",
 }
-"""What the words of a card mean."""
+"""The meaning of the words on a card."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of all samples.
+    """The results of all samples.
 
     Attributes:
-        records: Of all phrases, in the order of samples.
+        records: Records of all phrases, in the order of the samples.
         skipped: Samples that could not be used.
-        left_out: How many entries of the source were left out when it was opened.
+        left_out: Number of entries of the source that were left out when it was opened.
     """
 
     records: Sequence[Record] = field(repr=False)
@@ -53,27 +54,27 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What was run on what, and what came of it.
+    """What was run on which data, and the numbers.
 
     Attributes:
-        command: That runs the same.
-        pins: What the records depend on.
+        command: Command line that repeats the run; None if it was started from Python.
+        fingerprint: What the records depend on.
         samples_digest: SHA-256 over the ids of samples and phrases and the texts the model was given: see `digest_of`.
-        samples: Used.
+        samples: Number of samples that were used.
         skipped: Samples that could not be used, each with its place and what is wrong.
-        left_out: How many entries of the source were left out when it was opened.
-        phrases: Compared.
-        images: Unlike ones among them.
-        interval: How the intervals were made.
-        processes: That shared the work, in the run that ended it.
-        date: In UTC.
-        machine: On which it ended.
-        rules: What the words mean.
+        left_out: Number of entries of the source that were left out when it was opened.
+        phrases: Number of phrases that were compared.
+        images: Number of distinct images among them.
+        interval: How the intervals were computed.
+        processes: Number of processes that shared the work when the run ended.
+        date: When the run ended, in UTC.
+        machine: The machine that the run ended on.
+        rules: The meaning of the words.
         numbers: The table.
     """
 
-    command: str
-    pins: Pins
+    command: str | None
+    fingerprint: RunFingerprint
     samples_digest: str
     samples: int
     skipped: tuple[Problem, ...]
@@ -88,15 +89,15 @@ class Card:
     numbers: tuple[Number, ...]
 
     @classmethod
-    def of(cls, settings: Settings, pins: Pins, outcome: Outcome, *, processes: int) -> Self:
-        """Write down a run that has ended."""
+    def of(cls, settings: EvaluationSettings, fingerprint: RunFingerprint, outcome: Outcome, *, processes: int) -> Self:
+        """Write the card of a run that has ended."""
         records = outcome.records
         images = len({record.image for record in records})
         return cls(
             command=settings.command,
-            pins=pins,
+            fingerprint=fingerprint,
             samples_digest=digest_of(records),
-            samples=pins.samples - len(outcome.skipped),
+            samples=fingerprint.samples - len(outcome.skipped),
             skipped=outcome.skipped,
             left_out=outcome.left_out,
             phrases=len(records),
@@ -105,40 +106,43 @@ class Card:
             f"images with replacement, each with all its phrases; numpy.random.default_rng({settings.seed})",
             processes=processes,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=_machine(pins.device),
+            machine=_machine(fingerprint.device),
             rules=RULES,
             numbers=tuple(summarise(records, seed=settings.seed)),
         )
 
     @property
     def groups(self) -> list[str]:
-        """Whose numbers there are: all, and every tag."""
+        """The groups of phrases that have numbers: `"all"`, and every tag."""
         return list(dict.fromkeys(number.group for number in self.numbers))
 
     @property
     def masks(self) -> list[str]:
-        """Which masks were compared."""
+        """The names of the masks that were compared."""
         return list(dict.fromkeys(number.masks for number in self.numbers))
 
     def number(self, group: str, masks: str, metric: str) -> Number:
-        """One number of the table."""
-        return next(one for one in self.numbers if (one.group, one.masks, one.metric) == (group, masks, metric))
+        """Look up a number of the table."""
+        return next(
+            number for number in self.numbers if (number.group, number.masks, number.metric) == (group, masks, metric)
+        )
 
     def write(self, folder: Path) -> None:
-        """Write `card.json` and `card.md`, each as a whole file."""
+        """Write `card.json` and `card.md`."""
         write_json(folder / "card.json", asdict(self))
         with whole_file(folder / "card.md") as temporary:
             temporary.write_text(self.markdown(), encoding="utf-8")
 
     def facts(self) -> list[tuple[str, object]]:
-        """What was run, as rows for people."""
-        told_apart = ("digests", "versions", "options", "data_fingerprint")
-        pins = {name: value for name, value in asdict(self.pins).items() if name not in told_apart}
+        """What was run, as rows of a name and a value."""
+        fingerprint = asdict(self.fingerprint)
+        rows_of_their_own = ("digests", "versions", "options", "data_fingerprint")
+        plain = {name: value for name, value in fingerprint.items() if name not in rows_of_their_own}
         return [
-            *(pins | {"sentences": pins["sentences"] or "one text for a sample: none to choose"}).items(),
-            *((f"option {name}", value) for name, value in self.pins.options.items()),
-            *((f"digest of {name}", value) for name, value in self.pins.digests.items()),
-            ("fingerprint of the data", self.pins.data_fingerprint),
+            *(plain | {"sentences": plain["sentences"] or "one text per sample: none to choose"}).items(),
+            *((f"option {name}", value) for name, value in self.fingerprint.options.items()),
+            *((f"digest of {name}", value) for name, value in self.fingerprint.digests.items()),
+            ("fingerprint of the data", self.fingerprint.data_fingerprint),
             ("sha256 of ids and texts", self.samples_digest),
             ("samples used", self.samples),
             ("samples skipped", len(self.skipped)),
@@ -149,28 +153,32 @@ class Card:
             ("processes", self.processes),
             ("date", self.date),
             ("machine", self.machine),
-            ("versions", ", ".join(f"{name} {value}" for name, value in self.pins.versions.items())),
+            ("versions", ", ".join(f"{name} {value}" for name, value in self.fingerprint.versions.items())),
         ]
 
     def markdown(self) -> str:
-        """The card as a page."""
-        lines = ["# Evaluation card", "", "```bash", self.command, "```", ""]
+        """The card as a Markdown page."""
+        lines = ["# Evaluation card", ""]
+        if self.command is not None:
+            lines += ["```bash", self.command, "```", ""]
         for group in self.groups:
             phrases = self.number(group, self.masks[0], METRICS[0]).phrases
             lines += [f"## {group}: {phrases:,} phrases", "", *_table(["", *self.masks], self.rows(group)), ""]
         lines += ["## What was run", "", *_table(["", ""], self.facts()), ""]
         if self.skipped:
-            lines += ["## Skipped", "", *(f"* {problem.place}: {problem.told}" for problem in self.skipped), ""]
+            lines += ["## Skipped", "", *(f"* {problem.place}: {problem.message}" for problem in self.skipped), ""]
         lines += ["## What the words mean", "", *(f"* *{word}*: {meaning}." for word, meaning in self.rules.items())]
         return "\n".join(lines) + "\n"
 
     def rows(self, group: str) -> list[list[str]]:
         """A row per metric: its name, and its value with the interval for every kind of mask."""
-        return [[metric, *(shown(self.number(group, masks, metric)) for masks in self.masks)] for metric in METRICS]
+        return [
+            [metric, *(format_number(self.number(group, masks, metric)) for masks in self.masks)] for metric in METRICS
+        ]
 
 
 def digest_of(records: Iterable[Record]) -> str:
-    """SHA-256 over a line of JSON per phrase: `[sample, phrase_id, prompt, start, end]`."""
+    """SHA-256 over a line of JSON per phrase, `[sample, phrase_id, prompt, start, end]`."""
     digest = hashlib.sha256()
     for record in records:
         line = [record.sample, record.phrase_id, record.prompt, *record.span]
@@ -178,8 +186,8 @@ def digest_of(records: Iterable[Record]) -> str:
     return digest.hexdigest()
 
 
-def shown(number: Number) -> str:
-    """`0.7909 [0.7801, 0.8012]`, or a dash."""
+def format_number(number: Number) -> str:
+    """Write a number with its interval, such as `0.7909 [0.7801, 0.8012]`, or a dash where it is not defined."""
     if number.value is None or number.low is None or number.high is None:
         return "-"
     return f"{number.value:.4f} [{number.low:.4f}, {number.high:.4f}]"
@@ -195,5 +203,5 @@ def _cell(value: object) -> str:
 
 
 def _machine(device: str) -> str:
-    told = f"{platform.platform()}, {os.cpu_count()} cores, torch threads: {torch.get_num_threads()}"
-    return f"{told}, {torch.cuda.get_device_name()}" if device == "cuda" else told
+    machine = f"{platform.platform()}, {os.cpu_count()} cores, torch threads: {torch.get_num_threads()}"
+    return f"{machine}, {torch.cuda.get_device_name()}" if device == "cuda" else machine

@@ -1,10 +1,9 @@
-"""What the records of a run depend on, written down so that two runs can be told apart."""
+"""How an evaluation is set up, and the fingerprint by which two runs are told apart."""
 
 from __future__ import annotations
 
 import json
 import platform
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -14,83 +13,71 @@ import torch
 
 from vlm_adapters import __version__
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.uri import read_named
 from vlm_adapters.embedded import alias_of
+from vlm_adapters.errors import OptionError
+from vlm_adapters.evaluation.protocols import protocol_named, sentences_of
 from vlm_adapters.grounding.base import Grounder
 
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "segment-anything")
-"""Whose versions are written down, beside Python's and our own."""
+"""Packages whose versions are recorded beside Python's and this library's."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a person asks for.
+class EvaluationSettings:
+    """How a data set is evaluated, and how its model was loaded.
 
     Attributes:
-        model: As `load_grounder` takes it.
-        data: As `open_dataset` takes it.
-        protocol: A key of `PROTOCOLS`.
-        sentences: Which sentences of an object count, where the data set has several: `all` or `first`.
-        method: As `load_grounder` takes it.
-        profile: File of a head profile.
-        sam: Checkpoint file of a Segment Anything model.
-        device: Where the model lives.
-        dtype: Precision of its weights.
-        attn_implementation: Kernel of its attention; None leaves it to transformers.
-        quantization: `nf4` or `int8`; None takes the weights as they are.
-        batch: Prompts that are computed at once.
-        seed: Of the bootstrap and of the cases shown at random.
+        protocol: How the model is prompted: a key of `PROTOCOLS`.
+        batch_size: Samples per batch, and prompts that are computed at once.
+        seed: Seed of the bootstrap.
+        model: Name that the model was loaded by; None records its checkpoint.
+        attn_implementation: Attention kernel that the model was loaded with; None if transformers chose it.
+        quantization: Quantization that the model was loaded with; None for weights as they are.
+        command: Command line that repeats the run; None if there is none.
+
+    Raises:
+        OptionError: There is no such protocol, or the batch size or the seed is out of range.
     """
 
-    model: str
-    data: str
     protocol: str
-    sentences: str | None = None
-    method: str = "auto"
-    profile: str | None = None
-    sam: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    batch_size: int = 8
+    seed: int = 0
+    model: str | None = None
     attn_implementation: str | None = None
     quantization: str | None = None
-    batch: int = 8
-    seed: int = 0
+    command: str | None = None
 
-    @property
-    def command(self) -> str:
-        """The command that asks for the same, less where it writes to."""
-        options = {name: value for name, value in asdict(self).items() if name not in ("model", "data")}
-        told = [
-            part
-            for name, value in options.items()
-            if value is not None
-            for part in (f"--{name.replace('_', '-')}", str(value))
-        ]
-        return shlex.join(["adapters", "evaluate", self.model, self.data, *told])
+    def __post_init__(self) -> None:
+        protocol_named(self.protocol)
+        if self.batch_size < 1 or self.seed < 0:
+            raise OptionError(
+                f"The batch size is {self.batch_size} and the seed {self.seed}. Give a batch size of at least 1 and a "
+                "seed of at least 0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pins:
-    """What the records depend on: two runs that agree in it differ by the rounding of their machines at most.
+class RunFingerprint:
+    """What the records of a run depend on: runs with equal fingerprints differ at most by rounding.
 
     Attributes:
-        model: As it was asked for.
-        checkpoint: Of the backbone.
-        revision: Its commit, where known.
-        options: Of the adapter; they set how fine the grid is.
+        model: Name that the model was loaded by.
+        checkpoint: Checkpoint of the backbone.
+        revision: Commit of the checkpoint, where known.
+        options: Options of the adapter; they set how fine the grid is.
         method: What finds the masks, in words.
-        digests: Digests of weights, by name: backbone, decoder, head profile, Segment Anything.
+        digests: Digests of the weights and of whatever else the masks depend on, by name.
         data: `Dataset.source`.
         data_fingerprint: `Dataset.fingerprint`.
-        samples: How many it has.
+        samples: Number of samples in the data set.
         protocol: A key of `PROTOCOLS`.
-        sentences: Which sentences of an object count; None where the data set has one text for a sample.
-        batch: Prompts that are computed at once; it changes the rounding.
+        sentences: Which sentences of an object count; None where the data set has one text per sample.
+        batch_size: Prompts that are computed at once; it changes the rounding.
         device: Kind of device: cpu, cuda, ...
         dtype: Precision of the backbone.
-        attn_implementation: As it was asked for.
-        quantization: As it was asked for.
-        versions: Of the packages.
+        attn_implementation: Attention kernel that was asked for.
+        quantization: Quantization that was asked for.
+        versions: Versions of the packages that compute.
     """
 
     model: str
@@ -104,7 +91,7 @@ class Pins:
     samples: int
     protocol: str
     sentences: str | None
-    batch: int
+    batch_size: int
     device: str
     dtype: str
     versions: Mapping[str, str]
@@ -112,12 +99,13 @@ class Pins:
     quantization: str | None = None
 
     @classmethod
-    def of(cls, settings: Settings, grounder: Grounder, dataset: Dataset) -> Self:
-        """Write down a run that is about to start."""
+    def of(cls, settings: EvaluationSettings, grounder: Grounder, dataset: Dataset) -> Self:
+        """Take the fingerprint of a run that is about to start."""
         info = grounder.adapter.info
+        checkpoint = alias_of(info.checkpoint) or info.checkpoint
         return cls(
-            model=settings.model,
-            checkpoint=alias_of(info.checkpoint) or info.checkpoint,
+            model=settings.model or checkpoint,
+            checkpoint=checkpoint,
             revision=info.revision,
             options=dict(info.options),
             method=grounder.description,
@@ -126,26 +114,26 @@ class Pins:
             data_fingerprint=dataset.fingerprint(),
             samples=len(dataset),
             protocol=settings.protocol,
-            sentences=None if (said := read_named(dataset.source)[1].get("sentences")) is None else str(said),
-            batch=settings.batch,
+            sentences=sentences_of(dataset),
+            batch_size=settings.batch_size,
             device=torch.device(info.device).type,
             dtype=info.dtype,
-            versions=installed(),
+            versions=installed_versions(),
             attn_implementation=settings.attn_implementation,
             quantization=settings.quantization,
         )
 
     def differences(self, written: Mapping[str, Any]) -> list[str]:
-        """In what pins that were written as JSON differ from these, as `name: theirs there, ours here`."""
-        own = json.loads(json.dumps(asdict(self)))
+        """List how a fingerprint that was written as JSON differs, as `name: its value there, our value here`."""
+        here = json.loads(json.dumps(asdict(self)))
         return [
-            f"{name}: {written.get(name)!r} there, {own.get(name)!r} here"
-            for name in {**own, **written}
-            if own.get(name) != written.get(name)
+            f"{name}: {written.get(name)!r} there, {here.get(name)!r} here"
+            for name in {**here, **written}
+            if here.get(name) != written.get(name)
         ]
 
 
-def installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Versions of Python, this library and the packages that compute."""
     return {
         "vlm-adapters": __version__,

@@ -7,39 +7,39 @@ from numpy.typing import NDArray
 
 
 def mask_iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks `(H, W)` bool, in [0, 1]; two empty masks agree: 1."""
+    """Intersection over union of two masks `(H, W)` bool, in [0, 1]; 1 if both are empty."""
     union = int((found | truth).sum())
     return int((found & truth).sum()) / union if union else 1.0
 
 
 def box_iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Intersection over union of the boxes around two masks `(H, W)` bool, in [0, 1]; two empty masks agree: 1.
+    """Intersection over union of the boxes around two masks `(H, W)` bool, in [0, 1]; 1 if both are empty.
 
-    A box reaches from the first to the last row and column that the mask has a pixel in, both included.
+    A box extends from the first to the last row and column in which the mask has a pixel, both included.
     """
     return mask_iou(_filled_box(found), _filled_box(truth))
 
 
 def boundary_f_score(found: NDArray[np.bool_], truth: NDArray[np.bool_], *, tolerance: int = 2) -> float:
-    """How well the outlines of two masks agree: the harmonic mean of precision and recall of their outline pixels.
+    """Measure how well the outlines of two masks agree: harmonic mean of precision and recall of their pixels.
 
-    An outline is the pixels of a mask that have one of their four neighbours outside it; the edge of the image is no
-    outline. A pixel agrees if one of the other outline is at most `tolerance` away. Source: Perazzi et al., the DAVIS
-    benchmark (CVPR 2016), with the tolerance in pixels.
+    The outline of a mask is those of its pixels that have one of their four neighbours outside it; the edge of the
+    image does not count. A pixel agrees if a pixel of the other outline is at most `tolerance` away. This is the
+    boundary F-score of Perazzi et al., the DAVIS benchmark (CVPR 2016), with the tolerance in pixels.
 
     Args:
         found: `(H, W)` bool.
         truth: `(H, W)` bool.
-        tolerance: Largest distance, in pixels.
+        tolerance: Largest distance between pixels that agree, in pixels.
 
     Returns:
-        In [0, 1]. Where an outline is missing: 1 if the masks are equal, else 0.
+        The score in [0, 1]. If a mask has no outline: 1 if the masks are equal, otherwise 0.
     """
-    outline, wanted = _outline(found), _outline(truth)
-    if not (outline.any() and wanted.any()):
+    outline, true_outline = _outline(found), _outline(truth)
+    if not (outline.any() and true_outline.any()):
         return float(np.array_equal(found, truth))
-    precision = float(_near(wanted, tolerance)[outline].mean())
-    recall = float(_near(outline, tolerance)[wanted].mean())
+    precision = float(_near(true_outline, tolerance)[outline].mean())
+    recall = float(_near(outline, tolerance)[true_outline].mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
@@ -59,7 +59,7 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _near(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """Pixels at most `distance` away from a mask, counted between centres."""
+    """Pixels at most `distance` away from a mask, measured between their centres."""
     height, width = mask.shape
     padded = np.pad(mask, distance)
     near = np.zeros_like(mask)

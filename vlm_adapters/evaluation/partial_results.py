@@ -1,4 +1,4 @@
-"""What the processes of a run have done, batch by batch, in files that a kill cannot spoil."""
+"""Results of a run that has not ended, batch by batch, in files that a killed process cannot spoil."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, Self
 
 from vlm_adapters.data.dataset import Problem
 from vlm_adapters.errors import OutputError
-from vlm_adapters.evaluation.fingerprint import Pins
+from vlm_adapters.evaluation.fingerprint import RunFingerprint
 from vlm_adapters.evaluation.record import Record
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What came of some samples that follow each other in a data set.
+class BatchResult:
+    """The records of consecutive samples of a data set.
 
     Attributes:
-        number: Of the batch.
-        samples: Indices of those that were used.
-        records: Of all their phrases, in order.
-        skipped: The others, and what is wrong with them.
+        number: Number of the batch.
+        samples: Indices of the samples that were used.
+        records: Records of all their phrases, in order.
+        skipped: Indices of the other samples, with what is wrong with them.
     """
 
     number: int
@@ -41,120 +41,131 @@ class Batch:
         )
 
 
-class Parts:
-    """The files of a run in one folder: every process appends to one of its own.
+class PartialResults:
+    """The finished batches of a run, in a folder where every process appends to a file of its own.
 
-    The first line of a file says what the records depend on; every other line is a batch. A line that a kill has torn
-    is as if it were not there. Work goes on with any number of processes.
+    The first line of a file is the fingerprint of the run; every other line is a batch. A line that was cut short when
+    a process was killed is ignored. A run can be resumed with any number of processes.
 
     Args:
-        folder: Of the files; made where it is missing.
-        pins: What the records of this run depend on.
+        folder: Folder of the files; it is created if it does not exist.
+        fingerprint: What the records of this run depend on.
 
     Raises:
-        OutputError: The folder holds the work of a run with other pins, or cannot be used.
+        OutputError: The folder holds results of a run with another fingerprint, or cannot be used.
     """
 
-    def __init__(self, folder: Path, pins: Pins) -> None:
-        self._folder, self._pins = folder, pins
+    def __init__(self, folder: Path, fingerprint: RunFingerprint) -> None:
+        self._folder, self._fingerprint = folder, fingerprint
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{folder} cannot be made: {error.strerror or error}. Give another place.") from error
+            raise OutputError(
+                f"{folder} cannot be created: {error.strerror or error}. Give another folder (--out)."
+            ) from error
         for path in self._files():
-            if (lines := _whole_lines(path)) and (differing := pins.differences(_content(lines[0], path))):
+            lines = _complete_lines(path)
+            if lines and (differences := fingerprint.differences(_parse(lines[0], path))):
                 raise OutputError(
-                    f"{path} is of another run: {'; '.join(differing)}. Give another --out, or remove {folder}."
+                    f"{path} belongs to a different run: {'; '.join(differences)}. Give another folder (--out), or "
+                    f"remove {folder}."
                 )
 
-    def done(self) -> dict[int, Batch]:
-        """The batches that are done, by number, whoever did them.
+    def batches(self) -> dict[int, BatchResult]:
+        """Read the finished batches of all processes, by number.
 
         Raises:
-            OutputError: A file is damaged, or a batch was done twice with unlike results.
+            OutputError: A file is damaged, or a batch was computed twice with different results.
         """
-        found: dict[int, Batch] = {}
+        found: dict[int, BatchResult] = {}
         for path in self._files():
-            for line in _whole_lines(path)[1:]:
-                batch = _batch(line, path)
+            for line in _complete_lines(path)[1:]:
+                batch = _read_batch(line, path)
                 if found.setdefault(batch.number, batch) != batch:
                     raise OutputError(
-                        f"Batch {batch.number} was done twice with unlike results, the second time in {path}. Remove "
-                        f"{self._folder} and run again."
+                        f"Batch {batch.number} was computed twice with different results, the second time in {path}. "
+                        f"Remove {self._folder} and run again."
                     )
         return found
 
-    def append(self, process: int, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Write batches as they come to the file of a process, and pass them on.
+    def append(self, process: int, batches: Iterable[BatchResult]) -> Iterator[BatchResult]:
+        """Write batches to the file of a process as they come, and pass them on.
 
         Raises:
             OutputError: The file cannot be written.
         """
-        path = self._folder / f"part-{process:03d}.jsonl"
-        whole = sum(map(len, _whole_lines(path)))
+        path = self._folder / f"process-{process:03d}.jsonl"
+        complete = sum(map(len, _complete_lines(path)))
         try:
             with path.open("ab", buffering=0) as file:
-                file.truncate(whole)
-                if not whole:
-                    file.write(_line(asdict(self._pins)))
+                file.truncate(complete)
+                if not complete:
+                    file.write(_line(asdict(self._fingerprint)))
                 for batch in batches:
                     file.write(_line(asdict(batch)))
                     yield batch
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}. Give another place.") from error
+            raise OutputError(
+                f"{path} cannot be written: {error.strerror or error}. Give another folder (--out)."
+            ) from error
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("part-*.jsonl"))
+        return sorted(self._folder.glob("process-*.jsonl"))
 
 
-def merge(done: Mapping[int, Batch], samples: int) -> tuple[list[Record], list[Problem]]:
-    """Bring all batches together in the order of samples.
+def merge(batches: Mapping[int, BatchResult], samples: int) -> tuple[list[Record], list[Problem]]:
+    """Join all batches in the order of their samples.
 
     Args:
-        done: Batches by number.
-        samples: How many the data set has.
+        batches: Batches by number.
+        samples: Number of samples in the data set.
+
+    Returns:
+        The records, and what is wrong with the samples that were skipped.
 
     Raises:
-        OutputError: A sample is missing, or stands twice.
+        OutputError: A sample is missing or occurs twice.
     """
-    batches = [done[number] for number in sorted(done)]
-    skipped = [entry for batch in batches for entry in batch.skipped]
-    found = sorted([index for batch in batches for index in batch.samples] + [index for index, _ in skipped])
+    ordered = [batches[number] for number in sorted(batches)]
+    skipped = [entry for batch in ordered for entry in batch.skipped]
+    found = sorted([index for batch in ordered for index in batch.samples] + [index for index, _ in skipped])
     if found != list(range(samples)):
         raise OutputError(
-            f"The parts hold {len(found)} samples, {len(set(found))} of them unlike, and the data set has {samples}. "
-            "Remove the parts and run again."
+            f"The partial results hold {len(found)} samples, {len(set(found))} of them distinct, and the data set has "
+            f"{samples}. Remove the partial results and run again."
         )
-    return [record for batch in batches for record in batch.records], [problem for _, problem in skipped]
+    return [record for batch in ordered for record in batch.records], [problem for _, problem in skipped]
 
 
 def _line(content: Mapping[str, object]) -> bytes:
     return json.dumps(content, ensure_ascii=False).encode() + b"\n"
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    """The lines of a file that end; none where there is no file."""
+def _complete_lines(path: Path) -> list[bytes]:
+    """The lines of a file that end with a line break; none if the file does not exist."""
     try:
         return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise OutputError(f"{path} cannot be read: {error.strerror or error}. Mend that, or remove it.") from error
+        raise OutputError(
+            f"{path} cannot be read: {error.strerror or error}. Make it readable, or remove it."
+        ) from error
 
 
-def _content(line: bytes, path: Path) -> dict[str, Any]:
+def _parse(line: bytes, path: Path) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except ValueError as error:
         raise _damaged(path, error) from error
     if not isinstance(content, dict):
-        raise _damaged(path, TypeError("a line is no object"))
+        raise _damaged(path, TypeError("a line is not an object"))
     return content
 
 
-def _batch(line: bytes, path: Path) -> Batch:
+def _read_batch(line: bytes, path: Path) -> BatchResult:
     try:
-        return Batch.from_json(_content(line, path))
+        return BatchResult.from_json(_parse(line, path))
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
 

@@ -1,4 +1,4 @@
-"""Which of the processes of a run this is."""
+"""The processes that share the work of a run, started by `accelerate launch`, `torchrun` or `mpirun`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.distributed import ProcessGroup
 
 from vlm_adapters.errors import PluginError
 
-_LONGEST = timedelta(days=30)
-"""That one process may wait for the others at the end: their shares can differ by more than torch's minutes."""
+_LONGEST_WAIT = timedelta(days=30)
+"""How long a process may wait for the others at the end: their shares can differ by more than torch's minutes."""
 
 
-_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where launchers say how many processes they started; accelerate looks there, too."""
+_COUNT_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers say how many processes they started; accelerate reads the same variables."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Process:
     """One of the processes that share the work of a run.
 
     Attributes:
-        index: From 0; the first one brings the parts together.
-        count: How many there are.
-        device: Where its model is to live: of several processes, each has an accelerator of its own.
-        finish: Returns when all processes have called it; they are no longer tied to each other then.
+        index: Index of the process, from 0; the first one writes the results.
+        count: Number of processes.
+        device: Device for the model of this process: each of several processes has its own accelerator.
+        finish: Waits until all processes have called it, and then leaves their group.
     """
 
     index: int = 0
@@ -39,15 +39,15 @@ class Process:
 
     @classmethod
     def this(cls, device: str = "auto") -> Process:
-        """Find out from what `accelerate launch`, `torchrun` or `mpirun` set; without them there is one process.
+        """Find out from the launcher's environment variables; without them there is one process.
 
         Args:
-            device: As it was asked for.
+            device: Device that was asked for.
 
         Raises:
-            PluginError: There are several processes, and accelerate is not installed, or does not see all of them.
+            PluginError: There are several processes, and accelerate is not installed or does not see all of them.
         """
-        count = next((int(os.environ[name]) for name in _COUNTS if name in os.environ), 1)
+        count = next((int(os.environ[name]) for name in _COUNT_VARIABLES if name in os.environ), 1)
         if count == 1:
             return cls(device=device)
         try:
@@ -65,8 +65,8 @@ class Process:
                 "several times. Start them with `accelerate launch` or `torchrun`."
             )
 
-        # a group of its own, so that a launcher whose processes never meet is noticed soon
-        waiting = cast("ProcessGroup", torch.distributed.new_group(backend="gloo", timeout=_LONGEST))
+        # a separate group, so that a launcher whose processes never meet is noticed soon
+        waiting = cast("ProcessGroup", torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT))
 
         def finish() -> None:
             torch.distributed.barrier(waiting)

@@ -1,4 +1,4 @@
-"""How a sample is asked for, and the masks that come back."""
+"""Evaluation protocols: how a sample becomes prompts, and how a data set is opened for one of them."""
 
 from __future__ import annotations
 
@@ -8,81 +8,90 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.open import open_dataset
+from vlm_adapters.data.open import DatasetSource, change_config, open_dataset, read_config
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.data.uri import read_named
-from vlm_adapters.errors import OptionError
+from vlm_adapters.data.uri import parse_uri
+from vlm_adapters.errors import DataError, OptionError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.prompt import Prompt
 
 Masks = NDArray[np.bool_]
+"""Masks `(P, H, W)` of the phrases of a sample."""
 
 
-def as_it_is(sample: Sample) -> list[Prompt]:
-    """The sample's sentence with all its phrases: a phrase is read after those before it."""
+def packed(sample: Sample) -> list[Prompt]:
+    """Prompt once with the sample's text and all its phrases: the model reads a phrase after those before it."""
     return [sample.prompt] if sample.phrases else []
 
 
-def words_alone(sample: Sample) -> list[Prompt]:
-    """A prompt for every phrase, whose text is the phrase and nothing else."""
+def isolated(sample: Sample) -> list[Prompt]:
+    """Prompt once per phrase, with the words of the phrase and nothing else."""
     return [Prompt.describe(sample.image, phrase.text, [(0, len(phrase.text))]) for phrase in sample.phrases]
 
 
-PROTOCOLS: Mapping[str, Callable[[Sample], list[Prompt]]] = {"isolated": words_alone, "packed": as_it_is}
-"""How a sample becomes prompts, whose phrases are its own, in their order."""
+PROTOCOLS: Mapping[str, Callable[[Sample], list[Prompt]]] = {"isolated": isolated, "packed": packed}
+"""Functions that turn a sample into prompts, by name; the phrases of the prompts are the sample's, in its order."""
 
 
 def protocol_named(name: str) -> Callable[[Sample], list[Prompt]]:
-    """One of `PROTOCOLS`.
+    """Look up one of `PROTOCOLS`.
 
     Raises:
-        OptionError: There is none of this name.
+        OptionError: There is no such protocol.
     """
     if name not in PROTOCOLS:
         raise OptionError(f"Unknown protocol {name!r}. Use one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
 
 
-def open_asked(data: str, protocol: str, sentences: str | None) -> Dataset:
-    """Open a data set as it is to be asked for.
+def open_for_protocol(data: DatasetSource, protocol: str, sentences: str | None = None) -> Dataset:
+    """Open a data set in the form that a protocol needs.
 
-    A set of referring expressions has keys `form` and `sentences` of its own: what is asked for goes before them.
+    A set of referring expressions has keys `form` and `sentences`: the arguments here take precedence over them.
 
     Args:
-        data: As `open_dataset` takes it.
+        data: The data set, as `open_dataset` takes it.
         protocol: A key of `PROTOCOLS`.
-        sentences: Which sentences of an object count; None leaves it as `data` says.
+        sentences: Which sentences of an object count; None leaves it to `data`.
 
     Raises:
         OptionError: There is no such protocol, or `sentences` is given and the set has none to choose from.
         DataError: The set cannot be opened so.
     """
     protocol_named(protocol)
-    dataset = open_dataset(data)
-    kind, said = read_named(dataset.source)
-    if sentences is not None and "sentences" not in said:
-        raise OptionError(
-            f"The data set {dataset.source} has one text for a sample, and --sentences is {sentences}. Leave it out."
-        )
-    asked = {"form": protocol, "sentences": sentences or said.get("sentences")}
-    wanted = {key: asked.get(key, value) for key, value in said.items()}
-    return dataset if wanted == said else open_dataset({"kind": kind, **wanted})
+    config = read_config(data)
+    keys = type(config).model_fields
+    if sentences is not None and "sentences" not in keys:
+        raise OptionError(f"The data set {data} has one text per sample, and --sentences is {sentences}. Leave it out.")
+    changes = {"form": protocol} if sentences is None else {"form": protocol, "sentences": sentences}
+    return open_dataset(change_config(config, {key: value for key, value in changes.items() if key in keys}))
 
 
-def find_masks(grounder: Grounder, asked: Sequence[Sequence[Prompt]], batch_size: int) -> list[dict[str, Masks]]:
+def sentences_of(dataset: Dataset) -> str | None:
+    """Tell which sentences of an object count in a data set; None where it has one text per sample, or does not say."""
+    try:
+        sentences = parse_uri(dataset.source)[1].get("sentences")
+    except DataError:  # a slice, or a data set that is defined elsewhere: its source is not one that can be opened
+        return None
+    return None if sentences is None else str(sentences)
+
+
+def find_masks(grounder: Grounder, prompts: Sequence[Sequence[Prompt]], batch_size: int) -> list[dict[str, Masks]]:
     """Find the masks of all phrases of some samples.
 
     Args:
-        grounder: Finds them.
-        asked: The prompts of every sample.
+        grounder: Finds the masks.
+        prompts: The prompts of every sample.
         batch_size: Prompts that are computed at once.
 
     Returns:
-        Per sample the masks `(P, H, W)` bool at the image's size, by name; none where nothing was asked.
+        For every sample the masks `(P, H, W)` bool at the image's size, by name; empty for a sample without prompts.
     """
-    found = iter(grounder.masks([prompt for prompts in asked for prompt in prompts], batch_size=batch_size))
-    of_samples = [[next(found) for _ in prompts] for prompts in asked]
+    masks = iter(grounder.masks([prompt for of_sample in prompts for prompt in of_sample], batch_size=batch_size))
+    by_sample = [[next(masks) for _ in of_sample] for of_sample in prompts]
     return [
-        {name: np.concatenate([masks[name] for masks in of_prompts]) for name in of_prompts[0]} if of_prompts else {}
-        for of_prompts in of_samples
+        {name: np.concatenate([of_prompt[name] for of_prompt in of_prompts]) for name in of_prompts[0]}
+        if of_prompts
+        else {}
+        for of_prompts in by_sample
     ]

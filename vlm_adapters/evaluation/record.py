@@ -1,4 +1,4 @@
-"""One record per phrase: what was found, and how well it agrees with the truth. All numbers come from these."""
+"""One record per phrase: the masks found, and how well they agree with the truth. All numbers come from records."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Agreement:
     """How well one mask agrees with the truth.
 
     Attributes:
-        area: Pixels of the mask.
-        intersection: Pixels that it shares with the true mask.
-        union: Pixels in either.
-        box_iou: IoU of the boxes around both.
-        boundary_f: Boundary F-score at 2 pixels.
-        counts: The mask as COCO's compressed run lengths over the image's size.
+        area: Number of pixels of the mask.
+        intersection: Number of pixels that it shares with the true mask.
+        union: Number of pixels in either mask.
+        box_iou: IoU of the boxes around the masks.
+        boundary_f: Boundary F-score at a tolerance of 2 pixels.
+        counts: The mask as COCO's compressed run-length encoding at the image's size.
     """
 
     area: int
@@ -62,18 +62,19 @@ class Record:
     """One phrase of one sample.
 
     Attributes:
-        index: Of the sample in its data set.
-        sample: Its id.
-        image: Id of its image.
+        index: Index of the sample in its data set.
+        sample: Id of the sample.
+        image: Id of the image.
         phrase: Index of the phrase in the sample.
-        phrase_id: What names its object in the source; None where nothing does.
-        words: The phrase.
-        prompt: The text that the model was given.
-        span: Where the phrase stands in it: first character, and the one after the last.
-        tags: Words that metrics are reported by.
+        phrase_id: Id of the phrase's object in the source; None where it has none.
+        words: Text of the phrase.
+        prompt: Text that the model was given.
+        span: Where the phrase is in that text: its first character, and the one after its last.
+        tags: Tags that metrics are reported by.
         size: `(H, W)` of the image.
-        true_area: Pixels of the true mask.
-        found: The masks by name: `coarse` and `refined` of a decoder with a refiner, else `mask`.
+        true_area: Number of pixels of the true mask.
+        found: The masks by name: `coarse` and `refined` of a decoder with a refiner, otherwise `mask`, or whatever
+            names a grounder gives to its masks; the last is the best.
     """
 
     index: int
@@ -91,7 +92,7 @@ class Record:
 
     @property
     def final(self) -> Agreement:
-        """The last of the masks: the refined one where there is one."""
+        """The last and best of the masks: the refined one where there is one."""
         return list(self.found.values())[-1]
 
     @classmethod
@@ -105,13 +106,16 @@ class Record:
 def records_of(
     index: int, sample: Sample, prompts: Sequence[Prompt], found: Mapping[str, NDArray[np.bool_]]
 ) -> list[Record]:
-    """Compare what was found of all phrases of a sample with the truth.
+    """Compare the masks that were found for a sample with the truth.
 
     Args:
-        index: Of the sample in its data set.
-        sample: With its true masks.
-        prompts: What was asked; their phrases, one prompt after the other, are those of the sample.
+        index: Index of the sample in its data set.
+        sample: The sample with its true masks.
+        prompts: Prompts that were asked; their phrases, one prompt after the other, are those of the sample.
         found: Masks `(P, H, W)` bool by name.
+
+    Returns:
+        A record per phrase.
     """
     asked = [(prompt.text, phrase) for prompt in prompts for phrase in prompt.phrases]
     return [
@@ -134,12 +138,12 @@ def records_of(
 
 
 def write_records(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
-    """Write records as a whole file, a JSON object per line."""
+    """Write records to a file, one JSON object per line."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Read what `write_records` wrote."""
+    """Read records from a file that `write_records` wrote."""
     with Path(path).open(encoding="utf-8", newline="\n") as file:
         return [Record.from_json(json.loads(line)) for line in file]

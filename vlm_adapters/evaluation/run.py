@@ -1,47 +1,122 @@
-"""The way from a model and a data set to records: batch by batch, by one process or many, with resume."""
+"""The run of an evaluation: from a grounder and a data set to records and a card, with resume."""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.evaluation.partial_results import Batch
+from vlm_adapters.evaluation.card import Card, Outcome
+from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
+from vlm_adapters.evaluation.partial_results import BatchResult, PartialResults, merge
+from vlm_adapters.evaluation.process import Process
 from vlm_adapters.evaluation.protocols import find_masks, protocol_named
-from vlm_adapters.evaluation.record import records_of
+from vlm_adapters.evaluation.record import records_of, write_records
 from vlm_adapters.grounding.base import Grounder
+
+RECORDS_FILE = "records.jsonl"
+PARTIAL_RESULTS_FOLDER = "partial_results"
+
+
+@dataclass(frozen=True)
+class EvaluationProgress:
+    """How far this process is with its share of the samples.
+
+    Attributes:
+        samples: Number of samples that are done, those of an interrupted run included.
+        total: Number of samples of the share.
+    """
+
+    samples: int
+    total: int
+
+
+def evaluate(
+    grounder: Grounder,
+    dataset: Dataset,
+    settings: EvaluationSettings,
+    out: str | os.PathLike[str],
+    *,
+    process: Process | None = None,
+    report: Callable[[EvaluationProgress], None] = lambda _: None,
+) -> Card:
+    """Measure the masks of a grounder on a data set; resumes an interrupted run into the same folder.
+
+    Started by `accelerate launch` or `torchrun`, the processes share the samples, and the first one writes the files.
+
+    Example:
+        ```python
+        grounder = load_grounder("tiny-llava")
+        dataset = open_for_protocol("scenes:count=8,seed=1", "packed")
+        card = evaluate(grounder, dataset, EvaluationSettings(protocol="packed"), "evaluation")
+        print(card.number("all", "mask", "mIoU").value)
+        ```
+
+    Args:
+        grounder: Finds the masks; any subclass of `Grounder`.
+        dataset: Holds the true masks.
+        settings: Protocol, batch size and seed, and how the model was loaded.
+        out: Folder of the run: `records.jsonl` (a line per phrase), `card.json` and `card.md` (what was run, and the
+            numbers), `partial_results` (what a run is resumed from).
+        process: The process of this call; by default, found from the environment of the launcher.
+        report: Called at the start and after every batch.
+
+    Returns:
+        The card, in every process.
+
+    Raises:
+        OutputError: The folder holds a different run, or cannot be written.
+        DataError: A sample is broken, and the data set does not skip it.
+        ImageError: An image is missing or cannot be used, and the data set does not skip it.
+    """
+    process, out = process or Process.this(), Path(out)
+    fingerprint = RunFingerprint.of(settings, grounder, dataset)
+    results = PartialResults(out / PARTIAL_RESULTS_FOLDER, fingerprint)
+    _compute(Evaluation(grounder, dataset, settings.protocol, settings.batch_size), results, process, report)
+    process.finish()
+    records, skipped = merge(results.batches(), len(dataset))
+    outcome = Outcome(records, tuple(skipped), len(dataset.problems))
+    card = Card.of(settings, fingerprint, outcome, processes=process.count)
+    if process.index == 0:
+        write_records(records, out / RECORDS_FILE)
+        card.write(out)
+    return card
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model, a data set, and how it is asked for.
+    """The batches of an evaluation.
 
-    The batches are the same whoever computes them and whatever was done before, since the rounding of a sample depends
-    on those beside it: so the records are the same for one process and for many, unbroken and resumed.
+    The batches are the same whichever process computes them and whatever was computed before, because the rounding of
+    a sample depends on the samples beside it. So the records are the same for one process and for many, and for an
+    interrupted run that was resumed.
 
     Attributes:
         grounder: Finds the masks.
-        dataset: Has the truth.
+        dataset: Holds the true masks.
         protocol: A key of `PROTOCOLS`.
-        size: Samples of a batch, and prompts that are computed at once.
+        batch_size: Samples per batch, and prompts that are computed at once.
     """
 
     grounder: Grounder = field(repr=False)
     dataset: Dataset = field(repr=False)
     protocol: str
-    size: int
+    batch_size: int
 
     @property
-    def numbers(self) -> range:
-        """Of all batches."""
-        return range(math.ceil(len(self.dataset) / self.size))
+    def batch_numbers(self) -> range:
+        """The numbers of all batches."""
+        return range(math.ceil(len(self.dataset) / self.batch_size))
 
     def indices(self, number: int) -> range:
-        """Of the samples of a batch."""
-        return range(len(self.dataset))[number * self.size : (number + 1) * self.size]
+        """The indices of the samples of a batch."""
+        return range(len(self.dataset))[number * self.batch_size : (number + 1) * self.batch_size]
 
-    def batch(self, number: int) -> Batch:
+    def batch(self, number: int) -> BatchResult:
         """Read, ground and compare the samples of a batch.
 
         Raises:
@@ -49,14 +124,31 @@ class Evaluation:
             ImageError: An image is missing or cannot be used, and the data set does not skip it.
         """
         read = list(read_samples(self.dataset, self.indices(number)))
-        good = [(index, sample) for index, sample in read if isinstance(sample, Sample)]
-        samples = [sample for _, sample in good]
-        asked = [protocol_named(self.protocol)(sample) for sample in samples]
-        found = find_masks(self.grounder, asked, self.size)
+        usable = [(index, sample) for index, sample in read if isinstance(sample, Sample)]
+        prompts = [protocol_named(self.protocol)(sample) for _, sample in usable]
+        masks = find_masks(self.grounder, prompts, self.batch_size)
         records = [
             record
-            for (index, sample), prompts, masks in zip(good, asked, found, strict=True)
-            for record in records_of(index, sample, prompts, masks)
+            for (index, sample), of_sample, found in zip(usable, prompts, masks, strict=True)
+            for record in records_of(index, sample, of_sample, found)
         ]
         skipped = tuple((index, problem) for index, problem in read if isinstance(problem, Problem))
-        return Batch(number, tuple(index for index, _ in good), tuple(records), skipped)
+        return BatchResult(number, tuple(index for index, _ in usable), tuple(records), skipped)
+
+
+def _compute(
+    evaluation: Evaluation,
+    results: PartialResults,
+    process: Process,
+    report: Callable[[EvaluationProgress], None],
+) -> None:
+    """Compute what is left of this process's share."""
+    share = [number for number in evaluation.batch_numbers if number % process.count == process.index]
+    samples = {number: len(evaluation.indices(number)) for number in share}
+    finished = results.batches()
+    left = [number for number in share if number not in finished]
+    done, total = sum(samples[number] for number in share if number in finished), sum(samples.values())
+    report(EvaluationProgress(done, total))
+    for batch in results.append(process.index, map(evaluation.batch, left)):
+        done += samples[batch.number]
+        report(EvaluationProgress(done, total))

@@ -1,4 +1,4 @@
-"""From records to the numbers of a table, each with an interval."""
+"""The numbers of a table, each with an interval, computed from records."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from vlm_adapters.evaluation.record import Agreement, Record
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""Of `P@`: the share of masks whose IoU is at least this."""
+"""IoU thresholds of the metrics `P@t`."""
 
 RESAMPLES = 1000
+"""How many sets of images the bootstrap draws."""
+
 CONFIDENCE = 0.95
+"""Share of the draws that an interval covers."""
 
 METRICS = ("cIoU", "mIoU", *(f"P@{threshold}" for threshold in THRESHOLDS), "Acc@0.5 of boxes", "boundary F")
-"""Names of all metrics. Each is a sum over phrases divided by another sum over them.
+"""Names of all metrics. Each is a sum over phrases divided by another sum over phrases.
 
-mIoU is the average recall of Panoptic Narrative Grounding (Gonzalez et al., ICCV 2021), too: the integral over t in
-[0, 1] of the share of masks with IoU >= t, to which each mask adds the length of the thresholds it passes, its IoU.
+mIoU is also the average recall of Panoptic Narrative Grounding (Gonzalez et al., ICCV 2021): the integral over t in
+[0, 1] of the share of masks with IoU >= t, to which every mask adds the length of the interval that it passes, its IoU.
 """
 
 _KNOWN_TAGS = ("thing", "stuff", "singular", "plural")
@@ -34,13 +37,13 @@ class Number:
     """One number of the table.
 
     Attributes:
-        group: `"all"`, or the tag that its phrases bear.
-        phrases: How many.
-        masks: Which masks: a name of `Record.found`.
+        group: `"all"`, or the tag that its phrases have in common.
+        phrases: Number of phrases.
+        masks: Name of the masks in `Record.found`.
         metric: One of `METRICS`.
-        value: In [0, 1]; None where it is 0 / 0.
+        value: The value in [0, 1]; None where it is 0 / 0.
         low: Lower end of the interval.
-        high: Upper end.
+        high: Upper end of the interval.
     """
 
     group: str
@@ -53,11 +56,11 @@ class Number:
 
 
 def summarise(records: Sequence[Record], *, seed: int = 0, resamples: int = RESAMPLES) -> list[Number]:
-    """Compute all metrics of all phrases and of those of every tag, for each kind of mask.
+    """Compute all metrics for each kind of mask, over all phrases and over those of every tag.
 
     Args:
-        records: Of all phrases.
-        seed: Of the bootstrap.
+        records: Records of all phrases.
+        seed: Seed of the bootstrap.
         resamples: How many sets of images are drawn.
     """
     if not records:
@@ -70,68 +73,69 @@ def summarise(records: Sequence[Record], *, seed: int = 0, resamples: int = RESA
             for metric in METRICS:
                 keys.append((group, int(inside.sum()), masks, metric))
                 columns.append([part * inside for part in sums[metric]])
-    above, below = np.array(columns).transpose(1, 2, 0)
+    numerators, denominators = np.array(columns).transpose(1, 2, 0)
     images = np.unique([record.image for record in records], return_inverse=True)[1]
-    low, high = bootstrap(above, below, images, seed=seed, resamples=resamples)
-    values = _quotient(above.sum(0), below.sum(0))
+    low, high = bootstrap(numerators, denominators, images, seed=seed, resamples=resamples)
+    values = _quotient(numerators.sum(0), denominators.sum(0))
     return [Number(*key, *map(_known, row)) for key, *row in zip(keys, values, low, high, strict=True)]
 
 
 def bootstrap(
-    above: Floats, below: Floats, images: NDArray[np.int64], *, seed: int, resamples: int
+    numerators: Floats, denominators: Floats, images: NDArray[np.int64], *, seed: int, resamples: int
 ) -> tuple[Floats, Floats]:
-    """Intervals of quotients of sums by the percentile bootstrap: images are drawn with replacement, not phrases.
+    """Compute intervals of quotients of sums by the percentile bootstrap over images.
 
-    Phrases of one image stand or fall together, so an interval that draws phrases would be too narrow.
+    Images are drawn with replacement, not phrases: results for phrases of one image depend on each other, so that
+    drawing phrases would give intervals that are too narrow.
 
     Args:
-        above: `(P, M)`: what every phrase adds to the numerators of M quotients.
-        below: `(P, M)`: the same for the denominators.
+        numerators: `(P, M)`: what every phrase adds to the numerators of M quotients.
+        denominators: `(P, M)`: the same for the denominators.
         images: `(P,)`: number of every phrase's image, from 0.
-        seed: Of the draws.
-        resamples: How many.
+        seed: Seed of the draws.
+        resamples: Number of draws.
 
     Returns:
-        Lower and upper end, `(M,)` each. Draws in which a quotient is 0 / 0 do not count; NaN where all are.
+        Lower and upper ends, `(M,)` each. Draws in which a quotient is 0 / 0 do not count; NaN if it is so in all.
     """
     count = int(images.max()) + 1
-    sums = np.zeros((2, count, above.shape[1]))
-    np.add.at(sums[0], images, above)
-    np.add.at(sums[1], images, below)
+    sums = np.zeros((2, count, numerators.shape[1]))
+    np.add.at(sums[0], images, numerators)
+    np.add.at(sums[1], images, denominators)
     generator = np.random.default_rng(seed)
-    drawn = np.empty((resamples, above.shape[1]))
+    drawn = np.empty((resamples, numerators.shape[1]))
     for row in drawn:
         times = np.bincount(generator.integers(0, count, count), minlength=count)
         row[:] = _quotient(times @ sums[0], times @ sums[1])
-    ends = np.full((2, above.shape[1]), np.nan)
-    some = ~np.isnan(drawn).all(0)
+    ends = np.full((2, numerators.shape[1]), np.nan)
+    defined = ~np.isnan(drawn).all(0)
     tail = (1 - CONFIDENCE) / 2
-    ends[:, some] = np.nanquantile(drawn[:, some], (tail, 1 - tail), axis=0)
+    ends[:, defined] = np.nanquantile(drawn[:, defined], (tail, 1 - tail), axis=0)
     return ends[0], ends[1]
 
 
 def tags_of(records: Sequence[Record]) -> list[str]:
-    """All tags, those of Panoptic Narrative Grounding first."""
+    """List all tags, those of Panoptic Narrative Grounding first."""
     found = {tag for record in records for tag in record.tags}
     return [tag for tag in _KNOWN_TAGS if tag in found] + sorted(found - set(_KNOWN_TAGS))
 
 
 def _sums(found: Sequence[Agreement]) -> dict[str, tuple[Floats, Floats]]:
-    """Per metric, what every phrase adds to its numerator and to its denominator, `(P,)` each."""
-    ious = np.array([one.iou for one in found])
-    boxes = np.array([one.box_iou for one in found])
+    """For every metric, what each phrase adds to its numerator and to its denominator, `(P,)` each."""
+    ious = np.array([agreement.iou for agreement in found])
+    boxes = np.array([agreement.box_iou for agreement in found])
     means = {"mIoU": ious} | {f"P@{threshold}": (ious >= threshold).astype(np.float64) for threshold in THRESHOLDS}
     means |= {
         "Acc@0.5 of boxes": (boxes >= 0.5).astype(np.float64),
-        "boundary F": np.array([one.boundary_f for one in found]),
+        "boundary F": np.array([agreement.boundary_f for agreement in found]),
     }
-    pixels = np.array([(one.intersection, one.union) for one in found], dtype=np.float64)
+    pixels = np.array([(agreement.intersection, agreement.union) for agreement in found], dtype=np.float64)
     return {"cIoU": (pixels[:, 0], pixels[:, 1])} | {name: (each, np.ones(len(found))) for name, each in means.items()}
 
 
-def _quotient(above: Floats, below: Floats) -> Floats:
-    quotients = np.full(above.shape, np.nan)
-    np.divide(above, below, out=quotients, where=below > 0)
+def _quotient(numerators: Floats, denominators: Floats) -> Floats:
+    quotients = np.full(numerators.shape, np.nan)
+    np.divide(numerators, denominators, out=quotients, where=denominators > 0)
     return quotients
 
 

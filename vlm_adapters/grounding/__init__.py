@@ -1,1 +1,21 @@
-"""From an image and a sentence to a mask for every phrase."""
+"""Grounding: from an image and a sentence to a mask for every phrase."""
+
+from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.grounding.boxes import BoxAnswer, BoxGrounder
+from vlm_adapters.grounding.decoded import GroundedVLM
+from vlm_adapters.grounding.heads import HeadGrounder
+from vlm_adapters.grounding.load import load_grounder
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, Method, grounded_phrase
+
+__all__ = [
+    "BoxAnswer",
+    "BoxGrounder",
+    "GroundedPhrase",
+    "GroundedVLM",
+    "Grounder",
+    "Grounding",
+    "HeadGrounder",
+    "Method",
+    "grounded_phrase",
+    "load_grounder",
+]

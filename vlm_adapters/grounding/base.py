@@ -1,4 +1,4 @@
-"""What every grounder can do."""
+"""The base class of everything that grounds phrases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Grounder(ABC):
     """Anything that finds the phrases of a sentence in an image.
 
     Attributes:
-        adapter: The backbone that it stands on.
+        adapter: The backbone.
     """
 
     adapter: BackboneAdapter
@@ -26,24 +26,24 @@ class Grounder(ABC):
     @property
     @abstractmethod
     def description(self) -> str:
-        """What finds the masks, for people: the method and what it rests on."""
+        """What finds the masks, in words: the method and what it is based on."""
 
     def fingerprint(self) -> dict[str, str]:
-        """Digests of what the masks depend on beside the backbone, by name; none unless a grounder gives some."""
+        """Digests of whatever the masks depend on beside the backbone, by name; a subclass gives its own."""
         return {}
 
     def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike]) -> Grounding:
         """Find the phrases of a sentence in an image.
 
         Args:
-            image: Any form of image that `load_image` takes.
+            image: An image in any form that `load_image` takes.
             text: The sentence.
             phrases: Strings that occur once in it, or spans `(start, end)` of its characters.
 
         Raises:
             ImageError: The image cannot be used.
             PromptError: The text or a phrase cannot be used.
-            DecoderError: What reads the backbone's maps does not fit them.
+            DecoderError: The decoder does not fit the maps of the backbone.
         """
         return self.ground_all([Prompt.describe(image, text, phrases)])[0]
 
@@ -52,7 +52,7 @@ class Grounder(ABC):
         """Ground a batch of prompts, each in its first image."""
 
     def masks(self, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, NDArray[np.bool_]]]:
-        """Find the masks of many prompts, by name: a grounder may have several, such as coarse and refined ones.
+        """Find the masks of many prompts, by name; a grounder may give several, such as coarse and refined masks.
 
         Args:
             prompts: Any number, each with at least one phrase; each is grounded in its first image.

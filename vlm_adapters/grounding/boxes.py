@@ -1,4 +1,4 @@
-"""Masks from the model's own words: it is asked for boxes, and each is filled, or segmented."""
+"""Masks from the model's own words: it is asked for boxes, which are filled or segmented."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, grounded_phrase
 from vlm_adapters.prompt import Message, Phrase, Prompt
 
-MOST_TOKENS = 512
+MAX_NEW_TOKENS = 512
+"""Largest number of tokens of an answer."""
 
 _NUMBER = r"\s*(-?\d{1,7}(?:\.\d+)?)\s*"
 _BOX = re.compile(rf"[\[(]{_NUMBER},{_NUMBER}[\])]?\s*,\s*[\[(]?{_NUMBER},{_NUMBER}[\])]")
@@ -28,11 +29,11 @@ _BOX = re.compile(rf"[\[(]{_NUMBER},{_NUMBER}[\])]?\s*,\s*[\[(]?{_NUMBER},{_NUMB
 
 @dataclass(frozen=True)
 class BoxAnswer:
-    """What a model said about where something is.
+    """The answer of a model that was asked where something is.
 
     Attributes:
-        text: Its words.
-        boxes: In pixels of the image, clipped to it, each with an area; none where nothing was found.
+        text: The words of the answer.
+        boxes: Boxes in pixels of the image, clipped to it, each with an area; empty if nothing was found.
     """
 
     text: str
@@ -46,7 +47,7 @@ class BoxAnswer:
 
         Args:
             text: The answer.
-            frame: In which its numbers are meant.
+            frame: The frame of its coordinates.
             size: `(H, W)` of the image.
         """
         found = []
@@ -59,7 +60,7 @@ class BoxAnswer:
         return cls(text, tuple(dict.fromkeys(found)))
 
     def mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """`(H, W)` bool: the pixels whose centres are in a box."""
+        """The filled boxes, `(H, W)` bool: the pixels whose centres are in a box."""
         mask = np.zeros(size, np.bool_)
         for box in self.boxes:
             left, top, right, bottom = (round(side) for side in box)
@@ -68,11 +69,11 @@ class BoxAnswer:
 
 
 class BoxGrounder(Grounder):
-    """A backbone that can point: for every phrase it is asked once where it is.
+    """A backbone that can point: it is asked once for every phrase where it is.
 
     Attributes:
-        adapter: Answers, and says in which frame.
-        sam: Makes masks of the boxes; None takes the whole boxes.
+        adapter: The backbone; it answers, and gives the frame of the coordinates.
+        sam: A Segment Anything model that makes masks of the boxes; None fills the boxes.
     """
 
     def __init__(self, adapter: BackboneAdapter, sam: SegmentAnything | None = None) -> None:
@@ -107,7 +108,7 @@ class BoxGrounder(Grounder):
         frame = self._pointing.coordinate_frame(size)
         if frame is None:
             raise OptionError(f"{self.adapter.name} cannot point in an image of {size[1]} x {size[0]} pixels.")
-        return BoxAnswer.read(self._pointing.generate(question, max_new_tokens=MOST_TOKENS), frame, size)
+        return BoxAnswer.read(self._pointing.generate(question, max_new_tokens=MAX_NEW_TOKENS), frame, size)
 
     def _grounding(self, prompt: Prompt) -> Grounding:
         image = prompt.images[0]
@@ -125,12 +126,15 @@ class BoxGrounder(Grounder):
 
 @torch.no_grad()
 def masks_in_boxes(sam: SegmentAnything, image: EncodedImage, boxes: Sequence[Box]) -> NDArray[np.float32]:
-    """Probabilities `(H, W)` of the things in boxes, of each pixel the largest, by a model not trained on them.
+    """Segment the objects in boxes: of each pixel the largest probability, by a model that was not trained for it.
 
     Args:
         sam: The model.
-        image: Of `sam.encode`.
-        boxes: In pixels of the image, at least one.
+        image: The image as `sam.encode` returned it.
+        boxes: Boxes in pixels of the image, at least one.
+
+    Returns:
+        `(H, W)` float32 in [0, 1].
     """
     decoded = sam.decode(image, boxes=torch.tensor(boxes))[:, :1]
     found: NDArray[np.float32] = sam.at_image_size(decoded, image).sigmoid().amax(dim=(0, 1)).cpu().numpy()
@@ -143,10 +147,10 @@ def can_point(adapter: BackboneAdapter) -> bool:
 
 
 def question_about(text: str, phrase: Phrase) -> str:
-    """The question for a phrase; the sentence stands with it, since a phrase alone can mean several things."""
-    told = "" if phrase.text == text.strip() else f' The words are from the sentence "{text.strip()}".'
+    """The question for a phrase; it quotes the sentence, since a phrase alone can mean several things."""
+    context = "" if phrase.text == text.strip() else f' The words are from the sentence "{text.strip()}".'
     return (
-        f'Locate "{phrase.text}" in the image.{told} Report the bounding box of every instance in JSON format: '
+        f'Locate "{phrase.text}" in the image.{context} Report the bounding box of every instance in JSON format: '
         '[{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]. If there is none, report [].'
     )
 

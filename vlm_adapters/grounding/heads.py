@@ -1,4 +1,4 @@
-"""Masks without training: the attention of the few heads of a profile."""
+"""Masks without training: from the attention of the few heads of a profile."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing_extensions import override
 from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import refine_untrained
-from vlm_adapters.geometry import place_map
+from vlm_adapters.geometry import Box, place_map
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, grounded_phrase
-from vlm_adapters.heads.extraction import extract_with_neutral, phrase_heights, profile_maps, request_of
-from vlm_adapters.heads.maps import Box
+from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral, phrase_heights
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Prompt
 
 
 class HeadGrounder(Grounder):
-    """A frozen backbone and the profile of its heads that show where things are.
+    """A frozen backbone, and the profile of its heads that show where things are.
 
-    A phrase's maps are divided by those of a neutral sentence on the same image, weighed, smoothed and cut off at the
-    profile's threshold. Where no peak stands out, nothing is found. Every prompt costs two sequences.
+    The maps of a phrase are divided by those of a neutral sentence on the same image, averaged by weight, smoothed and
+    cut off at the profile's threshold. Where no peak stands out, nothing is found. Every prompt costs two sequences.
 
     Attributes:
-        adapter: Gives the grids.
-        profile: Heads, and how a mask is made of them.
-        sam: Refines the masks, untrained; None takes them as they are.
+        adapter: The backbone.
+        profile: The heads, and how a mask is made of their maps.
+        sam: A Segment Anything model that refines the masks, untrained; None leaves them unrefined.
     """
 
     def __init__(self, adapter: BackboneAdapter, profile: HeadProfile, sam: SegmentAnything | None = None) -> None:
@@ -44,25 +44,26 @@ class HeadGrounder(Grounder):
     @property
     @override
     def description(self) -> str:
-        heads = ", ".join(f"{head.layer}.{head.head}" for head in self.profile.heads)
+        heads = ", ".join(map(str, self.profile.heads))
         chosen = f"chosen by {self.profile.criterion} on {self.profile.samples} images from {self.profile.source}"
         refined = ", refined by Segment Anything as it is" if self.sam else ""
         return f"heads, without training: {heads} (layer.head), {chosen}{refined}"
 
     @override
     def fingerprint(self) -> dict[str, str]:
-        found = {"heads.json": json_fingerprint(self.profile.model_dump(mode="json"))}
+        found = {"head_profile": json_fingerprint(self.profile.model_dump(mode="json"))}
         return found | ({"sam": weights_fingerprint(self.sam.state_dict())} if self.sam else {})
 
     @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, request_of(self.profile.heads))
+        request = GridRequest.of_heads(self.profile.indices)
+        extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, request)
         return [self._grounding(prompt, *grids) for prompt, grids in zip(prompts, extracted, strict=True)]
 
-    def _grounding(self, prompt: Prompt, asked: Sequence[Grids], neutral: Sequence[Grids]) -> Grounding:
+    def _grounding(self, prompt: Prompt, grids: Sequence[Grids], neutral: Sequence[Grids]) -> Grounding:
         image = prompt.images[0]
         size = image.height, image.width
-        relative, box = profile_maps(self.profile.heads, asked, neutral)
+        relative, box = maps_beside_neutral(grids, neutral, self.profile.indices)
         found = phrase_heights(relative, self.profile)
         placed = place_map(found, box, size)
         masks, threshold = placed, self.profile.threshold
@@ -75,7 +76,7 @@ class HeadGrounder(Grounder):
         return Grounding(image, prompt.text, phrases, method="heads")
 
     def _refined(self, sam: SegmentAnything, image: Image.Image, found: Tensor, box: Box) -> Tensor:
-        """Probabilities `(P, H, W)` after Segment Anything; where the heads found nothing, nothing is left."""
+        """Probabilities `(P, H, W)` from Segment Anything; 0 where the heads found nothing."""
         logits = found.clamp(1e-4, 1 - 1e-4).logit() - math.log(self.profile.threshold / (1 - self.profile.threshold))
         refined = refine_untrained(sam, sam.encode(image), logits, box).sigmoid()
         return refined * (found.amax(dim=(1, 2)) > 0)[:, None, None].to(refined.device)

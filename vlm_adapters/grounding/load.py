@@ -1,4 +1,4 @@
-"""From the name of a model to whatever finds masks with it."""
+"""The one door to grounders: `load_grounder`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vlm_adapters.registry.loading import load_adapter
 METHODS: tuple[Method | Literal["auto"], ...] = ("auto", "decoder", "box", "heads")
 
 QUICK_SCENES = 16
-"""Scenes for a profile that is made on the spot: seconds on a small model, minutes on a large one without a GPU."""
+"""Number of scenes for a profile that is made while loading: seconds on a small model, minutes on a large CPU model."""
 
 
 def load_grounder(
@@ -35,19 +35,19 @@ def load_grounder(
     sam: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Grounder:
-    """Load what finds masks with a model.
+    """Load a model with whatever finds masks with it.
 
     Args:
         name_or_path: An embedded model, a decoder's folder, a checkpoint's folder or a hub id.
-        method: `"decoder"` takes a trained decoder, `"box"` the model's own answer in words, `"heads"` the attention of
-            a few heads; `"auto"` the first of them that there is, and the heads where a profile is named.
-        profile: File of the head profile. Without one, the `heads.json` of an embedded model or in the checkpoint's
-            folder is taken; else one is made on the spot, on `QUICK_SCENES` synthetic scenes with their masks.
+        method: `"decoder"` uses a trained decoder, `"box"` the model's own answer in words, `"heads"` the attention of
+            a few heads; `"auto"` uses the first of them that is available, and the heads if a profile is given.
+        profile: File of the head profile. Without one, `head_profile.json` of an embedded model or in the checkpoint's
+            folder is used; if there is none, a profile is made on `QUICK_SCENES` synthetic scenes with their masks.
         sam: Checkpoint file of a Segment Anything model that refines the masks, or makes them of boxes.
-        options: For `load_adapter`: device, dtype, revision, the family's own.
+        options: Options of `load_adapter`, such as device, dtype and revision, and those of the family.
 
     Raises:
-        OptionError: The method is unknown, a profile is given for another method than the heads, or the adapter does
+        OptionError: The method is unknown, a profile is given for a method other than the heads, or the adapter does
             not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone.
@@ -58,17 +58,17 @@ def load_grounder(
         raise OptionError(f"A head profile is for the heads, and the method is {method!r}. Leave one of them out.")
     if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path)):
         return GroundedVLM.from_pretrained(name_or_path, sam=sam, **options)
-    named = None if profile is None else HeadProfile.read(profile)  # before the model: mistakes show at once
+    given = None if profile is None else HeadProfile.read(profile)  # before the model: mistakes show at once
     adapter = load_adapter(name_or_path, **options)
-    if method == "box" or (method == "auto" and named is None and can_point(adapter)):
+    if method == "box" or (method == "auto" and given is None and can_point(adapter)):
         return BoxGrounder(adapter, None if sam is None else load_sam(sam))
     beside = find_profile(name_or_path)
-    chosen = named or (HeadProfile.read(beside) if beside else quick_profile(adapter))
+    chosen = given or (HeadProfile.read(beside) if beside else quick_profile(adapter))
     return HeadGrounder(adapter, chosen, None if sam is None else load_sam(sam))
 
 
 def has_decoder(name_or_path: str | os.PathLike[str]) -> bool:
-    """Whether this is a decoder's folder, or a model's folder or embedded model that has one in it."""
+    """Whether this is a decoder's folder, or an embedded model or a model's folder that contains one."""
     try:
         config = json.loads((decoder_folder(Path(name_or_path)) / CONFIG_FILE).read_bytes())
     except (OSError, ValueError):
@@ -77,6 +77,6 @@ def has_decoder(name_or_path: str | os.PathLike[str]) -> bool:
 
 
 def quick_profile(adapter: BackboneAdapter) -> HeadProfile:
-    """Choose heads on a few synthetic scenes, by their masks: those cost nothing, and the heads are better."""
+    """Choose heads on a few synthetic scenes by their masks, which cost nothing and give better heads."""
     scenes = Scenes(QUICK_SCENES, seed=CALIBRATION_SEED)
     return calibrate(adapter, CalibrationSet.of_scenes(scenes, CALIBRATION_SEED, labelled=True))

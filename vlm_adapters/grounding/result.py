@@ -1,4 +1,4 @@
-"""What grounding gives: the phrases of a sentence, each with its mask, box, score and map."""
+"""The result of grounding: the phrases of a sentence, each with its mask, box, score and map."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from PIL import Image
 from vlm_adapters.prompt import Phrase
 
 Method = Literal["decoder", "box", "heads"]
-"""What finds masks: a trained decoder, the model's own box in words, or the attention of a few heads."""
+"""What finds the masks: a trained decoder, boxes in the model's own words, or the attention of a few heads."""
 
 
 @dataclass(frozen=True)
 class GroundedPhrase:
-    """Where one phrase is in the image.
+    """A phrase, and where it is in the image.
 
     Attributes:
-        phrase: Its words and their place in the text.
+        phrase: The words, and where they are in the text.
         mask: `(H, W)` bool at the image's size; all false where nothing was found.
         box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
-        score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty. It tells how sharp the mask is, not
-            whether the phrase is in the image. By heads: the mean height of the map; by boxes: 1.
-        map: `(H, W)` float32 in [0, 1], 1 at its peak: where the heads look that agree best with the mask (see
-            `agreeing_maps`), or those of a profile, or the boxes.
+        score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty. It measures how sharp the mask is,
+            not whether the phrase is in the image. For method `heads`, the mean height of the map; for `box`, 1.
+        map: `(H, W)` float32 in [0, 1], 1 at its peak: the attention of the heads that agree best with the mask (see
+            `agreeing_maps`), that of the heads of a profile, or the filled boxes.
     """
 
     phrase: Phrase
@@ -43,8 +43,8 @@ class Grounding:
     Attributes:
         image: The upright RGB image.
         text: The sentence.
-        phrases: Its phrases, each with mask, box, score and map, in the order asked.
-        method: What found them.
+        phrases: The phrases in the order of the prompt, each with mask, box, score and map.
+        method: What found the masks.
     """
 
     image: Image.Image
@@ -56,13 +56,13 @@ class Grounding:
 def grounded_phrase(
     phrase: Phrase, probability: NDArray[np.float32], attention: NDArray[np.float32], threshold: float = 0.5
 ) -> GroundedPhrase:
-    """Turn what was found of one phrase, at the image's size, into its mask, box, score and map.
+    """Make the result of one phrase from its probabilities and attention at the image's size.
 
     Args:
-        phrase: What was looked for.
+        phrase: The phrase.
         probability: `(H, W)` in [0, 1].
-        attention: `(H, W)`, not negative, of any scale.
-        threshold: The mask is where the probability is above it, in [0, 1).
+        attention: `(H, W)`, not negative, at any scale.
+        threshold: The mask is where the probability is above this, in [0, 1).
     """
     mask = probability > threshold
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -1,8 +1,8 @@
-"""Choosing the heads of a profile: by what their maps look like, or by known masks.
+"""Calibration: choosing the heads of a profile, by what their maps look like or by known masks.
 
-Label-free, the heads that look at the image at all (attention mass, the better half) are sorted by how little their
-maps are scattered (`part_entropy`), after Kang et al. (arXiv 2503.06287). With masks, every head is tried alone, and
-then the best one, two, three, ... together. In both, a peak must stand out more than peaks do in evenly grey images.
+Without masks, the heads that look at the image (the half with more attention on it) are sorted by how little their maps
+are scattered (`part_entropy`), after Kang et al. (arXiv 2503.06287). With masks, every head is tried alone, and then
+the best one, two, three, ... together. In both cases, a peak must stand out more than peaks do in evenly grey images.
 """
 
 from __future__ import annotations
@@ -23,40 +23,55 @@ from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.checkpoint import BackboneReference
 from vlm_adapters.decoder.losses import cover_cells
 from vlm_adapters.errors import DataError
-from vlm_adapters.heads.extraction import extract_with_neutral, profile_maps, request_of
-from vlm_adapters.heads.maps import Box, combine, head_maps, heights, part_entropy, prominence, relative_maps, smooth
+from vlm_adapters.geometry import Box
+from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral
+from vlm_adapters.heads.maps import combine, heights, part_entropy, prominence, smooth
 from vlm_adapters.heads.profile import Criterion, HeadProfile, ProfileHead
 from vlm_adapters.prompt import Message, Prompt
 
 NEUTRAL_TEXT = "an image"
-"""Says nothing of the image."""
+"""A sentence that says nothing about the image."""
 
 CALIBRATION_SEED = 5
 """Seed of the scenes that heads are chosen on; no embedded checkpoint was trained or is measured on them."""
 
 SMOOTHING = 1.0
-HALF_HEIGHT = 0.5
-THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-LABEL_FREE_HEADS = 3
-"""As many as Kang et al. take."""
-MOST_HEADS = 8
-RANKED_HEADS = 128
-"""So many of the best are named in the profile, those of which masks are made among them."""
+"""Standard deviation of the Gaussian that smooths maps, in cells."""
 
-FOUND_IN_GREY = 0.05
-LOST = 0.05
+HALF_HEIGHT = 0.5
+"""Threshold of masks where no masks are known to choose it by: halfway between a map's median and its peak."""
+
+HEIGHT_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+"""Thresholds that known masks choose from."""
+
+MAX_LABEL_FREE_HEADS = 3
+"""Largest number of heads that are chosen without masks, as many as Kang et al. take."""
+
+MAX_HEADS = 8
+"""Largest number of heads that make the masks of a profile."""
+
+MAX_PROFILE_HEADS = 128
+"""Largest number of heads in a profile, those that make no masks included."""
+
+MAX_FOUND_IN_GREY = 0.05
+"""Share of the maps of grey images in which something may be found."""
+
+MAX_LOST = 0.05
+"""Share of the maps of the images themselves in which nothing may be found for the sake of the grey ones."""
+
 GREY = (128, 128, 128)
+"""Colour of the images in which nothing should be found."""
 
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """What heads are chosen on.
+    """The images and sentences that heads are chosen on.
 
     Attributes:
         prompts: Images with sentences and phrases.
-        masks: `(P, H, W)` bool per prompt, where known.
-        source: Where they came from, for the profile.
-        seed: Of the scenes, for the profile.
+        masks: `(P, H, W)` bool per prompt; None where they are not known.
+        source: Where the images come from, for the profile.
+        seed: Seed of the scenes, for the profile.
     """
 
     prompts: Sequence[Prompt]
@@ -66,11 +81,11 @@ class CalibrationSet:
 
     def __post_init__(self) -> None:
         if not any(prompt.phrases for prompt in self.prompts):
-            raise DataError(f"There is no phrase in {self.source} to choose heads by. Give images with sentences.")
+            raise DataError(f"{self.source} has no phrase to choose heads by. Give images with sentences.")
 
     @classmethod
     def of_scenes(cls, scenes: Iterable[Sample], seed: int, *, labelled: bool) -> CalibrationSet:
-        """Take synthetic scenes, with their masks or without."""
+        """Make a set of synthetic scenes, with their masks or without."""
         samples = list(scenes)
         masks = [sample.masks for sample in samples] if labelled else None
         return cls([sample.prompt for sample in samples], masks, "scenes", seed)
@@ -82,28 +97,28 @@ def calibrate(
     *,
     criterion: Literal["iou", "pointing"] = "iou",
     neutral: str = NEUTRAL_TEXT,
-    most: int = MOST_HEADS,
+    most: int = MAX_HEADS,
 ) -> HeadProfile:
     """Choose the heads of a checkpoint that show where phrases are.
 
     Args:
         adapter: The backbone.
-        data: Images and sentences; with masks, heads are chosen by them, else label-free.
-        criterion: With masks, what is best: the mask's IoU or the share of maps that peak on the object.
-        neutral: A sentence that says nothing of the image.
-        most: Heads of the profile at most; without masks, at most `LABEL_FREE_HEADS`.
+        data: Images and sentences; if their masks are known, heads are chosen by them, otherwise label-free.
+        criterion: With masks, what to maximise: the IoU of the masks, or the share of maps that peak on the object.
+        neutral: A sentence that says nothing about the image.
+        most: Largest number of heads that make masks; without masks, at most `MAX_LABEL_FREE_HEADS`.
     """
     if data.masks is None:
-        every, most = _rank_label_free(adapter, data.prompts, neutral), min(most, LABEL_FREE_HEADS)
+        ranked, most = _rank_label_free(adapter, data.prompts, neutral), min(most, MAX_LABEL_FREE_HEADS)
     else:
-        every = _rank_by_masks(adapter, data, criterion, neutral)
-    ranked = every[:most]
-    maps = [_chosen_maps(adapter, prompt, ranked, neutral) for prompt in data.prompts]
+        ranked = _rank_by_masks(adapter, data, criterion, neutral)
+    chosen = ranked[:most]
+    maps = [_chosen_maps(adapter, prompt, chosen, neutral) for prompt in data.prompts]
     threshold = HALF_HEIGHT
     if data.masks is not None:
-        count, threshold = _best_combination(maps, data.masks, ranked, criterion)
-        ranked = ranked[:count]
-    grey = [_chosen_maps(adapter, _greyed(prompt), ranked, neutral) for prompt in data.prompts]
+        count, threshold = _best_combination(maps, data.masks, chosen, criterion)
+        chosen = chosen[:count]
+    grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts]
     return HeadProfile(
         backbone=BackboneReference.of(adapter.info),
         criterion="part-entropy" if data.masks is None else criterion,
@@ -111,32 +126,34 @@ def calibrate(
         samples=len(data.prompts),
         seed=data.seed,
         neutral=neutral,
-        heads=ranked,
-        others=every[len(ranked) : RANKED_HEADS],
+        heads=chosen,
+        others=ranked[len(chosen) : MAX_PROFILE_HEADS],
         smoothing=SMOOTHING,
         threshold=threshold,
-        least_prominence=_least_prominence(maps, grey, ranked),
+        least_prominence=_least_prominence(maps, grey, chosen),
     )
 
 
 @dataclass(frozen=True)
 class _Maps:
-    """Relative maps `(P, C, h, w)` of one image's phrases, and the box that they cover."""
+    """Relative maps `(P, C, h, w)` of the phrases of an image, and the box that they cover."""
 
     relative: Tensor
     box: Box
 
     def combined(self, heads: Sequence[ProfileHead]) -> Tensor:
-        """`(P, h, w)` of the first heads."""
+        """`(P, h, w)`: the maps of the first heads, combined."""
         return combine(self.relative[:, : len(heads)], [head.weight for head in heads], SMOOTHING)
 
 
+# Differs from `rank_heads`, which shows people the sharpest heads for one phrase: there, the entropy of one map over
+# its cells is measured; here, the number of parts of many maps beside a neutral sentence: masks are made of parts.
 def _rank_label_free(adapter: BackboneAdapter, prompts: Sequence[Prompt], neutral: str) -> list[ProfileHead]:
     masses, entropies = [], []
     for prompt in prompts:
-        ((asked, of_neutral),) = extract_with_neutral(adapter, [prompt], neutral, GridRequest())
-        relative = relative_maps(head_maps(asked)[0], head_maps(of_neutral)[0][0])
-        masses.append(torch.stack([grids.channels.sum(dim=(2, 3)) for grids in asked]).sum(dim=0).cpu())
+        ((of_prompt, of_neutral),) = extract_with_neutral(adapter, [prompt], neutral, GridRequest())
+        relative, _ = maps_beside_neutral(of_prompt, of_neutral)
+        masses.append(torch.stack([grids.channels.sum(dim=(2, 3)) for grids in of_prompt]).sum(dim=0).cpu())
         entropies.append(part_entropy(relative.flatten(0, 1)).view(relative.shape[:2]).cpu())
     mass, entropy = torch.cat(masses).mean(dim=0), torch.cat(entropies).mean(dim=0)
     entropy = torch.where(mass >= mass.quantile(0.5), entropy, float("inf"))
@@ -149,9 +166,9 @@ def _rank_by_masks(
 ) -> list[ProfileHead]:
     found = []
     for prompt, masks in zip(data.prompts, data.masks or (), strict=True):
-        ((asked, of_neutral),) = extract_with_neutral(adapter, [prompt], neutral, GridRequest())
-        maps, box = head_maps(asked)
-        alone = smooth(relative_maps(maps, head_maps(of_neutral)[0][0]), SMOOTHING).cpu()
+        ((of_prompt, of_neutral),) = extract_with_neutral(adapter, [prompt], neutral, GridRequest())
+        relative, box = maps_beside_neutral(of_prompt, of_neutral)
+        alone = smooth(relative, SMOOTHING).cpu()
         truth = pool_masks(masks, box, (alone.shape[2], alone.shape[3]))[:, None]
         found.append(_ious(alone, truth) if criterion == "iou" else _pointing(alone, truth)[None])
     values = torch.cat(found, dim=1).mean(dim=1).amax(dim=0)
@@ -160,15 +177,16 @@ def _rank_by_masks(
 
 
 def _chosen_maps(adapter: BackboneAdapter, prompt: Prompt, heads: Sequence[ProfileHead], neutral: str) -> _Maps:
-    ((asked, of_neutral),) = extract_with_neutral(adapter, [prompt], neutral, request_of(heads))
-    relative, box = profile_maps(heads, asked, of_neutral)
+    indices = [head.index for head in heads]
+    ((of_prompt, of_neutral),) = extract_with_neutral(adapter, [prompt], neutral, GridRequest.of_heads(indices))
+    relative, box = maps_beside_neutral(of_prompt, of_neutral, indices)
     return _Maps(relative.cpu(), box)
 
 
 def _best_combination(
     maps: Sequence[_Maps], masks: Sequence[NDArray[np.bool_]], heads: Sequence[ProfileHead], criterion: Criterion
 ) -> tuple[int, float]:
-    """How many of the best heads are best together, and at which threshold their masks are."""
+    """Find how many of the best heads are best together, and at which threshold."""
     best, chosen = -1.0, (1, HALF_HEIGHT)
     for count in range(1, len(heads) + 1):
         ious, hits = [], []
@@ -180,53 +198,53 @@ def _best_combination(
         by_threshold = torch.cat(ious, dim=1).mean(dim=1)
         value = float(by_threshold.max() if criterion == "iou" else torch.cat(hits).mean())
         if value > best:
-            best, chosen = value, (count, THRESHOLDS[int(by_threshold.argmax())])
+            best, chosen = value, (count, HEIGHT_THRESHOLDS[int(by_threshold.argmax())])
     return chosen
 
 
 def _least_prominence(maps: Sequence[_Maps], grey: Sequence[_Maps], heads: Sequence[ProfileHead]) -> float:
-    """What few maps of grey images reach, as long as few of the images' own are below it."""
+    """A prominence that few maps of grey images reach, and that few maps of the images themselves fall below."""
     of_grey = torch.cat([prominence(of_image.combined(heads)) for of_image in grey])
-    own = torch.cat([prominence(of_image.combined(heads)) for of_image in maps])
-    return float(torch.minimum(of_grey.quantile(1 - FOUND_IN_GREY), own.quantile(LOST)))
+    of_images = torch.cat([prominence(of_image.combined(heads)) for of_image in maps])
+    return float(torch.minimum(of_grey.quantile(1 - MAX_FOUND_IN_GREY), of_images.quantile(MAX_LOST)))
 
 
 def _ious(maps: Tensor, truth: Tensor) -> Tensor:
-    """IoU on the grid, `(T, P, ...)` by threshold, of maps `(P, ..., h, w)` with cells `(P, ..., h, w)`."""
+    """IoU on the grid, `(T, P, ...)` for T thresholds, of maps `(P, ..., h, w)` with true cells `(P, ..., h, w)`."""
     scaled = heights(maps)
-    found = [scaled > threshold for threshold in THRESHOLDS]
+    found = [scaled > threshold for threshold in HEIGHT_THRESHOLDS]
     return torch.stack([(f & truth).sum((-2, -1)) / (f | truth).sum((-2, -1)).clamp(min=1) for f in found])
 
 
 def _pointing(maps: Tensor, truth: Tensor) -> Tensor:
-    """Whether the peak of each map is on its object, `(P, ...)` 0 or 1."""
+    """Whether the peak of each map is on its object: `(P, ...)`, 0 or 1."""
     peaks = maps.flatten(-2).argmax(dim=-1, keepdim=True)
     return truth.expand_as(maps).flatten(-2).gather(-1, peaks)[..., 0].float()
 
 
 def pool_masks(masks: NDArray[np.bool_], box: Box, shape: tuple[int, int]) -> Tensor:
-    """Say which cells show an object: those that it covers half, and the most covered one in any case.
+    """Find the cells that show each object: those that it covers by half or more, and always the most covered one.
 
     Args:
-        masks: `(P, H, W)`.
+        masks: `(P, H, W)` bool.
         box: `(left, top, right, bottom)` of the grid, in pixels of the image.
         shape: `(h, w)` of the grid.
 
     Returns:
-        `(P, h, w)` bool; all false where the object is outside the box.
+        `(P, h, w)` bool; all false for an object outside the box.
     """
     cover = cover_cells(masks, box, shape)
     return (cover > 0) & (cover >= cover.amax(dim=(1, 2), keepdim=True).clamp(max=0.5))
 
 
 def _head(info: BackboneInfo, index: int, weight: float, value: float) -> ProfileHead:
-    """The head behind an index into the maps of `head_maps`, where all layers and heads were asked for."""
+    """The head at an index into the maps of `head_maps`, where all layers and heads were extracted."""
     layer, head = divmod(index, info.num_heads)
     return ProfileHead(layer=info.attention_layers[layer], head=head, weight=weight, value=value)
 
 
 def _greyed(prompt: Prompt) -> Prompt:
-    """The same prompt on evenly grey images."""
+    """The same prompt with evenly grey images."""
     messages = []
     for message in prompt.messages:
         grey = [part if isinstance(part, str) else Image.new("RGB", part.size, GREY) for part in message.content]

@@ -1,4 +1,4 @@
-"""The maps of a profile's heads: a phrase's beside those of a neutral sentence on the same image."""
+"""Maps of chosen heads: those of a phrase, divided by those of a neutral sentence on the same image."""
 
 from __future__ import annotations
 
@@ -9,17 +9,64 @@ from torch import Tensor
 
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.backbone.request import GridRequest
-from vlm_adapters.heads.maps import Box, combine, head_maps, heights, keep_large_parts, prominence, relative_maps
-from vlm_adapters.heads.profile import HeadProfile, ProfileHead
+from vlm_adapters.backbone.request import GridRequest, Head
+from vlm_adapters.geometry import Box
+from vlm_adapters.heads.maps import combine, head_maps, heights, keep_large_parts, prominence, relative_maps
+from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Message, Phrase, Prompt
 
 
-def phrase_heights(relative: Tensor, profile: HeadProfile) -> Tensor:
-    """Make one map per phrase of the profile's heads.
+def extract_with_neutral(
+    adapter: BackboneAdapter, prompts: Sequence[Prompt], neutral: str, request: GridRequest
+) -> list[tuple[list[Grids], list[Grids]]]:
+    """Extract the grids of prompts and of a neutral sentence on the same images.
 
     Args:
-        relative: `(P, C, h, w)` of `relative_maps`, the profile's heads in its order.
+        adapter: The backbone.
+        prompts: Prompts of a batch; the grids are those of each one's first image.
+        neutral: The neutral sentence.
+        request: What to extract.
+
+    Returns:
+        For every prompt its grids, and those of the neutral sentence.
+    """
+    both = [*prompts, *(neutral_prompt(prompt, neutral) for prompt in prompts)]
+    of_first_images = [
+        [grids for grids in extracted if grids.grid.image == 0]
+        for extracted in adapter.extract(adapter.preprocess(both), request)
+    ]
+    return list(zip(of_first_images[: len(prompts)], of_first_images[len(prompts) :], strict=True))
+
+
+def neutral_prompt(prompt: Prompt, text: str) -> Prompt:
+    """The same prompt with a neutral text in place of the last message's words, and all of that text as the phrase."""
+    last = prompt.messages[-1]
+    neutral = Message(last.role, (*last.images, text))
+    return replace(prompt, messages=(*prompt.messages[:-1], neutral), phrases=(Phrase.at(text, 0, len(text)),))
+
+
+def maps_beside_neutral(
+    grids: Sequence[Grids], neutral: Sequence[Grids], heads: Sequence[Head] | None = None
+) -> tuple[Tensor, Box]:
+    """Divide the maps of heads by those of the same heads for the neutral sentence.
+
+    Args:
+        grids: Grids of one image.
+        neutral: Grids of the neutral sentence on it.
+        heads: Heads whose maps are wanted, in their order; None takes all that were extracted.
+
+    Returns:
+        Relative maps `(P, C, h, w)`, and the box that they cover, in pixels of the image.
+    """
+    maps, box = head_maps(grids, heads)
+    return relative_maps(maps, head_maps(neutral, heads)[0][0]), box
+
+
+def phrase_heights(relative: Tensor, profile: HeadProfile) -> Tensor:
+    """Combine the maps of a profile's heads into one map per phrase.
+
+    Args:
+        relative: `(P, C, h, w)` of `maps_beside_neutral`, the profile's heads in its order.
         profile: Weights, smoothing, threshold, and how far a peak must stand out.
 
     Returns:
@@ -29,41 +76,3 @@ def phrase_heights(relative: Tensor, profile: HeadProfile) -> Tensor:
     combined = combine(relative, [head.weight for head in profile.heads], profile.smoothing)
     found = prominence(combined) >= profile.least_prominence
     return keep_large_parts(heights(combined), profile.threshold) * found[:, None, None]
-
-
-def neutral_prompt(prompt: Prompt, text: str) -> Prompt:
-    """The same prompt with `text` in the place of the last message's words, and all of it as the phrase."""
-    last = prompt.messages[-1]
-    said = Message(last.role, (*last.images, text))
-    return replace(prompt, messages=(*prompt.messages[:-1], said), phrases=(Phrase.at(text, 0, len(text)),))
-
-
-def request_of(heads: Sequence[ProfileHead]) -> GridRequest:
-    """The request for some heads: their layers and their indices, both ascending."""
-    return GridRequest(layers=sorted({head.layer for head in heads}), heads=sorted({head.head for head in heads}))
-
-
-def profile_maps(heads: Sequence[ProfileHead], asked: Sequence[Grids], neutral: Sequence[Grids]) -> tuple[Tensor, Box]:
-    """Relative maps of some heads in their order, `(P, C, h, w)`, and the box that they cover.
-
-    Args:
-        heads: Which.
-        asked: Grids of one image, extracted with `request_of` these heads.
-        neutral: The same of the neutral sentence.
-    """
-    layers, indices = asked[0].layers, asked[0].heads
-    chosen = [layers.index(head.layer) * len(indices) + indices.index(head.head) for head in heads]
-    maps, box = head_maps(asked)
-    return relative_maps(maps[:, chosen], head_maps(neutral)[0][0, chosen]), box
-
-
-def extract_with_neutral(
-    adapter: BackboneAdapter, prompts: Sequence[Prompt], neutral: str, request: GridRequest
-) -> list[tuple[list[Grids], list[Grids]]]:
-    """Extract, per prompt, the grids of its first image, and those of the neutral sentence on it."""
-    both = [*prompts, *(neutral_prompt(prompt, neutral) for prompt in prompts)]
-    found = [
-        [grids for grids in extracted if grids.grid.image == 0]
-        for extracted in adapter.extract(adapter.preprocess(both), request)
-    ]
-    return list(zip(found[: len(prompts)], found[len(prompts) :], strict=True))

@@ -1,7 +1,7 @@
 """From the attention of a few heads to one map per phrase, without training: pure functions of tensors.
 
-What a head shows for a phrase is divided by what it shows for a sentence that says nothing of the image, so that only
-what the phrase adds is left. Words: `C` heads of any layers, `P` phrases, `h, w` cells.
+The map of a head for a phrase is divided by its map for a sentence that says nothing about the image, so that only what
+the phrase adds is left. In shapes, `C` is heads of any layers, `P` phrases, and `h, w` grid cells.
 """
 
 from __future__ import annotations
@@ -14,56 +14,57 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.backbone.request import Head
 from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.decoder.unet import normalise
+from vlm_adapters.geometry import Box
 
-Box = tuple[float, float, float, float]
+SINK_RATIO = 10.0
+"""A cell is a sink if at least half of the heads give it this many times its even share of the neutral map."""
 
-SINK = 10.0
-"""A cell with this many times its even share of the neutral map, in half of the heads at least, is a sink."""
+SMALLEST_PART_RATIO = 0.5
+"""Parts of a map with less than this share of the largest part's sum are left out of the mask."""
 
-SMALLEST_PART = 0.5
-"""Parts of a map with less than this share of the largest part's sum are no part of the mask."""
-
-FULL_PROMINENCE = 1e6
-"""Prominence of a peak over a perfectly even map."""
+MAX_PROMINENCE = 1e6
+"""Prominence of a peak over an otherwise even map."""
 
 
-def head_maps(extracted: Sequence[Grids]) -> tuple[Tensor, Box]:
+def head_maps(extracted: Sequence[Grids], heads: Sequence[Head] | None = None) -> tuple[Tensor, Box]:
     """Join the grids of one image: one map per head over its last, finest grid.
 
     Args:
-        extracted: Of one image, in the adapter's order.
+        extracted: Grids of one image, in the adapter's order.
+        heads: Heads whose maps are wanted, in their order; None takes all, channel = layer * n + head.
 
     Returns:
-        `(P, L * n, h, w)` float32, every map with sum 1 or all zero: the mean of the head's shares in all grids; and
-        the box that it covers, in pixels of the image.
+        `(P, C, h, w)` float32, every map with sum 1 or all zero: the mean of the head's shares in all grids; and the
+        box that it covers, in pixels of the image.
 
     Raises:
-        DecoderError: The image has no grid.
+        DecoderError: The image has no grid, or a head was not extracted.
     """
-    channels, box = stack_channels(extracted)
+    channels, box = stack_channels(extracted, heads)
     return normalise(channels).unflatten(1, (len(extracted), -1)).mean(dim=1), box
 
 
 def find_sinks(neutral: Tensor) -> Tensor:
-    """Find the cells that attract attention whatever is asked.
+    """Find the cells that attract attention whatever the text is.
 
     Args:
-        neutral: `(C, h, w)` maps of a sentence that says nothing of the image, not negative.
+        neutral: `(C, h, w)` maps of a sentence that says nothing about the image, not negative.
 
     Returns:
-        `(h, w)` bool: where half of the heads or more put at least `SINK` times the cell's even share.
+        `(h, w)` bool: where at least half of the heads put at least `SINK_RATIO` times the cell's even share.
     """
     shares = normalise(neutral[None])[0] * neutral[0].numel()
-    return (shares >= SINK).float().mean(dim=0) >= 0.5
+    return (shares >= SINK_RATIO).float().mean(dim=0) >= 0.5
 
 
 def relative_maps(maps: Tensor, neutral: Tensor) -> Tensor:
     """Divide the maps of phrases by those of a neutral sentence; sinks get the mean of their neighbours.
 
-    A cell's share of its map is divided by its share of the neutral map plus an even share, so that cells at which the
-    neutral map does not look cannot stand out by noise.
+    A cell's share of its map is divided by its share of the neutral map plus an even share, so that cells without
+    neutral attention cannot stand out through noise.
 
     Args:
         maps: `(P, C, h, w)` attention, not negative, of any scale.
@@ -83,7 +84,7 @@ def relative_maps(maps: Tensor, neutral: Tensor) -> Tensor:
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Smooth maps `(..., h, w)` with a Gaussian of `sigma` cells, 0 for none; beyond the border its value goes on."""
+    """Smooth maps `(..., h, w)` with a Gaussian of `sigma` cells, 0 for none; beyond the border its value continues."""
     reach = math.ceil(3 * sigma)
     if not reach or not maps.numel():
         return maps
@@ -97,30 +98,30 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 def combine(relative: Tensor, weights: Sequence[float], sigma: float) -> Tensor:
-    """Weigh the heads' maps `(P, C, h, w)` by `C` positive weights into one `(P, h, w)`, smoothed by `sigma` cells."""
+    """Average the heads' maps `(P, C, h, w)` by `C` positive weights to `(P, h, w)`, smoothed by `sigma` cells."""
     of_heads = torch.tensor(weights, device=relative.device, dtype=relative.dtype)
     return smooth((relative * of_heads[:, None, None]).sum(dim=1) / of_heads.sum(), sigma)
 
 
 def prominence(maps: Tensor) -> Tensor:
-    """How far the peak of each map stands out: above the median, in median absolute deviations.
+    """Measure how far the peak of each map is above its median, in median absolute deviations.
 
     Args:
         maps: `(..., h, w)`.
 
     Returns:
-        `(...)` float32, from 0 (even) to `FULL_PROMINENCE`.
+        `(...)` float32, from 0 (even) to `MAX_PROMINENCE`.
     """
     flat = maps.float().flatten(-2)
     middle = flat.median(dim=-1, keepdim=True).values
     above = flat.amax(dim=-1) - middle[..., 0]
     spread = (flat - middle).abs().median(dim=-1).values
-    ratio = (above / spread.clamp(min=1e-12)).clamp(max=FULL_PROMINENCE)
+    ratio = (above / spread.clamp(min=1e-12)).clamp(max=MAX_PROMINENCE)
     return torch.where(above > 1e-6 * middle[..., 0].abs(), ratio, torch.zeros_like(ratio))
 
 
 def heights(maps: Tensor) -> Tensor:
-    """Scale each map `(..., h, w)` such that its median is 0 and its peak 1; below the median is 0, an even map too."""
+    """Scale each map `(..., h, w)` so that its median is 0 and its peak 1; lower values and even maps become 0."""
     flat = maps.float().flatten(-2)
     middle = flat.median(dim=-1).values[..., None, None]
     top = flat.amax(dim=-1)[..., None, None]
@@ -128,13 +129,13 @@ def heights(maps: Tensor) -> Tensor:
 
 
 def label_parts(inside: Tensor) -> Tensor:
-    """Number the connected parts of masks; cells touch at their sides and corners.
+    """Number the connected parts of masks; cells are connected at their sides and corners.
 
     Args:
         inside: `(N, h, w)` bool.
 
     Returns:
-        `(N, h, w)` long: 0 outside, elsewhere one plus the index of one cell of the part, the same in all of it.
+        `(N, h, w)` long: 0 outside; inside, one plus the index of one cell of the part, the same in all its cells.
     """
     cells = inside[0].numel() if len(inside) else 0
     numbers = torch.arange(1, cells + 1, device=inside.device, dtype=torch.float32)
@@ -154,7 +155,7 @@ def part_sums(labels: Tensor, values: Tensor) -> Tensor:
 
 
 def part_entropy(maps: Tensor) -> Tensor:
-    """How scattered each map is: the entropy of the sizes of its parts above the mean plus one standard deviation.
+    """Measure how scattered each map is: the entropy of the sizes of its parts above mean plus standard deviation.
 
     This is the spatial entropy of Kang et al. (arXiv 2503.06287) with that level in place of the mean: 0 for one blob,
     the logarithm of their number for parts of one size.
@@ -175,14 +176,14 @@ def part_entropy(maps: Tensor) -> Tensor:
 
 
 def keep_large_parts(maps: Tensor, threshold: float) -> Tensor:
-    """Set to 0 the parts of each map above the threshold whose sum is small beside that of the largest.
+    """Set to 0 the parts of each map above a threshold whose sum is small compared with that of the largest part.
 
     Args:
         maps: `(P, h, w)` of `heights`.
-        threshold: In [0, 1).
+        threshold: Threshold in [0, 1).
     """
     inside = maps > threshold
     labels = label_parts(inside)
     sums = part_sums(labels, maps * inside)
-    small = sums < SMALLEST_PART * sums.amax(dim=1, keepdim=True)
+    small = sums < SMALLEST_PART_RATIO * sums.amax(dim=1, keepdim=True)
     return maps.masked_fill(inside & small.gather(1, labels.flatten(1)).view(labels.shape), 0)

@@ -1,4 +1,4 @@
-"""Which heads of a checkpoint show where things are: the profile that training-free masks are made with."""
+"""The head profile of a checkpoint: which heads show where things are, and how masks are made of their maps."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vlm_adapters.backbone.protocol import BackboneInfo
+from vlm_adapters.backbone.request import Head
 from vlm_adapters.data.files import write_json
+from vlm_adapters.data.validated import read_model
 from vlm_adapters.decoder.checkpoint import BackboneReference
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, DecoderError
 
-PROFILE_FILE = "heads.json"
-"""Its name beside the files of a checkpoint."""
+PROFILE_FILE = "head_profile.json"
+"""Name of a profile's file beside the files of a checkpoint."""
 
 Criterion = Literal["part-entropy", "iou", "pointing"]
-"""What heads are chosen by: how scattered their maps are (label-free), their masks, or where their maps peak."""
+"""How heads are chosen: by how scattered their maps are (label-free), by their masks, or by where their maps peak."""
 
 
 class ProfileHead(BaseModel):
@@ -27,8 +29,9 @@ class ProfileHead(BaseModel):
     Attributes:
         layer: True layer index.
         head: Head index.
-        weight: Of its map in the mean.
-        value: Of the criterion: for `part-entropy` in nats, lower is better; else in [0, 1], higher is better.
+        weight: Weight of its map in the mean.
+        value: Value of the criterion: in nats, lower is better, for `part-entropy`; otherwise in [0, 1], higher is
+            better.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -38,22 +41,30 @@ class ProfileHead(BaseModel):
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     value: Annotated[float, Field(allow_inf_nan=False)]
 
+    @property
+    def index(self) -> Head:
+        """`(layer, head)`."""
+        return self.layer, self.head
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.head}"
+
 
 class HeadProfile(BaseModel):
     """The heads of one checkpoint that show where phrases are, how they were chosen, and how a mask is made of them.
 
     Attributes:
         backbone: The checkpoint, its revision and its options.
-        criterion: What the heads were chosen by.
+        criterion: How the heads were chosen.
         source: What they were chosen on: `"scenes"`, or a folder of images.
-        samples: How many images.
-        seed: Of the scenes; None for images of one's own.
-        neutral: The sentence, in the place of the prompt's own, whose maps the phrases' maps are divided by.
-        heads: At least one, best first.
-        others: The next best, of which no mask is made: a decoder can be trained on the maps of a few heads alone.
-        smoothing: Of the maps: standard deviation of a Gaussian, in cells.
+        samples: Number of images.
+        seed: Seed of the scenes; None for a folder of images.
+        neutral: The sentence, in place of the prompt's text, whose maps the phrases' maps are divided by.
+        heads: The heads that make the masks, best first; at least one.
+        others: The next best heads, which make no masks: a decoder can be trained on the maps of the best heads alone.
+        smoothing: Standard deviation of the Gaussian that smooths the maps, in cells.
         threshold: A mask is where its map is above this height, between the map's median (0) and its peak (1).
-        least_prominence: Where the map's peak stands out less (see `prominence`), nothing is found.
+        least_prominence: If the peak of a map stands out less than this (see `prominence`), nothing is found.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -70,61 +81,54 @@ class HeadProfile(BaseModel):
     threshold: Annotated[float, Field(ge=0, lt=1)]
     least_prominence: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+    @property
+    def indices(self) -> list[Head]:
+        """The heads that make the masks as `(layer, head)`, best first."""
+        return [head.index for head in self.heads]
+
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a profile's file.
+        """Read the file of a profile.
 
         Raises:
-            CheckpointError: There is none, or it is no profile.
+            CheckpointError: The file is missing, or is not a profile.
         """
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except OSError as error:
-            raise CheckpointError(
-                f"No head profile can be read from {os.fspath(path)}: {error.strerror or error}. "
-                "Make one with `adapters calibrate`."
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise CheckpointError(
-                f"{os.fspath(path)} is no head profile: {place + ': ' if place else ''}{first['msg']}. "
-                "Make one with `adapters calibrate`."
-            ) from error
+        remedy = "Make one with `adapters calibrate`."
+        return read_model(path, cls, what="head profile", error=CheckpointError, remedy=remedy)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the profile as a whole JSON file."""
+        """Write the profile as JSON."""
         write_json(path, self.model_dump())
 
     def check_fits(self, info: BackboneInfo) -> None:
-        """Check that the profile is of this backbone.
+        """Check that the profile belongs to a backbone.
 
         Raises:
-            DecoderError: It is of another family or revision, or names heads that the backbone does not have.
+            DecoderError: It belongs to another family or revision, or names heads that the backbone does not have.
         """
         if info.model_type != self.backbone.model_type:
             raise DecoderError(
                 f"The head profile is of {self.backbone.model_type} ({self.backbone.checkpoint}), and the backbone is "
-                f"{info.model_type} ({info.checkpoint}). Make one with `adapters calibrate`."
+                f"{info.model_type} ({info.checkpoint}). Make one for it with `adapters calibrate`."
             )
         if None not in (known := (self.backbone.revision, info.revision)) and known[0] != known[1]:
             raise DecoderError(
                 f"The head profile is of revision {known[0]} of {self.backbone.checkpoint}, and the backbone is of "
-                f"{known[1]}. Make one with `adapters calibrate`."
+                f"revision {known[1]}. Make one for it with `adapters calibrate`."
             )
         missing = [
-            f"{head.layer}.{head.head}"
+            str(head)
             for head in (*self.heads, *self.others)
             if head.layer not in info.attention_layers or head.head >= info.num_heads
         ]
         if missing:
             raise DecoderError(
                 f"The head profile names heads (layer.head) that {info.checkpoint} does not have: {', '.join(missing)}."
-                " Make one with `adapters calibrate`."
+                " Make one for it with `adapters calibrate`."
             )
 
 
 def find_profile(name_or_path: str | os.PathLike[str]) -> Path | None:
-    """The profile's file beside an embedded checkpoint or in a checkpoint's folder, None if there is none."""
+    """Find the profile of an embedded checkpoint or in a checkpoint's folder; None if there is none."""
     folder = embedded_checkpoints().get(os.fspath(name_or_path), Path(name_or_path))
     return folder / PROFILE_FILE if (folder / PROFILE_FILE).is_file() else None

@@ -1,1 +1,28 @@
-"""All that stands on transformers: prompts, capture of attention and hidden states, loading, processors."""
+"""Adapters over models and processors of transformers: the base class, loading, prompts, and capture."""
+
+from vlm_adapters.hf.backbone import TransformersBackbone
+from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.chat import RenderedPrompt
+from vlm_adapters.hf.hidden import capture_hidden_states
+from vlm_adapters.hf.image_processor import (
+    ImageProcessorWrapper,
+    MetaData,
+    Padding,
+    ProcessedImages,
+    wrap_image_processor,
+)
+from vlm_adapters.hf.published import PublishedCheckpoint
+
+__all__ = [
+    "ImageProcessorWrapper",
+    "MetaData",
+    "Padding",
+    "ProcessedImages",
+    "PublishedCheckpoint",
+    "RenderedPrompt",
+    "RowPlan",
+    "TransformersBackbone",
+    "capture_hidden_states",
+    "capture_rows",
+    "wrap_image_processor",
+]

@@ -1,4 +1,4 @@
-"""What all families of transformers share: loading, prompts to tensors, extraction."""
+"""The base of every adapter over transformers: loading, prompts to tensors, extraction."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from vlm_adapters.backbone.fingerprint import weights_fingerprint
+from vlm_adapters.backbone.fingerprint import module_fingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
-from vlm_adapters.backbone.layout import ImageLayout, Size, place_layouts
+from vlm_adapters.backbone.layout import ImageLayout, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, OptionError, PromptError
+from vlm_adapters.geometry import Size
 from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, plan_rows
@@ -32,25 +33,25 @@ from vlm_adapters.registry.load_options import LOADER_KEYWORDS, unknown_option
 from vlm_adapters.registry.versions import typed_errors
 
 _ANY_SIZE = (512, 512)
-"""An image that every family takes: cells and grids per image do not depend on its size."""
-_LIKELIEST: dict[str, Any] = {
+"""An image size that every family takes; cells and grids per image do not depend on it."""
+_GREEDY: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
     "repetition_penalty": 1.0,
     "return_dict_in_generate": False,
 }
-"""Checkpoints have settings of their own (Qwen-VL samples, and punishes repetition); the likeliest is promised."""
+"""`generate` promises the likeliest tokens; generation settings of a checkpoint may sample and penalise repetition."""
 
 
 class TransformersBackbone(ABC):
     """An adapter over a model and a processor of transformers.
 
     A family says how an image becomes tokens (`layouts`) and, where the stock way is not right, how its processor takes
-    images (`process_images`) and chats (`render`). All else is here.
+    images (`process_images`) and chats (`render`). Everything else is inherited.
 
     Attributes:
         name: `model_type` of the checkpoint's config.
-        processor: Its processor.
+        processor: The checkpoint's processor.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class TransformersBackbone(ABC):
     ) -> None:
         self.model = model
         self.model.eval().requires_grad_(requires_grad=False)
-        self.processor: Any = processor  # every family adds attributes of its own
+        self.processor: Any = processor  # every family adds attributes to it
         self.name: str = self.model.config.model_type
         self._checkpoint = checkpoint or str(self.model.config.name_or_path)
         self._revision = revision
@@ -66,7 +67,7 @@ class TransformersBackbone(ABC):
 
     @property
     def model(self) -> PreTrainedModel:
-        """The frozen model, in eval mode; of one that is wrapped (peft, `torch.compile`) the model within."""
+        """The frozen model, in eval mode, without its wrappers (peft, `torch.compile`)."""
         return self._model
 
     @model.setter
@@ -75,7 +76,7 @@ class TransformersBackbone(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs and results live."""
+        """The device of inputs and results."""
         return input_device(self.model)
 
     @classmethod
@@ -92,15 +93,15 @@ class TransformersBackbone(ABC):
         """Load a checkpoint with transformers.
 
         Args:
-            name_or_path: Hub name, directory, or directory of a LoRA, which loads its base, too.
-            device: `"auto"` takes the accelerator where there is one, else the CPU.
-            dtype: `"auto"` takes the checkpoint's own on an accelerator and float32 on a CPU.
+            name_or_path: Hub name, directory, or directory of a LoRA, which also loads its base.
+            device: `"auto"` takes the accelerator if there is one, else the CPU.
+            dtype: `"auto"` takes the dtype of the checkpoint on an accelerator and float32 on a CPU.
             revision: Commit, tag or branch on the hub.
-            trust_remote_code: Run code that the checkpoint brings. Off unless asked.
-            options: Those of loading, as `load_adapter` names them, and the family's own, passed to its constructor.
+            trust_remote_code: Whether code from the checkpoint may run.
+            options: Loading options, as `load_adapter` names them, and options of the family (see `option_names`).
 
         Raises:
-            CheckpointError: The checkpoint is not there or not complete.
+            CheckpointError: The checkpoint is missing or incomplete.
             OptionError: An option is unknown, or its value cannot be used.
         """
         loader = {name: options.pop(name) for name in LOADER_KEYWORDS if name in options}
@@ -119,13 +120,17 @@ class TransformersBackbone(ABC):
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
-        """Options of the family: the keyword-only arguments of its constructor, kept as attributes of the same name."""
+        """Names of the family's options, found by reflection.
+
+        An option is a keyword-only argument of the constructor, other than `checkpoint` and `revision`. The
+        constructor must store its value in an attribute of the same name, from which `info` reads it.
+        """
         names = [name for name, p in signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
         return tuple(name for name in names if name not in ("checkpoint", "revision"))
 
     @abstractmethod
     def layouts(self, size: Size) -> Sequence[ImageLayout]:
-        """How an image `(H, W)` is resized, padded and cut into cells: one layout per grid, the finest last.
+        """Describe how an image `(H, W)` is resized, padded and cut into cells: one layout per grid, the finest last.
 
         Raises:
             ImageError: The family takes no image of this size.
@@ -133,7 +138,7 @@ class TransformersBackbone(ABC):
 
     @property
     def image_token_ids(self) -> frozenset[int]:
-        """Ids of the tokens that layouts count: cells, and newlines between their rows."""
+        """Ids of the tokens that layouts count: those of cells, and newlines between their rows."""
         return frozenset({int(self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token))})
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
@@ -141,14 +146,14 @@ class TransformersBackbone(ABC):
         return [
             [
                 grid
-                for index, (image, own) in enumerate(zip(prompt.images, tokens, strict=True))
-                for grid in place_layouts(self.layouts((image.height, image.width)), own, index)
+                for index, (image, positions) in enumerate(zip(prompt.images, of_images, strict=True))
+                for grid in place_layouts(self.layouts((image.height, image.width)), positions, index)
             ]
-            for prompt, tokens in zip(inputs.prompts, inputs.image_tokens, strict=True)
+            for prompt, of_images in zip(inputs.prompts, inputs.image_tokens, strict=True)
         ]
 
     def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        """Run the processor over images alone: each expands to its tokens, and all to the model's tensors.
+        """Run the processor over images without text: the tokens of each image, and the model's tensors.
 
         Args:
             images: Upright RGB images of all prompts, in order.
@@ -166,7 +171,7 @@ class TransformersBackbone(ABC):
         return features
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
-        """Write a prompt as the text the family was trained on: the processor's chat template.
+        """Render a prompt in the text format that the family was trained on, with the processor's chat template.
 
         Raises:
             PromptError: The template refuses the prompt, or drops a text or an image of it.
@@ -174,20 +179,20 @@ class TransformersBackbone(ABC):
         return render(self.processor, prompt)
 
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
-        """Turn prompts into what the model takes, on the model's device. Uses no network.
+        """Turn prompts into the model's inputs, on its device. Uses no network.
 
         Raises:
-            PromptError: There is no prompt, or one cannot be encoded, or is too long for the model.
+            PromptError: The list is empty, or a prompt cannot be encoded or is too long for the model.
             ImageError: The family takes no image of such a size.
-            BackboneError: The processor raised something.
-            OptionError: The model was sharded as a whole since it was given.
+            BackboneError: The processor raised an error.
+            OptionError: The model was sharded as one unit after the adapter was built.
         """
         check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
-            raise PromptError(f"There is no prompt in {type(prompts).__name__}. Give a list of at least one Prompt.")
+            raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
         images = [image for prompt in prompts for image in prompt.images]
         for image in images:
-            self.layouts((image.height, image.width))  # a size that the family cannot take is told before all work
+            self.layouts((image.height, image.width))  # a size that the family refuses is an error before any work
         with typed_errors(f"The processor of {self.name}", BackboneError):
             features = dict(self.process_images(images))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
@@ -197,17 +202,19 @@ class TransformersBackbone(ABC):
         expansions = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
         sequences, positions = [], []
         for prompt in prompts:
-            own, expansions = expansions[: len(prompt.images)], expansions[len(prompt.images) :]
+            of_prompt, expansions = expansions[: len(prompt.images)], expansions[len(prompt.images) :]
             rendered = self.render(prompt)
-            sequence = tokenize(self.processor.tokenizer, rendered, own)
+            sequence = tokenize(self.processor.tokenizer, rendered, of_prompt)
             sequences.append(sequence)
             positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
         self._check_length(max(len(sequence.ids) for sequence in sequences))
         tensors, shifts = pad(sequences, self.processor.tokenizer, type_name)
-        taken = signature(type(self.model).forward).parameters
+        accepted = signature(type(self.model).forward).parameters
         return BackboneInputs(
             prompts=tuple(prompts),
-            tensors={name: self._placed(tensor) for name, tensor in (tensors | features).items() if name in taken},
+            tensors={
+                name: self._on_device(tensor) for name, tensor in (tensors | features).items() if name in accepted
+            },
             phrase_tokens=tuple(
                 tuple(torch.tensor(phrase) + shift for phrase in phrases)
                 for phrases, shift in zip(positions, shifts, strict=True)
@@ -222,12 +229,12 @@ class TransformersBackbone(ABC):
         )
 
     def extract(self, inputs: BackboneInputs, request: GridRequest | None = None) -> list[list[Grids]]:
-        """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient unless it is asked for.
+        """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient unless requested.
 
         Raises:
             RequestError: The request names layers, heads or rows that do not exist.
-            CaptureError: Rows, or the gradient asked for, cannot be computed exactly.
-            BackboneError: The model raised something.
+            CaptureError: Rows, or the requested gradient, cannot be computed exactly.
+            BackboneError: The model raised an error.
         """
         request, info = request or GridRequest(), self.info
         chosen = ResolvedRequest.of(request, info)
@@ -249,30 +256,30 @@ class TransformersBackbone(ABC):
             capture_hidden_states(self.model, chosen.phrase_hidden_layers, phrases, device) as of_phrases,
             typed_errors(f"The forward pass of {self.name}", BackboneError),
         ):
-            # The base model: logits over the vocabulary are not asked for, and can be the largest tensor of all.
+            # The base model: logits over the vocabulary are not needed, and can be the largest tensor of all.
             self.model.base_model(**inputs.tensors, use_cache=False)
         result = []
         for b, (plan, of_prompt) in enumerate(zip(plans, grids, strict=True)):
-            spelled = of_phrases.at(b, chosen.phrase_hidden_layers, width)
+            phrase_states = of_phrases.at(b, chosen.phrase_hidden_layers, width)
             result.append(
                 chosen.grids(
                     of_prompt,
                     plan,
                     chosen.attention(recorder, plan, b, device),
                     of_cells.at(b, chosen.hidden_layers, width),
-                    spelled.split([len(tokens) for tokens in inputs.phrase_tokens[b]], dim=1),
+                    phrase_states.split([len(tokens) for tokens in inputs.phrase_tokens[b]], dim=1),
                 )
             )
         return result
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
-        """Let the model answer: see `SupportsGeneration`."""
+        """Let the model answer a prompt that ends with the user's turn; see `SupportsGeneration`."""
         if (role := prompt.messages[-1].role) != "user":
-            raise PromptError(f"The prompt ends with the turn of the {role}. End with the user's, which is answered.")
+            raise PromptError(f"The prompt ends with the turn of the {role}. End it with the user's turn.")
         tensors = self.preprocess([prompt]).tensors
         with torch.no_grad(), typed_errors(f"Generation with {self.name}", BackboneError):
             model: Any = self.model
-            ids = model.generate(**tensors, max_new_tokens=max_new_tokens, **_LIKELIEST)
+            ids = model.generate(**tensors, max_new_tokens=max_new_tokens, **_GREEDY)
         answer: str = self.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)
         return answer
 
@@ -305,11 +312,11 @@ class TransformersBackbone(ABC):
         tracked = (weight for weight in self.model.parameters() if not weight.is_inference())
         changes = sum(weight._version for weight in tracked)  # noqa: SLF001 - torch counts changes in place there
         if self._digest is None or self._digest[0] != (id(self.model), changes):
-            self._digest = (id(self.model), changes), weights_fingerprint(self.model.state_dict())
+            self._digest = (id(self.model), changes), module_fingerprint(self.model)
         return self._digest[1]
 
-    def _placed(self, tensor: Tensor) -> Tensor:
-        """A tensor where the model takes it, pixels in the precision of its weights."""
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        """The tensor on the model's device, pixels in the precision of its weights."""
         return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)
 
     def _check_length(self, longest: int) -> None:

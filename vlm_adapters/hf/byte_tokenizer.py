@@ -1,4 +1,4 @@
-"""A tokenizer without a vocabulary: one token per byte, and a family's control tokens at the ids they have."""
+"""A tokenizer without a vocabulary: one token per byte, and a family's control tokens at their published ids."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 def byte_tokenizer(
     special_tokens: Sequence[str] | Mapping[str, int], *, end: str, padding: str, **options: Any
 ) -> PreTrainedTokenizerFast:
-    """Build a tokenizer that stands in for a family's own where its vocabulary does not matter.
+    """Build a tokenizer that stands in for a family's tokenizer where the vocabulary does not matter.
 
     Args:
-        special_tokens: Control tokens; with a mapping they get these ids, and the bytes the lowest that are left.
-        end: Which of them ends a text.
-        padding: Which of them pads.
-        options: For `PreTrainedTokenizerFast`.
+        special_tokens: Control tokens; a mapping gives their ids, and bytes get the lowest ids that are free.
+        end: The control token that ends a text.
+        padding: The control token that pads.
+        options: Passed to `PreTrainedTokenizerFast`.
     """
     ids = dict(special_tokens) if isinstance(special_tokens, Mapping) else {}
     free = (index for index in count() if index not in ids.values())

@@ -1,8 +1,8 @@
 """Exact attention rows beside an untouched attention kernel.
 
 While a recorder is active, a pass-through stands before the language model's kernel (`vlm_adapters.hf.kernels`): the
-kernel runs as ever, and beside it the recorder computes in float32 the softmax rows of the queries asked for,
-`(n, R, S)` at a time, and keeps the columns asked for.
+kernel runs as always, and beside it the recorder computes in float32 the softmax rows of the requested queries,
+`(n, R, S)` at a time, and keeps the requested columns.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PACKED = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_leng
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Which attention rows of one sequence are wanted.
+    """The attention rows to record for one sequence.
 
     Attributes:
         rows: `(R,)` LongTensor: positions of the queries, padding counted.
@@ -76,12 +76,12 @@ class RowRecorder:
         self, plans: Sequence[RowPlan], layers: Collection[int], reduce: Literal["mean", "max", "none"] = "mean"
     ) -> None:
         self.maps: dict[int, list[Tensor]] = {}
-        # Where to look at an index waits for no accelerator and needs no values of the model.
+        # Indices are inspected on the CPU, so that nothing waits for an accelerator.
         self._plans = tuple(plan.to(torch.device("cpu")) for plan in plans)
-        self._placed: dict[torch.device, tuple[RowPlan, ...]] = {}
+        self._plans_by_device: dict[torch.device, tuple[RowPlan, ...]] = {}
         self._layers = frozenset(layers)
         self._reduce = reduce
-        self._seen: dict[int, int] = {}
+        self._tokens_seen: dict[int, int] = {}
         self._recorded: dict[int, int] = {}
 
     def record(self, layer: int, query: Tensor, key: Tensor, mask: Any, options: ScoreOptions) -> None:
@@ -91,53 +91,53 @@ class RowRecorder:
             layer: Index of the layer.
             query: `(B, n, Sq, d)` after rotation.
             key: `(B, n_kv, Sk, d)` after rotation, cached keys first.
-            mask: As the kernel got it: see `mask_scores`.
-            options: What else changes a score.
+            mask: The mask that the kernel got; see `mask_scores`.
+            options: Everything else that changes a score.
         """
         if query.shape[0] != len(self._plans):
             raise CaptureError(
                 f"Rows were planned for {len(self._plans)} sequences, the model ran {query.shape[0]}. "
-                "Do not expand the batch (beams, several returned sequences) while capturing."
+                "Do not expand the batch (beam search, several returned sequences) while capturing."
             )
-        start = self._seen.get(layer, 0)
-        end = self._seen[layer] = start + query.shape[2]
+        start = self._tokens_seen.get(layer, 0)
+        end = self._tokens_seen[layer] = start + query.shape[2]
         first_key = end - key.shape[2]
         if first_key < 0 or (first_key > 0 and options.sliding_window is None):
             raise CaptureError(
                 f"Layer {layer} sees {key.shape[2]} keys after {end} tokens. "
                 "Begin capturing with an empty dynamic cache, and do not roll it back."
             )
-        if query.device not in self._placed:
-            self._placed[query.device] = tuple(plan.to(query.device) for plan in self._plans)
-        for index, (plan, placed) in enumerate(zip(self._plans, self._placed[query.device], strict=True)):
-            here = ((plan.rows >= start) & (plan.rows < end)).nonzero().flatten()
-            if not len(here):
+        if query.device not in self._plans_by_device:
+            self._plans_by_device[query.device] = tuple(plan.to(query.device) for plan in self._plans)
+        for index, (plan, on_device) in enumerate(zip(self._plans, self._plans_by_device[query.device], strict=True)):
+            selected = ((plan.rows >= start) & (plan.rows < end)).nonzero().flatten()
+            if not len(selected):
                 continue
-            chosen = here.to(query.device) if len(here) < len(plan.rows) else slice(None)
-            rows = placed.rows[chosen] - start
-            # Advanced indexing copies only the rows asked for.
+            indices = selected.to(query.device) if len(selected) < len(plan.rows) else slice(None)
+            rows = on_device.rows[indices] - start
+            # Advanced indexing copies only the requested rows.
             scores = row_scores(query[index][:, rows], key[index], options)
             scores = mask_scores(scores, mask, index, rows, start - first_key, options)
-            weights = gather_columns(softmax(scores, options.sinks), placed.columns - first_key)
-            self._keep(layer, index, here, weights)
+            weights = gather_columns(softmax(scores, options.sinks), on_device.columns - first_key)
+            self._store(layer, index, selected, weights)
 
-    def _keep(self, layer: int, index: int, here: Tensor, weights: Tensor) -> None:
-        """Reduce `weights (n, R', C)` of the plan's rows `here (R',)` into the maps."""
+    def _store(self, layer: int, index: int, selected: Tensor, weights: Tensor) -> None:
+        """Reduce `weights (n, R', C)` of the plan's rows `selected (R',)` into the maps."""
         groups, device = self._plans[index].groups, weights.device
         if layer not in self.maps:
             self.maps[layer] = [self._empty(plan, weights) for plan in self._plans]
         target = self.maps[layer][index]
         by_row = weights.transpose(0, 1)
         if self._reduce == "none":
-            target[here.to(device)] = by_row
+            target[selected.to(device)] = by_row
         elif self._reduce == "max":
-            owners = groups[here].to(device)[:, None, None].expand_as(by_row)
-            target.scatter_reduce_(0, owners, by_row, "amax")
+            rows_of_groups = groups[selected].to(device)[:, None, None].expand_as(by_row)
+            target.scatter_reduce_(0, rows_of_groups, by_row, "amax")
         else:
             # A product, for index_add_ would add in an undefined order on a GPU.
             shares = torch.eye(len(target), device="cpu")[:, groups] / groups.bincount()[groups]
-            target += (shares[:, here].to(device) @ weights).transpose(0, 1)
-        self._recorded[layer] = self._recorded.get(layer, 0) + len(here)
+            target += (shares[:, selected].to(device) @ weights).transpose(0, 1)
+        self._recorded[layer] = self._recorded.get(layer, 0) + len(selected)
 
     def _empty(self, plan: RowPlan, weights: Tensor) -> Tensor:
         count = len(plan.rows) if self._reduce == "none" else int(plan.groups.max()) + 1 if len(plan.groups) else 0
@@ -154,7 +154,7 @@ class RowRecorder:
             if planned and self._recorded.get(layer, 0) != planned:
                 raise CaptureError(
                     f"Layer {layer} recorded {self._recorded.get(layer, 0)} of {planned} rows. Its attention does not "
-                    "go through transformers' AttentionInterface, or its implementation was changed meanwhile."
+                    "go through transformers' AttentionInterface, or its implementation changed during the pass."
                 )
 
 
@@ -168,16 +168,16 @@ def capture_rows(
     layers: Collection[int],
     reduce: Literal["mean", "max", "none"] = "mean",
 ) -> Iterator[RowRecorder]:
-    """Record attention rows of the language model in the forward passes run inside the block.
+    """Record attention rows of the language model in the forward passes that run inside the block.
 
     Plans count positions from the first token that passes inside the block, so begin with an empty cache. Prefill and
     cached decoding steps together give the same rows as one pass over the whole sequence. Rows carry gradient as the
-    pass itself does: none under `torch.no_grad()`. The kernel is that with which the model was loaded: sdpa, eager, a
-    flash kernel or flex.
+    pass itself does: none under `torch.no_grad()`. The model keeps the kernel it was loaded with: sdpa, eager, a flash
+    kernel or flex.
 
     Args:
         model: A transformers model; its language model's attention goes through the attention interface.
-        plans: One per sequence of the batch.
+        plans: One plan per sequence of the batch.
         layers: Indices of the layers to record.
         reduce: How the rows of a group become one map.
 
@@ -186,29 +186,29 @@ def capture_rows(
 
     Raises:
         CaptureError: Rows cannot be computed exactly: unknown score bias, unknown kernel, packed sequences, a cache
-            that is static or rolled back; or their gradient cannot, for layers are recomputed in the backward pass.
+            that is static or rolled back. Or their gradient cannot, because layers are recomputed in the backward pass.
     """
     if torch.is_grad_enabled() and _recomputes(model):
         raise CaptureError(
             "Gradient checkpointing is on: layers run again in the backward pass, where no rows are recorded, so rows "
-            "would have no right gradient. Turn it off, put the model in eval mode, or take rows without gradient."
+            "would have a wrong gradient. Turn it off, put the model in eval mode, or request rows without gradient."
         )
     recorder = RowRecorder(plans, layers, reduce)
-    wanted = {
+    recorded = {
         id(module): (layer, module) for layer, module in language_model_of(model).attention_modules() if layer in layers
     }
 
     def listener(
         kind: KernelKind, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]
     ) -> None:
-        if id(module) in wanted and recorder in _active.get():  # another model's, or another thread's pass
+        if id(module) in recorded and recorder in _active.get():  # a pass of another model or of another thread
             options = _score_options(kind, module, query, mask, kwargs)
             with _without_autocast(query.device.type):
-                recorder.record(wanted[id(module)][0], query, key, mask, options)
+                recorder.record(recorded[id(module)][0], query, key, mask, options)
 
     token = _active.set((*_active.get(), recorder))
     try:
-        with listen([module for _, module in wanted.values()], torch.compiler.disable(listener)):
+        with listen([module for _, module in recorded.values()], torch.compiler.disable(listener)):
             yield recorder
     finally:
         _active.reset(token)
@@ -216,7 +216,7 @@ def capture_rows(
 
 
 def _recomputes(model: nn.Module) -> bool:
-    """Whether layers with attention are checkpointed in this mode; transformers does so in training mode only."""
+    """Whether layers with attention are recomputed; transformers does so in training mode only."""
     return any(
         getattr(layer, "gradient_checkpointing", False)
         and layer.training
@@ -237,14 +237,14 @@ def _score_options(
     given = {name for name, value in kwargs.items() if value is not None}
     if given & _PACKED or (kind == "flash" and _is_packed(kwargs.get("position_ids"), mask, len(query))):
         raise CaptureError(
-            "Several sequences are packed into one, which flash kernels keep apart by their lengths. "
-            "Give every sequence a line of the batch, padded, to take its rows."
+            "Several sequences are packed into one, and rows cannot be taken from packed sequences. "
+            "Give every sequence a line of the batch, padded."
         )
     known = _KNOWN - ({"block_indices"} if kind in ("flash", "flex") else set())
     if unknown := sorted(name for name in given - known if not name.startswith("output_")):
         raise CaptureError(
             f"{type(module).__name__} passes {', '.join(unknown)} to its attention, which capture does not know. "
-            "A map that leaves it out would be wrong, so none is given."
+            "A map computed without it would be wrong. Load the model in a configuration that does not use it."
         )
     scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
     return ScoreOptions(
@@ -258,7 +258,7 @@ def _score_options(
 
 
 def _is_packed(position_ids: Tensor | None, mask: Any, batch: int) -> bool:
-    """Whether transformers takes one sequence without padding for several, by positions that start anew."""
+    """Whether transformers treats one sequence without padding as several, because positions start again."""
     if position_ids is None or mask is not None or batch != 1 or position_ids.shape[-1] == 1:
         return False
     return bool((position_ids.diff(dim=-1) != 1).any())

@@ -1,4 +1,4 @@
-"""From a prompt to a token sequence, knowing where every phrase stands in it.
+"""From a prompt to a token sequence, with the position of every phrase.
 
 The chat template decides what stands where; the user's text never does. Text that looks like a control token
 (`<|image_pad|>`, `<|im_end|>`) is encoded as ordinary text, so it can neither move the image span nor end a turn.
@@ -24,13 +24,13 @@ Span = tuple[int, int]
 
 @dataclass
 class TokenSequence:
-    """One encoded prompt.
+    """An encoded prompt.
 
     Attributes:
         ids: Token ids.
         types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`.
-        offsets: Per token the characters `[start, end)` of the rendered template; (-1, -1) for image tokens.
-        images: Per image, the positions of the tokens that it expands to.
+        offsets: Characters `[start, end)` of the rendered template for every token; (-1, -1) for image tokens.
+        images: Positions of the tokens of every image.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -39,7 +39,7 @@ class TokenSequence:
     images: list[range] = field(default_factory=list)
 
     def append(self, ids: Sequence[int], types: Sequence[int], offsets: Sequence[Span]) -> None:
-        """Append tokens."""
+        """Append tokens with their types and offsets."""
         self.ids += ids
         self.types += types
         self.offsets += offsets
@@ -50,10 +50,10 @@ class RenderedPrompt:
     """A prompt rendered by its chat template.
 
     Attributes:
-        text: The rendered template, every image still one placeholder.
-        user_spans: Characters of `text` that came from the prompt's own texts, one span per text, in order.
-        slots: Characters of `text` of the images' placeholders, in order.
-        has_start: Whether the text holds the start token where it belongs; else the tokenizer adds its own.
+        text: The rendered template, in which every image is one placeholder.
+        user_spans: Characters of `text` that came from the prompt's texts, one span per text, in order.
+        slots: Characters of `text` that are placeholders of images, in order.
+        has_start: Whether the text already contains the start token; else the tokenizer adds it.
     """
 
     text: str
@@ -69,7 +69,7 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
 
     Args:
         processor: A transformers processor with a chat template and an `image_token`.
-        prompt: What to render.
+        prompt: The prompt to render.
 
     Raises:
         PromptError: The template refuses the conversation, or drops a text or an image of it.
@@ -78,7 +78,7 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
     begin, end = _unused_characters("".join(texts))
     conversation = [_as_dict(message, begin, end) for message in prompt.messages]
     try:
-        marked: str = processor.apply_chat_template(
+        rendered: str = processor.apply_chat_template(
             conversation, add_generation_prompt=prompt.messages[-1].role == "user", tokenize=False
         )
     except Exception as error:  # templates raise whatever they like
@@ -86,12 +86,12 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
             f"The chat template of {type(processor).__name__} does not take these messages "
             f"({', '.join(message.role for message in prompt.messages)}): {error}"
         ) from error
-    pieces = re.split(f"{begin}(.*?){end}", marked, flags=re.DOTALL)
+    pieces = re.split(f"{begin}(.*?){end}", rendered, flags=re.DOTALL)
     if pieces[1::2] != texts:
         raise PromptError(
             f"The chat template of {type(processor).__name__} changes the order or wording of the messages' texts "
             f"({len(pieces) // 2} of {len(texts)} found). Give each message the order of images and texts that the "
-            "template knows, usually images first."
+            "template expects, usually images first."
         )
     user_spans = []
     position = 0
@@ -104,7 +104,7 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
     slots = [m.span() for m in re.finditer(re.escape(token), text) if not _touches(m.span(), user_spans)]
     if len(slots) != len(prompt.images):
         raise PromptError(
-            f"The chat template of {type(processor).__name__} gives {len(slots)} places {token!r} for "
+            f"The chat template of {type(processor).__name__} has {len(slots)} placeholders {token!r} for "
             f"{len(prompt.images)} images. Use the chat template that belongs to the checkpoint."
         )
     return RenderedPrompt(text, tuple(user_spans), tuple(slots))
@@ -118,62 +118,61 @@ def tokenize(
     """Encode a rendered prompt, each placeholder replaced by its image's tokens.
 
     Args:
-        tokenizer: A fast tokenizer (it must know offsets).
-        rendered: From `render`.
-        images: Per slot, the token ids that the processor expands the image to, and their types.
+        tokenizer: A fast tokenizer, which gives offsets.
+        rendered: The prompt as `render` gives it.
+        images: Token ids that the processor expands the image of every slot to, and their types.
 
     Raises:
-        PromptError: The text cannot be encoded, or the tokenizer makes an image token of it.
+        PromptError: The text cannot be encoded, or the tokenizer reads it as an image token.
     """
     image_ids = {id_ for ids, types in images for id_, type_ in zip(ids, types, strict=True) if type_}
     control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     control_tokens += tokenizer.convert_ids_to_tokens(sorted(image_ids))
     placeholders = {rendered.text[slice(*slot)] for slot in rendered.slots}
     sequence = TokenSequence()
-    waiting = list(images)
+    remaining = list(images)
     for piece in _pieces(rendered.text, rendered.user_spans, control_tokens):
         for id_, span in _encode(tokenizer, rendered, piece):
             words = rendered.text[slice(*span)]
             if _touches(span, rendered.slots):
-                # By its place, not its id: a family may expand the placeholder to other tokens.
-                if words.strip() not in placeholders or not waiting:
+                # By its position, not its id: a family may expand the placeholder to other tokens.
+                if words.strip() not in placeholders or not remaining:
                     raise PromptError(
-                        f"The tokenizer does not take the place of an image for one token, but makes {words!r} of it. "
-                        "Use the checkpoint's own tokenizer."
+                        f"The tokenizer does not read the placeholder of an image as one token: found {words!r}. "
+                        "Use the tokenizer of the checkpoint."
                     )
-                ids, types = waiting.pop(0)
+                ids, types = remaining.pop(0)
                 sequence.images.append(range(len(sequence.ids), len(sequence.ids) + len(ids)))
                 sequence.append(ids, types, [(-1, -1)] * len(ids))
             elif id_ in image_ids:
                 raise PromptError(
-                    f"The tokenizer makes an image token of ordinary text, {words!r}. "
-                    "Remove what looks like one from the text."
+                    f"The tokenizer reads ordinary text as an image token: {words!r}. Remove it from the text."
                 )
             else:
                 sequence.append([id_], [0], [span])
-    if waiting:
+    if remaining:
         raise PromptError(
-            f"The tokenizer makes {len(waiting)} image tokens too few. Use the checkpoint's own tokenizer."
+            f"The tokenizer makes {len(remaining)} image tokens too few. Use the tokenizer of the checkpoint."
         )
     return sequence
 
 
 def phrase_positions(sequence: TokenSequence, rendered: RenderedPrompt, prompt: Prompt, phrase: Phrase) -> list[int]:
-    """Positions of the tokens that spell a phrase: every token that shares a character with it.
+    """Find the tokens that spell a phrase: every token that shares a character with it.
 
     Raises:
         PhraseError: The tokenizer drops all its characters.
     """
     parts = [part for part in prompt.messages[-1].content if isinstance(part, str)]
     spans = rendered.user_spans[len(rendered.user_spans) - len(parts) :]
-    wanted: list[Span] = []
+    phrase_spans: list[Span] = []
     offset = 0
     for part, (begin, _) in zip(parts, spans, strict=True):
         start, end = max(phrase.start - offset, 0), min(phrase.end - offset, len(part))
         if start < end:
-            wanted.append((begin + start, begin + end))
+            phrase_spans.append((begin + start, begin + end))
         offset += len(part)
-    positions = [index for index, span in enumerate(sequence.offsets) if _touches(span, wanted)]
+    positions = [index for index, span in enumerate(sequence.offsets) if _touches(span, phrase_spans)]
     if not positions:
         raise PhraseError(
             f"The tokenizer drops the phrase {phrase.text!r}, so it cannot be grounded. Choose other words."
@@ -182,12 +181,12 @@ def phrase_positions(sequence: TokenSequence, rendered: RenderedPrompt, prompt: 
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, rendered: RenderedPrompt, piece: Span) -> list[tuple[int, Span]]:
-    """Encode the characters `piece` of a prompt: ids and where they come from. The first piece gets the start token."""
+    """Encode the characters `piece` of a prompt: ids and their spans. The first piece gets the start token."""
     words = rendered.text[slice(*piece)]
     if piece[0] == 0:
         start = not (rendered.has_start or (tokenizer.bos_token and words.startswith(tokenizer.bos_token)))
         return _tokens(tokenizer, words, 0, add_special_tokens=start)
-    # Behind a line break, for some tokenizers put a space before what they take for the first word of a text.
+    # After a line break: some tokenizers put a space before the first word of a text.
     tokens = _tokens(tokenizer, "\n" + words, piece[0] - 1, add_special_tokens=False)
     if any(begin < piece[0] < end for _, (begin, end) in tokens):
         return _tokens(tokenizer, words, piece[0], add_special_tokens=False)
@@ -199,14 +198,14 @@ def _tokens(
 ) -> list[tuple[int, Span]]:
     try:
         encoded = tokenizer(words, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
-    except (TypeError, ValueError) as error:  # lone surrogates, for one
+    except (TypeError, ValueError) as error:  # such as lone surrogates
         raise PromptError(f"The text cannot be encoded: {words[:80]!r} ({error}).") from error
     spans = [(begin + shift, end + shift) for begin, end in encoded["offset_mapping"]]
     return list(zip(encoded["input_ids"], spans, strict=True))
 
 
 def _pieces(text: str, user_spans: Sequence[Span], control_tokens: Sequence[str]) -> Iterator[Span]:
-    """Cut the text within every control token that the user wrote, so that none is recognised as one."""
+    """Cut the text inside every control token that the user wrote, so that none is recognised."""
     pattern = re.compile(
         "|".join(re.escape(token) for token in sorted(control_tokens, key=len, reverse=True)) or "(?!)"
     )
@@ -227,7 +226,7 @@ def _as_dict(message: Message, begin: str, end: str) -> dict[str, Any]:
 
 
 def _unused_characters(text: str) -> tuple[str, str]:
-    """Two private-use characters that the text does not hold, to mark where it stands in the rendered template."""
+    """Two private-use characters that are not in the text, to mark its place in the rendered template."""
     unused = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in text)
     return next(unused), next(unused)
 

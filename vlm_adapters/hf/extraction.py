@@ -1,4 +1,4 @@
-"""From recorded rows and hidden states to `Grids`: what every adapter over a transformers model does with them."""
+"""From recorded rows and hidden states to `Grids`, for every adapter over a transformers model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from vlm_adapters.hf.capture import RowPlan, RowRecorder
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """A request with its layers and heads resolved to true indices."""
+    """A request with its layers and heads resolved to true indices.
+
+    Attributes:
+        layers: Layers whose attention is extracted.
+        heads: Heads extracted from each of these layers.
+        hidden_layers: Layers whose hidden states are extracted as grids.
+        phrase_hidden_layers: Layers whose hidden states are extracted at the phrases.
+        keep_rows: Whether every row is a map, instead of one map per phrase.
+    """
 
     layers: tuple[int, ...]
     heads: tuple[int, ...]
@@ -28,10 +36,10 @@ class ResolvedRequest:
 
     @classmethod
     def of(cls, request: GridRequest, info: BackboneInfo) -> Self:
-        """Resolve a request against what the backbone has.
+        """Resolve a request against the layers and heads of a backbone.
 
         Raises:
-            RequestError: It names layers or heads that do not exist.
+            RequestError: The request names layers or heads that do not exist.
         """
         every = range(info.num_layers)
         return cls(
@@ -43,7 +51,7 @@ class ResolvedRequest:
         )
 
     def attention(self, recorder: RowRecorder, plan: RowPlan, sequence: int, device: torch.device) -> Tensor:
-        """`(P or R, L, n, C)` of one sequence, on one device."""
+        """Attention `(P or R, L, n, C)` of one sequence, on one device."""
         if not self.layers or not len(plan.rows):
             count = len(self.rows(plan))
             return torch.zeros(count, len(self.layers), len(self.heads), len(plan.columns), device=device)
@@ -51,28 +59,28 @@ class ResolvedRequest:
         return torch.stack(maps, dim=1)
 
     def rows(self, plan: RowPlan) -> tuple[int, ...]:
-        """Phrase of every entry of the first axis."""
+        """The phrase of every entry of the first axis."""
         phrases = plan.groups.tolist()
         return tuple(phrases if self.keep_rows else sorted(set(phrases)))
 
     def grids(
         self,
-        places: Sequence[ImageGrid],
+        image_grids: Sequence[ImageGrid],
         plan: RowPlan,
         attention: Tensor,
         hidden: Tensor,
         phrase_hidden: Sequence[Tensor],
     ) -> list[Grids]:
-        """Put together what the grids of one prompt show.
+        """Build the `Grids` of one prompt.
 
         Args:
-            places: The grids, in the order of the plan's columns.
-            plan: Rows and columns of the prompt.
+            image_grids: The grids, in the order of the plan's columns.
+            plan: The rows and columns of the prompt.
             attention: `(P or R, L, n, C)`.
             hidden: `(K, C, D)`.
             phrase_hidden: Per phrase `(K, T, D)`.
         """
-        sizes = [grid.tokens.numel() for grid in places]
+        sizes = [grid.tokens.numel() for grid in image_grids]
         return [
             Grids(
                 grid=grid,
@@ -85,21 +93,21 @@ class ResolvedRequest:
                 phrase_hidden=tuple(phrase_hidden),
                 phrase_hidden_layers=self.phrase_hidden_layers,
             )
-            for grid, maps, states in zip(places, attention.split(sizes, -1), hidden.split(sizes, 1), strict=True)
+            for grid, maps, states in zip(image_grids, attention.split(sizes, -1), hidden.split(sizes, 1), strict=True)
         ]
 
 
 def plan_rows(phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], mask: Tensor, *, earlier: bool) -> RowPlan:
-    """Rows of all phrases against the columns of all grids.
+    """Plan the rows of all phrases against the columns of all grids.
 
     Args:
         phrase_tokens: Positions of every phrase's tokens.
         grids: All grids of the prompt.
-        mask: `(S,)`, 0 where the sequence is padding.
-        earlier: Take the row before each token.
+        mask: `(S,)`, 0 on padding.
+        earlier: Whether to take the row before each token.
 
     Raises:
-        RequestError: There is no row before the first token of the sequence.
+        RequestError: A phrase begins with the first token of the sequence, before which there is no row.
     """
     nothing = torch.empty(0, dtype=torch.long)
     rows = torch.cat([nothing, *phrase_tokens]) - int(earlier)

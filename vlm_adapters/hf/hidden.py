@@ -1,4 +1,4 @@
-"""Hidden states of chosen positions after chosen layers of the language model, by hooks of our own."""
+"""Hidden states of chosen positions after chosen layers of the language model, gathered by forward hooks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _active: ContextVar[tuple[HiddenStates, ...]] = ContextVar("vlm_adapters_hidden_
 
 
 class HiddenStates:
-    """Gathers hidden states at the positions asked for, layer by layer, in one pass over a batch.
+    """Gathers hidden states at the requested positions, layer by layer, in one pass over a batch.
 
     Attributes:
-        states: Layer index -> for every sequence `(T, D)`, in the model's precision. That of the last layer is after
-            the final norm.
+        states: Layer index -> `(T, D)` for every sequence, in the model's precision. The last layer's is after the
+            final norm.
     """
 
     def __init__(self, layers: Collection[int], positions: Sequence[Tensor], device: torch.device) -> None:
@@ -31,32 +31,33 @@ class HiddenStates:
         self._layers = frozenset(layers)
         self._positions = tuple(positions)
         self._device = device
-        self._placed: dict[torch.device, list[Tensor]] = {}
+        self._positions_by_device: dict[torch.device, list[Tensor]] = {}
 
     def at(self, sequence: int, layers: Sequence[int], width: int) -> Tensor:
-        """`(K, T, D)` of one sequence, after these layers in their order; `width` is D where there is no layer."""
+        """States `(K, T, D)` of one sequence after these layers, in their order; `width` is D for an empty list."""
         if not layers:
             return torch.zeros(0, len(self._positions[sequence]), width, device=self._device)
         return torch.stack([self.states[layer][sequence] for layer in layers])
 
-    def keep(self, layer: int, states: Tensor) -> None:
-        """Take what is wanted of `states (B, S, D)`."""
-        if states.device not in self._placed:
-            self._placed[states.device] = [wanted.to(states.device) for wanted in self._positions]
+    def record(self, layer: int, states: Tensor) -> None:
+        """Gather `states (B, S, D)` of a layer at the requested positions."""
+        if states.device not in self._positions_by_device:
+            self._positions_by_device[states.device] = [indices.to(states.device) for indices in self._positions]
         self.states[layer] = [
-            own[wanted].to(self._device) for own, wanted in zip(states, self._placed[states.device], strict=True)
+            sequence[indices].to(self._device)
+            for sequence, indices in zip(states, self._positions_by_device[states.device], strict=True)
         ]
 
     def check_complete(self) -> None:
-        """Make sure that every layer was seen.
+        """Make sure that every layer was recorded.
 
         Raises:
-            CaptureError: Some layer was not.
+            CaptureError: Some layer was not recorded.
         """
         if missing := sorted(self._layers - self.states.keys()):
             raise CaptureError(
-                f"The hidden states of layer {missing[0]} never came: the model ran without the hooks on its layers. "
-                "Load the backbone anew, and give the adapter the model that it is to run."
+                f"The hidden states of layer {missing[0]} were not recorded: the model ran without the hooks on its "
+                "layers. Load the backbone again, and give the adapter the model that runs."
             )
 
 
@@ -64,21 +65,21 @@ class HiddenStates:
 def capture_hidden_states(
     model: PreTrainedModel, layers: Collection[int], positions: Sequence[Tensor], device: torch.device
 ) -> Iterator[HiddenStates]:
-    """Gather hidden states of the language model in the one forward pass that runs inside the block.
+    """Gather hidden states of the language model in the forward pass that runs inside the block.
 
     States carry gradient as the pass itself does. Threads that run the same model do not see each other's.
 
     Args:
         model: A transformers model.
-        layers: Layers whose output is wanted; none = no hook is set.
+        layers: Layers whose output is gathered; no hook is set for an empty list.
         positions: One LongTensor per sequence of the batch.
-        device: Where to put what was gathered.
+        device: Device of the result.
 
     Yields:
         The states; they are complete when the block ends.
 
     Raises:
-        CaptureError: The layers are not found, or one of them never ran.
+        CaptureError: The layers are not found, or one of them did not run.
     """
     gathered = HiddenStates(layers, positions, device)
     hooks = []
@@ -99,9 +100,9 @@ def capture_hidden_states(
 
 
 def _gather(gathered: HiddenStates, layer: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-    if gathered not in _active.get():  # another thread's pass
+    if gathered not in _active.get():  # a pass of another thread
         return
     states = getattr(output, "last_hidden_state", None)
     if states is None:
         states = output[0] if isinstance(output, tuple) else output
-    gathered.keep(layer, states)
+    gathered.record(layer, states)

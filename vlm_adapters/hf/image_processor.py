@@ -1,8 +1,8 @@
 """Images processed apart from text: one interface over the image processors of all families.
 
-A dataset pipeline written for separate image processors wants `preprocess(image)` to give an image `(3, H, W)` and how
-it was resized and padded. The processors of transformers give each family's own tensors instead. A plugin wraps them;
-`wrap_image_processor` finds the wrapper by the processor's class.
+A dataset pipeline written for separate image processors expects `preprocess(image)` to give an image `(3, H, W)` and
+how it was resized and padded. The processors of transformers give different tensors for every family instead. A plugin
+wraps them; `wrap_image_processor` finds the wrapper by the processor's class.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any, TypedDict
 from PIL import Image
 from torch import Tensor
 
-from vlm_adapters.backbone.layout import ImageLayout, Size
+from vlm_adapters.backbone.layout import ImageLayout
 from vlm_adapters.errors import ImageError
+from vlm_adapters.geometry import Size
 from vlm_adapters.images import ImageSource, load_image
 from vlm_adapters.registry.discovery import list_adapters
 
@@ -60,7 +61,7 @@ class ImageProcessorWrapper(ABC):
     """The separate-processor interface over one family's processor.
 
     Attributes:
-        processor: What is wrapped. Its settings are read at every call.
+        processor: The wrapped processor. Its settings are read at every call.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -68,12 +69,12 @@ class ImageProcessorWrapper(ABC):
 
     @property
     def image_processor(self) -> Any:
-        """The image processor within what is wrapped."""
+        """The image processor inside a combined processor, or the wrapped processor itself."""
         return getattr(self.processor, "image_processor", self.processor)
 
     @abstractmethod
     def layout(self, size: Size) -> ImageLayout:
-        """How an image `(H, W)` is resized and padded.
+        """Describe how an image `(H, W)` is resized and padded.
 
         Raises:
             ImageError: The processor takes no image of this size.
@@ -81,7 +82,7 @@ class ImageProcessorWrapper(ABC):
 
     @abstractmethod
     def pixel_values(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        """Resize, pad and normalise upright RGB images: one float32 `(3, H, W)` each.
+        """Resize, pad and normalise upright RGB images: one float32 tensor `(3, H, W)` each.
 
         Raises:
             ImageError: The processor refuses an image.
@@ -94,11 +95,11 @@ class ImageProcessorWrapper(ABC):
             images: An image in any form that `load_image` takes, or a list or tuple of them, of any sizes.
 
         Raises:
-            ImageError: An image cannot be used, there is none, or the processor refuses its size.
+            ImageError: The list is empty, an image cannot be used, or the processor refuses its size.
         """
         sources: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
         if not sources:
-            raise ImageError("There is no image to preprocess: the list is empty. Give at least one.")
+            raise ImageError("The list of images is empty. Give at least one image.")
         upright = [load_image(source) for source in sources]
         layouts = [self.layout((image.height, image.width)) for image in upright]
         values = self.pixel_values(upright)
@@ -113,11 +114,11 @@ def wrap_image_processor(processor: Any) -> Any:
     """Give a processor the separate-processor interface.
 
     Args:
-        processor: Anything that pipelines call a processor.
+        processor: Any object that a pipeline uses as a processor.
 
     Returns:
-        The wrapper of the plugin that knows a class of the processor or of its image processor
-        (`AdapterSpec.image_processors`); everything else as it is, wrappers included.
+        The wrapper of the plugin that names a class of the processor or of its image processor in
+        `AdapterSpec.image_processors`. Every other object, a wrapper included, is returned unchanged.
     """
     if isinstance(processor, ImageProcessorWrapper):
         return processor

@@ -1,8 +1,8 @@
-"""Attention kernels of transformers under their own names, each with a pass-through in front while someone listens.
+"""Pass-throughs in front of the attention kernels of transformers, under the kernels' own names.
 
-A model looks its kernel up by name at every call, and some look at the name itself: families with sparse attention
-build another mask for another name. So the name stays, and what stands behind it is replaced for a while by a function
-that calls the kernel with the very arguments it got. Outputs are bit-identical; afterwards nothing is left behind.
+A model looks its kernel up by name at every call, and some models test the name: families with sparse attention build
+another mask for another name. So the name stays, and the function registered under it is replaced temporarily by one
+that calls the kernel with exactly the arguments it got. Outputs are bit-identical, and the registry is restored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers.modeling_utils import AttentionInterface
 from vlm_adapters.errors import CaptureError
 
 KernelKind = Literal["eager", "sdpa", "flash", "flex"]
-"""What decides which keys a row sees: the kinds read their mask in four ways."""
+"""Kinds of kernels: each reads its mask in another way, and so decides which keys a row sees."""
 
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -29,25 +29,25 @@ _KINDS: dict[str, KernelKind] = {"eager": "eager", "sdpa": "sdpa", "flex_attenti
 
 
 class Listener(Protocol):
-    """Sees every call of the kernel, after the kernel itself."""
+    """Is called with the arguments of every kernel call, after the kernel."""
 
-    def __call__(  # noqa: D102 - the class says it
+    def __call__(  # noqa: D102 - described by the class
         self, kind: KernelKind, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: dict[str, Any], /
     ) -> None: ...
 
 
 def kernel_kind(name: str | None) -> KernelKind:
-    """The kind of a kernel by its name in `config._attn_implementation`.
+    """Look up the kind of a kernel by its name in `config._attn_implementation`.
 
     Raises:
-        CaptureError: Which keys a row of this kernel sees is not known.
+        CaptureError: It is not known which keys a row of this kernel sees.
     """
     if name in _KINDS:
         return _KINDS[name]
     if name is not None and _FLASH.fullmatch(name):
         return "flash"
     raise CaptureError(
-        f"Rows cannot be taken beside the attention kernel {name!r}: which keys it lets a row see is not known. "
+        f"Rows cannot be recorded beside the attention kernel {name!r}, whose rule for masks is not known. "
         'Load the model with attn_implementation="sdpa", "eager", "flash_attention_2", "flash_attention_3" or '
         '"flex_attention".'
     )
@@ -55,25 +55,26 @@ def kernel_kind(name: str | None) -> KernelKind:
 
 @contextmanager
 def listen(modules: Iterable[nn.Module], listener: Listener) -> Iterator[None]:
-    """Let a listener see what these attention modules give to their kernels while the block runs.
+    """Call a listener with what these attention modules give to their kernels while the block runs.
 
-    Modules of other models pass through unchanged; threads may listen at once, each in blocks of their own.
+    The listener is also called for other modules with the same kernels, those of other models included. Several threads
+    may listen at once, each in its own block.
 
     Args:
-        modules: Attention modules that ask transformers' `AttentionInterface` for their kernel.
-        listener: Called from within the block for any module of these kernels, of whatever model.
+        modules: Attention modules that look their kernel up in transformers' `AttentionInterface`.
+        listener: The function to call.
 
     Raises:
-        CaptureError: A kernel is not known.
+        CaptureError: A kernel is unknown.
     """
-    doors: dict[tuple[int, str], tuple[AttentionInterface, str]] = {}
+    kernels: dict[tuple[int, str], tuple[AttentionInterface, str]] = {}
     for module in modules:
         if (interface := _interface_of(module)) is not None:
             name = getattr(module.config, "_attn_implementation", None)
             kernel_kind(name)
-            doors[id(interface), cast("str", name)] = (interface, cast("str", name))
+            kernels[id(interface), cast("str", name)] = (interface, cast("str", name))
     with _lock:
-        for interface, name in doors.values():
+        for interface, name in kernels.values():
             if not isinstance(interface.get(name), _PassThrough):
                 interface[name] = _PassThrough(name, interface.get(name))
             cast("_PassThrough", interface[name]).listeners.append(listener)
@@ -81,15 +82,15 @@ def listen(modules: Iterable[nn.Module], listener: Listener) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            for interface, name in doors.values():
-                _leave(interface, name, listener)
+            for interface, name in kernels.values():
+                _remove_listener(interface, name, listener)
 
 
 _lock = threading.Lock()
 
 
 class _PassThrough:
-    """Stands in a kernel's place: calls it, then tells the listeners."""
+    """Replaces a kernel: calls it, then the listeners."""
 
     def __init__(self, name: str, kernel: Kernel | None) -> None:
         self.kind = kernel_kind(name)
@@ -105,20 +106,21 @@ class _PassThrough:
         return output
 
 
-def _leave(interface: AttentionInterface, name: str, listener: Listener) -> None:
-    """Take a listener away, and with the last one the pass-through."""
-    door = interface.get(name)
-    if not isinstance(door, _PassThrough):  # somebody registered another kernel meanwhile
+def _remove_listener(interface: AttentionInterface, name: str, listener: Listener) -> None:
+    """Remove a listener, and with the last one the pass-through."""
+    pass_through = interface.get(name)
+    if not isinstance(pass_through, _PassThrough):  # another kernel was registered in the meantime
         return
-    door.listeners.remove(listener)
-    if not door.listeners:
+    pass_through.listeners.remove(listener)
+    if not pass_through.listeners:
         del interface[name]
-        if door.kernel is not None and interface.get(name) is not door.kernel:  # it was this interface's own
-            interface[name] = door.kernel
+        kernel = pass_through.kernel
+        if kernel is not None and interface.get(name) is not kernel:  # it was registered in this interface itself
+            interface[name] = kernel
 
 
 def _interface_of(module: nn.Module) -> AttentionInterface | None:
-    """The interface where a module's modelling file looks kernels up: transformers' own, or the file's."""
+    """The interface in which a module's modelling file looks kernels up: that of transformers, or the file's own."""
     for kind in type(module).__mro__:
         found = vars(sys.modules[kind.__module__]).get("ALL_ATTENTION_FUNCTIONS")
         if isinstance(found, AttentionInterface):
@@ -127,7 +129,7 @@ def _interface_of(module: nn.Module) -> AttentionInterface | None:
 
 
 def _eager_kernel(module: nn.Module) -> Kernel:
-    """The eager function is no registry entry: every modelling file has its own."""
+    """The eager function of a module's modelling file; the registry has none."""
     for kind in type(module).__mro__:
         if kernel := vars(sys.modules[kind.__module__]).get("eager_attention_forward"):
             return cast("Kernel", kernel)

@@ -1,4 +1,4 @@
-"""Where the language model of a transformers model keeps its layers."""
+"""The language model inside a transformers model, and its layers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LanguageModel:
     layers: nn.ModuleList
 
     def attention_modules(self) -> Iterator[tuple[int, nn.Module]]:
-        """Layer index and module of everything that says which layer it is the attention of."""
+        """Layer index and module of every module that names its layer in `layer_idx`."""
         for index, layer in enumerate(self.layers):
             for module in layer.modules():
                 if getattr(module, "layer_idx", None) == index:
@@ -37,7 +37,7 @@ def language_model_of(model: PreTrainedModel) -> LanguageModel:
     """Find the language model's layers.
 
     Raises:
-        CaptureError: There is no list of as many layers as the config tells.
+        CaptureError: The model has no list of as many layers as its config says.
     """
     count = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
     for body in model.get_decoder().modules():
@@ -45,13 +45,13 @@ def language_model_of(model: PreTrainedModel) -> LanguageModel:
             if isinstance(child, nn.ModuleList) and len(child) == count:
                 return LanguageModel(body, child)
     raise CaptureError(
-        f"The language model of {type(model).__name__} has no list of {count} layers, so nothing can be captured of "
-        "them. Its family needs an `extract` of its own."
+        f"The language model of {type(model).__name__} has no list of {count} layers, so nothing can be captured "
+        "from them. Write an `extract` for its family."
     )
 
 
 def without_compiled_code(model: nn.Module) -> AbstractContextManager[object]:
-    """A block in which modules that `torch.compile` replaced run as they are written: compiled code calls no hook."""
+    """A block in which compiled modules run without `torch.compile`, since compiled code calls no hooks."""
     if any(module._compiled_call_impl is not None for module in model.modules()):  # noqa: SLF001 (no public reader)
         eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
         return eager

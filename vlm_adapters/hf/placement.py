@@ -1,4 +1,4 @@
-"""Where a model lives and in which precision: what people write, and what a loaded model says."""
+"""The device and precision of a model: as a caller names them, and as a loaded model has them."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from vlm_adapters.errors import OptionError
 from vlm_adapters.registry.load_options import dtype_name
 
 _BYTES_OF_HALF = 2
-"""Smaller floating types are packed weights, in which nothing is computed."""
+"""Size of a half-precision number; smaller floating types hold packed weights, in which nothing is computed."""
 
 
 def resolve_device(device: str | int | torch.device) -> torch.device:
-    """The device that a caller means.
+    """Resolve the device that a caller names.
 
     Args:
-        device: `"auto"` takes the accelerator where there is one, else the CPU; else any name or number of torch.
+        device: A device name or number of torch; `"auto"` takes the accelerator if there is one, else the CPU.
 
     Raises:
-        OptionError: It is unknown, or not there.
+        OptionError: The device is unknown or not available.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device == "auto":
         return accelerator or torch.device("cpu")
-    place = device_named(device)
-    if place.type in ("cpu", "meta"):
-        return place
-    count = torch.accelerator.device_count() if accelerator and place.type == accelerator.type else 0
-    if (place.index or 0) >= count:
+    named = device_named(device)
+    if named.type in ("cpu", "meta"):
+        return named
+    count = torch.accelerator.device_count() if accelerator and named.type == accelerator.type else 0
+    if (named.index or 0) >= count:
         found = f"{torch.accelerator.device_count()} x {accelerator.type}" if accelerator else "no accelerator"
-        raise OptionError(f"The device {str(place)!r} is not there; found {found}. Use auto or cpu.")
-    return place
+        raise OptionError(f"The device {str(named)!r} is not available; found {found}. Use auto or cpu.")
+    return named
 
 
 def device_named(device: str | int | torch.device) -> torch.device:
-    """A device by its name or number, here or not.
+    """Look up a device by its name or number, available or not.
 
     Raises:
-        OptionError: torch knows none of this name.
+        OptionError: torch has no device of this name.
     """
     try:
         return torch.device(device)
@@ -47,14 +47,14 @@ def device_named(device: str | int | torch.device) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype, *, on_cpu: bool) -> str | torch.dtype:
-    """The precision that a caller means, as transformers takes it.
+    """Resolve the precision that a caller names, in the form that transformers takes.
 
     Args:
-        dtype: `"auto"` takes the checkpoint's own on an accelerator and float32 on a CPU; else a name, or torch's own.
-        on_cpu: Whether the model will live on the CPU alone.
+        dtype: A name, or a dtype of torch; `"auto"` takes the checkpoint's on an accelerator and float32 on a CPU.
+        on_cpu: Whether all of the model will be on the CPU.
 
     Raises:
-        OptionError: It is unknown, or weights cannot be computed with in it.
+        OptionError: The dtype is unknown, or a model cannot compute in it.
     """
     if dtype == "auto":
         return torch.float32 if on_cpu else "auto"
@@ -70,23 +70,23 @@ def resolve_dtype(dtype: str | torch.dtype, *, on_cpu: bool) -> str | torch.dtyp
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where a model takes its tokens, and so where results live.
+    """The device on which a model takes its tokens, and so the device of results.
 
-    Weights that are offloaded say `meta`, where tensors have no values: the hook that brings them says where to.
+    Offloaded weights are on `meta`, where tensors have no values; the hook that loads them knows the device.
     """
     embedding = model.get_input_embeddings()  # type: ignore[operator]  # every model of transformers has it
     hook = getattr(embedding, "_hf_hook", None)
     hooks = getattr(hook, "hooks", (hook,))
-    places = (getattr(each, "execution_device", None) for each in hooks)
-    place = next((place for place in places if place is not None), None)
-    if place is None:
-        place = next((weight.device for weight in embedding.parameters()), "cpu")
-    found = torch.device(place)
+    devices = (getattr(each, "execution_device", None) for each in hooks)
+    device = next((device for device in devices if device is not None), None)
+    if device is None:
+        device = next((weight.device for weight in embedding.parameters()), "cpu")
+    found = torch.device(device)
     return torch.device("cpu") if found.type == "meta" else found
 
 
 def pixel_dtype(model: nn.Module) -> torch.dtype:
-    """The precision in which a model takes pixels: that of its first weights that are not quantised."""
+    """The precision in which a model takes pixels: that of its first weight that is not quantised."""
     floating = (
         weight.dtype
         for weight in model.parameters()

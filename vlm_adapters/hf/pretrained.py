@@ -1,4 +1,4 @@
-"""Loading with transformers: what the caller passes decides, and what a checkpoint's files say of kernels does not."""
+"""Loading with transformers: the caller's options decide, not the settings in a checkpoint's files."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from vlm_adapters.registry.versions import NEWEST_RUN, is_older, typed_errors
 _HUB_KEYWORDS = ("token", "cache_dir", "local_files_only", "subfolder")
 _FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 _NEUTRAL = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
-"""Settings of a config.json that change what a pass returns, and what they are here."""
+"""Values of the settings of a config.json that change what a pass returns."""
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-_BRINGS_SHARED_WEIGHTS = "1.15"
+_LOADS_SHARED_WEIGHTS = "1.15"
 _FAILURES = (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What was loaded.
+    """A loaded checkpoint.
 
     Attributes:
-        model: With all its weights.
-        processor: Its processor.
-        revision: Its commit; None where there is none, as for a folder.
+        model: The model, with all its weights.
+        processor: The processor of the checkpoint.
+        revision: The commit on the hub; None for a folder.
     """
 
     model: PreTrainedModel
@@ -57,12 +57,12 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how weights are to be loaded.
+    """The device and form in which weights are loaded.
 
     Attributes:
-        device: Where a model in one piece goes afterwards; None where a map or a quantiser places it.
-        on_cpu: Whether no part of it is on an accelerator.
-        options: What transformers is given for it.
+        device: Device to move the loaded model to; None where a device map or a quantiser places it.
+        on_cpu: Whether no part of the model is on an accelerator.
+        options: Arguments for `from_pretrained` of transformers.
     """
 
     device: torch.device | None
@@ -73,30 +73,30 @@ class Placement:
     def of(
         cls, device: str | int | torch.device, dtype: str | torch.dtype, loader: Mapping[str, Any], *, quantised: bool
     ) -> Placement:
-        """Decide it.
+        """Resolve the caller's options.
 
         Args:
-            device: As `resolve_device` takes it.
-            dtype: As `resolve_dtype` takes it.
-            loader: Of `LOADER_KEYWORDS`, those that were given.
-            quantised: Whether the checkpoint itself is.
+            device: A device, as `resolve_device` takes it.
+            dtype: A dtype, as `resolve_dtype` takes it.
+            loader: Those of `LOADER_KEYWORDS` that the caller gave.
+            quantised: Whether the checkpoint itself is quantised.
 
         Raises:
-            OptionError: The options do not go together, or need what is not installed.
+            OptionError: The options contradict each other, or need a package that is not installed.
         """
         mapped = {name: loader[name] for name in ("device_map", "max_memory", "offload_folder") if name in loader}
         if mapped and "device_map" not in mapped:
-            raise OptionError(f"{next(iter(mapped))} belongs to a device_map. Give one, such as device_map='auto'.")
+            raise OptionError(f"{next(iter(mapped))} needs a device_map. Give one, such as device_map='auto'.")
         if mapped and device != "auto":
             raise OptionError(f"Both device={device!r} and device_map place the model. Give one of them.")
-        place = resolve_device(device)
-        places = _places(mapped["device_map"]) if mapped else [place]
-        on_cpu = all(each.type == "cpu" for each in places)
+        target = resolve_device(device)
+        devices = _devices_of(mapped["device_map"]) if mapped else [target]
+        on_cpu = all(each.type == "cpu" for each in devices)
         options: dict[str, Any] = {"dtype": resolve_dtype(dtype, on_cpu=on_cpu)}
         if "quantization_config" in loader:
             options["quantization_config"] = _quantization(loader["quantization_config"], options["dtype"])
         if quantised or "quantization_config" in loader:
-            mapped.setdefault("device_map", {"": place})
+            mapped.setdefault("device_map", {"": target})
         if mapped and not find_spec("accelerate"):
             raise OptionError(
                 "device_map and quantization_config need accelerate, which is not installed: "
@@ -104,7 +104,7 @@ class Placement:
             )
         if isinstance(mapped.get("device_map"), Mapping):
             _check_offloading(mapped["device_map"])
-        return cls(None if mapped else place, on_cpu, options | mapped)
+        return cls(None if mapped else target, on_cpu, options | mapped)
 
 
 def load_pretrained(
@@ -116,24 +116,24 @@ def load_pretrained(
     trust_remote_code: bool,
     loader: Mapping[str, Any],
 ) -> Pretrained:
-    """Load a model and its processor; of a LoRA folder the base, with the LoRA in its layers.
+    """Load a model and its processor; for a LoRA folder, the base with the LoRA in its layers.
 
     Args:
         name_or_path: Hub name or directory.
-        device: As `resolve_device` takes it.
-        dtype: As `resolve_dtype` takes it.
+        device: A device, as `resolve_device` takes it.
+        dtype: A dtype, as `resolve_dtype` takes it.
         revision: Commit, tag or branch on the hub.
         trust_remote_code: Whether code that the checkpoint brings may run.
-        loader: Of `LOADER_KEYWORDS`, those that were given.
+        loader: Those of `LOADER_KEYWORDS` that the caller gave.
 
     Raises:
-        CheckpointError: The checkpoint is not there or not complete.
+        CheckpointError: The checkpoint is missing or incomplete.
         OptionError: An option cannot be used.
     """
     lora = LoraFolder.read(Path(name_or_path))
     hub: dict[str, Any] = {name: loader[name] for name in _HUB_KEYWORDS if name in loader}
     hub |= {"revision": lora.base_revision if lora else revision, "trust_remote_code": trust_remote_code}
-    Placement.of(device, dtype, loader, quantised=False)  # before anything is read: mistakes show at once
+    Placement.of(device, dtype, loader, quantised=False)  # before anything is read, so that mistakes show at once
     source = lora.base if lora else os.fspath(name_or_path)
     with typed_errors(f"Loading {source}", CheckpointError):
         try:
@@ -147,7 +147,7 @@ def load_pretrained(
         except _FAILURES as error:
             raise _failure(source, loader, error) from error
     _forget_generation_settings(model)
-    model = model if placement.device is None else model.to(placement.device)  # type: ignore[arg-type]  # its own `to`
+    model = model if placement.device is None else model.to(placement.device)  # type: ignore[arg-type]  # `to` of transformers is typed narrowly
     if lora:
         add_lora(model, lora)
         return Pretrained(model, processor, None)
@@ -158,22 +158,22 @@ def load_pretrained(
 def _model(
     source: str, config: PreTrainedConfig, placement: Placement, kernel: Any, hub: Mapping[str, Any]
 ) -> PreTrainedModel:
-    """Load the model with all its weights; say so where another kernel runs than its config asks for."""
-    pinned = _without_settings(config, placement, kernel)
+    """Load the model with all its weights; warn if another kernel runs than its config names."""
+    unusable = _without_settings(config, placement, kernel)
     options = dict(placement.options) | ({"attn_implementation": kernel} if kernel else {})
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         source, config=config, use_safetensors=True, output_loading_info=True, **options, **hub
     )
     model: PreTrainedModel = loaded[0]
-    _check_offloading(getattr(model, "hf_device_map", {}))  # what "auto" made of too little memory
-    if missing := sorted(loaded[1]["missing_keys"]):  # transformers would go on with random ones
+    _check_offloading(getattr(model, "hf_device_map", {}))  # the map that "auto" chose for the memory it found
+    if missing := sorted(loaded[1]["missing_keys"]):  # transformers would fill them with random values
         raise CheckpointError(
             f"The checkpoint {source} lacks {len(missing)} of its weights, among them {missing[0]}. Download it again."
         )
-    if pinned:
+    if unusable:
         used = model.config._attn_implementation  # noqa: SLF001 - transformers has no public reader
         warnings.warn(
-            f"config.json of {source} asks for the attention kernel {', '.join(pinned)}, which cannot be used here; "
+            f"config.json of {source} names the attention kernel {', '.join(unusable)}, which is not available; "
             f"{used} is used instead.",
             LoadingWarning,
             stacklevel=5,
@@ -181,8 +181,8 @@ def _model(
     return model
 
 
-def _places(device_map: Any) -> list[torch.device]:
-    """The devices that a map names; of a strategy such as `"auto"` the accelerator, or the CPU where there is none."""
+def _devices_of(device_map: Any) -> list[torch.device]:
+    """The devices that a map names; a strategy such as `"auto"` means the accelerator, or the CPU without one."""
     values = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]
     strategies = ("auto", "balanced", "balanced_low_0", "sequential")
     return [
@@ -192,16 +192,16 @@ def _places(device_map: Any) -> list[torch.device]:
 
 
 def _check_offloading(device_map: Mapping[str, object]) -> None:
-    """Refuse weights on the disk where accelerate brings wrong ones back, of layers that share them."""
-    if "disk" in device_map.values() and is_older("accelerate", _BRINGS_SHARED_WEIGHTS):
+    """Refuse weights on the disk if accelerate would load wrong ones for layers that share weights."""
+    if "disk" in device_map.values() and is_older("accelerate", _LOADS_SHARED_WEIGHTS):
         raise OptionError(
-            f"accelerate {version('accelerate')} cannot bring weights from the disk that layers share. Install "
-            f"accelerate>={_BRINGS_SHARED_WEIGHTS}, or leave no part of the model on the disk."
+            f"accelerate {version('accelerate')} cannot load shared weights from the disk. Install "
+            f"accelerate>={_LOADS_SHARED_WEIGHTS}, or place no part of the model on the disk."
         )
 
 
 def _quantization(config: Any, dtype: str | torch.dtype) -> Any:
-    """A config of transformers; of `"nf4"` and `"int8"` that of bitsandbytes."""
+    """The quantization config of transformers; `"nf4"` and `"int8"` mean that of bitsandbytes."""
     if not isinstance(config, str):
         return config
     if config not in ("nf4", "int8"):
@@ -217,7 +217,7 @@ def _quantization(config: Any, dtype: str | torch.dtype) -> Any:
 
 
 def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
-    """A config and all those within it."""
+    """A config and all configs inside it."""
     yield config
     for name in config.sub_configs:
         if (inner := getattr(config, name, None)) is not None:
@@ -225,24 +225,24 @@ def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 
 
 def _without_settings(config: PreTrainedConfig, placement: Placement, kernel: object) -> list[str]:
-    """Take settings out of a config that are the caller's to decide; gives the kernels that it asked for in vain."""
-    pinned = []
+    """Reset the settings of a config that are the caller's to decide; return the kernels that cannot be used."""
+    unusable = []
     for each in _configs(config):
-        asked = each._attn_implementation  # noqa: SLF001 - transformers has no public reader
-        if asked is not None and (kernel or not _can_run(asked, placement)):
-            each._attn_implementation = None  # noqa: SLF001 - nor a public writer before there is a model
-            pinned.append(str(asked))
+        named = each._attn_implementation  # noqa: SLF001 - transformers has no public reader
+        if named is not None and (kernel or not _can_run(named, placement)):
+            each._attn_implementation = None  # noqa: SLF001 - nor a public writer before the model exists
+            unusable.append(str(named))
         for name, value in _NEUTRAL.items():
             setattr(each, name, value)
         if hasattr(each, "_experts_implementation"):
             each._experts_implementation = None  # noqa: SLF001 - as above
         if hasattr(each, "use_cache"):
             each.use_cache = True
-    return [] if kernel else sorted(set(pinned))
+    return [] if kernel else sorted(set(unusable))
 
 
 def _can_run(kernel: object, placement: Placement) -> bool:
-    """Whether a kernel that a file names is here; one on the hub is code, which a file cannot have run."""
+    """Whether a kernel that a file names is installed; one on the hub is code, which a file may not run."""
     if kernel in ("eager", "sdpa"):
         return True
     if not isinstance(kernel, str) or kernel not in ALL_ATTENTION_FUNCTIONS.valid_keys():
@@ -253,7 +253,7 @@ def _can_run(kernel: object, placement: Placement) -> bool:
 
 
 def _forget_generation_settings(model: PreTrainedModel) -> None:
-    """Keep the ids of a generation_config.json alone: it may ask for samples, beams, or other types of result."""
+    """Drop all settings of a generation_config.json but ids: it may set sampling, beams, or other results."""
     if (config := getattr(model, "generation_config", None)) is not None:
         ids = {name: getattr(config, name, None) for name in _IDS}
         model.generation_config = GenerationConfig(**{name: value for name, value in ids.items() if value is not None})

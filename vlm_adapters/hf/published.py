@@ -26,12 +26,12 @@ from vlm_adapters.hf.byte_tokenizer import byte_tokenizer
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """What the files of a checkpoint say.
+    """The settings in the files of a checkpoint.
 
     Attributes:
-        name: Its hub id.
-        config: Of the model.
-        processor: Arguments of the processor, those of the image processor under `image_processor`.
+        name: Hub id of the checkpoint.
+        config: Config of the model.
+        processor: Arguments of the processor; `image_processor` holds those of the image processor.
         tokens: Ids of the control tokens, by their text.
     """
 
@@ -42,10 +42,10 @@ class PublishedCheckpoint:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Self | None:
-        """Read the file `owner--name.json` of a checkpoint; None where the folder has none.
+        """Read the file `owner--name.json` of a checkpoint; None if the folder has none.
 
         Args:
-            folder: Where the plugin keeps its files.
+            folder: Folder of the plugin's files.
             name: Hub id `owner/name`.
         """
         path = folder / f"{name.replace('/', '--')}.json"
@@ -55,7 +55,7 @@ class PublishedCheckpoint:
         return cls(name, AutoConfig.for_model(**facts["config"]), facts["processor"], facts["tokens"])
 
     def model(self) -> PreTrainedModel:
-        """Build the model in bfloat16 on the meta device: all sizes, no values."""
+        """Build the model in bfloat16 on the meta device, with sizes and without values."""
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForImageTextToText.from_config(
                 self.config, dtype=torch.bfloat16, attn_implementation="sdpa"
@@ -68,6 +68,6 @@ class PublishedCheckpoint:
         Args:
             end: The token that ends a text.
             padding: The token that pads.
-            options: For `PreTrainedTokenizerFast`.
+            options: Passed to `PreTrainedTokenizerFast`.
         """
         return byte_tokenizer(self.tokens, end=end, padding=padding, **options)

@@ -1,4 +1,4 @@
-"""The arithmetic of attention rows: what one row of softmax weights is, in float32."""
+"""The arithmetic of attention rows: one row of softmax weights, in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from vlm_adapters.hf.kernels import KernelKind
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Everything beside q, k and mask that changes a row, and the kind of kernel, which decides what a mask means."""
+    """Everything beside query, key and mask that changes a row.
+
+    Attributes:
+        kind: Kind of the kernel, which decides what a mask means.
+        scaling: Factor of the scores.
+        causal: Whether a row sees earlier keys only.
+        sliding_window: Number of keys that a row sees; None for all.
+        softcap: Bound of the scores, by tanh; None for none.
+        sinks: One learned logit per head that takes part in the softmax; None for none.
+    """
 
     kind: KernelKind
     scaling: float
@@ -25,7 +34,7 @@ class ScoreOptions:
 
 
 def row_scores(query: Tensor, key: Tensor, options: ScoreOptions) -> Tensor:
-    """Scores `(n, R, Sk)` of `query (n, R, d)` against `key (n_kv, Sk, d)`, in float32, before any mask."""
+    """Compute scores `(n, R, Sk)` of `query (n, R, d)` against `key (n_kv, Sk, d)`, in float32, before any mask."""
     heads, rows, width = query.shape
     # Heads of one key head are neighbours; scaling the few queries is cheaper than scaling their scores.
     grouped = (query.float() * options.scaling).reshape(key.shape[0], -1, width)
@@ -38,26 +47,26 @@ def row_scores(query: Tensor, key: Tensor, options: ScoreOptions) -> Tensor:
 def mask_scores(
     scores: Tensor, mask: Any, index: int, rows: Tensor, earlier_keys: int, options: ScoreOptions
 ) -> Tensor:
-    """Scores with the keys that a row does not see at minus infinity, as the kernel decides it.
+    """Set the scores of keys that a row does not see to minus infinity, as the kernel does.
 
     Args:
         scores: `(n, R, Sk)`.
-        mask: What the kernel got: None, `(B, 1, Sq, Sk)` bool or additive, `(B, Sk)` for flash, a block mask for flex.
-        index: Which sequence of the batch.
+        mask: The mask of the kernel: None, `(B, 1, Sq, Sk)` bool or additive, `(B, Sk)` (flash), a block mask (flex).
+        index: Index of the sequence in the batch.
         rows: `(R,)` positions of the rows among the queries of this call.
         earlier_keys: Keys in the cache from before the first of these queries.
-        options: The kernel's kind, whether rows are causal, and their window.
+        options: Kind of the kernel, whether rows are causal, and their window.
 
     Raises:
-        CaptureError: The kernel is given a mask of a form that is not known for it.
+        CaptureError: The mask has a form that is not known for this kernel.
     """
     kind, keys = options.kind, scores.shape[-1]
     if isinstance(mask, Tensor) and mask.ndim == 4 and kind != "flash":
-        own = mask[index if mask.shape[0] > 1 else 0]
-        own = own[:, rows] if own.shape[1] > 1 else own
-        if kind == "sdpa" and own.dtype == torch.bool:
-            return scores.masked_fill_(~own, float("-inf"))
-        return scores + own.float()  # eager and flex add whatever they get
+        of_rows = mask[index if mask.shape[0] > 1 else 0]
+        of_rows = of_rows[:, rows] if of_rows.shape[1] > 1 else of_rows
+        if kind == "sdpa" and of_rows.dtype == torch.bool:
+            return scores.masked_fill_(~of_rows, float("-inf"))
+        return scores + of_rows.float()  # eager and flex add any mask, of whatever dtype
     if kind == "flex" and hasattr(mask, "mask_mod"):
         return scores.masked_fill_(~_block_mask_rows(mask, index, rows, scores), float("-inf"))
     if mask is None and kind in ("eager", "flex"):
@@ -67,13 +76,13 @@ def mask_scores(
         return scores.masked_fill_(~_visible(padding, rows + earlier_keys, keys, options), float("-inf"))
     shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
     raise CaptureError(
-        f"The {kind} kernel gets a mask of a form that capture does not know for it, {shape}, beside {keys} keys. "
+        f"The {kind} kernel got a mask of a form that capture does not know for it: {shape}, with {keys} keys. "
         'Load the model with attn_implementation="sdpa".'
     )
 
 
 def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
-    """Softmax over keys, with one learned extra logit per head where the model has attention sinks."""
+    """Softmax over keys, with one more learned logit per head if the model has attention sinks."""
     if sinks is None:
         return scores.softmax(-1)
     extra = sinks.float().reshape(-1, 1, 1).expand(*scores.shape[:2], 1)
@@ -81,17 +90,17 @@ def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
 
 
 def gather_columns(weights: Tensor, columns: Tensor) -> Tensor:
-    """Gather `weights (n, R, Sk)` at key indices; keys not (or no longer) in the cache get no attention."""
-    there = (columns >= 0) & (columns < weights.shape[-1])
+    """Gather `weights (n, R, Sk)` at key indices; keys that are not in the cache get no attention."""
+    in_cache = (columns >= 0) & (columns < weights.shape[-1])
     found = weights[..., columns.clamp(0, weights.shape[-1] - 1)]
-    return found * there
+    return found * in_cache
 
 
 def _visible(padding: Tensor | None, rows: Tensor, keys: int, options: ScoreOptions) -> Tensor:
-    """`(R, Sk)` bool: what a kernel by itself lets every row see; `rows` are positions among the keys.
+    """The keys that every row sees without a mask, `(R, Sk)` bool; `rows` are positions among the keys.
 
-    Flash kernels drop padding before they count, so causality and window go by positions without it. Sdpa knows no
-    window: transformers gives it a mask wherever there is one.
+    Flash kernels drop padding before they count, so causality and window count positions without it. Sdpa has no
+    window: transformers gives it a mask for every window.
     """
     positions = torch.arange(keys, device=rows.device) if padding is None else padding.cumsum(-1)
     distance = positions[rows][:, None] - positions[None, :]
@@ -102,7 +111,7 @@ def _visible(padding: Tensor | None, rows: Tensor, keys: int, options: ScoreOpti
 
 
 def _block_mask_rows(mask: Any, index: int, rows: Tensor, scores: Tensor) -> Tensor:
-    """`(R, Sk)` or `(n, R, Sk)` bool from a block mask's index function, asked for these rows alone."""
+    """The keys that these rows see by a block mask's index function, `(R, Sk)` or `(n, R, Sk)` bool."""
     heads, _, keys = scores.shape
     batch = torch.tensor(index, device=scores.device)
     head = torch.arange(heads, device=scores.device)[:, None, None]

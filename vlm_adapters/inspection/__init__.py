@@ -1,4 +1,1 @@
-"""What an adapter is and does, told in plain values: for `adapters info`, `adapters probe` and programs.
-
-`entry` tells of an adapter that is not loaded and imports no torch; `model` and `interface` tell of a loaded one.
-"""
+"""Reports on adapters as plain values, for `adapters info`, `adapters probe`, `adapters bench` and programs."""

@@ -1,4 +1,4 @@
-"""What is known of an adapter by its name alone, without a checkpoint and without torch."""
+"""A report on an adapter by its name, without a checkpoint and without torch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class AdapterReport:
     """An adapter that a plugin offers.
 
     Attributes:
-        name: The `model_type` it is for.
+        name: The `model_type` of the adapter.
         plugin: Name of the plugin's entry point.
-        distribution: Distribution that installed it.
-        version: Its version.
+        distribution: Distribution that installed the plugin.
+        version: Version of the distribution.
         state: `"ready"`, `"needs WHAT"` or `"broken: WHY"`.
         target: `"module:Class"` of the adapter.
-        checkpoints: Hub ids of the checkpoints it is meant for.
-        embedded: Embedded checkpoints that it loads.
+        checkpoints: Hub ids of the checkpoints that the adapter supports.
+        embedded: Embedded checkpoints that the adapter loads.
     """
 
     name: str
@@ -39,7 +39,7 @@ def describe_entry(name: str) -> AdapterReport | None:
     """Report on the adapter of this name.
 
     Returns:
-        None where the name is that of a checkpoint, embedded or a directory, or no plugin offers such an adapter.
+        None if the name is that of an embedded checkpoint or a directory, or if no plugin offers such an adapter.
     """
     if name in embedded_checkpoints() or Path(name).is_dir():
         return None

@@ -1,6 +1,6 @@
-"""What attention rows cost, against a plain forward pass and against transformers' `output_attentions`.
+"""The cost of attention rows, against a plain forward pass and transformers' `output_attentions`.
 
-All are measured in one run on one language model with random weights, so only the ratios matter.
+All variants are measured in one run on one language model with random weights, so only the ratios matter.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class BenchSettings:
     """Sizes of the model and of the request.
 
     Attributes:
-        layers: Layers of the language model.
-        heads: Query heads; a seventh of them are key heads, as in Qwen2.5-VL-7B.
+        layers: Number of layers of the language model.
+        heads: Number of query heads; a seventh of them are key heads, as in Qwen2.5-VL-7B.
         head_size: Width of a head.
-        length: Tokens in the sequence.
-        rows: Attention rows asked for.
-        columns: Image tokens among the sequence.
-        repeats: Timed passes of each variant, taken in turn.
-        eager: Whether to measure `output_attentions`, too, which needs `layers x heads x length^2` numbers.
+        length: Number of tokens in the sequence.
+        rows: Number of attention rows to record.
+        columns: Number of image tokens in the sequence.
+        repeats: Number of timed passes of each variant, taken in turn.
+        eager: Whether to measure `output_attentions` as well, which needs `layers x heads x length^2` numbers.
     """
 
     layers: int = 4
@@ -49,11 +49,11 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class BenchRow:
-    """What one way to run the model costs.
+    """The cost of one variant of the pass.
 
     Attributes:
-        variant: `"plain"` (sdpa), `"rows"` (sdpa with rows beside it), `"states"` (hidden states of the rows' tokens
-            after every layer, too), `"eager"` (`output_attentions=True`).
+        variant: `"plain"` (sdpa), `"rows"` (sdpa with rows beside it), `"states"` (also hidden states of these
+            tokens after every layer), `"eager"` (`output_attentions=True`).
         seconds: Median over the repeats.
         time_ratio: Median over the repeats of seconds over the plain pass's in the same turn.
         peak_bytes: Peak memory of a process that runs one pass, less that of one that runs a plain pass.
@@ -66,13 +66,13 @@ class BenchRow:
 
 
 def run_bench(settings: BenchSettings) -> list[BenchRow]:
-    """Measure all variants on the CPU: time in this process, peak memory in a process of its own each."""
+    """Measure all variants on the CPU: time in this process, peak memory in a new process each."""
     variants = ("plain", "rows", "states", "eager") if settings.eager else ("plain", "rows", "states")
-    # glibc then gives freed memory back at once; by its own rule a peak differs by a tenth from run to run.
+    # With this, glibc returns freed memory at once; otherwise peaks vary by a tenth between runs.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "131072")
-    # Before this process holds any model: on Linux a child's peak begins at its parent's size.
+    # Before this process loads a model: on Linux the peak of a child starts at the size of its parent.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = {variant: pool.apply(peak_bytes, (variant, settings)) for variant in variants}
+        peaks = {variant: pool.apply(process_peak_bytes, (variant, settings)) for variant in variants}
     passes = {variant: _pass(variant, settings) for variant in variants}
     seconds: dict[str, list[float]] = {variant: [] for variant in passes}
     for turn in range(settings.repeats + 1):
@@ -92,8 +92,8 @@ def run_bench(settings: BenchSettings) -> list[BenchRow]:
     ]
 
 
-def peak_bytes(variant: str, settings: BenchSettings) -> int:
-    """Peak resident memory of this process after one pass; call it in a process of its own."""
+def process_peak_bytes(variant: str, settings: BenchSettings) -> int:
+    """Peak resident memory of this process after one pass; call it in a new process."""
     _pass(variant, settings)()
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -122,16 +122,16 @@ def _pass(variant: str, settings: BenchSettings) -> Callable[[], None]:
     def run() -> None:
         with torch.no_grad():
             if variant in ("rows", "states"):
-                every = range(settings.layers)
+                all_layers = range(settings.layers)
                 with (
-                    capture_rows(model, [plan], every) as recorder,
-                    capture_hidden_states(model, every if variant == "states" else (), [plan.rows], ids.device),
+                    capture_rows(model, [plan], all_layers) as recorder,
+                    capture_hidden_states(model, all_layers if variant == "states" else (), [plan.rows], ids.device),
                 ):
                     model(ids, use_cache=False)
                 maps: list[Tensor] = [of_layer[0] for of_layer in recorder.maps.values()]
             else:
                 output = model(ids, use_cache=False, output_attentions=variant == "eager")
-                # What one would keep of it; the whole S x S matrices were there first.
+                # The part that a user would need; the S x S matrices were made nevertheless.
                 maps = [layer[0, :, plan.rows][..., plan.columns] for layer in output.attentions or ()]
             del maps
 

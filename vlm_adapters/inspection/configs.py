@@ -1,4 +1,4 @@
-"""What the configs, the processor and the tokenizer say: sizes, kernels and ids, under names that families share."""
+"""Sizes, kernels and ids from the configs, the processor and the tokenizer, under names that families share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ _TOWER_NAMES = {
 
 @dataclass(frozen=True)
 class SpecialToken:
-    """A token with a role, and who says so: two rows of one role are two opinions."""
+    """A token with a role. Two entries of one role mean that the sources disagree.
+
+    Attributes:
+        role: Role of the token, such as `image` or `eos`.
+        id: Id of the token.
+        token: Text of the token; None if the tokenizer has none of this id.
+        said_by: Sources that give the id this role.
+    """
 
     role: str
     id: int
@@ -34,7 +41,18 @@ class SpecialToken:
 
 @dataclass(frozen=True)
 class TextReport:
-    """Sizes of the language model; None where its config does not say."""
+    """Sizes of the language model; None for what its config does not say.
+
+    Attributes:
+        model_type: Model type of the language model.
+        layers: Number of layers.
+        heads: Number of query heads per layer.
+        key_value_heads: Number of key heads per layer.
+        width: Width of the hidden states.
+        vocabulary: Number of token ids.
+        max_positions: Longest sequence, in tokens.
+        kernel: Attention kernel.
+    """
 
     model_type: str | None
     layers: int
@@ -48,14 +66,14 @@ class TextReport:
 
 @dataclass(frozen=True)
 class TowerReport:
-    """A vision tower, by its config.
+    """A vision tower, as its config describes it.
 
     Attributes:
-        name: Its key in the model's config.
-        model_type: Its own type.
-        sizes: Depth, width, heads, patch and merge under these names, where there are such.
-        more: What else its config says in whole numbers, under its own names.
-        kernel: Its attention kernel.
+        name: Key of the tower in the model's config.
+        model_type: Model type of the tower.
+        sizes: Depth, width, heads, patch and merge under these names, as far as the config has them.
+        more: All other whole numbers of the config, under its names.
+        kernel: Attention kernel of the tower.
     """
 
     name: str
@@ -66,7 +84,7 @@ class TowerReport:
 
 
 def special_tokens(model: Any, processor: Any) -> tuple[SpecialToken, ...]:
-    """Every id that the processor, the configs or the tokenizer give a role, in one list."""
+    """List every id to which the processor, the configs or the tokenizer give a role."""
     tokenizer = getattr(processor, "tokenizer", None)
     config = getattr(model, "config", None)
     found: dict[tuple[str, int], list[str]] = {}
@@ -93,7 +111,7 @@ def special_tokens(model: Any, processor: Any) -> tuple[SpecialToken, ...]:
 
 
 def text_report(config: Any, info: BackboneInfo) -> TextReport:
-    """The language model, by what the adapter tells and its config."""
+    """Describe the language model, from the adapter's info and the config."""
     text = text_config(config)
     return TextReport(
         model_type=getattr(text, "model_type", None),
@@ -108,17 +126,17 @@ def text_report(config: Any, info: BackboneInfo) -> TextReport:
 
 
 def towers(config: Any) -> Iterator[TowerReport]:
-    """The configs within the model's that cut images into patches; a model without a tower cuts them itself."""
+    """Describe the configs that cut images into patches: those of towers, or the model's if it has no tower."""
     text = text_config(config)
     parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}
     found = {name: part for name, part in parts.items() if part is not text and hasattr(part, "patch_size")}
     boilerplate = set(PreTrainedConfig().to_dict())
     if not found and hasattr(config, "patch_size"):
         found = {"config": config}
-        boilerplate |= set(_as_dict(text))  # 5.17 repeats the language model's sizes in Fuyu's config
+        boilerplate |= set(_as_dict(text))  # transformers 5.17 repeats the language model's sizes in Fuyu's config
     for name, tower in found.items():
-        own = {key: value for key, value in _as_dict(tower).items() if key not in boilerplate}
-        values = {key: value for key, value in own.items() if _is_whole(value) and not _ROLE.fullmatch(key)}
+        specific = {key: value for key, value in _as_dict(tower).items() if key not in boilerplate}
+        values = {key: value for key, value in specific.items() if _is_whole(value) and not _ROLE.fullmatch(key)}
         keys = {
             ours: next((key for key in theirs if isinstance(values.get(key), int)), None)
             for ours, theirs in _TOWER_NAMES.items()
@@ -133,7 +151,7 @@ def towers(config: Any) -> Iterator[TowerReport]:
 
 
 def text_config(config: Any) -> Any:
-    """The language model's part of a model's config; None where there is none."""
+    """The language model's part of a model's config; None without one."""
     return config.get_text_config(decoder=True) if isinstance(config, PreTrainedConfig) else None
 
 

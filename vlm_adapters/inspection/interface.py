@@ -1,4 +1,4 @@
-"""The interface report: what an adapter really does to images and text, found by running it.
+"""The interface report: what an adapter does to images and text, found by running it.
 
 Everything is a frozen dataclass of plain values, so that `dataclasses.asdict` gives what `json.dumps` takes. Sizes are
 `(height, width)`: of images in pixels, of grids in cells.
@@ -17,6 +17,7 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import AdapterError
+from vlm_adapters.geometry import Box, Size
 from vlm_adapters.inspection.configs import (
     SpecialToken,
     TextReport,
@@ -28,20 +29,26 @@ from vlm_adapters.inspection.configs import (
 )
 from vlm_adapters.prompt import Prompt
 
-Size = tuple[int, int]
-
 IMAGE_SIZES: tuple[Size, ...] = ((336, 336), (480, 640), (640, 480), (1080, 1920), (100, 300))
 """Square, wide, tall, large, and three times as wide as high."""
 
 TRIAL_SIZE: Size = (96, 160)
-"""Of the blank image that passes through the model once; not square, so that the axes tell themselves apart."""
+"""Size of the blank image that passes through the model once; not square, so that the axes differ."""
 
 TRIAL_TEXT = "a red circle"
 
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Names of the classes at work; None where the adapter has no such part."""
+    """Names of the classes at work; None for a part that the adapter does not have.
+
+    Attributes:
+        adapter: Class of the adapter.
+        model: Class of its model.
+        processor: Class of its processor.
+        image_processor: Class of the processor's image processor.
+        tokenizer: Class of the processor's tokenizer.
+    """
 
     adapter: str
     model: str | None
@@ -52,17 +59,17 @@ class ClassNames:
 
 @dataclass(frozen=True)
 class ImageReport:
-    """What becomes of a blank image.
+    """The result of preprocessing a blank image.
 
     Attributes:
-        image: Its size in pixels.
-        resized: Size in pixels of what the vision tower sees, padding counted.
-        tiles: How many pieces of that size there are.
-        patches: Patches of the vision tower, in all tiles.
-        tokens: Image tokens in the sequence, separators counted.
-        grids: Cells of every grid.
+        image: Size of the image in pixels.
+        resized: Size in pixels of what the vision tower sees, padding included.
+        tiles: Number of pieces of that size.
+        patches: Number of patches of the vision tower, in all tiles.
+        tokens: Number of image tokens in the sequence, separators included.
+        grids: Number of cells of every grid, `(h, w)`.
         boxes: `(left, top, right, bottom)` in pixels of the image that every grid covers.
-        problem: Why an image of this size cannot be used; the rest is empty then.
+        problem: Reason why an image of this size cannot be used; the other fields are empty then.
     """
 
     image: Size
@@ -71,13 +78,19 @@ class ImageReport:
     patches: int | None = None
     tokens: int = 0
     grids: tuple[Size, ...] = ()
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    boxes: tuple[Box, ...] = ()
     problem: str | None = None
 
 
 @dataclass(frozen=True)
 class TensorReport:
-    """A tensor that the model's forward takes, for one prompt with one image."""
+    """A tensor that the model's forward takes, for one prompt with one image.
+
+    Attributes:
+        name: Name of the argument.
+        dtype: Dtype of the tensor, such as `float32`.
+        shape: Shape of the tensor.
+    """
 
     name: str
     dtype: str
@@ -86,12 +99,12 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What one layer gave in a real forward pass, for one phrase.
+    """The output of one layer in a forward pass, for one phrase.
 
     Attributes:
         index: True index of the layer.
-        kind: As the config names it.
-        attention: Shape `(n, h, w)` per grid; empty where the layer has no attention.
+        kind: Type of the layer, as the config names it.
+        attention: Shape `(n, h, w)` per grid; empty for a layer without attention.
         hidden: Shape `(D, h, w)` per grid.
         on_image: Share of the phrase's attention that falls on the image, mean over heads, in [0, 1].
     """
@@ -105,7 +118,25 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class InterfaceReport:
-    """All that `probe` finds. `trial_image` and `trial_text` are what passed through the model for `layers`."""
+    """The result of `probe`.
+
+    Attributes:
+        adapter: Name of the adapter.
+        checkpoint: Checkpoint that it was loaded from.
+        revision: Commit of the checkpoint.
+        cell: Pixels of the resized image that one image token covers.
+        classes: Names of the classes at work.
+        dtype: Dtype of the weights.
+        device: Device of the results.
+        special_tokens: Ids with a role.
+        images: Results of preprocessing blank images.
+        trial_image: Size of the image that passed through the model for `layers`.
+        trial_text: Text that passed through the model for `layers`.
+        tensors: Inputs of that pass.
+        text: Sizes of the language model.
+        layers: Outputs of that pass.
+        vision: The vision towers.
+    """
 
     adapter: str
     checkpoint: str
@@ -128,7 +159,7 @@ def probe(adapter: BackboneAdapter, sizes: Sequence[Size] = IMAGE_SIZES) -> Inte
     """Run an adapter on blank images and report what it does.
 
     Args:
-        adapter: Any. What an adapter without a transformers model or processor cannot show is None or empty.
+        adapter: Any adapter. Fields that need a transformers model or processor are None or empty without one.
         sizes: Images `(height, width)` to send through its preprocessing.
 
     Raises:
@@ -187,7 +218,7 @@ def _image(adapter: BackboneAdapter, size: Size, patch: int | None) -> ImageRepo
 
 
 def _seen(inputs: BackboneInputs, grids: Sequence[ImageGrid], cell: Size, patch: int | None) -> tuple[Size, int]:
-    """Size and number of the pieces that the vision tower sees, from its tensors where they tell it."""
+    """Size and number of the pieces that the vision tower sees, from its tensors if possible."""
     counts, pixels = inputs.tensors.get("image_grid_thw"), inputs.tensors.get("pixel_values")
     if counts is not None and patch is not None:
         return (int(counts[0, 1]) * patch, int(counts[0, 2]) * patch), 1

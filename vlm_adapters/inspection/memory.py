@@ -1,8 +1,8 @@
 """Memory of a forward pass, counted on the meta device: nothing is computed, and no weights are needed.
 
-What is counted: the tensors that one pass of the language model makes over a sequence of embeddings (1, S, D) in
+Counted: the tensors that one pass of the language model makes over a sequence of embeddings (1, S, D) in
 bfloat16, without cache and without logits, at the moment when most bytes of them are alive. The embeddings and the maps
-that capture keeps are among them. What is not: weights, the vision tower, what a kernel uses inside (the fused
+that capture keeps are included. Not counted: weights, the vision tower, what a kernel uses inside (the fused
 attention kernel counts as its output alone), and what an allocator reserves beyond its tensors.
 """
 
@@ -27,7 +27,7 @@ from vlm_adapters.hf.capture import RowPlan, capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
 
 DTYPE = torch.bfloat16
-"""Of the weights and activations."""
+"""Dtype of the weights and activations."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class PassMemory:
     """Peak bytes of the activations of one forward pass.
 
     Attributes:
-        plain: With the fused kernel (sdpa).
-        rows: The same with exact attention rows recorded beside it, in all layers that have attention.
-        states: The same with the hidden states of those tokens, too, after every layer.
-        eager: With transformers' eager kernel and `output_attentions=True`, which gives all rows of all layers.
+        plain: A pass with the fused kernel (sdpa).
+        rows: The same pass with exact attention rows recorded in all layers that have attention.
+        states: The same pass with also the hidden states of those tokens after every layer.
+        eager: A pass with transformers' eager kernel and `output_attentions=True`, which gives all rows of all layers.
     """
 
     plain: int
@@ -48,17 +48,17 @@ class PassMemory:
 
 
 def pass_memory(config: PreTrainedConfig, tokens: int, rows: int, columns: int, layers: Sequence[int]) -> PassMemory:
-    """Count what a pass of a language model over one sequence needs.
+    """Count the memory that a pass of a language model over one sequence needs.
 
     Args:
-        config: Of the language model.
+        config: Config of the language model.
         tokens: Length `S` of the sequence.
-        rows: Rows that are recorded, each kept as a map of its own: those of the last tokens.
-        columns: Image tokens in the sequence.
+        rows: Number of recorded rows, one map each: those of the last tokens.
+        columns: Number of image tokens in the sequence.
         layers: Layers whose rows are recorded.
 
     Raises:
-        RuntimeError: The model cannot run without values: what it computes depends on them.
+        RuntimeError: The model cannot run on the meta device, because its computation depends on values.
     """
     plan = RowPlan(torch.arange(tokens - rows, tokens), torch.arange(rows), torch.arange(columns))
 
@@ -74,18 +74,18 @@ def pass_memory(config: PreTrainedConfig, tokens: int, rows: int, columns: int, 
             run(model)
         return recorder, states
 
-    every = range(config.num_hidden_layers)
+    all_layers = range(config.num_hidden_layers)
     fused, eager = _on_meta(config, "sdpa"), _on_meta(config, "eager")
     return PassMemory(
         plain=peak_bytes(fused, lambda: run(fused)),
         rows=peak_bytes(fused, lambda: run_with_rows(fused)),
-        states=peak_bytes(fused, lambda: run_with_rows(fused, every)),
+        states=peak_bytes(fused, lambda: run_with_rows(fused, all_layers)),
         eager=peak_bytes(eager, lambda: run(eager, output_attentions=True)),
     )
 
 
 def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
-    """Most bytes that the meta tensors made by `run` take at one moment; the model's own are not counted."""
+    """Largest sum of bytes of the live meta tensors that `run` makes; those of the model are not counted."""
     counter = _LiveBytes(model)
     with torch.no_grad(), _FusedAttention(), counter:
         run()
@@ -100,20 +100,20 @@ def _on_meta(config: PreTrainedConfig, kernel: str) -> PreTrainedModel:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Keeps the sum of the storages that operations made and that are alive."""
+    """Counts the bytes of the live storages that operations made."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._live = 0
-        own = [*model.parameters(), *model.buffers()]
-        self._known = WeakIdKeyDictionary({tensor.untyped_storage(): None for tensor in own})
+        weights = [*model.parameters(), *model.buffers()]
+        self._known = WeakIdKeyDictionary({tensor.untyped_storage(): None for tensor in weights})
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:  # noqa: SLF001
-            return True  # the one question that is asked: is the sequence whole, without padding and packing?
+            return True  # the only value that models read here: whether the sequence has no padding and no packing
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor) and tensor.is_meta:
@@ -132,7 +132,7 @@ class _LiveBytes(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Takes attention for one operation: on the meta device it would be several, with a matrix of all scores."""
+    """Treats attention as one operation: on the meta device it would be several, with a matrix of all scores."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -141,5 +141,5 @@ class _FusedAttention(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         query, value = args[0], args[2]
         batch, heads, length, _ = query.shape
-        # Laid out as the kernels leave it, so that joining the heads copies nothing.
+        # With the memory layout of the kernels, so that joining the heads copies nothing.
         return query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)

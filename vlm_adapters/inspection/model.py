@@ -1,4 +1,4 @@
-"""What a consumer of an adapter must know before it builds anything on it."""
+"""A report on a loaded adapter: its sizes, what it makes of an image, and memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vlm_adapters.backbone.layout import Size
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, HasModel
 from vlm_adapters.backbone.request import LayerChoice
 from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER, DecoderConfig
@@ -16,6 +15,7 @@ from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CaptureError, OptionError
+from vlm_adapters.geometry import Size
 from vlm_adapters.hf.backbone import TransformersBackbone
 from vlm_adapters.inspection.memory import DTYPE, PassMemory, pass_memory
 from vlm_adapters.registry.discovery import list_adapters
@@ -23,12 +23,12 @@ from vlm_adapters.registry.discovery import list_adapters
 
 @dataclass(frozen=True)
 class Trial:
-    """The image and text that sizes are told for.
+    """The image and text for which sizes are reported.
 
     Attributes:
         image: `(H, W)` in pixels.
-        text_tokens: Tokens of text beside the image's.
-        rows: Attention rows, each of one token of the text.
+        text_tokens: Number of tokens of text beside the image's.
+        rows: Number of attention rows, each of one token of the text.
     """
 
     image: Size = (480, 640)
@@ -38,23 +38,23 @@ class Trial:
     def __post_init__(self) -> None:
         if not 1 <= self.rows <= self.text_tokens:
             raise OptionError(
-                f"{self.rows} rows of {self.text_tokens} tokens of text cannot be: a row belongs to one token of text. "
-                "Give at least one row, and at least as many tokens of text."
+                f"{self.rows} rows of {self.text_tokens} tokens of text are impossible: a row belongs to one token of "
+                "text. Give at least one row, and at least as many tokens of text."
             )
 
 
 @dataclass(frozen=True)
 class ForwardReport:
-    """A trial as the language model takes it.
+    """The sequence that a trial becomes, and its memory.
 
     Attributes:
-        trial: What was asked.
-        grids: Cells `(h, w)` of every grid.
-        image_tokens: Tokens of the image, those that are no cells included.
+        trial: The image and text.
+        grids: Number of cells `(h, w)` of every grid.
+        image_tokens: Number of tokens of the image, including those that are not cells.
         tokens: Length of the sequence.
-        weight_bytes: Of the whole model in bfloat16.
-        memory: Of one pass over the sequence; None where it cannot be counted.
-        problem: Why it cannot.
+        weight_bytes: Bytes of all weights in bfloat16.
+        memory: Memory of one pass over the sequence; None if it cannot be counted.
+        problem: Reason why the memory cannot be counted.
     """
 
     trial: Trial
@@ -68,13 +68,13 @@ class ForwardReport:
 
 @dataclass(frozen=True)
 class DecoderReport:
-    """The mask decoder that a checkpoint brings.
+    """The mask decoder that comes with a checkpoint.
 
     Attributes:
-        channels: Attention maps per phrase that it reads.
-        base_width: Channels of its first stage.
-        depth: Its stages.
-        parameters: Weights in all.
+        channels: Number of attention maps per phrase that it reads.
+        base_width: Number of channels of its first stage.
+        depth: Number of stages.
+        parameters: Number of weights.
         layers: Layers whose attention it reads; None for all.
         heads: Heads that it reads; None for all.
     """
@@ -92,18 +92,18 @@ class ModelReport:
     """A backbone, loaded or built without weights.
 
     Attributes:
-        info: What the adapter tells of itself.
-        alias: Name of the embedded checkpoint, where it is one.
-        channels: Attention maps per phrase, which size a decoder.
-        parameters: Weights of the model, tied ones counted once; None where the adapter shows no model.
-        published: Whether it was built from its published configuration, and no weights were loaded.
-        forward: What it makes of an image and text; None for an adapter that stands on no transformers model.
-        decoder_parameters: Weights of a mask decoder of the usual size for these channels.
-        decoder: The decoder that the checkpoint brings; None where it brings none.
+        info: Info of the adapter.
+        alias: Name of the embedded checkpoint; None for any other checkpoint.
+        channels: Number of attention maps per phrase, the input channels of a decoder.
+        parameters: Number of weights of the model, tied ones counted once; None for an adapter without `model`.
+        published: Whether it was built from its published configuration, without loading weights.
+        forward: The sequence of an image and text; None for an adapter without a transformers model.
+        decoder_parameters: Number of weights of a mask decoder of the usual size for these channels.
+        decoder: The decoder that comes with the checkpoint; None without one.
         plugin: Entry point of the plugin that offers the adapter; None for an adapter that no plugin offers.
         distribution: Distribution that installed the plugin.
-        version: Its version.
-        checkpoints: Hub ids of the checkpoints that the adapter is meant for.
+        version: Version of the distribution.
+        checkpoints: Hub ids of the checkpoints that the adapter supports.
     """
 
     info: BackboneInfo
@@ -121,17 +121,17 @@ class ModelReport:
 
 
 def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published: bool = False) -> ModelReport:
-    """Report what a consumer of an adapter needs to size itself.
+    """Report the sizes that a consumer of an adapter needs.
 
     Args:
-        adapter: Any; its model may be on the meta device.
-        trial: Image and text to tell sizes for.
-        published: Whether it was built from its published configuration.
+        adapter: Any adapter; its model may be on the meta device.
+        trial: Image and text for which sizes are reported.
+        published: Whether the adapter was built from its published configuration.
 
     Raises:
         ImageError: The adapter takes no image of the trial's size.
         CheckpointError: The decoder beside the checkpoint cannot be read.
-        DecoderError: It does not fit the backbone.
+        DecoderError: The decoder does not fit the backbone.
     """
     info = adapter.info
     entry = next((entry for entry in list_adapters() if entry.name == adapter.name and not entry.broken), None)

@@ -1,1 +1,28 @@
-"""What people see and other tools read: figures, overlays, COCO results, galleries."""
+"""Output: what people see and other tools read: figures, overlays, COCO results, galleries."""
+
+from vlm_adapters.output.attention import attention_map, attention_sheet
+from vlm_adapters.output.exports import CocoResult, coco_results, grounding_to_dict, indexed_image, to_detections
+from vlm_adapters.output.figures import grounding_figure, heat_sheet, mask_sheet
+from vlm_adapters.output.files import write_grounding
+from vlm_adapters.output.gallery import write_gallery
+from vlm_adapters.output.render import colour_of, grounding_overlay, heat_overlay, mask_overlay, write_png
+
+__all__ = [
+    "CocoResult",
+    "attention_map",
+    "attention_sheet",
+    "coco_results",
+    "colour_of",
+    "grounding_figure",
+    "grounding_overlay",
+    "grounding_to_dict",
+    "heat_overlay",
+    "heat_sheet",
+    "indexed_image",
+    "mask_overlay",
+    "mask_sheet",
+    "to_detections",
+    "write_gallery",
+    "write_grounding",
+    "write_png",
+]

@@ -15,7 +15,8 @@ from vlm_adapters.output.render import colour_of
 if TYPE_CHECKING:
     from supervision import Detections
 
-MOST_INDICES = 255
+MAX_INDEXED_PHRASES = 255
+"""Largest number of phrases in an indexed image, whose pixels are bytes."""
 
 
 class CocoResult(TypedDict):
@@ -32,9 +33,9 @@ def coco_results(grounding: Grounding, image_id: int | str, *, category_id: int 
     """List the phrases that were found as entries of a COCO results file.
 
     Args:
-        grounding: Of one image.
-        image_id: Of the image, as in the file with the truth.
-        category_id: Of all phrases; they are words, not categories.
+        grounding: The grounding of an image.
+        image_id: Id of the image, as in the file with the truth.
+        category_id: Category id of all phrases; they are words, not categories.
     """
     results: list[CocoResult] = []
     for grounded in grounding.phrases:
@@ -54,17 +55,17 @@ def coco_results(grounding: Grounding, image_id: int | str, *, category_id: int 
 
 
 def indexed_image(grounding: Grounding) -> Image.Image:
-    """Draw all masks into one indexed image (mode `P`): 0 where no phrase is, `i + 1` where phrase `i` is.
+    """Draw all masks into one indexed image (mode `P`): `i + 1` where phrase `i` is, and 0 elsewhere.
 
-    Where masks overlap, the smaller one is on top, so that a part is seen on its whole. The palette has the colours of
-    the figures.
+    Where masks overlap, the smaller one is on top, so that a part stays visible on its object. The palette has the
+    colours of the figures.
 
     Raises:
-        OptionError: There are more phrases than a byte can count.
+        OptionError: There are more phrases than a byte can number.
     """
-    if len(grounding.phrases) > MOST_INDICES:
+    if len(grounding.phrases) > MAX_INDEXED_PHRASES:
         raise OptionError(
-            f"An indexed image tells at most {MOST_INDICES} phrases apart, and there are {len(grounding.phrases)}. "
+            f"An indexed image holds at most {MAX_INDEXED_PHRASES} phrases, and there are {len(grounding.phrases)}. "
             "Write one mask per phrase."
         )
     indices = np.zeros((grounding.image.height, grounding.image.width), np.uint8)
@@ -73,12 +74,12 @@ def indexed_image(grounding: Grounding) -> Image.Image:
         indices[grounding.phrases[index].mask] = index + 1
     image = Image.fromarray(indices).convert("P")
     image.putdata(indices.ravel().tolist())
-    image.putpalette([0, 0, 0, *(value for index in range(MOST_INDICES) for value in colour_of(index))])
+    image.putpalette([0, 0, 0, *(value for index in range(MAX_INDEXED_PHRASES) for value in colour_of(index))])
     return image
 
 
 def to_detections(grounding: Grounding) -> Detections:
-    """Give the phrases that were found as `supervision.Detections`, their words in `data["class_name"]`.
+    """Convert the phrases that were found to `supervision.Detections`, their words in `data["class_name"]`.
 
     `class_id` is the index of the phrase in the grounding.
 
@@ -104,10 +105,10 @@ def to_detections(grounding: Grounding) -> Detections:
 
 
 def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
-    """Turn a grounding into JSON-safe values: text, method, size of the image, and the phrases.
+    """Convert a grounding to JSON-safe values: text, method, size of the image, and the phrases.
 
-    A phrase has text, span, score, box and RLE. Boxes are `[left, top, right, bottom]` in pixels, right and bottom
-    excluded; null where nothing was found.
+    A phrase has text, span, score, box and mask (COCO RLE). Boxes are `[left, top, right, bottom]` in pixels, right and
+    bottom excluded; null where nothing was found.
     """
     return {
         "text": grounding.text,

@@ -13,22 +13,34 @@ from vlm_adapters.grounding.result import Grounding
 from vlm_adapters.output.render import INK, PAPER, Colour, colour_of, heat_overlay, mask_overlay
 
 FAINT: Colour = (110, 110, 110)
+"""Colour of explanations."""
+
 GAP = 12
+"""Pixels between panels and around a figure."""
+
 PANEL = 260
+"""Longest side of a panel, in pixels."""
+
 LINE = 24
-COLUMNS = 7
-"""Panels beside each other; more go below."""
+"""Height of a line of text, in pixels."""
+
+HEAT_COLUMNS = 7
+"""Panels in a row of a sheet of heat maps; more are put below."""
+
 FIGURE_COLUMNS = 5
+"""Columns in a row of a grounding's figure."""
+
 SHEET_COLUMNS = 4
+"""Samples in a row of a sheet of masks."""
 
 
 def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | None = None) -> Image.Image:
-    """One figure: the sentence in colours, the image, and per phrase its heat map and mask.
+    """Draw the sentence in colours, the image, and a heat map and a mask for every phrase.
 
     Args:
         grounding: What to show.
-        truth: The true masks `(H, W)` of the phrases, where known; their outline is drawn over each mask, and the IoU
-            with them is written above it.
+        truth: The true masks `(H, W)` of the phrases, where known; their outlines are drawn over the masks, and the
+            IoU is written above each.
     """
     masks = [grounded.mask for grounded in grounding.phrases]
     colours = [colour_of(index) for index in range(len(masks))]
@@ -48,7 +60,7 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
     body = _stack(
         [_beside(columns[start : start + FIGURE_COLUMNS]) for start in range(0, len(columns), FIGURE_COLUMNS)]
     )
-    legend = "Above: where the heads look that agree best with the mask (bright = much). Below: the mask"
+    legend = "Above: the attention of the heads that agree best with the mask (bright = high). Below: the mask"
     legend += "; score: the mean probability inside it"
     legend += "." if truth is None else "; black line: the true outline."
     width = max(body.width, 2 * PANEL + GAP)
@@ -58,7 +70,7 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
 def heat_sheet(
     image: Image.Image, rows: Sequence[tuple[str, Sequence[tuple[str, NDArray[np.float32]]]]]
 ) -> Image.Image:
-    """A sheet of heat maps: one row per title, each map with a caption.
+    """Draw a sheet of heat maps: one row per title, each map with a caption.
 
     Args:
         image: RGB image of `H x W` pixels, shown at the start of every row.
@@ -68,15 +80,15 @@ def heat_sheet(
     for index, (title, maps) in enumerate(rows):
         panels = [_stack([_line("image", INK), _panel(image)])]
         panels += [_stack([_line(caption, INK), _panel(heat_overlay(image, heat))]) for caption, heat in maps]
-        lines.append(_line(title, colour_of(index), COLUMNS * (PANEL + GAP)))
-        lines += [_beside(panels[start : start + COLUMNS]) for start in range(0, len(panels), COLUMNS)]
+        lines.append(_line(title, colour_of(index), HEAT_COLUMNS * (PANEL + GAP)))
+        lines += [_beside(panels[start : start + HEAT_COLUMNS]) for start in range(0, len(panels), HEAT_COLUMNS)]
     return _framed(_stack(lines))
 
 
 def mask_sheet(
     samples: Sequence[tuple[Image.Image, Sequence[str], Sequence[NDArray[np.bool_]], Sequence[NDArray[np.bool_]]]],
 ) -> Image.Image:
-    """A contact sheet: of every sample the image, its masks with the true outlines, and the IoU of every phrase.
+    """Draw a contact sheet: the image of every sample, its masks with the true outlines, and the IoU of every phrase.
 
     Args:
         samples: `(image, phrases, masks, true masks)`, masks `(H, W)` bool, one per phrase.
@@ -85,11 +97,11 @@ def mask_sheet(
     for image, phrases, masks, truth in samples:
         colours = [colour_of(index) for index in range(len(masks))]
         panels = [_panel(image), _panel(mask_overlay(image, masks, colours, truth))]
-        told = [
-            _line(f"{mask_iou(mask, wanted):.2f}  {phrase}", colour)
-            for phrase, mask, wanted, colour in zip(phrases, masks, truth, colours, strict=True)
+        captions = [
+            _line(f"{mask_iou(mask, true_mask):.2f}  {phrase}", colour)
+            for phrase, mask, true_mask, colour in zip(phrases, masks, truth, colours, strict=True)
         ]
-        columns.append(_stack([*panels, *told]))
+        columns.append(_stack([*panels, *captions]))
     rows = [columns[start : start + SHEET_COLUMNS] for start in range(0, len(columns), SHEET_COLUMNS)]
     return _framed(_stack([_beside(row) for row in rows]))
 
@@ -114,7 +126,7 @@ def _font(size: int = 17) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _printable(text: str) -> str:
-    """The text with white space and control characters as single spaces, so that it stands on a line; same length."""
+    """The text with every white space and control character as a space, so that it fits on a line; same length."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -126,16 +138,16 @@ def _panel(image: Image.Image) -> Image.Image:
 def _line(text: str, colour: Colour, width: int = PANEL, size: int = 17) -> Image.Image:
     """One line of text, cut with an ellipsis where it does not fit."""
     font = _font(size)
-    whole = shown = _printable(text)
-    while shown and font.getlength(shown if shown == whole else shown + "…") > width:
+    full = shown = _printable(text)
+    while shown and font.getlength(shown if shown == full else shown + "…") > width:
         shown = shown[:-1]
     canvas = Image.new("RGB", (width, LINE), PAPER)
-    ImageDraw.Draw(canvas).text((0, 1), shown if shown == whole else shown + "…", colour, font)
+    ImageDraw.Draw(canvas).text((0, 1), shown if shown == full else shown + "…", colour, font)
     return canvas
 
 
 def _paragraph(text: str, width: int) -> list[Image.Image]:
-    """Faint lines of text, wrapped."""
+    """Lines of an explanation, wrapped."""
     font = _font(15)
     lines = [""]
     for word in text.split():

@@ -1,4 +1,4 @@
-"""A page of cases: the best, the worst, and some at random, each with the image, the truth and what was found."""
+"""A page of cases: the best, the worst and random ones, each with the image, the true mask and the masks found."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from vlm_adapters.evaluation.record import Record
 from vlm_adapters.output.render import PALETTE, mask_overlay, write_png
 
 CASES = 8
-"""Of each kind."""
+"""Number of cases of each kind."""
 
 SIDE = 400
 """Longest side of an image on the page, in pixels."""
 
 FOUND, TRUE = PALETTE[:2]
+"""Colours of masks that were found, and of true masks."""
 
 _STYLE = """
 body { font: 16px/1.4 system-ui, sans-serif; color: #1e1e1e; margin: 2em auto; max-width: 90em; padding: 0 1em }
@@ -37,24 +38,26 @@ def write_gallery(records: Sequence[Record], dataset: Dataset, out: Path, *, see
     """Write `gallery.html`, and its images into a folder `gallery` beside it.
 
     Args:
-        records: Of all phrases.
-        dataset: That they are of; the images of the cases are read again.
-        out: Folder.
-        seed: Draws the random cases.
+        records: Records of all phrases.
+        dataset: Data set of the records; the images of the cases are read again.
+        out: Folder of the page.
+        seed: Seed of the random cases.
 
     Returns:
-        The page.
+        The path of the page.
     """
     parts = ['<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Cases</title>', f"<style>{_STYLE}</style>"]
-    parts.append("<h1>Cases</h1><p>The line on a found mask is the outline of the true one.</p>")
+    parts.append("<h1>Cases</h1><p>The line on a mask that was found is the outline of the true mask.</p>")
     for kind, chosen in choose_cases(records, seed).items():
         parts.append(f"<h2>{kind}</h2>")
         for number, record in enumerate(chosen):
             name = f"{kind.lower()}_{number:02d}"
-            panels = {f"gallery/{name}_{told.split()[0]}.png": (told, each) for told, each in _panels(record, dataset)}
-            for file, (_, image) in panels.items():
+            captions = {}
+            for caption, image in _panels(record, dataset):
+                file = f"gallery/{name}_{caption.split()[0]}.png"
                 write_png(image, out / file)
-            parts.append(_article(record, {file: told for file, (told, _) in panels.items()}))
+                captions[file] = caption
+            parts.append(_article(record, captions))
     page = out / "gallery.html"
     with whole_file(page) as temporary:
         temporary.write_text("\n".join(parts) + "</html>\n", encoding="utf-8")
@@ -62,22 +65,22 @@ def write_gallery(records: Sequence[Record], dataset: Dataset, out: Path, *, see
 
 
 def choose_cases(records: Sequence[Record], seed: int) -> dict[str, list[Record]]:
-    """The best and the worst phrases by the IoU of their last mask, and random ones; at most `CASES` of each."""
+    """Choose the best and the worst phrases by the IoU of their last mask, and random ones; at most `CASES` of each."""
     ranked = sorted(records, key=lambda record: record.final.iou)
-    drawn = random.Random(seed).sample(list(records), min(CASES, len(records)))  # noqa: S311 - no secret is drawn
+    drawn = random.Random(seed).sample(list(records), min(CASES, len(records)))  # noqa: S311 - not a secret
     return {"Best": ranked[::-1][:CASES], "Worst": ranked[:CASES], "Random": drawn}
 
 
 def _panels(record: Record, dataset: Dataset) -> Iterator[tuple[str, Image.Image]]:
-    """What is shown of a case, each with words that begin with a name."""
+    """Yield the images of a case, each with a caption whose first word names it."""
     sample = dataset.sample(record.index)
     truth = sample.masks[record.phrase]
     yield "image", _small(sample.image)
     yield "truth", _small(mask_overlay(sample.image, [truth], [TRUE]))
     for name, agreement in record.found.items():
         found = decode_rle({"size": list(record.size), "counts": agreement.counts})
-        told = f"{name} found: IoU {agreement.iou:.2f}, boundary F {agreement.boundary_f:.2f}"
-        yield told, _small(mask_overlay(sample.image, [found], [FOUND], [truth]))
+        caption = f"{name} found: IoU {agreement.iou:.2f}, boundary F {agreement.boundary_f:.2f}"
+        yield caption, _small(mask_overlay(sample.image, [found], [FOUND], [truth]))
 
 
 def _small(image: Image.Image) -> Image.Image:
@@ -85,14 +88,15 @@ def _small(image: Image.Image) -> Image.Image:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
-def _article(record: Record, panels: Mapping[str, str]) -> str:
+def _article(record: Record, captions: Mapping[str, str]) -> str:
+    """A case as HTML; `captions` are by the file of the image."""
     start, end = record.span
     before, after = html.escape(record.prompt[:start]), html.escape(record.prompt[end:])
     words = html.escape(record.words)
     place = html.escape(", ".join((f"sample {record.sample}, phrase {record.phrase}", *record.tags)))
     figures = "".join(
-        f'<figure><img src="{file}" alt="{told}"><figcaption>{told}</figcaption></figure>'
-        for file, told in panels.items()
+        f'<figure><img src="{file}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        for file, caption in captions.items()
     )
     return (
         f'<article><h3>{words}: {record.final.iou:.2f}</h3><p class="prompt">{before}<mark>{words}</mark>{after}'

@@ -14,8 +14,8 @@ from vlm_adapters.grounding.result import Grounding
 
 Colour = tuple[int, int, int]
 
-# Okabe and Ito's palette, told apart by colour-blind readers, without its yellow, which is lost on white; then three of
-# Paul Tol's for sentences with more phrases.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which is lost on white; then
+# three of Paul Tol's for sentences with more phrases.
 PALETTE: tuple[Colour, ...] = (
     (213, 94, 0),
     (0, 114, 178),
@@ -31,16 +31,19 @@ PALETTE: tuple[Colour, ...] = (
 _HEAT = np.array([(12, 7, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float32)
 
 INK: Colour = (30, 30, 30)
+"""Colour of text and of true outlines."""
+
 PAPER: Colour = (255, 255, 255)
+"""Colour of the background."""
 
 
 def colour_of(index: int) -> Colour:
-    """Colour of the phrase with this index."""
+    """The colour of the phrase with this index; colours repeat."""
     return PALETTE[index % len(PALETTE)]
 
 
 def heat_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """Lay a heat map over an image.
+    """Draw a heat map over an image.
 
     Args:
         image: RGB image of `H x W` pixels.
@@ -60,13 +63,13 @@ def mask_overlay(
     colours: Sequence[Colour],
     truth: Sequence[NDArray[np.bool_]] = (),
 ) -> Image.Image:
-    """Lay masks over an image in pale grey, so that the only colours are theirs.
+    """Draw masks over an image in pale grey, so that the only colours are those of the masks.
 
     Args:
         image: RGB image of `H x W` pixels.
         masks: `(H, W)` bool each.
-        colours: One per mask; it fills the mask and lines its edge.
-        truth: True masks `(H, W)`, where known: their edges are drawn in black on white.
+        colours: The colour of each mask, which fills it and outlines it.
+        truth: True masks `(H, W)`, where known: their outlines are drawn in black on white.
     """
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
     pixels = _masked(grey, 0.6 * grey + 0.4 * 255, masks, colours)
@@ -78,7 +81,7 @@ def mask_overlay(
 
 
 def grounding_overlay(grounding: Grounding) -> Image.Image:
-    """The image itself, at its size, with the mask of every phrase in its colour."""
+    """Draw the mask of every phrase in its colour over the image in its own colours and size."""
     masks = [grounded.mask for grounded in grounding.phrases]
     image = np.asarray(grounding.image, dtype=np.float32)
     pixels = _masked(image, image.copy(), masks, [colour_of(index) for index in range(len(masks))])
@@ -86,7 +89,7 @@ def grounding_overlay(grounding: Grounding) -> Image.Image:
 
 
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Write an image as a whole PNG file, creating its folder."""
+    """Write an image as PNG, creating its folder."""
     with whole_file(path) as temporary:
         image.save(temporary, "PNG")
 
@@ -97,7 +100,7 @@ def _masked(
     masks: Sequence[NDArray[np.bool_]],
     colours: Sequence[Colour],
 ) -> NDArray[np.float32]:
-    """Draw masks into `outside (H, W, 3)`: filled with a mixture of `inside` and their colour, and lined with it."""
+    """Draw masks into `outside (H, W, 3)`: filled with a mixture of `inside` and their colour, and outlined in it."""
     line = max(1, min(inside.shape[:2]) // 120)
     for mask, colour in zip(masks, colours, strict=True):
         outside[mask] = 0.45 * inside[mask] + 0.55 * np.array(colour, dtype=np.float32)

@@ -1,1 +1,1 @@
-"""Finding adapters and loading them by name. Nothing here needs torch until a model is loaded."""
+"""Finding adapters and loading them by name. Nothing in it needs torch until a model is loaded."""

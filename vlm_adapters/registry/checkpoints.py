@@ -1,4 +1,4 @@
-"""From the name of a checkpoint to where it is and what it is: embedded, a directory, or on the hub."""
+"""From the name of a checkpoint to its location and model type: embedded, a directory, or on the hub."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Checkpoint:
     """A checkpoint that was found.
 
     Attributes:
-        location: Its directory, or its hub id.
-        model_type: What its `config.json` says; the name of its adapter.
+        location: Directory or hub id of the checkpoint.
+        model_type: The `model_type` in its `config.json`, which is the name of its adapter.
     """
 
     location: str
@@ -44,7 +44,7 @@ class LoraFolder:
     """A folder that holds a LoRA and no model.
 
     Attributes:
-        folder: With `adapter_config.json`.
+        folder: The folder with `adapter_config.json`.
         base: Directory or hub id of the model that it belongs to.
         base_revision: Commit, tag or branch of the base on the hub.
     """
@@ -55,7 +55,7 @@ class LoraFolder:
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """Read where the base is; None where the folder holds no LoRA, or a whole model as well.
+        """Read the location of the base; None if the folder holds no LoRA, or also a model.
 
         Raises:
             CheckpointError: `adapter_config.json` names no base.
@@ -67,7 +67,10 @@ class LoraFolder:
         base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
         revision = config.get("revision") if isinstance(config, dict) else None
         if not isinstance(base, str) or not base:
-            raise CheckpointError(f"{path} names no base_model_name_or_path, the model that the LoRA belongs to.")
+            raise CheckpointError(
+                f"{path} has no base_model_name_or_path, the model that the LoRA belongs to. "
+                "Save the LoRA again with peft."
+            )
         location = str(embedded_checkpoints().get(base, base))
         return cls(folder, location, revision if isinstance(revision, str) and revision else None)
 
@@ -78,9 +81,9 @@ def find_checkpoint(
     """Find a checkpoint by embedded name, directory or hub id, and read its `model_type`.
 
     Args:
-        name_or_path: As `load_adapter` takes it.
-        revision: As `load_adapter` takes it.
-        subfolder: Of a repository on the hub.
+        name_or_path: Name of the checkpoint, as `load_adapter` takes it.
+        revision: Branch, tag or commit of a hub id.
+        subfolder: Folder within a repository on the hub.
         hub: `token`, `cache_dir` and `local_files_only`, as `load_adapter` takes them.
 
     Raises:
@@ -88,12 +91,12 @@ def find_checkpoint(
     """
     name = os.fspath(name_or_path)
     location = str(embedded_checkpoints().get(name, name))
-    if os.path.isdir(location):  # noqa: PTH112 - unlike Path.is_dir, false for "" and for names no file can have
+    if os.path.isdir(location):  # noqa: PTH112 - false for "" and for names no file can have, where Path.is_dir is true or raises
         if lora := LoraFolder.read(Path(location)):
             return Checkpoint(location, _base_of(lora, hub).model_type)
         return Checkpoint(location, _model_type(Path(location, "config.json")))
     if not _HUB_ID.fullmatch(name):
-        raise CheckpointError(_no_checkpoint(name))
+        raise CheckpointError(_not_found(name))
     return Checkpoint(
         name, _model_type(_hub_config(name, {"revision": revision, "subfolder": subfolder or None, **hub}))
     )
@@ -128,65 +131,65 @@ def _model_type(path: Path) -> str:
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str) or not model_type:
         raise CheckpointError(
-            f"{path} names no model_type, by which the adapter is chosen. "
+            f"{path} has no model_type, by which the adapter is chosen. "
             "Give the directory of a transformers checkpoint."
         )
     return model_type
 
 
 def _hub_config(repository: str, options: Mapping[str, Any]) -> Path:
-    """The checkpoint's `config.json` from the local cache, else from the hub."""
+    """The path of the checkpoint's `config.json`: in the local cache, else downloaded from the hub."""
     revision = options["revision"]
     try:
-        # a model_type does not change, so what is on disk needs no question to the hub
+        # a model_type does not change, so a file in the cache is good without a request to the hub
         return Path(hf_hub_download(repository, "config.json", **{**options, "local_files_only": True}))
-    except Exception:  # noqa: BLE001, S110 - not on disk: the hub is asked, and its answer is the one to report
+    except Exception:  # noqa: BLE001, S110 - not in the cache; the error of the request to the hub is the one to report
         pass
     try:
         return Path(hf_hub_download(repository, "config.json", **options))
     except Exception as error:
         at = f" --revision {revision}" if revision else ""
         raise CheckpointError(
-            f"{repository!r} is no directory here, and its config.json cannot be had from the hub: "
+            f"{repository!r} is not a local directory, and its config.json cannot be downloaded from the hub: "
             f"{_hub_reason(error, options)}. Run `hf download {repository}{at}` where the hub can be reached, "
-            f"or give the directory of a checkpoint. {_embedded_checkpoints_told()}"
+            f"or give the directory of a checkpoint. {_embedded_checkpoints_listed()}"
         ) from error
 
 
 def _hub_reason(error: Exception, options: Mapping[str, Any]) -> str:
-    asked = "the hub cannot be reached"
+    unreachable = "the hub cannot be reached"
     for name, is_set in (
         ("HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE),
         ("local_files_only", "local_files_only" in options),
     ):
-        asked = f"{name} is set, so the hub was not asked" if is_set else asked
-    reasons: dict[type[Exception], str] = {  # the first that fits, so the special ones stand before their bases
-        LocalEntryNotFoundError: f"it is not in the local cache, and {asked}",
+        unreachable = f"{name} is set, so the hub was not contacted" if is_set else unreachable
+    reasons: dict[type[Exception], str] = {  # the first match counts, so subclasses stand before their bases
+        LocalEntryNotFoundError: f"it is not in the local cache, and {unreachable}",
         GatedRepoError: "the repository is gated; accept its terms there, and give a token or run `hf auth login`",
         RepositoryNotFoundError: "there is no such repository, or it is private and needs a token or `hf auth login`",
         RevisionNotFoundError: f"the repository has no revision {options['revision']!r}",
-        EntryNotFoundError: "the repository has no config.json, so it is no transformers checkpoint",
+        EntryNotFoundError: "the repository has no config.json, so it is not a transformers checkpoint",
     }
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), told)
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), message)
 
 
-def _no_checkpoint(name: str) -> str:
+def _not_found(name: str) -> str:
     for entry in list_adapters():
         if entry.name == name:
-            meant = ", ".join(entry.checkpoints) or "see the plugin's documentation"
+            supported = ", ".join(entry.checkpoints) or "see the plugin's documentation"
             return (
-                f"{name!r} is the name of an adapter, and a checkpoint is needed. It is meant for: {meant}. "
-                f"{_embedded_checkpoints_told(name)}"
+                f"{name!r} is the name of an adapter, and a checkpoint is needed. It supports: {supported}. "
+                f"{_embedded_checkpoints_listed(name)}"
             )
     return (
-        f"No checkpoint {name!r}: it is no directory here and no hub id (owner/name, such as "
-        f"Qwen/Qwen2.5-VL-3B-Instruct, from `hf download`). {_embedded_checkpoints_told()}"
+        f"No checkpoint {name!r}: it is neither a local directory nor a hub id (owner/name, such as "
+        f"Qwen/Qwen2.5-VL-3B-Instruct, from `hf download`). {_embedded_checkpoints_listed()}"
     )
 
 
-def _embedded_checkpoints_told(model_type: str | None = None) -> str:
-    """Which embedded checkpoints there are, of this model type if given, as a sentence."""
+def _embedded_checkpoints_listed(model_type: str | None = None) -> str:
+    """A sentence that lists the embedded checkpoints, those of one model type if given."""
     names = [
         name
         for name, path in embedded_checkpoints().items()

@@ -1,7 +1,7 @@
-"""Which adapters there are: entry points of installed distributions -> specs -> classes.
+"""Discovery of adapters: entry points of installed distributions -> specs -> classes.
 
-Every plugin is loaded alone, so that a broken one is listed with its reason and harms no other. Plugins are asked anew
-at every call: what was installed a moment ago is found, and no state is kept.
+Every plugin is loaded in isolation, so that a broken one is listed with its reason and harms no other. Nothing is
+cached: every call finds what is installed at that moment.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _BUILT_IN = "vlm-adapters"
 
 
 class AdapterClass(Protocol):
-    """What the target of a spec is: a class that makes an adapter from a checkpoint."""
+    """The target of a spec: a class that builds an adapter from a checkpoint."""
 
-    def from_pretrained(  # noqa: D102 - the class says it
+    def from_pretrained(  # noqa: D102 - described by the class
         self,
         checkpoint: str,
         *,
@@ -54,9 +54,9 @@ class AdapterClass(Protocol):
 
 
 class PublishedBuilder(Protocol):
-    """What the field `published` of a spec names: hub id -> adapter without weights, None for an unknown id."""
+    """The target of a spec's field `published`: hub id -> adapter without weights, None for an unknown id."""
 
-    def __call__(self, checkpoint: str, /) -> BackboneAdapter | None: ...  # noqa: D102 - the class says it
+    def __call__(self, checkpoint: str, /) -> BackboneAdapter | None: ...  # noqa: D102 - described by the class
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class AdapterEntry:
 
     Attributes:
         plugin: Name of the entry point.
-        distribution: Name of the distribution that installed it; `None` where there is none.
+        distribution: Name of the distribution that installed it; `None` if it is not installed.
         version: Version of the distribution.
-        spec: What the plugin declares; `None` where it did not come so far.
-        needs: What must be installed first: `"vlm-adapters[qwen]"`, or modules where the spec names no extra.
-        broken: Why it cannot be used, in one line.
+        spec: The plugin's declaration; `None` if the plugin broke before it declared one.
+        needs: What must be installed first: `"vlm-adapters[qwen]"`, or modules if the spec names no extra.
+        broken: Reason why it cannot be used, in one line.
     """
 
     plugin: str
@@ -81,12 +81,12 @@ class AdapterEntry:
 
     @property
     def name(self) -> str | None:
-        """The `model_type` it is for; `None` where a broken plugin did not say."""
+        """The `model_type` of the adapter; `None` for a plugin that broke before it declared one."""
         return self.spec.name if self.spec else None
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """Hub ids of the checkpoints it is meant for."""
+        """Hub ids of the checkpoints that the adapter supports."""
         return self.spec.checkpoints if self.spec else ()
 
     @property
@@ -98,18 +98,18 @@ class AdapterEntry:
 
     @property
     def origin(self) -> str:
-        """Plugin, distribution and version in words, for messages."""
+        """Plugin, distribution and version as text, for messages."""
         return f"plugin {self.plugin!r} of {self.distribution or 'no distribution'} {self.version or ''}".rstrip()
 
     def ready_spec(self) -> AdapterSpec:
-        """The spec, once nothing stands in the way of its use.
+        """The spec, if the adapter can be used.
 
         Raises:
             PluginError: The plugin is broken, or something must be installed first.
         """
         if self.broken or not self.spec:
             raise PluginError(
-                f"The {self.origin} is broken: {self.broken}. Mend or remove it, or leave it out of {PLUGINS_VARIABLE}."
+                f"The {self.origin} is broken: {self.broken}. Fix or remove it, or leave it out of {PLUGINS_VARIABLE}."
             )
         if self.needs:
             remedy = f'pip install "{self.needs}"' if self.spec.extra else f"install what provides {self.needs}"
@@ -120,22 +120,22 @@ class AdapterEntry:
 def list_adapters() -> list[AdapterEntry]:
     """List the adapters of all installed plugins, the broken plugins among them.
 
-    The built-in plugins come first, then the others by distribution and name. Where two offer the same name, the first
-    keeps it and the other is broken, whatever was installed first.
+    The built-in plugins come first, then the others by distribution and name. If two offer the same name, the first
+    keeps it and the other is listed as broken, in whatever order they were installed.
     """
     plugins = _installed_plugins()
-    wanted = _wanted_plugins()
-    if wanted is not None:
-        plugins = [(entry, point) for entry, point in plugins if entry.plugin in wanted]
+    allowed = _allowed_plugins()
+    if allowed is not None:
+        plugins = [(entry, point) for entry, point in plugins if entry.plugin in allowed]
     entries = [offer for entry, point in plugins for offer in _offers(entry, point)]
-    unknown = sorted((wanted or set()) - {entry.plugin for entry in entries})
-    absent = f"{PLUGINS_VARIABLE} names it, but no installed distribution offers it"
-    entries += [AdapterEntry(name, broken=absent) for name in unknown]
+    unknown = sorted((allowed or set()) - {entry.plugin for entry in entries})
+    missing = f"{PLUGINS_VARIABLE} names it, but no installed distribution offers it"
+    entries += [AdapterEntry(name, broken=missing) for name in unknown]
     return _with_clashes_broken(entries)
 
 
 def find_adapter(model_type: str) -> AdapterEntry:
-    """Find the adapter for checkpoints of this `model_type`.
+    """Find the adapter for checkpoints of a `model_type`.
 
     Raises:
         UnknownAdapterError: No working plugin offers it.
@@ -153,11 +153,11 @@ def adapter_class(entry: AdapterEntry) -> AdapterClass:
     """Import the class that the entry's spec points to.
 
     Raises:
-        PluginError: The entry is not ready, or its target cannot be imported or is no class with `from_pretrained`.
+        PluginError: The entry is not ready, or its target cannot be imported or is not a class with `from_pretrained`.
     """
     found, complaint, remedy = _import(entry, "target")
     if not isinstance(found, type):
-        raise PluginError(f"{complaint} is no class, but {found!r}. {remedy}")
+        raise PluginError(f"{complaint} is not a class, but {found!r}. {remedy}")
     if not callable(getattr(found, "from_pretrained", None)):
         raise PluginError(f"{complaint} has no classmethod from_pretrained. {remedy}")
     return cast("AdapterClass", found)
@@ -167,21 +167,21 @@ def published_builder(entry: AdapterEntry) -> PublishedBuilder:
     """Import the function that builds published checkpoints without weights; the entry's spec must name one.
 
     Raises:
-        PluginError: The entry is not ready, or what its spec names cannot be imported or called.
+        PluginError: The entry is not ready, or the function that its spec names cannot be imported or called.
     """
     found, complaint, remedy = _import(entry, "published")
     if not callable(found):
-        raise PluginError(f"{complaint} is no function, but {found!r}. {remedy}")
+        raise PluginError(f"{complaint} is not a function, but {found!r}. {remedy}")
     return cast("PublishedBuilder", found)
 
 
 def _import(entry: AdapterEntry, field: str) -> tuple[object, str, str]:
-    """Import what a field of the spec names, "module:name"; also how a complaint about it begins and ends."""
+    """Import what a field of the spec names, "module:name"; also the beginning and end of an error message about it."""
     spec = entry.ready_spec()
     check_transformers()
-    place: str = getattr(spec, field)
-    module_name, name = place.split(":")
-    complaint = f"The {field} {place!r} of the adapter {spec.name!r} ({entry.origin})"
+    address: str = getattr(spec, field)
+    module_name, name = address.split(":")
+    complaint = f"The {field} {address!r} of the adapter {spec.name!r} ({entry.origin})"
     remedy = f"Update {entry.distribution}, or report this to its author."
     try:
         module = importlib.import_module(module_name)
@@ -190,12 +190,12 @@ def _import(entry: AdapterEntry, field: str) -> tuple[object, str, str]:
     except Exception as error:
         raise PluginError(f"{complaint} cannot be imported: {_reason(error)}. {remedy}") from error
     if not hasattr(module, name):
-        raise PluginError(f"{complaint} is not there: {module_name} has no name {name}. {remedy}")
+        raise PluginError(f"{complaint} does not exist: {module_name} has no name {name}. {remedy}")
     return getattr(module, name), complaint, remedy
 
 
 def _installed_plugins() -> list[tuple[AdapterEntry, EntryPoint | None]]:
-    """All entry points of the group in the order of precedence; without a point where the metadata is unreadable."""
+    """All entry points of the group in the order of precedence; None in place of one with unreadable metadata."""
     found: dict[str, list[tuple[AdapterEntry, EntryPoint | None]]] = {}
     for distribution in distributions():
         if points := _entry_points(distribution):
@@ -214,13 +214,13 @@ def _entry_points(distribution: Distribution) -> list[tuple[AdapterEntry, EntryP
         name, version = distribution.metadata["Name"], distribution.version
         points = distribution.entry_points.select(group=hookspecs.PROJECT)
         return [(AdapterEntry(point.name, name, version), point) for point in points]
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with foreign metadata, the others work on
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with foreign metadata, the other plugins still work
         folder = getattr(distribution, "_path", "a distribution")
         unreadable = f"the metadata in {folder} cannot be read: {_reason(error)}"
         return [(AdapterEntry("?", str(getattr(folder, "stem", folder)), broken=unreadable), None)]
 
 
-def _wanted_plugins() -> set[str] | None:
+def _allowed_plugins() -> set[str] | None:
     names = os.environ.get(PLUGINS_VARIABLE)
     return None if names is None else {name.strip() for name in names.split(",") if name.strip()}
 
@@ -238,7 +238,7 @@ def _offers(entry: AdapterEntry, point: EntryPoint | None) -> list[AdapterEntry]
 
 
 def _specs(point: EntryPoint) -> list[AdapterSpec]:
-    """Load one plugin into a manager of its own, where nothing it does can touch another."""
+    """Load one plugin into its own manager, so that it cannot affect others."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     plugin = point.load()
@@ -269,7 +269,7 @@ def _needs(spec: AdapterSpec, distribution: str | None) -> str | None:
 def _is_importable(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # imported already, by something that gave it no spec
+    except ValueError:  # a module that is already imported may have no spec
         return True
 
 
@@ -300,8 +300,8 @@ def _unknown_adapter(model_type: str, entries: list[AdapterEntry]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    told = [str(error)] if isinstance(error, AdapterError) else traceback.format_exception_only(error)
-    return " ".join(" ".join(told).split())
+    lines = [str(error)] if isinstance(error, AdapterError) else traceback.format_exception_only(error)
+    return " ".join(" ".join(lines).split())
 
 
 def _normalised(distribution: str | None) -> str:

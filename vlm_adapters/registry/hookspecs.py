@@ -1,4 +1,4 @@
-"""The one hook of the library: a plugin implements it and names its module in the entry point group `vlm_adapters`."""
+"""The only hook: a plugin implements it and names its module in the entry point group `vlm_adapters`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def adapter_specs() -> Iterable[AdapterSpec]:
-    """Offer adapters. Called at every listing, so it imports nothing heavy.
+    """Offer adapters. Called at every listing, so it must not import anything slow.
 
     Returns:
         One spec per adapter.

@@ -1,4 +1,4 @@
-"""Arguments of loading that every adapter over transformers takes, whatever its family. Imports no torch."""
+"""Loading arguments that every adapter over transformers takes, whatever its family. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ LOADER_KEYWORDS = (
     "local_files_only",
     "subfolder",
 )
-"""What `load_adapter` passes on to transformers, and never to the constructor of a family."""
+"""Arguments that `load_adapter` passes on to transformers, and never to the constructor of a family."""
 
 COMMON_KEYWORDS = ("device", "dtype", "revision", "trust_remote_code", *LOADER_KEYWORDS)
-"""What every adapter over transformers takes."""
+"""Arguments that every adapter over transformers takes."""
 
 NEVER_FROM_A_FILE = frozenset(
     {*COMMON_KEYWORDS, "torch_dtype", "use_safetensors", "weights_only", "code_revision", "use_auth_token", "proxies"}
 )
-"""What a file may not set: it could have code run, a token sent, or other files fetched."""
+"""Arguments that a file may not set: they could run code, send a token, or fetch other files."""
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _OTHER_NAMES = {
@@ -35,21 +35,21 @@ _OTHER_NAMES = {
 
 
 def dtype_name(name: str) -> str:
-    """The name that torch has for a dtype: of `bf16` it is `bfloat16`."""
+    """The name of a dtype in torch, such as `bfloat16` for `bf16`."""
     return _DTYPES.get(name, name.removeprefix("torch."))
 
 
-def unknown_option(owner: str, unknown: str, own: tuple[str, ...]) -> str:
-    """Say that nobody knows an option.
+def unknown_option(owner: str, unknown: str, known: tuple[str, ...]) -> str:
+    """Write the error message for an unknown option.
 
     Args:
         owner: Name of the adapter's class.
         unknown: The option.
-        own: Options of the family.
+        known: Options of the family.
     """
-    near = _OTHER_NAMES.get(unknown) or next(iter(get_close_matches(unknown, (*own, *COMMON_KEYWORDS), n=1)), None)
+    near = _OTHER_NAMES.get(unknown) or next(iter(get_close_matches(unknown, (*known, *COMMON_KEYWORDS), n=1)), None)
     hint = f" Did you mean {near}?" if near else ""
     return (
-        f"{owner} has no option {unknown}. Its options are: {', '.join(own) or 'none'}; every adapter takes "
+        f"{owner} has no option {unknown}. Its options are: {', '.join(known) or 'none'}; every adapter takes "
         f"{', '.join(COMMON_KEYWORDS)}.{hint}"
     )

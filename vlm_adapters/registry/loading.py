@@ -1,4 +1,4 @@
-"""From the name of a checkpoint to its adapter."""
+"""Loading the adapter of a checkpoint by name."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
 ) -> BackboneAdapter:
     """Load a checkpoint with the adapter for its `model_type`.
 
-    All but `device`, `dtype`, `revision` and `trust_remote_code` reach the adapter's class only where they are given.
+    All arguments but `device`, `dtype`, `revision` and `trust_remote_code` reach the adapter's class only if given.
 
     Args:
         name_or_path: An embedded checkpoint (`"tiny-qwen2_5_vl"`), a directory, or a hub id
             (`"Qwen/Qwen2.5-VL-3B-Instruct"`), tried in this order; write `./name` for a directory with the name of an
-            embedded checkpoint. A directory that holds a LoRA loads its base and itself.
-        device: Where the model lives: any device of torch; `"auto"` leaves it to the adapter.
+            embedded checkpoint. A directory that holds a LoRA is loaded together with its base.
+        device: Device of the model, as torch names it; `"auto"` leaves it to the adapter.
         dtype: Precision of the weights, also as `"bf16"` or `"fp16"`; `"auto"` leaves it to the adapter.
         revision: Branch, tag or commit of a hub id.
         trust_remote_code: Whether code from the checkpoint may run.
         attn_implementation: Kernel of the attention, such as `"sdpa"` or `"eager"`.
-        device_map: Devices of the parts of the model, or `"auto"`, instead of `device`.
+        device_map: Devices of the modules of the model, or `"auto"`, instead of `device`.
         max_memory: Most bytes per device, for `device_map="auto"`.
-        offload_folder: Where weights go that the map places on `"disk"`.
-        quantization_config: `"nf4"` or `"int8"` (bitsandbytes), or a config of transformers.
-        token: For gated repositories of the hub.
-        cache_dir: Where the hub's files are kept.
-        local_files_only: Whether the hub is left alone.
-        subfolder: Of the directory or the repository.
+        offload_folder: Folder for weights that the map places on `"disk"`.
+        quantization_config: `"nf4"` or `"int8"` (bitsandbytes), or a quantization config of transformers.
+        token: Access token for gated repositories of the hub.
+        cache_dir: Folder of the files downloaded from the hub.
+        local_files_only: Whether to make no request to the hub.
+        subfolder: Folder within the directory or the repository.
         options: Options of the adapter, such as `min_pixels`.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it has no readable `config.json` with a `model_type`.
         UnknownAdapterError: No installed plugin offers an adapter for it.
         PluginError: The plugin is broken or something must be installed first.
-        OptionError: The adapter does not take an option, or its value cannot be used.
+        OptionError: The adapter does not know an option, or its value cannot be used.
     """
     hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only or None}
     loader = {
@@ -107,15 +107,15 @@ def _given(options: Mapping[str, object]) -> dict[str, Any]:
 
 
 def load_published(name: str) -> BackboneAdapter | None:
-    """Build the adapter of a published checkpoint at full size without its weights, from what a plugin knows of it.
+    """Build the adapter of a published checkpoint at full size without its weights, from its plugin's files.
 
-    Its model is on the meta device: it has sizes and no values. Uses no network.
+    The model is on the meta device: it has sizes and no values. Uses no network.
 
     Args:
         name: Hub id.
 
     Returns:
-        None where no plugin knows enough of it, or where the name is that of a directory.
+        None if no plugin has the config of this checkpoint, or if the name is that of a directory.
 
     Raises:
         PluginError: The plugin is broken, or something must be installed first.
@@ -129,13 +129,13 @@ def load_published(name: str) -> BackboneAdapter | None:
 
 
 def published_info(name: str) -> BackboneInfo:
-    """What a published checkpoint offers a decoder, without its weights.
+    """The `info` of a published checkpoint, without its weights.
 
     Args:
-        name: Hub id, or the name of an adapter: the first checkpoint that it is meant for.
+        name: Hub id, or name of an adapter, which stands for the first checkpoint that it supports.
 
     Raises:
-        CheckpointError: No plugin knows enough of it.
+        CheckpointError: No plugin has the config of this checkpoint.
     """
     first = {entry.name: entry.checkpoints[0] for entry in list_adapters() if entry.checkpoints and not entry.broken}
     if adapter := load_published(first.get(name, name)):
@@ -143,5 +143,5 @@ def published_info(name: str) -> BackboneInfo:
     known = [name for name, checkpoint in first.items() if name and load_published(checkpoint)]
     raise CheckpointError(
         f"No plugin knows the sizes of {name!r}. Give the hub id of a checkpoint that `adapters info` shows as "
-        f"published, or an adapter of these: {', '.join(known) or 'none'}."
+        f"published, or one of these adapters: {', '.join(known) or 'none'}."
     )

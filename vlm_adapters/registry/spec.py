@@ -1,4 +1,4 @@
-"""What a plugin declares about an adapter, before anything heavy is imported."""
+"""The declaration of an adapter by a plugin, made before anything slow is imported."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class AdapterSpec:
         name: The `model_type` in the `config.json` of its checkpoints: letters, digits, `_` and `-`.
         target: `"module:Class"`, imported when the adapter is first used. The class has a classmethod
             `from_pretrained(checkpoint, *, device, dtype, revision, trust_remote_code, **options)`; other keywords of
-            `load_adapter` reach it only where a caller gave them.
-        extra: The extra of the plugin's distribution that brings what the adapter needs, if there is one.
+            `load_adapter` reach it only if a caller gave them.
+        extra: The extra of the plugin's distribution that installs what the adapter needs, if any.
         requires: Top-level modules that must be importable for it to work; they are looked for, not imported.
-        checkpoints: Hub ids of the checkpoints it is meant for.
+        checkpoints: Hub ids of the checkpoints that the adapter supports.
         case: `"module:CASE"`, an `AdapterCase` with which `adapters check` checks the adapter.
-        image_processors: Names of the classes of processors that `wrap_image_processor` wraps.
-        wrapper: `"module:Class"`, the `ImageProcessorWrapper` for them.
-        published: `"module:function"`, which builds the adapter of a checkpoint of this hub id at full size on the
-            meta device, without weights, and gives None where the plugin knows too little of it.
+        image_processors: Names of the processor classes that `wrap_image_processor` wraps.
+        wrapper: `"module:Class"`, the `ImageProcessorWrapper` for these classes.
+        published: `"module:function"`, a function from a hub id to an adapter at full size on the meta device, without
+            weights; it returns None for a checkpoint that the plugin has no config of.
     """
 
     name: str
@@ -56,9 +56,9 @@ class AdapterSpec:
                 f"The extra {self.extra!r} of the adapter {self.name!r} is malformed. Name one extra, without brackets."
             )
         for field, form in (("case", "CASE"), ("wrapper", "Class"), ("published", "function")):
-            if (place := getattr(self, field)) is not None and not _matches(_TARGET, place):
+            if (address := getattr(self, field)) is not None and not _matches(_TARGET, address):
                 raise PluginError(
-                    f"The {field} {place!r} of the adapter {self.name!r} is malformed. Write 'package.module:{form}'."
+                    f"The {field} {address!r} of the adapter {self.name!r} is malformed. Write 'package.module:{form}'."
                 )
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")
@@ -66,7 +66,7 @@ class AdapterSpec:
         if dotted := [module for module in self.requires if not module.isidentifier()]:
             raise PluginError(
                 f"The adapter {self.name!r} requires {dotted}, which are not names of top-level modules. "
-                "Name what stands after 'import', without dots."
+                "Give the name after 'import', without dots."
             )
 
     def _check_names(self, field: str, meaning: str) -> None:

@@ -1,4 +1,4 @@
-"""Families that people ask for and that no adapter can be built and tested for."""
+"""Well-known families for which no adapter can be built and tested."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class UnsupportedFamily:
     """A family without an adapter.
 
     Attributes:
-        name: As people call it.
+        name: Usual name of the family.
         checkpoints: Hub ids of its checkpoints.
-        reason: Why, without a full stop.
+        reason: Reason why there is no adapter, without a full stop.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Which releases of transformers the library was run on, and what is said on others.
+"""The releases of transformers that the library was run on, and messages about others.
 
-The range is open upwards: a newer release is tried, says so once, and whatever it raises names both versions.
+The range is open upwards: a newer release is used with one warning, and errors name both versions.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from vlm_adapters.errors import AdapterError, PluginError
 
 FLOOR = "5.16.0"
-"""The oldest transformers that gives what the newest gives. Older ones take tokenizers that two threads cannot share,
-know other names of processors and, before 5.6, put the images of Qwen2.5-VL at wrong positions."""
+"""The oldest transformers that gives the same results as the newest. Older ones have tokenizers that two threads cannot
+share, other names of processors and, before 5.6, wrong positions for the images of Qwen2.5-VL."""
 NEWEST_RUN = "5.24.0"
 """The newest transformers on which the conformance suite and the recorded maps were run."""
 _PACKAGES = ("vlm-adapters", "torch", "transformers", "tokenizers", "huggingface-hub", "peft")
@@ -28,7 +28,7 @@ class NewerReleaseWarning(UserWarning):
 
 
 def versions() -> dict[str, str]:
-    """The versions of the library, of Python and of the packages that a result depends on. Imports none of them."""
+    """Versions of the library, of Python and of the packages that a result depends on. Imports none of them."""
     found = {name: _installed(name) for name in _PACKAGES}
     return {name: number for name, number in found.items() if number} | {"python": platform.python_version()}
 
@@ -40,22 +40,22 @@ def is_older(package: str, release: str) -> bool:
 
 
 def describe(found: Mapping[str, str]) -> str:
-    """Versions in one line: `python 3.11.7, torch 2.14.1, ...`."""
+    """Write versions in one line: `python 3.11.7, torch 2.14.1, ...`."""
     return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
 def check_transformers() -> None:
-    """Make sure that the installed transformers is not too old, and warn once if it is newer than any that was run.
+    """Make sure that the installed transformers is not too old, and warn once if it is newer than any that was tested.
 
     Raises:
-        PluginError: It is older than the floor.
+        PluginError: The installed transformers is older than `FLOOR`.
     """
     found = _installed("transformers")
     if found is None:
-        return  # an adapter may stand on something else
+        return  # an adapter need not use transformers
     if _numbers(found) < _numbers(FLOOR):
         raise PluginError(
-            f"transformers {found} is installed, and older releases than {FLOOR} give wrong maps or none. "
+            f"transformers {found} is installed, and releases older than {FLOOR} give wrong maps or none. "
             f'Install a newer one: pip install "transformers>={FLOOR}".'
         )
     if _numbers(found) > _numbers(NEWEST_RUN):
@@ -68,13 +68,13 @@ def check_transformers() -> None:
 
 @contextmanager
 def typed_errors(action: str, kind: type[AdapterError]) -> Iterator[None]:
-    """Turn whatever another library raises inside the block into an error of the library that names the versions.
+    """Turn errors of other libraries inside the block into an error of this library that names the versions.
 
-    `AdapterError`s and errors of memory pass through unchanged, as does what is no `Exception`.
+    An `AdapterError`, an out-of-memory error and everything that is not an `Exception` pass through unchanged.
 
     Args:
-        action: What the block does, as the beginning of a sentence: `"Loading tiny-llava"`.
-        kind: The error to raise.
+        action: Action of the block, as the beginning of a sentence: `"Loading tiny-llava"`.
+        kind: Class of the error to raise.
     """
     try:
         yield
@@ -99,13 +99,13 @@ def _installed(package: str) -> str | None:
 
 
 def _numbers(release: str) -> tuple[int, ...]:
-    """`(5, 24, 0)` for `5.24.0` and for what leads to it, such as `5.24.0.dev0`."""
+    """Parse a release: `(5, 24, 0)` for `5.24.0` and for its pre-releases, such as `5.24.0.dev0`."""
     found = re.match(r"\d+(\.\d+)*", release)
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    torch = sys.modules.get("torch")  # what was not imported raised nothing
+    torch = sys.modules.get("torch")  # without torch imported, no error of torch
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 

@@ -1,4 +1,4 @@
-"""A plugin to fill in: `adapters scaffold` writes one for a family of transformers.
+"""Plugin projects to fill in, which `adapters scaffold` writes for a family of transformers.
 
-`family` reads from transformers what it knows of the family, `project` writes it into the files of `templates`.
+`family` reads the classes and sizes of the family from transformers, `project` writes them into the templates.
 """

@@ -1,4 +1,4 @@
-"""What transformers knows of a family: its classes, and the sizes that a tiny model of it sets."""
+"""A family as transformers knows it: its classes, and the sizes that a tiny model of it sets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TINY_TOWER = {
 """Sizes of a tiny tower, by the names that configs of towers give them; weights large enough to tell cells apart."""
 
 _LONGEST_DEFAULT = 40
-"""Characters of a default that is told; longer ones are chat templates and the like."""
+"""Longest default that is shown, in characters; longer ones are chat templates and the like."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Family:
     """A family as transformers knows it.
 
     Attributes:
-        model_type: As in the `config.json` of its checkpoints.
+        model_type: The `model_type` in the `config.json` of its checkpoints.
         config: Name of its config class.
-        processor: Name of its processor class; `ProcessorMixin` where transformers leaves it to the checkpoint.
-        processor_arguments: As in the processor's signature, with their defaults.
-        text: Name of the language model's config within the config; `None` where it is the config itself.
+        processor: Name of its processor class; `ProcessorMixin` if transformers leaves it to the checkpoint.
+        processor_arguments: Arguments of the processor's constructor, with their defaults.
+        text: Name of the language model's config within the config; `None` if it is the config itself.
         text_type: Model type of the language model.
-        towers: Per other config within the config, its model type and tiny sizes.
+        towers: Name of every other config within the config -> its model type and tiny sizes.
     """
 
     model_type: str
@@ -57,28 +57,28 @@ class Family:
 
     @classmethod
     def of(cls, model_type: str) -> Family:
-        """Look a family up.
+        """Look up a family.
 
         Raises:
-            PluginError: transformers has no model of this type that reads images and text, or it has one that
-                `TransformersBackbone` cannot run.
+            PluginError: transformers has no model of this type that reads images and text, or
+                `TransformersBackbone` cannot run it.
         """
         known = list(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
         if model_type not in known:
             close = difflib.get_close_matches(model_type, known)
             hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
             raise PluginError(
-                f"transformers {transformers.__version__} knows no model type {model_type!r} that reads images and "
+                f"transformers {transformers.__version__} has no model type {model_type!r} that reads images and "
                 f"text. {hint} Give the model_type of a checkpoint's config.json, or install a newer transformers."
             )
         try:
             config = CONFIG_MAPPING[model_type]()
-        except ValueError:  # some have no sizes to fall back on
+        except ValueError:  # some configs have no default sizes
             config = PreTrainedConfig()
         if not hasattr(config, "image_token_id") or config.is_encoder_decoder:
             raise PluginError(
                 f"The config of {model_type} shows no image tokens in one sequence with the text, so a plugin cannot "
-                "stand on TransformersBackbone. Write a class with the methods of BackboneAdapter instead."
+                "use TransformersBackbone. Write a class with the methods of BackboneAdapter instead."
             )
         text = config.get_text_config(decoder=True)
         parts = {name: getattr(config, name, None) for name in config.sub_configs}
@@ -99,7 +99,7 @@ class Family:
 
 
 def _tiny(tower: PreTrainedConfig) -> dict[str, object]:
-    """Tiny sizes for those of the tower's fields that are sizes."""
+    """Tiny values for the fields of the tower's config that are sizes."""
     fields = tower.to_dict()
     return {
         name: [tiny] * len(fields[name]) if isinstance(fields[name], list | tuple) else tiny
@@ -110,13 +110,13 @@ def _tiny(tower: PreTrainedConfig) -> dict[str, object]:
 
 def _arguments(processor: type[ProcessorMixin]) -> tuple[str, ...]:
     return tuple(
-        _told(parameter)
+        _described(parameter)
         for parameter in signature(processor).parameters.values()
         if parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
     )
 
 
-def _told(parameter: Parameter) -> str:
+def _described(parameter: Parameter) -> str:
     default = repr(parameter.default)
     if parameter.default in (Parameter.empty, None) or len(default) > _LONGEST_DEFAULT:
         return parameter.name

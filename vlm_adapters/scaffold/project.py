@@ -1,4 +1,4 @@
-"""From a family to the folder of a plugin."""
+"""Writing the plugin project of a family."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _WIDTH = 88
 
 
 def write_project(model_type: str, folder: Path) -> list[Path]:
-    """Write a plugin for a family, to be filled in; give the paths of its files.
+    """Write a plugin project for a family, to be filled in, and return the paths of its files.
 
     Args:
-        model_type: As in the `config.json` of the family's checkpoints.
-        folder: Where to; it must not exist yet, or be empty.
+        model_type: The `model_type` in the `config.json` of the family's checkpoints.
+        folder: Folder of the project; it must not exist yet, or be empty.
 
     Raises:
-        OutputError: There is something at this place, or it cannot be written to.
-        PluginError: There is an adapter for the family, or none can be written with transformers.
+        OutputError: The folder is not empty, or cannot be written to.
+        PluginError: An adapter for the family exists, or none can be written with transformers.
     """
     _check_free(folder)
     for entry in list_adapters():
         if entry.name == model_type and not entry.broken:
             raise PluginError(
-                f"The {entry.origin} offers an adapter for {model_type}, and two of one name clash. Use that one, or "
-                f"set {PLUGINS_VARIABLE} to the plugins that shall load."
+                f"The {entry.origin} offers an adapter for {model_type}, and two adapters of one name clash. Use that "
+                f"one, or set {PLUGINS_VARIABLE} to the plugins that should load."
             )
-    from vlm_adapters.scaffold.family import Family  # noqa: PLC0415 - transformers, only when all else is well
+    from vlm_adapters.scaffold.family import Family  # noqa: PLC0415 - imports transformers
 
     files = project_files(Family.of(model_type))
     with whole_folder(folder) as temporary:
@@ -57,11 +57,11 @@ def _check_free(folder: Path) -> None:
     except OSError as error:
         raise OutputError(f"{folder} cannot be used: {error.strerror}. Give a new folder.") from error
     if entries:
-        raise OutputError(f"{folder} is a folder with {entries} entries, and nothing is overwritten. Give a new one.")
+        raise OutputError(f"{folder} has {entries} entries, and nothing is overwritten. Give a new folder.")
 
 
 def project_files(family: Family) -> dict[str, str]:
-    """The text of every file of the plugin, by its path within the project."""
+    """The text of every file of the project, by its path within it."""
     suffix = re.sub(r"\W", "_", family.model_type)
     package = f"vlm_adapters_{suffix}"
     imports = (family.config, family.processor, "PreTrainedTokenizerFast")
@@ -74,7 +74,7 @@ def project_files(family: Family) -> dict[str, str]:
         "processor": family.processor,
         "imports": "\n".join(f"    {name}," for name in sorted(imports, key=str.lower)),
         "tiny_config": _tiny_config(family),
-        "processor_wanted": _sentence(
+        "processor_hint": _sentence(
             f"Build a small {family.processor} in tiny_processor() of case.py, with the chat template of the family's "
             f"checkpoints. It takes: {', '.join(family.processor_arguments)}.",
             8,
@@ -89,7 +89,7 @@ def project_files(family: Family) -> dict[str, str]:
 
 
 def _tiny_config(family: Family) -> str:
-    """Source of the entries of the tiny model's config."""
+    """Source code of the entries of the tiny model's config."""
     text = ['"vocab_size": len(tokenizer)', "**TINY_TEXT"]
     if family.text is None:
         entries = [f"{line}," for line in text]
@@ -102,6 +102,6 @@ def _tiny_config(family: Family) -> str:
 
 
 def _sentence(text: str, indent: int) -> str:
-    """Source of a string, on as many lines as it needs."""
+    """Source code of a string, on as many lines as it needs."""
     pieces = textwrap.wrap(text, _WIDTH - indent - 3, drop_whitespace=False, break_on_hyphens=False)
     return "\n".join(f"{' ' * indent}{json.dumps(piece)}" for piece in pieces)

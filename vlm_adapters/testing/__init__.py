@@ -1,16 +1,8 @@
-"""The conformance suite: an adapter is right when every check passes over its case.
-
-```python
-from vlm_adapters.testing import run_checks
-from vlm_adapters.testing.fakes import FAKE_CASE
-
-for result in run_checks(FAKE_CASE):
-    print(result.check, result.state, result.reason)
-```
-"""
+"""The conformance suite: an adapter is right if it passes every check over its case. `run_checks` runs them."""
 
 from vlm_adapters.testing.case import SIZES, AdapterCase, ExpectedGrid, LoadAdapter
 from vlm_adapters.testing.checks_protocol import check_text_moves_no_image
+from vlm_adapters.testing.lookup import find_case
 from vlm_adapters.testing.reference import Reference, ReferencePass, TransformersReference
 from vlm_adapters.testing.runner import ALL_CHECKS, Check, CheckResult, parametrize_with_checks, run_checks
 from vlm_adapters.testing.support import CheckSkipped
@@ -28,6 +20,7 @@ __all__ = [
     "ReferencePass",
     "TransformersReference",
     "check_text_moves_no_image",
+    "find_case",
     "parametrize_with_checks",
     "run_checks",
 ]

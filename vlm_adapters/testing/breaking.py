@@ -1,6 +1,6 @@
-"""Breaking an adapter on purpose, to show that a check notices.
+"""Cases with adapters that are broken on purpose, to show that a check notices.
 
-Every function returns a case whose adapter is broken in one way. They can be combined.
+Every function returns a case whose adapter is broken in one way. The functions can be combined.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def break_loaded(case: AdapterCase, spoil: Callable[[Any], object]) -> AdapterCa
     """Spoil every adapter that the case loads."""
 
     def load(**options: object) -> Any:
-        adapter = case.load(**options)  # type: ignore[arg-type]  # passed on as it came
+        adapter = case.load(**options)  # type: ignore[arg-type]  # passed on unchanged
         spoil(adapter)
         return adapter
 
@@ -25,7 +25,7 @@ def break_loaded(case: AdapterCase, spoil: Callable[[Any], object]) -> AdapterCa
 
 
 def break_method(case: AdapterCase, name: str, around: Callable[..., Any]) -> AdapterCase:
-    """Put `around(method, adapter, *arguments)` in the place of a method, for the adapter's own calls too."""
+    """Replace a method by `around(method, adapter, *arguments)`, also in calls by the adapter itself."""
 
     def spoil(adapter: Any) -> None:
         base = type(adapter)
@@ -39,7 +39,7 @@ def break_method(case: AdapterCase, name: str, around: Callable[..., Any]) -> Ad
 
 
 def break_result(case: AdapterCase, name: str, change: Callable[..., Any]) -> AdapterCase:
-    """Give `change(result, *arguments)` instead of a method's result."""
+    """Replace the result of a method by `change(result, *arguments)`."""
     return break_method(
         case, name, lambda method, _, *arguments, **options: change(method(*arguments, **options), *arguments)
     )
@@ -53,7 +53,7 @@ def break_arguments(case: AdapterCase, name: str, change: Callable[..., tuple[An
 def break_grids(case: AdapterCase, change: Callable[[Grids], dict[str, Any]]) -> AdapterCase:
     """Replace the fields that `change(grids)` names in every `Grids` that `extract` returns."""
 
-    def each(result: list[list[Grids]], *_: object) -> list[list[Grids]]:
+    def change_all(result: list[list[Grids]], *_: object) -> list[list[Grids]]:
         return [[replace(grids, **change(grids)) for grids in of_prompt] for of_prompt in result]
 
-    return break_result(case, "extract", each)
+    return break_result(case, "extract", change_all)

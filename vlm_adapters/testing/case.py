@@ -1,4 +1,4 @@
-"""What a plugin gives to have its adapter checked."""
+"""The case that a plugin gives to have its adapter checked."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from typing import Protocol, cast
 import torch
 
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
+from vlm_adapters.geometry import Box, Size
 from vlm_adapters.testing.reference import Reference, TransformersReference
 
-Size = tuple[int, int]
-"""`(H, W)` of an image in pixels."""
-
 SIZES: tuple[Size, ...] = ((112, 112), (84, 252), (252, 84), (13, 17), (700, 900), (133, 211))
-"""Square, 1:3, 3:1, smaller than a cell, larger than a tiny model's cap, odd numbers."""
+"""Square, 1:3, 3:1, smaller than a cell, larger than a tiny model's limit, odd numbers."""
 
 
 @dataclass(frozen=True)
 class ExpectedGrid:
-    """A grid as the family's published rule says it is.
+    """A grid by the published rule of the family.
 
     Attributes:
-        shape: `(h, w)` cells.
-        box: `(left, top, right, bottom)` that the grid covers, in pixels of the upright image.
+        shape: Number of cells, `(h, w)`.
+        box: Region `(left, top, right, bottom)` of the grid, in pixels of the upright image.
     """
 
     shape: tuple[int, int]
-    box: tuple[float, float, float, float]
+    box: Box
 
-    def cell_box(self, row: int, column: int) -> tuple[float, float, float, float]:
+    def cell_box(self, row: int, column: int) -> Box:
         """Region `(left, top, right, bottom)` of one cell, in pixels of the image."""
         left, top, right, bottom = self.box
         height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]
@@ -38,13 +36,13 @@ class ExpectedGrid:
 
 
 class LoadAdapter(Protocol):
-    """Builds a fresh adapter over a tiny model on the CPU: the same weights at every call, within a second or so."""
+    """Builds a new adapter over a tiny model on the CPU: the same weights at every call, within about a second."""
 
     def __call__(self, *, dtype: torch.dtype = ..., attention: str = ...) -> BackboneAdapter:
-        """Build it.
+        """Build the adapter.
 
         Args:
-            dtype: Of the weights: `torch.float32` or `torch.bfloat16`.
+            dtype: Dtype of the weights: `torch.float32` or `torch.bfloat16`.
             attention: Kernel of the language model: `"sdpa"` or `"eager"`.
         """
         ...
@@ -52,18 +50,18 @@ class LoadAdapter(Protocol):
 
 @dataclass(frozen=True)
 class AdapterCase:
-    """An adapter to be checked, and an oracle that does not use it.
+    """An adapter to check, and an oracle that does not use it.
 
     Attributes:
-        name: Shown in reports.
-        load: A function at the top of a module (a spawned process must find it).
+        name: Name in reports.
+        load: A function at the top level of a module, where a spawned process finds it.
         expected_grids: `(H, W)` of an image -> its grids in the adapter's order, written from the family's published
             rule without calling the adapter or its processor.
         sizes: Images to try.
         several_images: Whether the family takes prompts with more than one image.
-        reference: How to ask the model behind the adapter directly.
-        device: Where the checks run; see `on`.
-        dtype: Precision of the weights with which they run; see `on`.
+        reference: Direct access to the model behind the adapter.
+        device: Device of the checks; see `on`.
+        dtype: Dtype of the weights; see `on`.
     """
 
     name: str
@@ -76,17 +74,17 @@ class AdapterCase:
     dtype: torch.dtype = torch.float32
 
     def on(self, device: str, dtype: torch.dtype) -> AdapterCase:
-        """The same case on another device, in another precision: the adapter and its oracle alike.
+        """The same case on another device and in another precision, for the adapter and its oracle alike.
 
-        Below float32 what comes out is compared on average, within 10 % of its mean size (gradients 25 %), for the
-        oracle rounds as the adapter does, and rounds elsewhere.
+        Below float32, results are compared on average, within 10 % of their mean size (gradients 25 %), since adapter
+        and oracle round in different places.
         """
         return replace(self, load=_LoadOn(self.load, device, dtype), device=device, dtype=dtype)
 
 
 @dataclass(frozen=True)
 class _LoadOn:
-    """Loads a case's adapter somewhere else; can be pickled where the case's own function can."""
+    """Loads a case's adapter on another device; can be pickled if the function of the case can."""
 
     load: LoadAdapter
     device: str

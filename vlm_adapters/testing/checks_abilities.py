@@ -1,4 +1,4 @@
-"""Does an adapter that answers or points keep to what it declares. Skipped where it declares neither."""
+"""Checks of adapters that can answer or point; skipped for others."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 _NEW_TOKENS = 6
 _CANNOT_ANSWER = "the adapter does not answer (no SupportsGeneration)"
-_CANNOT_POINT = "the adapter gives no frame of coordinates (SupportsPointing): its model is not known to point"
+_CANNOT_POINT = "the adapter has no frame of coordinates (SupportsPointing): its model is not known to point"
 
 
 def check_answer_is_the_likeliest(case: AdapterCase) -> None:
-    """Each token of an answer is the likeliest after all before it, whatever the checkpoint's generation settings."""
+    """Every token of an answer is the likeliest, whatever the checkpoint's generation settings."""
     adapter = _answering(case)
     model = transformers_model_of(cast("BackboneAdapter", adapter))
     question = _question()
@@ -45,7 +45,7 @@ def check_answer_is_the_likeliest(case: AdapterCase) -> None:
     plain = model.generation_config.to_dict()
     for settings in ({}, {"do_sample": True, "temperature": 10.0, "repetition_penalty": 10.0, "num_beams": 3}):
         model.generation_config.update(**{**plain, **settings})
-        # In half precision a cached step rounds otherwise than a whole pass, and the likeliest two can change places.
+        # In half precision a cached step rounds differently from a full pass, and the two likeliest can swap.
         for count in (1, _NEW_TOKENS) if case.dtype == torch.float32 else (1,):
             found = adapter.generate(question, max_new_tokens=count)
             require_equal(
@@ -54,7 +54,7 @@ def check_answer_is_the_likeliest(case: AdapterCase) -> None:
 
 
 def check_answering_changes_nothing(case: AdapterCase) -> None:
-    """The same question gets the same answer again; the model, its mode and its rows stay as they were."""
+    """The same question gets the same answer again; weights, training mode and rows of the model do not change."""
     adapter = _answering(case)
     backbone = cast("BackboneAdapter", adapter)
     module = module_of(backbone)
@@ -62,35 +62,39 @@ def check_answering_changes_nothing(case: AdapterCase) -> None:
     modes = [part.training for part in module.modules()]
     rows = maps(run(backbone, prompt())[1])
     first, second = (adapter.generate(_question(), max_new_tokens=_NEW_TOKENS) for _ in range(2))
-    require_equal(second, first, "answer to the same question again")
+    require_equal(second, first, "second answer to the same question")
     for name, tensor in module.state_dict().items():
         require_identical(tensor, before[name], f"{name} after an answer")
-    require_equal([part.training for part in module.modules()], modes, "training mode of the parts after an answer")
+    require_equal([part.training for part in module.modules()], modes, "training mode of the modules after an answer")
     require_identical(maps(run(backbone, prompt())[1]), rows, "attention after an answer")
 
 
 def check_only_a_user_is_answered(case: AdapterCase) -> None:
-    """A prompt that ends with the assistant's turn is a `PromptError`."""
+    """Answering a prompt that ends with the assistant's turn is a `PromptError`."""
     adapter = _answering(case)
     require_error(PromptError, lambda: adapter.generate(prompt(), max_new_tokens=1), "generate after the assistant")
 
 
 def check_frame_of_coordinates(case: AdapterCase) -> None:
-    """For images of any size there is a frame, the same at every call, in which a box comes back as it went."""
+    """Images of all sizes have a frame, the same at every call, and a box converted to it and back is unchanged."""
     adapter = case.load()
     frames = [adapter.coordinate_frame(size) if isinstance(adapter, SupportsPointing) else None for size in case.sizes]
     if not any(frames):
         raise CheckSkipped(_CANNOT_POINT)
     for size, frame in zip(case.sizes, frames, strict=True):
         what = f"coordinate_frame of a {size} image"
-        require(isinstance(frame, CoordinateFrame), f"{what}: expected a CoordinateFrame as for others, found {frame}")
+        require(
+            isinstance(frame, CoordinateFrame), f"{what}: expected a CoordinateFrame as for other images, found {frame}"
+        )
         frame = cast("CoordinateFrame", frame)
-        require_equal(cast("SupportsPointing", adapter).coordinate_frame(size), frame, f"{what}, asked again")
+        require_equal(cast("SupportsPointing", adapter).coordinate_frame(size), frame, f"{what}, second call")
         height, width = size
-        whole = (0.0, 0.0, float(width), float(height))
-        _require_box(frame.from_image(whole, size), (0, 0, frame.width, frame.height), f"{what}, the whole image")
+        image = (0.0, 0.0, float(width), float(height))
+        _require_box(frame.from_image(image, size), (0, 0, frame.width, frame.height), f"{what}, box of the image")
         part = (width / 3, height / 7, 2 * width / 3, 6 * height / 7)
-        _require_box(frame.to_image(frame.from_image(part, size), size), part, f"{what}, a box there and back")
+        _require_box(
+            frame.to_image(frame.from_image(part, size), size), part, f"{what}, a box converted and converted back"
+        )
 
 
 def _answering(case: AdapterCase) -> SupportsGeneration:
@@ -105,7 +109,7 @@ def _question() -> Prompt:
 
 
 def _likeliest(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:
-    """`(T,)` tokens, each by a plain pass over all before it: no cache, nothing of transformers' `generate`."""
+    """The likeliest tokens `(T,)`, each by a plain pass without cache and without transformers' `generate`."""
     device = inputs.tensors["input_ids"].device
     ends = torch.tensor(model.generation_config.eos_token_id or [], device=device).flatten()
     new = torch.empty(1, 0, dtype=torch.long, device=device)

@@ -1,4 +1,4 @@
-"""Are attention rows the model's own, reduced and chosen as asked."""
+"""Checks of attention rows: their values, reductions and choices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import (
     by_phrase,
     cells,
+    different_prompts,
     maps,
     prompt,
     require,
@@ -17,17 +18,16 @@ from vlm_adapters.testing.support import (
     require_equal,
     require_same,
     run,
-    unlike_prompts,
 )
 
 
 def check_rows_equal_eager(case: AdapterCase) -> None:
-    """The row of every token of a phrase, for every layer and head, is what the eager kernel in float32 computes."""
+    """The row of every token of a phrase, for every layer and head, equals the eager kernel's in float32."""
     _require_rows(case, case.load())
 
 
 def check_rows_beside_eager_kernel(case: AdapterCase) -> None:
-    """The same rows come out when the model itself runs with the eager kernel."""
+    """The rows are the same when the model itself runs with the eager kernel."""
     _require_rows(case, case.load(attention="eager"))
 
 
@@ -45,7 +45,7 @@ def check_mean_of_rows(case: AdapterCase) -> None:
 
 
 def check_max_of_rows(case: AdapterCase) -> None:
-    """`reduce="max"` gives the largest of a phrase's rows, cell by cell."""
+    """`reduce="max"` gives the maximum of a phrase's rows, cell by cell."""
     adapter = case.load()
     inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
     found = maps(run(adapter, prompt(), GridRequest(reduce="max"))[1])
@@ -57,31 +57,31 @@ def check_row_phrases(case: AdapterCase) -> None:
     """`row_phrases` names the phrase of every entry, with and without reduction."""
     adapter = case.load()
     inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
-    owners = tuple(index for index, tokens in enumerate(inputs.phrase_tokens[0]) for _ in tokens)
-    require_equal(rows[0].row_phrases, owners, 'row_phrases with reduce="none"')
+    phrases = tuple(index for index, tokens in enumerate(inputs.phrase_tokens[0]) for _ in tokens)
+    require_equal(rows[0].row_phrases, phrases, 'row_phrases with reduce="none"')
     require_equal(run(adapter, prompt())[1][0].row_phrases, tuple(range(len(inputs.phrase_tokens[0]))), "row_phrases")
 
 
 def check_chosen_layers(case: AdapterCase) -> None:
-    """Layers asked for are those given, by their true index: a list in its order, the last n, from the end, none."""
+    """Requested layers are returned, by true index: a list in its order, the last n, negative indices, none."""
     adapter = case.load()
-    every = adapter.info.attention_layers
+    available = adapter.info.attention_layers
     full = maps(run(adapter, prompt())[1])
     for choice, expected in (
-        ([every[0]], every[:1]),
-        ([every[-1], every[0]], (every[-1], every[0])),
-        ([-1], every[-1:]),
-        (1, every[-1:]),
+        ([available[0]], available[:1]),
+        ([available[-1], available[0]], (available[-1], available[0])),
+        ([-1], available[-1:]),
+        (1, available[-1:]),
         ((), ()),
     ):
         grids = run(adapter, prompt(), GridRequest(layers=choice))[1]
         require_equal(grids[0].layers, expected, f"Grids.layers of layers={choice}")
-        wanted = full[:, [every.index(layer) for layer in expected]]
-        require_same(case, maps(grids), wanted, 1e-6, f"attention of layers={choice} (P, L, n, cell)")
+        chosen = full[:, [available.index(layer) for layer in expected]]
+        require_same(case, maps(grids), chosen, 1e-6, f"attention of layers={choice} (P, L, n, cell)")
 
 
 def check_chosen_heads(case: AdapterCase) -> None:
-    """Heads asked for are those given, in their order."""
+    """Requested heads are returned, in the order of the request."""
     adapter = case.load()
     count = adapter.info.num_heads
     full = maps(run(adapter, prompt())[1])
@@ -95,13 +95,13 @@ def check_chosen_heads(case: AdapterCase) -> None:
 
 
 def check_attention_is_a_share(case: AdapterCase) -> None:
-    """Attention is float32, finite, in [0, 1], and a row's cells take at most all of it."""
+    """Attention is float32, finite and in [0, 1], and sums to at most 1 over the cells of a row."""
     adapter = case.load()
-    inputs = adapter.preprocess(unlike_prompts())
+    inputs = adapter.preprocess(different_prompts())
     for grids in adapter.extract(inputs, GridRequest(reduce="none")):
         found = maps(grids)
         require_equal(found.dtype, torch.float32, "dtype of attention")
-        require(bool(found.isfinite().all()), "attention: expected finite values, found others")
+        require(bool(found.isfinite().all()), "attention: expected finite values, found infinite ones or NaN")
         if not found.numel():
             continue
         low, high, total = found.min().item(), found.max().item(), found.sum(-1).max().item()
@@ -121,18 +121,18 @@ def check_precisions_agree(case: AdapterCase) -> None:
 
 
 def check_phrase_alone_and_beside_others(case: AdapterCase) -> None:
-    """A phrase has the same map alone and beside other phrases."""
+    """A phrase has the same map alone and together with other phrases."""
     adapter = case.load()
     together = maps(run(adapter, prompt())[1])
     for index, phrase in enumerate(prompt().phrases):
         alone = maps(run(adapter, prompt(phrases=[phrase.span]))[1])
         require_same(
-            case, alone[0], together[index], 1e-6, f"attention of {phrase.text!r} alone and beside others (L, n, cell)"
+            case, alone[0], together[index], 1e-6, f"attention of {phrase.text!r} alone and with others (L, n, cell)"
         )
 
 
 def check_later_text_changes_no_row(case: AdapterCase) -> None:
-    """What is said after the phrase changes no row of it (the language model is causal)."""
+    """Text after a phrase changes none of its rows (the language model is causal)."""
     adapter = case.load()
     short, long = "a red circle", "a red circle beside a blue star"
     first, second = (maps(run(adapter, prompt(text=text, phrases=[short]))[1]) for text in (short, long))
@@ -141,13 +141,13 @@ def check_later_text_changes_no_row(case: AdapterCase) -> None:
 
 def _require_rows(case: AdapterCase, adapter: BackboneAdapter, *, earlier: int = 0) -> None:
     oracle = case.load(attention="eager")
-    inputs = adapter.preprocess(unlike_prompts())
-    shown = case.reference.run(oracle, inputs)
+    inputs = adapter.preprocess(different_prompts())
+    reference = case.reference.run(oracle, inputs)
     request = GridRequest(reduce="none", align="predictor" if earlier else "token")
     for index, grids in enumerate(adapter.extract(inputs, request)):
         layers = grids[0].layers
-        require_equal(layers, tuple(sorted(shown.attention)), "layers of a request for all")
+        require_equal(layers, tuple(sorted(reference.attention)), "layers of a request for all")
         tokens = torch.cat([torch.empty(0, dtype=torch.long), *inputs.phrase_tokens[index]]) - earlier
-        expected = shown.rows(index, tokens, cells(grids))
-        # sdpa and eager round differently, with the oldest torch by a little more than 1e-5
+        expected = reference.rows(index, tokens, cells(grids))
+        # sdpa and eager round differently, with the oldest torch by slightly more than 1e-5
         require_agrees(case, maps(grids), expected, 2e-5, f"rows (R, L, n, cell) of prompt {index}")

@@ -1,4 +1,4 @@
-"""Is a batch of unlike prompts the same as its prompts one by one."""
+"""Checks that a batch of different prompts gives the same as its prompts one by one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
-from vlm_adapters.testing.support import maps, prompt, require, require_agrees, require_equal, run, unlike_prompts
+from vlm_adapters.testing.support import different_prompts, maps, prompt, require, require_agrees, require_equal, run
 
 
 def check_left_padded_batch_equals_samples(case: AdapterCase) -> None:
-    """Every prompt of a batch gives what it gives alone; padding on the left."""
+    """Every prompt of a batch padded on the left gives the same as alone."""
     _require_batch_equals_samples(case, "left")
 
 
 def check_right_padded_batch_equals_samples(case: AdapterCase) -> None:
-    """Every prompt of a batch gives what it gives alone; padding on the right."""
+    """Every prompt of a batch padded on the right gives the same as alone."""
     _require_batch_equals_samples(case, "right")
 
 
 def check_batch_keeps_its_order(case: AdapterCase) -> None:
-    """Prompts of one shape, which need no padding, keep their order: the second of a batch is the second."""
+    """Prompts of equal length, which need no padding, keep their order in a batch."""
     adapter = case.load()
     prompts = [prompt(seed=seed) for seed in range(3)]
     batch = adapter.extract(adapter.preprocess(prompts), GridRequest())
@@ -41,7 +41,7 @@ def check_batch_keeps_its_order(case: AdapterCase) -> None:
 def _require_batch_equals_samples(case: AdapterCase, side: Literal["left", "right"]) -> None:
     adapter = case.load()
     case.reference.set_padding_side(adapter, side)
-    prompts = unlike_prompts()
+    prompts = different_prompts()
     request = GridRequest(hidden_layers=None, phrase_hidden_layers=None)
     inputs = adapter.preprocess(prompts)
     _require_padding(case, adapter, inputs, side)
@@ -61,11 +61,12 @@ def _require_batch_equals_samples(case: AdapterCase, side: Literal["left", "righ
 
 
 def _require_padding(case: AdapterCase, adapter: BackboneAdapter, inputs: BackboneInputs, side: str) -> None:
-    """Make sure that the side was obeyed, else the comparison shows nothing of it."""
+    """Make sure that the padding is on the side that the check is about."""
     starts = case.reference.image_positions(adapter, inputs).to(torch.uint8).argmax(dim=1).tolist()
     moved = len(set(starts)) > 1
+    position = "different" if side == "left" else "equal"
     require(
         moved == (side == "left"),
-        f"a batch padded on the {side}: expected the first image tokens at {'unlike' if side == 'left' else 'equal'} "
-        f"positions, found {starts}; AdapterCase.reference.set_padding_side has no effect",
+        f"a batch padded on the {side}: expected the first image tokens at {position} positions, found {starts}; "
+        "AdapterCase.reference.set_padding_side has no effect",
     )

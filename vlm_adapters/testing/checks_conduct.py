@@ -1,4 +1,4 @@
-"""Does it leave everything as it was: the model, the inputs, the memory, and itself."""
+"""Checks that an adapter changes neither the model nor its inputs, and is cheap, thread-safe and repeatable."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import (
+    different_prompts,
     hidden,
     maps,
     module_of,
@@ -28,14 +29,13 @@ from vlm_adapters.testing.support import (
     require_identical,
     require_same,
     run,
-    unlike_prompts,
 )
 
 _EVERYTHING = GridRequest(hidden_layers=None, phrase_hidden_layers=None)
 
 
 def check_deterministic(case: AdapterCase) -> None:
-    """Two runs over the same prompt are equal, bit for bit."""
+    """Two runs over the same prompt give equal results, bit for bit."""
     adapter = case.load()
     (first, before), (second, after) = (run(adapter, prompt(), _EVERYTHING) for _ in range(2))
     require_equal(sorted(second.tensors), sorted(first.tensors), "names of the model's inputs in a second run")
@@ -46,7 +46,7 @@ def check_deterministic(case: AdapterCase) -> None:
 
 
 def check_capture_changes_no_states(case: AdapterCase) -> None:
-    """The model's states with all rows captured and with none are equal, bit for bit."""
+    """The model's hidden states are equal with all rows captured and with none, bit for bit."""
     adapter = case.load()
     last = GridRequest(hidden_layers=1)
     off = hidden(run(adapter, prompt(phrases=()), replace(last, layers=()))[1])
@@ -54,7 +54,7 @@ def check_capture_changes_no_states(case: AdapterCase) -> None:
 
 
 def check_no_gradient(case: AdapterCase) -> None:
-    """With gradients enabled outside, nothing that comes out has one, and no parameter asks for one."""
+    """With gradients enabled by the caller, no result has a gradient, and no parameter requires one."""
     adapter = case.load()
     with torch.enable_grad():
         inputs, grids = run(adapter, prompt(), _EVERYTHING)
@@ -65,8 +65,10 @@ def check_no_gradient(case: AdapterCase) -> None:
         **inputs.tensors,
     }.items():
         require(not tensor.requires_grad, f"{name}: expected no gradient, found requires_grad")
-    asking = [name for name, parameter in module_of(adapter).named_parameters() if parameter.requires_grad]
-    require(not asking, f"parameters of a frozen backbone: expected none to require a gradient, found {asking[:5]}")
+    trainable = [name for name, parameter in module_of(adapter).named_parameters() if parameter.requires_grad]
+    require(
+        not trainable, f"parameters of a frozen backbone: expected none to require a gradient, found {trainable[:5]}"
+    )
 
 
 def check_parameters_unchanged(case: AdapterCase) -> None:
@@ -91,9 +93,9 @@ def check_stays_in_eval_mode(case: AdapterCase) -> None:
 
 
 def check_inputs_not_mutated(case: AdapterCase) -> None:
-    """`extract` and `locate_image_tokens` leave the tensors and the phrase tokens as they were."""
+    """`extract` and `locate_image_tokens` do not change the tensors and the phrase tokens."""
     adapter = case.load()
-    inputs = adapter.preprocess(unlike_prompts())
+    inputs = adapter.preprocess(different_prompts())
     tensors = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
     phrases = [tokens.clone() for of_prompt in inputs.phrase_tokens for tokens in of_prompt]
     adapter.locate_image_tokens(inputs)
@@ -106,13 +108,13 @@ def check_inputs_not_mutated(case: AdapterCase) -> None:
 
 
 def check_prompts_not_mutated(case: AdapterCase) -> None:
-    """`preprocess` leaves the prompts and the pixels of their images as they were."""
+    """`preprocess` does not change the prompts and the pixels of their images."""
     adapter = case.load()
-    prompts = unlike_prompts()
+    prompts = different_prompts()
     pixels = [np.array(image) for one in prompts for image in one.images]
-    words = [(one.messages, one.phrases) for one in prompts]
+    content = [(one.messages, one.phrases) for one in prompts]
     inputs = adapter.preprocess(prompts)
-    require_equal([(one.messages, one.phrases) for one in prompts], words, "messages and phrases after preprocess")
+    require_equal([(one.messages, one.phrases) for one in prompts], content, "messages and phrases after preprocess")
     require_equal(inputs.prompts, tuple(prompts), "prompts of the inputs")
     for before, image in zip(pixels, (image for one in prompts for image in one.images), strict=True):
         after = np.array(image)
@@ -123,13 +125,13 @@ def check_prompts_not_mutated(case: AdapterCase) -> None:
 
 
 def check_nothing_square(case: AdapterCase) -> None:
-    """Beside the plain pass no tensor of S x S elements or more is made: only the rows asked for are computed."""
+    """Capture makes no tensor of S x S elements or more beside the plain pass: only the requested rows are computed."""
     adapter = case.load()
     text = " and ".join(["a red circle"] * 12) + " , a blue star"
     inputs = adapter.preprocess([prompt((250, 250), text, ["star"])])
     none = replace(inputs, prompts=(replace(inputs.prompts[0], phrases=()),), phrase_tokens=((),))
     length = case.reference.image_positions(adapter, inputs).shape[1]
-    adapter.extract(inputs, GridRequest())  # what is set up once is not counted
+    adapter.extract(inputs, GridRequest())  # memory that is allocated once is not counted
     plain = _sizes_of(lambda: adapter.extract(none, GridRequest()))
     captured = _sizes_of(lambda: adapter.extract(inputs, GridRequest()))
     largest = max((captured - plain).elements(), default=0)
@@ -155,9 +157,9 @@ def check_spawned_process(case: AdapterCase) -> None:
 
 
 def check_threads(case: AdapterCase) -> None:
-    """Threads that share an adapter get their own prompts' grids."""
+    """Threads that share an adapter get the grids of their own prompts."""
     adapter = case.load()
-    prompts = unlike_prompts() * 2
+    prompts = different_prompts() * 2
     expected = [maps(run(adapter, one)[1]) for one in prompts]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda one: maps(run(adapter, one)[1]), prompts))
@@ -170,11 +172,11 @@ def _attention_of(case: AdapterCase) -> npt.NDArray[np.float32]:
     return array
 
 
-class _Watch(TorchDispatchMode):
-    """Counts, by size in elements, the memory that every operation takes anew: a view of its arguments takes none."""
+class _AllocationCounter(TorchDispatchMode):
+    """Counts new memory of every operation, by size in elements; a view of its arguments takes none."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.sizes: Counter[int] = Counter()
 
     def __torch_dispatch__(
@@ -194,7 +196,7 @@ def _storage(tensor: Tensor) -> int:
 
 def _sizes_of(work: Callable[[], object]) -> Counter[int]:
     """Sizes of all tensors made during the work."""
-    watch = _Watch()
-    with watch:
+    counter = _AllocationCounter()
+    with counter:
         work()
-    return watch.sizes
+    return counter.sizes

@@ -1,4 +1,4 @@
-"""Do cells stand in the image where the grids say."""
+"""Checks of grids: their shapes, and the regions of their cells in the image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from vlm_adapters.backbone.grids import ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.geometry import Box, Size
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.testing.case import AdapterCase, ExpectedGrid, Size
+from vlm_adapters.testing.case import AdapterCase, ExpectedGrid
 from vlm_adapters.testing.support import (
     PHRASES,
     TEXT,
@@ -28,22 +29,22 @@ from vlm_adapters.testing.support import (
     two_images,
 )
 
-_ENOUGH = 3
-"""Pixels that a cell must cover on both sides: fewer, enlarged, show in its neighbours as much."""
+_MIN_PIXELS = 3
+"""Smallest side of a cell that `check_orientation` tests; fewer pixels, enlarged, change its neighbours as much."""
 
 
 def check_image_reaches_the_model(case: AdapterCase) -> None:
-    """Another image of the same size gives other hidden states at the image tokens, and other maps."""
+    """A different image of the same size gives different hidden states of the image tokens, and different maps."""
     adapter = case.load()
     request = GridRequest(hidden_layers=1)
     (_, first), (_, second) = (run(adapter, prompt(seed=seed), request) for seed in (0, 1))
     remedy = (
-        "Either the adapter's `preprocess` drops the pixels, or the model of the case does not look at them: some "
-        "families start with a projection of zeros, which `vlm_adapters.testing.tiny.random_model` draws anew"
+        "Either the adapter's `preprocess` drops the pixels, or the model of the case ignores them: some families "
+        "start with a projection of zeros, which `vlm_adapters.testing.tiny.random_model` fills"
     )
     for what, found in (("hidden states of the image tokens", hidden), ("attention maps", maps)):
         moved = (found(first) - found(second)).abs().max().item()
-        require(moved > 0, f"{what} with another image: expected others, found the same to the bit. {remedy}")
+        require(moved > 0, f"{what} with another image: expected different ones, found identical ones. {remedy}")
 
 
 def check_grids_per_image(case: AdapterCase) -> None:
@@ -56,7 +57,7 @@ def check_grids_per_image(case: AdapterCase) -> None:
 
 
 def check_grid_shapes(case: AdapterCase) -> None:
-    """For every size of image, the grids have the shapes `(h, w)` of the oracle."""
+    """Grids have the shapes `(h, w)` of the oracle, for every size of image."""
     adapter = case.load()
     for size in case.sizes:
         found = [grid.shape for grid in _grids(adapter, size)]
@@ -66,7 +67,7 @@ def check_grid_shapes(case: AdapterCase) -> None:
 
 
 def check_cell_boxes(case: AdapterCase) -> None:
-    """For every size of image, every cell covers the region of the oracle."""
+    """Every cell covers the region that the oracle gives it, for every size of image."""
     adapter = case.load()
     for size in case.sizes:
         for index, (found, expected) in enumerate(zip(_grids(adapter, size), case.expected_grids(size), strict=True)):
@@ -92,36 +93,36 @@ def check_cells_are_image_tokens(case: AdapterCase) -> None:
         require(
             inside, f"image tokens of a {size} image: expected positions below {len(image)}, found {tokens.tolist()}"
         )
-        strangers = tokens[~image[tokens]].tolist()
+        others = tokens[~image[tokens]].tolist()
         require(
-            not strangers,
-            f"cells of a {size} image: expected image tokens of the model's input, found other tokens at {strangers}",
+            not others,
+            f"cells of a {size} image: expected image tokens of the model's input, found other tokens at {others}",
         )
 
 
 def check_orientation(case: AdapterCase) -> None:
-    """Change the pixels of one cell, and the image token that changes most is that cell's: in every corner.
+    """Changing the pixels of a corner cell changes the image token of that cell most.
 
-    The region changed is the oracle's, the image is not square.
+    The changed region is the oracle's, and the image is not square.
     """
     adapter = case.load()
-    tried = 0
+    tested = 0
     for size in case.sizes:
         if size[0] == size[1]:
             continue
         before = _first_states(adapter, image(size))
         for index, expected in enumerate(case.expected_grids(size)):
             for cell in _corners(expected, size):
-                tried += 1
+                tested += 1
                 after = _first_states(adapter, _changed(image(size), expected.cell_box(*cell)))
                 change = (after[index] - before[index]).norm(dim=0)
                 found = divmod(int(change.argmax()), change.shape[1])
                 require_equal(found, cell, f"cell of grid {index} {expected.shape} that changes most in a {size} image")
-    require(tried > 0, "AdapterCase.sizes has no image that is not square and has cells of three pixels")
+    require(tested > 0, "AdapterCase.sizes has no image that is not square and has cells of three pixels")
 
 
 def check_several_images(case: AdapterCase) -> None:
-    """Each of two images in a prompt has its own grids, in order, of the oracle's shapes."""
+    """Two images in a prompt have their grids in order, with the oracle's shapes."""
     adapter = case.load()
     sizes = ((84, 200), (160, 90))
     prompt_of_two = _two_images(case, sizes)
@@ -137,7 +138,7 @@ def check_several_images(case: AdapterCase) -> None:
 
 
 def check_several_images_are_not_mixed(case: AdapterCase) -> None:
-    """Change the second of two images of one size, and the first one's image tokens stay as they are."""
+    """Changing the second of two images of one size changes its image tokens, and none of the first image."""
     adapter = case.load()
     sizes = ((112, 112), (112, 112))
     request = GridRequest(hidden_layers=1)
@@ -148,10 +149,10 @@ def check_several_images_are_not_mixed(case: AdapterCase) -> None:
     after = run(adapter, Prompt((question, *changed.messages[1:]), changed.phrases), request)[1]
     for found, expected in zip(after, before, strict=True):
         change = (found.hidden - expected.hidden).abs().max().item()
-        own = found.grid.image == 1
+        is_changed = found.grid.image == 1
         require(
-            (change > 1e-3) == own,
-            f"hidden states of image {found.grid.image} when image 1 changes: expected {'a' if own else 'no'} "
+            (change > 1e-3) == is_changed,
+            f"hidden states of image {found.grid.image} when image 1 changes: expected {'a' if is_changed else 'no'} "
             f"change, found {change:.3g}",
         )
 
@@ -184,10 +185,10 @@ def _corners(grid: ExpectedGrid, size: Size) -> list[tuple[int, int]]:
 def _inside(side: tuple[float, ...], length: int) -> bool:
     start, end = side
     covered = min(end, length) - max(start, 0)
-    return covered >= _ENOUGH and covered >= (end - start) / 2
+    return covered >= _MIN_PIXELS and covered >= (end - start) / 2
 
 
-def _changed(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+def _changed(image: Image.Image, box: Box) -> Image.Image:
     """The image with the pixels of a region inverted."""
     pixels = np.array(image)
     left, top, right, bottom = (max(round(side), 0) for side in box)

@@ -1,4 +1,4 @@
-"""Is gradient, where it is asked for, that of the model itself; and is there none where it is not."""
+"""Checks of gradient: that of the model itself if requested, else none."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from vlm_adapters.testing.support import (
     CheckSkipped,
     by_phrase,
     cells,
+    different_prompts,
     hidden,
     maps,
     module_of,
@@ -26,7 +27,6 @@ from vlm_adapters.testing.support import (
     require,
     require_agrees,
     require_equal,
-    unlike_prompts,
 )
 
 _STATES = GridRequest(hidden_layers=None, phrase_hidden_layers=None, gradient=True)
@@ -34,7 +34,7 @@ _REDUCTIONS: tuple[Literal["mean", "max", "none"], ...] = ("mean", "max", "none"
 
 
 def check_gradient_of_rows(case: AdapterCase) -> None:
-    """With `gradient=True` every parameter gets the gradient that it gets through the eager kernel's own weights."""
+    """With `gradient=True`, attention gives every parameter the gradient of the eager kernel's weights."""
     for reduce in _REDUCTIONS:
 
         def of_eager(
@@ -49,7 +49,7 @@ def check_gradient_of_rows(case: AdapterCase) -> None:
 
 
 def check_gradient_of_hidden_states(case: AdapterCase) -> None:
-    """With `gradient=True` every parameter gets the gradient that it gets through the model's own hidden states."""
+    """With `gradient=True`, hidden states give every parameter the gradient of the model's own hidden states."""
 
     def of_model(shown: ReferencePass, inputs: BackboneInputs, index: int, columns: Tensor) -> list[Tensor]:
         states = torch.stack([shown.hidden[layer][index] for layer in sorted(shown.hidden)])
@@ -59,18 +59,18 @@ def check_gradient_of_hidden_states(case: AdapterCase) -> None:
 
 
 def check_gradient_only_where_asked(case: AdapterCase) -> None:
-    """Parameters that require a gradient change nothing unless the request asks for it and torch has it enabled."""
+    """Results carry no gradient unless the request asks for it, torch has it enabled, and a parameter requires it."""
     adapter = case.load()
     inputs = adapter.preprocess([prompt()])
     frozen = _extract(adapter, inputs, _STATES)[0]
     module_of(adapter).requires_grad_(requires_grad=True)
     with torch.no_grad():
         disabled = _extract(adapter, inputs, _STATES)[0]
-    unasked = adapter.extract(inputs, replace(_STATES, gradient=False))[0]
+    not_requested = adapter.extract(inputs, replace(_STATES, gradient=False))[0]
     for what, grids in (
         ("no parameter requires one", frozen),
         ("under torch.no_grad()", disabled),
-        ("gradient=False", unasked),
+        ("gradient=False", not_requested),
     ):
         for name, tensor in (
             ("attention", maps(grids)),
@@ -81,7 +81,7 @@ def check_gradient_only_where_asked(case: AdapterCase) -> None:
 
 
 def check_gradient_keeps_the_mode(case: AdapterCase) -> None:
-    """A model in training mode stays in it when gradient is asked for, a model in eval mode in that."""
+    """Extraction with gradient leaves a model in training or eval mode as it is."""
     adapter = case.load()
     module = module_of(adapter).requires_grad_(requires_grad=True)
     inputs = adapter.preprocess([prompt()])
@@ -89,18 +89,18 @@ def check_gradient_keeps_the_mode(case: AdapterCase) -> None:
         module.train(training)
         _extract(adapter, inputs, _STATES)
         modes = {part.training for part in module.modules()}
-        require_equal(modes, {training}, f"training mode of the model's parts after extraction from {training}")
+        require_equal(modes, {training}, f"training mode of the model's modules after extraction with {training}")
 
 
 class _Scalar:
-    """A scalar function of whatever is shown of a batch: a sum with fixed weights."""
+    """A scalar function of the tensors of a batch: a sum with fixed random weights."""
 
     def __init__(self) -> None:
         self._weights = torch.Generator().manual_seed(0)
 
-    def __call__(self, shown: Sequence[Tensor]) -> Tensor:
+    def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
         parts = [
-            (tensor * torch.randn(tensor.shape, generator=self._weights).to(tensor.device)).sum() for tensor in shown
+            (tensor * torch.randn(tensor.shape, generator=self._weights).to(tensor.device)).sum() for tensor in tensors
         ]
         return torch.stack(parts).sum()
 
@@ -115,23 +115,27 @@ def _require_gradient(
     adapter, oracle = case.load(), case.load(attention="eager")
     modules = [module_of(one).requires_grad_(requires_grad=True) for one in (adapter, oracle)]
     case.reference.set_padding_side(adapter, "left")
-    inputs = adapter.preprocess(unlike_prompts())
+    inputs = adapter.preprocess(different_prompts())
     extracted = _extract(adapter, inputs, request)
     shown = case.reference.run(oracle, inputs)
     of_oracle = [
         tensor for index, grids in enumerate(extracted) for tensor in expected(shown, inputs, index, cells(grids))
     ]
-    wanted = _gradients(_Scalar()(of_oracle), modules[1], f"{what} of AdapterCase.reference.run")
-    got = _gradients(_Scalar()([tensor for grids in extracted for tensor in found(grids)]), modules[0], what)
-    if case.dtype != torch.float32:  # many of them are zero but for rounding, and only all together say something
-        found_all, wanted_all = (torch.cat([one.flatten() for one in grads.values()]) for grads in (got, wanted))
-        require_agrees(case, found_all, wanted_all, 0.0, f"gradient of {what} by all parameters", rough=0.25)
+    exact = _gradients(_Scalar()(of_oracle), modules[1], f"{what} of AdapterCase.reference.run")
+    extracted_gradients = _gradients(
+        _Scalar()([tensor for grids in extracted for tensor in found(grids)]), modules[0], what
+    )
+    if case.dtype != torch.float32:  # many are zero but for rounding, so only all together can be compared
+        found_all, exact_all = (
+            torch.cat([one.flatten() for one in grads.values()]) for grads in (extracted_gradients, exact)
+        )
+        require_agrees(case, found_all, exact_all, 0.0, f"gradient of {what} by all parameters", rough=0.25)
         return
-    largest = max(gradient.abs().max().item() for gradient in wanted.values())
-    for name, gradient in wanted.items():
-        # A gradient that is zero but for rounding, such as that of a key's bias, is measured by the others.
+    largest = max(gradient.abs().max().item() for gradient in exact.values())
+    for name, gradient in exact.items():
+        # A gradient that is zero but for rounding, such as that of a key's bias, is compared at the others' scale.
         tolerance = max(1e-3 * gradient.abs().max().item(), 1e-6 * largest)
-        require_agrees(case, got[name], gradient, tolerance, f"gradient of {what} by {name}")
+        require_agrees(case, extracted_gradients[name], gradient, tolerance, f"gradient of {what} by {name}")
 
 
 def _extract(adapter: BackboneAdapter, inputs: BackboneInputs, request: GridRequest) -> Sequence[Sequence[Grids]]:

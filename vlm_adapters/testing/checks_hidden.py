@@ -1,4 +1,4 @@
-"""Are hidden states the model's own, for the layers asked for."""
+"""Checks of hidden states: their values, and the choice of layers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from vlm_adapters.backbone.grids import BackboneInputs, Grids
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.testing.case import AdapterCase
-from vlm_adapters.testing.support import prompt, require_agrees, require_equal, run, unlike_prompts
+from vlm_adapters.testing.support import different_prompts, prompt, require_agrees, require_equal, run
 
 
 def check_hidden_grids(case: AdapterCase) -> None:
     """`hidden` holds every layer's states of the image tokens, cell by cell."""
     adapter = case.load()
-    inputs = adapter.preprocess(unlike_prompts())
+    inputs = adapter.preprocess(different_prompts())
     expected = case.reference.run(case.load(attention="eager"), inputs).hidden
     for index, grids in enumerate(adapter.extract(inputs, GridRequest(hidden_layers=None))):
         for grid in grids:
@@ -25,26 +25,28 @@ def check_hidden_grids(case: AdapterCase) -> None:
                 grid.hidden_layers, tuple(range(adapter.info.num_layers)), "hidden_layers of a request for all"
             )
             for layer, found in zip(grid.hidden_layers, grid.hidden, strict=True):
-                wanted = expected[layer][index][grid.grid.tokens].permute(2, 0, 1)
-                _require_states(case, found, wanted, f"hidden states (D, h, w) of prompt {index} after layer {layer}")
+                of_layer = expected[layer][index][grid.grid.tokens].permute(2, 0, 1)
+                _require_states(case, found, of_layer, f"hidden states (D, h, w) of prompt {index} after layer {layer}")
 
 
 def check_phrase_hidden(case: AdapterCase) -> None:
     """`phrase_hidden` holds every layer's states of the phrase's tokens."""
     adapter = case.load()
-    inputs = adapter.preprocess(unlike_prompts())
+    inputs = adapter.preprocess(different_prompts())
     expected = case.reference.run(case.load(attention="eager"), inputs).hidden
     for index, grids in enumerate(adapter.extract(inputs, GridRequest(phrase_hidden_layers=None))):
         tokens = inputs.phrase_tokens[index]
         for grid in grids:
             require_equal(len(grid.phrase_hidden), len(tokens), f"entries of phrase_hidden of prompt {index}")
             for phrase, states in enumerate(grid.phrase_hidden):
-                wanted = torch.stack([expected[layer][index][tokens[phrase]] for layer in grid.phrase_hidden_layers])
-                _require_states(case, states, wanted, f"hidden states (K, T, D) of phrase {phrase} of prompt {index}")
+                of_phrase = torch.stack([expected[layer][index][tokens[phrase]] for layer in grid.phrase_hidden_layers])
+                _require_states(
+                    case, states, of_phrase, f"hidden states (K, T, D) of phrase {phrase} of prompt {index}"
+                )
 
 
 def check_each_hidden_layer_alone(case: AdapterCase) -> None:
-    """The states of any one layer, asked for alone, are that layer's."""
+    """A request for one layer alone gives the states of that layer, for every layer."""
     adapter = case.load()
     inputs = adapter.preprocess([prompt()])
     expected = case.reference.run(case.load(attention="eager"), inputs).hidden
@@ -53,20 +55,20 @@ def check_each_hidden_layer_alone(case: AdapterCase) -> None:
         for grid in adapter.extract(inputs, request)[0]:
             labels = (grid.hidden_layers, grid.phrase_hidden_layers)
             require_equal(labels, ((layer,), (layer,)), f"layers of a request for layer {layer} alone")
-            wanted = expected[layer][0][grid.grid.tokens].permute(2, 0, 1)
-            _require_states(case, grid.hidden[0], wanted, f"hidden states (D, h, w) of layer {layer} alone")
+            of_layer = expected[layer][0][grid.grid.tokens].permute(2, 0, 1)
+            _require_states(case, grid.hidden[0], of_layer, f"hidden states (D, h, w) of layer {layer} alone")
             for phrase, tokens in enumerate(inputs.phrase_tokens[0]):
                 what = f"hidden states (T, D) of phrase {phrase} of layer {layer} alone"
                 _require_states(case, grid.phrase_hidden[phrase][0], expected[layer][0][tokens], what)
 
 
 def check_chosen_hidden_layers(case: AdapterCase) -> None:
-    """Grids of hidden states come for chosen layers only, in the order asked for; for none unless asked."""
+    """Grids of hidden states are returned for the requested layers only, in their order; by default for none."""
     _require_chosen(case, "hidden_layers", lambda _, grids: grids.hidden, lambda grids: grids.hidden_layers)
 
 
 def check_chosen_phrase_hidden_layers(case: AdapterCase) -> None:
-    """Hidden states of phrases come for chosen layers only, in the order asked for; for none unless asked."""
+    """Hidden states of phrases are returned for the requested layers only, in their order; by default for none."""
 
     def first_phrase(inputs: BackboneInputs, grids: Grids) -> Tensor:
         width = len(inputs.phrase_tokens[0][0])
@@ -83,8 +85,7 @@ def _require_chosen(
 ) -> None:
     adapter = case.load()
     last = adapter.info.num_layers - 1
-    every = _request(field, None)
-    inputs, grids = run(adapter, prompt(), every)
+    inputs, grids = run(adapter, prompt(), _request(field, None))
     full = states(inputs, grids[0])
     for choice, expected in (([last, 0], (last, 0)), ([-1], (last,)), (1, (last,)), ((), ())):
         inputs, grids = run(adapter, prompt(), _request(field, choice))

@@ -1,4 +1,4 @@
-"""Does it speak the protocol: what it says of itself, prompts to inputs, phrases to tokens, wrong requests."""
+"""Checks of the protocol: info, prompts to inputs, phrases to tokens, errors for wrong requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import AdapterError, PromptError, RequestError
 from vlm_adapters.testing.case import AdapterCase
-from vlm_adapters.testing.support import PHRASES, prompt, require, require_equal, require_error, run, unlike_prompts
+from vlm_adapters.testing.support import PHRASES, different_prompts, prompt, require, require_equal, require_error, run
 
 HOSTILE_TEXTS = (
     "<|image_pad|>",
@@ -31,7 +31,7 @@ HOSTILE_TEXTS = (
 
 
 def check_protocol(case: AdapterCase) -> None:
-    """The adapter has all that the protocol names."""
+    """The adapter has all members of the protocol."""
     adapter = case.load()
     require(
         isinstance(adapter, BackboneAdapter),
@@ -42,19 +42,19 @@ def check_protocol(case: AdapterCase) -> None:
 
 
 def check_info(case: AdapterCase) -> None:
-    """`info` tells the layers, heads and width that the model shows when it runs."""
+    """`info` states the layers, heads and width that the model has in a forward pass."""
     adapter = case.load(attention="eager")
-    shown = case.reference.run(adapter, adapter.preprocess([prompt()]))
-    require_equal(adapter.info.num_layers, len(shown.hidden), "info.num_layers")
-    require_equal(adapter.info.attention_layers, tuple(sorted(shown.attention)), "info.attention_layers")
-    require_equal({adapter.info.num_heads}, {rows.shape[1] for rows in shown.attention.values()}, "info.num_heads")
+    reference = case.reference.run(adapter, adapter.preprocess([prompt()]))
+    require_equal(adapter.info.num_layers, len(reference.hidden), "info.num_layers")
+    require_equal(adapter.info.attention_layers, tuple(sorted(reference.attention)), "info.attention_layers")
+    require_equal({adapter.info.num_heads}, {rows.shape[1] for rows in reference.attention.values()}, "info.num_heads")
     require_equal(
-        {adapter.info.hidden_size}, {states.shape[-1] for states in shown.hidden.values()}, "info.hidden_size"
+        {adapter.info.hidden_size}, {states.shape[-1] for states in reference.hidden.values()}, "info.hidden_size"
     )
 
 
 def check_phrases_spell_themselves(case: AdapterCase) -> None:
-    """The tokens of a phrase, decoded, are the phrase: at the start, in the middle and at the end of the text."""
+    """The tokens of a phrase decode to the phrase, at the start, in the middle and at the end of the text."""
     adapter = case.load()
     phrases = ("a red circle", "blue star", "the top left")
     inputs = adapter.preprocess([prompt(phrases=phrases)])
@@ -66,18 +66,18 @@ def check_phrases_spell_themselves(case: AdapterCase) -> None:
 def check_phrase_among_other_scripts(case: AdapterCase) -> None:
     """Characters of several bytes before and in a phrase do not shift it."""
     adapter = case.load()
-    text = "\u7ea2\u8272\u5706\u5f62 \U0001f534 caf\u00e9 a red circle na\u00efve \u661f after which more is said"
+    text = "\u7ea2\u8272\u5706\u5f62 \U0001f534 caf\u00e9 a red circle na\u00efve \u661f and more text after"
     inputs = adapter.preprocess([prompt(text=text, phrases=("a red circle", "na\u00efve \u661f"))])
     plain, foreign = (case.reference.spell(adapter, inputs, 0, tokens) for tokens in inputs.phrase_tokens[0])
     require_equal(plain.strip(), "a red circle", "text of the tokens of a phrase after other scripts")
     require(
         "circle" not in foreign and "after" not in foreign and "na" in foreign,
-        f"text of the tokens of the phrase 'na\u00efve \u661f': expected it and no word beside it, found {foreign!r}",
+        f"text of the tokens of the phrase 'na\u00efve \u661f': expected no other words, found {foreign!r}",
     )
 
 
 def check_repeated_words(case: AdapterCase) -> None:
-    """Of words that stand twice in the text, the span says which are meant."""
+    """For a word that occurs twice in the text, the span decides which occurrence is meant."""
     adapter = case.load()
     text = "a star beside a star"
     inputs = adapter.preprocess([prompt(text=text, phrases=[(2, 6), (16, 20)])])
@@ -90,9 +90,9 @@ def check_repeated_words(case: AdapterCase) -> None:
 
 
 def check_phrase_tokens_are_text(case: AdapterCase) -> None:
-    """Phrase tokens are ascending positions, at least one, within the sequence, none of them an image token's."""
+    """Phrase tokens are at least one, ascending, within the sequence, and not image tokens."""
     adapter = case.load()
-    inputs = adapter.preprocess(unlike_prompts())
+    inputs = adapter.preprocess(different_prompts())
     image = case.reference.image_positions(adapter, inputs)
     for index, phrases in enumerate(inputs.phrase_tokens):
         for tokens in phrases:
@@ -110,16 +110,16 @@ def check_phrase_tokens_are_text(case: AdapterCase) -> None:
 
 
 def check_control_tokens_are_text(case: AdapterCase) -> None:
-    """What looks like a control token in the user's text moves no image token, or is a typed error."""
+    """A control token in the user's text moves no image token, or is a typed error."""
     adapter = case.load()
     for text in (*HOSTILE_TEXTS, *case.reference.special_tokens(adapter)):
         check_text_moves_no_image(case, f"a red {text} circle", adapter)
 
 
 def check_text_moves_no_image(case: AdapterCase, text: str, adapter: BackboneAdapter | None = None) -> None:
-    """The image tokens stand where they stand beside a harmless text, or the text is a typed error.
+    """The image tokens have the same positions as with a harmless text, or the text is a typed error.
 
-    Not one of `ALL_CHECKS`: call it with texts of your own, from a property test for one.
+    This is not one of `ALL_CHECKS`; call it with your own texts, such as from a property test.
     """
     adapter = adapter or case.load()
     harmless = adapter.preprocess([prompt(text="circle", phrases=["circle"])])
@@ -129,18 +129,18 @@ def check_text_moves_no_image(case: AdapterCase, text: str, adapter: BackboneAda
     except AdapterError:
         return
     expected = adapter.locate_image_tokens(harmless)[0]
-    require_equal([g.shape for g in found], [g.shape for g in expected], f"grid shapes beside the text {text!r}")
+    require_equal([g.shape for g in found], [g.shape for g in expected], f"grid shapes with the text {text!r}")
     for index, (grid, other) in enumerate(zip(found, expected, strict=True)):
         moved = (grid.tokens - other.tokens).abs().max().item()
         require(
-            moved == 0, f"image tokens of grid {index} beside the text {text!r}: expected no move, found one by {moved}"
+            moved == 0, f"image tokens of grid {index} with the text {text!r}: expected no move, found one by {moved}"
         )
     images = [int(case.reference.image_positions(adapter, some).sum()) for some in (inputs, harmless)]
     require_equal(images[0], images[1], f"number of image tokens in the input with the text {text!r}")
 
 
 def check_prompt_without_phrases(case: AdapterCase) -> None:
-    """A prompt without phrases has maps of zero phrases, and hidden states all the same."""
+    """A prompt without phrases has maps of zero phrases, and still has hidden states."""
     adapter = case.load()
     _, grids = run(adapter, prompt(phrases=()), GridRequest(hidden_layers=1))
     info = adapter.info
@@ -157,7 +157,7 @@ def check_no_prompt_is_an_error(case: AdapterCase) -> None:
 
 
 def check_wrong_requests_are_errors(case: AdapterCase) -> None:
-    """Layers and heads that the backbone does not have are a `RequestError`."""
+    """A request for layers or heads that the backbone does not have is a `RequestError`."""
     adapter = case.load()
     inputs = adapter.preprocess([prompt()])
     layers, heads = adapter.info.num_layers, adapter.info.num_heads
@@ -175,7 +175,7 @@ def check_wrong_requests_are_errors(case: AdapterCase) -> None:
 
 
 def check_predictor_of_first_token(case: AdapterCase) -> None:
-    """No row predicts the first token of a sequence: asking for it is a `RequestError`."""
+    """A request for the row that predicts the first token of a sequence is a `RequestError`."""
     adapter = case.load()
     inputs = adapter.preprocess([prompt(phrases=PHRASES[:1])])
     first = replace(inputs, phrase_tokens=((torch.tensor([0]),),))
@@ -184,7 +184,7 @@ def check_predictor_of_first_token(case: AdapterCase) -> None:
 
 
 def check_preprocess_uses_no_network(case: AdapterCase) -> None:
-    """`preprocess` opens no connection."""
+    """`preprocess` opens no network connection."""
     adapter = case.load()
 
     attempts: list[object] = []

@@ -1,4 +1,4 @@
-"""Is the transformers model behind an adapter left alone, and does a cache change nothing."""
+"""Checks of the transformers model behind an adapter: unchanged outputs, and rows with a KV cache."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NEW_TOKENS = 6
 
 
 def check_capture_changes_no_logits(case: AdapterCase) -> None:
-    """Logits of a model after extraction, and while rows are captured, are those of a fresh one, bit for bit."""
+    """Logits after extraction, and while rows are captured, equal those of a new model, bit for bit."""
     from vlm_adapters.hf.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
@@ -49,14 +49,14 @@ def check_capture_changes_no_logits(case: AdapterCase) -> None:
 
 
 def check_extract_asks_for_no_outputs(case: AdapterCase) -> None:
-    """`extract` runs the model without `output_hidden_states` and `output_attentions`, whose meaning moves."""
+    """`extract` runs the model without `output_hidden_states` and `output_attentions`, whose meaning changes."""
     adapter = case.load()
     model = transformers_model_of(adapter)
     inputs = adapter.preprocess([prompt()])
-    asked: set[str] = set()
+    requested: set[str] = set()
 
     def watch(_: nn.Module, __: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        asked.update(name for name in ("output_hidden_states", "output_attentions") if kwargs.get(name))
+        requested.update(name for name in ("output_hidden_states", "output_attentions") if kwargs.get(name))
 
     hooks = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in (model, model.base_model)]
     try:
@@ -64,11 +64,11 @@ def check_extract_asks_for_no_outputs(case: AdapterCase) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-    require(not asked, f"arguments of the model in `extract`: expected none that asks for outputs, found {asked}")
+    require(not requested, f"arguments of the model in `extract`: expected no request for outputs, found {requested}")
 
 
 def check_generation_equals_one_pass(case: AdapterCase) -> None:
-    """Rows captured while a KV cache grows, token by token, equal `extract` of the whole sequence at once."""
+    """Rows captured during generation with a KV cache equal `extract` over the full sequence."""
     from vlm_adapters.hf.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
@@ -88,16 +88,16 @@ def check_generation_equals_one_pass(case: AdapterCase) -> None:
         generate = cast("Callable[..., Tensor]", model.generate)
         sequence = generate(**inputs.tensors, max_new_tokens=_NEW_TOKENS, min_new_tokens=_NEW_TOKENS, do_sample=False)
     found = torch.stack([recorder.maps[layer][0] for layer in adapter.info.attention_layers], dim=1)
-    whole = _with_rows(inputs, sequence[:, -_NEW_TOKENS:], rows)
-    expected = maps(adapter.extract(whole, GridRequest(reduce="none"))[0])
+    full = _with_rows(inputs, sequence[:, -_NEW_TOKENS:], rows)
+    expected = maps(adapter.extract(full, GridRequest(reduce="none"))[0])
     require_agrees(case, found, expected, 1e-5, "rows captured during generation (R, L, n, cell), against one pass")
 
 
 def _with_rows(inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:
     """The inputs with the new tokens `(1, T)` at their end, and the given rows as the tokens of one phrase."""
-    words = inputs.prompts[0].text
-    asked = Prompt.chat(inputs.prompts[0].messages, [(0, len(words))])
-    return replace(inputs, prompts=(asked,), tensors=continued(inputs, new), phrase_tokens=((rows,),))
+    text = inputs.prompts[0].text
+    with_phrase = Prompt.chat(inputs.prompts[0].messages, [(0, len(text))])
+    return replace(inputs, prompts=(with_phrase,), tensors=continued(inputs, new), phrase_tokens=((rows,),))
 
 
 def _logits(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:

@@ -1,4 +1,4 @@
-"""The model behind the fake adapter: three causal layers with random weights, no transformers in it."""
+"""The model behind the fake adapter: three causal layers with random weights, without transformers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from torch.nn import functional
 
 LAYERS, ATTENTION_LAYERS, HEADS, WIDTH = 3, (0, 2), 3, 24
 IMAGE, PADDING = -1, -2
-"""Ids of tokens that are no characters, so no text can spell them."""
+"""Ids of tokens that are not characters, so that no text can spell them."""
 
 _FEATURES = 12
 
 
 @dataclass(frozen=True)
 class FakePass:
-    """What the fake model computes: states after every layer, and attention rows `(B, n, R, S)` where asked for."""
+    """The output of the fake model.
+
+    Attributes:
+        states: Layer index -> hidden states `(B, S, D)`.
+        rows: Layer index -> the requested attention rows `(n, R, S)` of every sequence.
+    """
 
     states: Mapping[int, Tensor]
     rows: Mapping[int, Sequence[Tensor]]
@@ -43,15 +48,15 @@ class FakeModel(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         cells: Tensor,
-        wanted: Sequence[Tensor] | None = None,
+        row_positions: Sequence[Tensor] | None = None,
     ) -> FakePass:
-        """Run it.
+        """Run the model.
 
         Args:
             input_ids: `(B, S)` code points, `IMAGE` or `PADDING`.
             attention_mask: `(B, S)`, 0 on padding.
             cells: `(number of image tokens, 12)` colours in [0, 1].
-            wanted: Per sequence, the rows of attention to return.
+            row_positions: Positions `(R,)` of the rows of attention to return, for every sequence.
         """
         dtype = self.embed.weight.dtype
         images = input_ids == IMAGE
@@ -60,22 +65,22 @@ class FakeModel(nn.Module):
         states = states + self.place(_waves(attention_mask.cumsum(1)).to(dtype))
         length = input_ids.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).tril()
-        # Padding sees itself, or its softmax would be undefined.
+        # Padding sees itself; without any key its softmax would be undefined.
         mask = (causal & attention_mask.bool()[:, None, None]) | torch.eye(length, dtype=torch.bool)
-        after: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
         rows: dict[int, list[Tensor]] = {}
         for layer, think in enumerate(self.think):
             if layer in ATTENTION_LAYERS:
                 query, key, value = self._heads(layer, states)
                 states = states + self._kernel(query, key, value, mask).transpose(1, 2).flatten(-2)
-                if wanted is not None:
+                if row_positions is not None:
                     rows[layer] = [
                         _weights(query[b][:, positions], key[b], mask[b][:, positions])
-                        for b, positions in enumerate(wanted)
+                        for b, positions in enumerate(row_positions)
                     ]
             states = states + torch.tanh(think(states))
-            after[layer] = functional.layer_norm(states, (WIDTH,)) if layer == LAYERS - 1 else states
-        return FakePass(after, rows)
+            outputs[layer] = functional.layer_norm(states, (WIDTH,)) if layer == LAYERS - 1 else states
+        return FakePass(outputs, rows)
 
     def _heads(self, layer: int, states: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value `(B, n, S, d)`."""
@@ -89,7 +94,7 @@ class FakeModel(nn.Module):
 
 
 def _waves(numbers: Tensor) -> Tensor:
-    """`(..., 12)` in [-1, 1]: sines that tell numbers apart."""
+    """Features `(..., 12)` in [-1, 1]: sines that differ between numbers."""
     rates = torch.logspace(0.3, -2.5, _FEATURES)
     return torch.sin(numbers[..., None].float() * rates + torch.arange(_FEATURES))
 

@@ -1,8 +1,8 @@
-"""A backbone that is no transformers model: small, deterministic, quick, and right in everything the checks look at.
+"""A backbone without transformers: small, deterministic and fast, which passes every check.
 
 Images are cut into cells of 16 pixels (larger where a side would get more than 12), padded at the right and at the
 bottom; a cell's token is the mean colour of its four quarters. Text is one token per character. Layer 1 of 3 has no
-attention, so that an index into the layers that have it is not the layer's index.
+attention, so that the index among the layers with attention differs from the layer's index.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.errors import PromptError, RequestError
+from vlm_adapters.geometry import Size
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.testing.case import AdapterCase, ExpectedGrid, Size
+from vlm_adapters.testing.case import AdapterCase, ExpectedGrid
 from vlm_adapters.testing.fake_model import ATTENTION_LAYERS, HEADS, IMAGE, LAYERS, PADDING, WIDTH, FakeModel, FakePass
-from vlm_adapters.testing.reference import ReferencePass
+from vlm_adapters.testing.reference import Reference, ReferencePass
 
 CELL, MOST_CELLS = 16, 12
 
 
 @dataclass(frozen=True)
 class FakeChoice:
-    """The layers and heads of a request, as indices."""
+    """The layers and heads of a request, as indices, named as in `GridRequest`."""
 
     layers: tuple[int, ...]
     heads: tuple[int, ...]
@@ -42,7 +44,7 @@ class FakeChoice:
 
     @classmethod
     def of(cls, request: GridRequest) -> Self:
-        """Resolve a request."""
+        """Resolve a request against the layers and heads of the fake model."""
         return cls(
             resolve_layers(request.layers, ATTENTION_LAYERS),
             resolve_heads(request.heads, HEADS),
@@ -55,9 +57,9 @@ class FakeAdapter:
     """Adapter of the fake model.
 
     Args:
-        dtype: Of the weights.
+        dtype: Dtype of the weights.
         attention: `"sdpa"` or `"eager"`.
-        coarse: Whether every image has another grid before its own, of cells twice as large.
+        coarse: Whether every image also has a first grid of cells twice as large.
     """
 
     def __init__(self, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", coarse: bool = False) -> None:
@@ -81,18 +83,18 @@ class FakeAdapter:
 
     @classmethod
     def from_pretrained(cls, _: str, **__: object) -> Self:
-        """Build it; it has no checkpoint to load."""
+        """Build the adapter; it has no checkpoint to load."""
         return cls()
 
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
-        """See `BackboneAdapter`."""
+        """Encode prompts as characters and cells."""
         if not prompts:
-            raise PromptError("There is no prompt to preprocess. Give at least one.")
-        written = [self._write(prompt) for prompt in prompts]
-        longest = max(len(ids) for ids, _ in written)
-        shifts = [longest - len(ids) if self.padding_side == "left" else 0 for ids, _ in written]
+            raise PromptError("The list of prompts is empty. Give at least one Prompt.")
+        encoded = [self._encode(prompt) for prompt in prompts]
+        longest = max(len(ids) for ids, _ in encoded)
+        shifts = [longest - len(ids) if self.padding_side == "left" else 0 for ids, _ in encoded]
         input_ids = torch.full((len(prompts), longest), PADDING)
-        for row, shift, (ids, _) in zip(input_ids, shifts, written, strict=True):
+        for row, shift, (ids, _) in zip(input_ids, shifts, encoded, strict=True):
             row[shift : shift + len(ids)] = torch.tensor(ids)
         colours = [
             _colours(image, scale).flatten(0, 1)
@@ -109,12 +111,12 @@ class FakeAdapter:
             },
             phrase_tokens=tuple(
                 tuple(torch.arange(*phrase.span) + start + shift for phrase in prompt.phrases)
-                for prompt, (_, start), shift in zip(prompts, written, shifts, strict=True)
+                for prompt, (_, start), shift in zip(prompts, encoded, shifts, strict=True)
             ),
         )
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
-        """See `BackboneAdapter`."""
+        """Find the grids of every prompt's images."""
         found = []
         for prompt, ids in zip(inputs.prompts, inputs.tensors["input_ids"], strict=True):
             positions = (ids == IMAGE).nonzero().flatten()
@@ -129,7 +131,7 @@ class FakeAdapter:
         return found
 
     def extract(self, inputs: BackboneInputs, request: GridRequest) -> list[list[Grids]]:
-        """See `BackboneAdapter`."""
+        """Run the fake model once and return its grids."""
         choice = FakeChoice.of(request)
         rows = [torch.cat([torch.empty(0, dtype=torch.long), *tokens]) for tokens in inputs.phrase_tokens]
         if request.align == "predictor":
@@ -137,14 +139,14 @@ class FakeAdapter:
             if any(bool((positions < 0).any()) for positions in rows):
                 raise RequestError('align="predictor" has no row for the first token of a sequence.')
         with torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()):
-            output = cast("FakePass", self.model(**inputs.tensors, wanted=rows))
+            output = cast("FakePass", self.model(**inputs.tensors, row_positions=rows))
         found = []
         for b, of_prompt in enumerate(self.locate_image_tokens(inputs)):
             full = torch.zeros(len(rows[b]), 0, len(choice.heads), inputs.tensors["input_ids"].shape[1])
             if choice.layers:
                 chosen = [output.rows[layer][b][list(choice.heads)].transpose(0, 1) for layer in choice.layers]
                 full = torch.stack(chosen, dim=1)
-            reduced, owners = _reduced(full, [len(tokens) for tokens in inputs.phrase_tokens[b]], request.reduce)
+            reduced, phrases = _reduced(full, [len(tokens) for tokens in inputs.phrase_tokens[b]], request.reduce)
             states = torch.stack([output.states[layer][b] for layer in range(LAYERS)])
             of_phrases = [states[list(choice.phrase_layers)][:, tokens] for tokens in inputs.phrase_tokens[b]]
             found.append(
@@ -154,7 +156,7 @@ class FakeAdapter:
                         attention=reduced[..., grid.tokens],
                         layers=choice.layers,
                         heads=choice.heads,
-                        row_phrases=owners,
+                        row_phrases=phrases,
                         hidden=states[list(choice.hidden_layers)][:, grid.tokens].permute(0, 3, 1, 2),
                         hidden_layers=choice.hidden_layers,
                         phrase_hidden=tuple(of_phrases) if choice.phrase_layers else (),
@@ -165,8 +167,8 @@ class FakeAdapter:
             )
         return found
 
-    def _write(self, prompt: Prompt) -> tuple[list[int], int]:
-        """Token ids of a prompt, and where the last message's text starts."""
+    def _encode(self, prompt: Prompt) -> tuple[list[int], int]:
+        """Token ids of a prompt, and the position at which the last message's text starts."""
         ids: list[int] = []
         start = 0
         for message in prompt.messages:
@@ -180,45 +182,45 @@ class FakeAdapter:
         return ids, start
 
 
-class FakeReference:
-    """See `vlm_adapters.testing.reference.Reference`."""
+class FakeReference(Reference):
+    """The reference of the fake adapter."""
 
+    @override
     def run(self, adapter: BackboneAdapter, inputs: BackboneInputs) -> ReferencePass:
-        """See `Reference`."""
         fake = cast("FakeAdapter", adapter)
         batch, length = inputs.tensors["input_ids"].shape
-        output = fake.model(**inputs.tensors, wanted=[torch.arange(length)] * batch)
+        output = fake.model(**inputs.tensors, row_positions=[torch.arange(length)] * batch)
         return ReferencePass({layer: torch.stack(rows) for layer, rows in output.rows.items()}, output.states)
 
-    def image_positions(self, adapter: BackboneAdapter, inputs: BackboneInputs) -> Tensor:  # noqa: ARG002 (the protocol's)
-        """See `Reference`."""
+    @override
+    def image_positions(self, adapter: BackboneAdapter, inputs: BackboneInputs) -> Tensor:
         return inputs.tensors["input_ids"] == IMAGE
 
-    def spell(self, adapter: BackboneAdapter, inputs: BackboneInputs, index: int, positions: Tensor) -> str:  # noqa: ARG002 (the protocol's)
-        """See `Reference`."""
+    @override
+    def spell(self, adapter: BackboneAdapter, inputs: BackboneInputs, index: int, positions: Tensor) -> str:
         return "".join(chr(code) for code in inputs.tensors["input_ids"][index, positions].tolist())
 
-    def special_tokens(self, adapter: BackboneAdapter) -> Sequence[str]:  # noqa: ARG002 (the protocol's)
-        """See `Reference`."""
+    @override
+    def special_tokens(self, adapter: BackboneAdapter) -> Sequence[str]:
         return ("user: ", "assistant: ", chr(0))
 
+    @override
     def set_padding_side(self, adapter: BackboneAdapter, side: Literal["left", "right"]) -> None:
-        """See `Reference`."""
         cast("FakeAdapter", adapter).padding_side = side
 
 
 def load_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> FakeAdapter:
-    """The fake with one grid per image."""
+    """Build the fake with one grid per image."""
     return FakeAdapter(dtype=dtype, attention=attention)
 
 
 def load_coarse_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> FakeAdapter:
-    """The fake with a coarse and a fine grid per image."""
+    """Build the fake with a coarse and a fine grid per image."""
     return FakeAdapter(dtype=dtype, attention=attention, coarse=True)
 
 
 def expected_fake_grids(size: Size) -> list[ExpectedGrid]:
-    """The rule: the smallest multiple of 16 pixels with at most 12 cells a side; padded to whole cells."""
+    """The rule of the grid: cells of the smallest multiple of 16 pixels with at most 12 a side; full cells."""
     height, width = size
     side = 16
     while max(height, width) > 12 * side:
@@ -228,7 +230,7 @@ def expected_fake_grids(size: Size) -> list[ExpectedGrid]:
 
 
 def expected_coarse_fake_grids(size: Size) -> list[ExpectedGrid]:
-    """A grid of cells twice as large over the padded image, and then the same grid."""
+    """The rule of both grids: one of cells twice as large over the padded image, then the fine one."""
     (fine,) = expected_fake_grids(size)
     side = 2 * (fine.box[3] / fine.shape[0])
     rows, columns = math.ceil(size[0] / side), math.ceil(size[1] / side)
@@ -242,13 +244,13 @@ COARSE_FAKE_CASE = replace(
 
 
 def _cut(height: int, width: int, scale: int) -> tuple[int, int, int]:
-    """Side of a cell in pixels, rows and columns."""
+    """Side of a cell in pixels, and the numbers of rows and columns."""
     side = CELL * math.ceil(max(height, width) / (CELL * MOST_CELLS)) * scale
     return side, math.ceil(height / side), math.ceil(width / side)
 
 
 def _colours(image: Image.Image, scale: int) -> Tensor:
-    """`(h, w, 12)` in [0, 1]: mean colour of the quarters of every cell, grey beyond the image."""
+    """Mean colours `(h, w, 12)` in [0, 1] of the quarters of every cell, grey beyond the image."""
     side, rows, columns = _cut(image.height, image.width, scale)
     padded = torch.full((rows * side, columns * side, 3), 0.5)
     padded[: image.height, : image.width] = torch.from_numpy(np.array(image)).float() / 255
@@ -258,7 +260,7 @@ def _colours(image: Image.Image, scale: int) -> Tensor:
 
 
 def _reduced(rows: Tensor, counts: Sequence[int], reduce: str) -> tuple[Tensor, tuple[int, ...]]:
-    """One map per phrase, or per row, from `rows (R, ...)`; and the phrase of every map."""
+    """Reduce `rows (R, ...)` to one map per phrase, or keep one per row; also return the phrase of every map."""
     if reduce == "none":
         return rows, tuple(phrase for phrase, count in enumerate(counts) for _ in range(count))
     parts = [part.mean(0) if reduce == "mean" else part.amax(0) for part in rows.split(counts)] if counts else []

@@ -1,4 +1,4 @@
-"""From the name of an adapter to the case that its plugin declares."""
+"""Finding the case that a plugin declares for an adapter."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def find_case(name: str) -> AdapterCase:
 
     Raises:
         UnknownAdapterError: No working plugin offers the adapter.
-        PluginError: Something must be installed first, or the plugin declares no case, or what it declares is none, or
-            the case cannot be loaded or builds another class than the adapter's target.
+        PluginError: Something must be installed first, or the plugin declares no case, or one that is not an
+            `AdapterCase`, cannot be loaded, or builds another class than the adapter's target.
     """
     entry = find_adapter(name)
     spec = entry.ready_spec()
@@ -33,23 +33,23 @@ def find_case(name: str) -> AdapterCase:
     except AdapterError:
         raise
     except Exception as error:
-        raise PluginError(f"{complaint} cannot be imported: {_told(error)}.") from error
+        raise PluginError(f"{complaint} cannot be imported: {_described(error)}.") from error
     if not isinstance(case, AdapterCase):
-        raise PluginError(f"{complaint} is no AdapterCase: {module} has {case!r} there.")
+        raise PluginError(f"{complaint} is not an AdapterCase: found {case!r}.")
     declared = cast("type[object]", adapter_class(entry))
     try:
         built = case.load()
     except AdapterError:
         raise
     except Exception as error:
-        raise PluginError(f"{complaint} cannot be loaded: {_told(error)}.") from error
+        raise PluginError(f"{complaint} cannot be loaded: {_described(error)}.") from error
     if type(built) is not declared:
         raise PluginError(
             f"{complaint} builds a {type(built).__name__}, and users load the target {spec.target!r}. "
-            "Let the case build what users load."
+            "Build that class in the case."
         )
     return case
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return " ".join("".join(traceback.format_exception_only(error)).split()).rstrip(".")

@@ -1,4 +1,4 @@
-"""The support matrix: what every adapter can do, from what the conformance suite reported."""
+"""The support matrix: the capabilities of every adapter, from the results of the conformance suite."""
 
 from __future__ import annotations
 
@@ -43,12 +43,18 @@ CAPABILITIES = (
     "model untouched",
     "protocol",
 )
-"""The columns; every check belongs to one."""
+"""The columns of the matrix; every check belongs to one."""
 
 
 @dataclass(frozen=True)
-class AdapterReport:
-    """How the suite went over one adapter, and on which versions."""
+class SuiteReport:
+    """The results of the conformance suite over one adapter.
+
+    Attributes:
+        adapter: Name of the adapter.
+        results: Results of all checks.
+        versions: Versions of the packages that the suite ran on.
+    """
 
     adapter: str
     results: tuple[CheckResult, ...]
@@ -61,32 +67,52 @@ def capability_of(check: str) -> str:
     return _BY_CHECK.get(check, _BY_MODULE[module])
 
 
-def markdown(reports: Sequence[AdapterReport]) -> str:
-    """Write the matrix as a table: `yes` where every check of a capability passed, `no` where one failed.
+def capabilities_of(results: Sequence[CheckResult]) -> dict[str, str]:
+    """Reduce the results of an adapter to one word per capability.
 
-    A capability whose checks were skipped gets a number, and the reason stands below; families that cannot be run
-    stand below, too, and the versions that the suite ran on.
+    Returns:
+        Capability -> `"yes"` if all of its checks passed, `"no"` if one failed or none ran, else the reason why one was
+        skipped.
+    """
+    return {
+        capability: _outcome([result for result in results if capability_of(result.check) == capability])
+        for capability in CAPABILITIES
+    }
+
+
+def markdown(adapters: Mapping[str, Mapping[str, str]], versions: Mapping[str, str]) -> str:
+    """Write the matrix as a table, with the reasons of skipped checks as notes below it.
+
+    Families that cannot be run, and the versions that the suite ran on, follow.
+
+    Args:
+        adapters: Name of an adapter -> its capabilities, as `capabilities_of` gives them.
+        versions: Versions of the packages that the suite ran on.
     """
     notes: list[str] = []
     lines = [f"| | {' | '.join(CAPABILITIES)} |", "|---" * (len(CAPABILITIES) + 1) + "|"]
-    for report in reports:
-        cells = [_cell(report, capability, notes) for capability in CAPABILITIES]
-        lines.append(f"| `{report.adapter}` | {' | '.join(cells)} |")
+    for adapter, outcomes in adapters.items():
+        cells = [_cell(outcomes[capability], notes) for capability in CAPABILITIES]
+        lines.append(f"| `{adapter}` | {' | '.join(cells)} |")
     lines += [f"| `{family.name}` |{' not run |' * len(CAPABILITIES)}" for family in UNSUPPORTED]
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
     lines += ["", *(f"`{family.name}`: {family.reason}." for family in UNSUPPORTED)]
-    lines += ["", *(f"Run on {where}." for where in sorted({describe(report.versions) for report in reports} - {""}))]
+    lines += ["", f"Run on {describe(versions)}."] if versions else [""]
     return "\n".join(lines) + "\n"
 
 
-def _cell(report: AdapterReport, capability: str, notes: list[str]) -> str:
-    results = [result for result in report.results if capability_of(result.check) == capability]
+def _outcome(results: Sequence[CheckResult]) -> str:
     states = {result.state for result in results}
     if states == {"passed"}:
         return "yes"
     if "failed" in states or not states:
         return "no"
-    reason = next(result.reason for result in results if result.state == "skipped")
-    if reason not in notes:
-        notes.append(reason)
-    return f"no [{notes.index(reason) + 1}]"
+    return next(result.reason for result in results if result.state == "skipped")
+
+
+def _cell(outcome: str, notes: list[str]) -> str:
+    if outcome in ("yes", "no"):
+        return outcome
+    if outcome not in notes:
+        notes.append(outcome)
+    return f"no [{notes.index(outcome) + 1}]"

@@ -1,4 +1,4 @@
-"""Running the checks: by a direct call, and by pytest."""
+"""Running the checks, by a direct call or by pytest."""
 
 from __future__ import annotations
 
@@ -89,19 +89,19 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_abilities.check_only_a_user_is_answered,
     checks_abilities.check_frame_of_coordinates,
 )
-"""Every check, in the order of a report. Each tests one behaviour and raises AssertionError or CheckSkipped."""
+"""All checks, in the order of a report. Each tests one behaviour and raises AssertionError or CheckSkipped."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How one check went.
+    """The result of one check.
 
     Attributes:
         check: Name of the function.
-        title: First line of its docstring: what should be so.
+        title: First line of its docstring, which states the expected behaviour.
         state: `"passed"`, `"failed"` or `"skipped"`.
-        reason: Why it failed or was skipped; empty if it passed.
-        seconds: How long it took.
+        reason: Reason why it failed or was skipped; empty if it passed.
+        seconds: Duration of the check.
     """
 
     check: str
@@ -112,7 +112,7 @@ class CheckResult:
 
 
 def run_checks(case: AdapterCase, checks: Sequence[Check] = ALL_CHECKS) -> list[CheckResult]:
-    """Run checks over a case. Whatever a check raises becomes a result, so all of them run."""
+    """Run checks over a case. Every exception becomes a result, so that all checks run."""
     return [_result(case, check) for check in checks]
 
 
@@ -143,7 +143,7 @@ def _result(case: AdapterCase, check: Check) -> CheckResult:
         state, reason = "skipped", str(skipped)
     except AssertionError as failure:
         state, reason = "failed", str(failure)
-    except Exception as error:  # noqa: BLE001 (an adapter may raise whatever it likes; the other checks go on)
+    except Exception as error:  # noqa: BLE001 (an adapter may raise anything; the other checks still run)
         state, reason = "failed", f"raised {type(error).__name__}: {error}"
     title = (check.__doc__ or "").strip().splitlines()[0]
     return CheckResult(check.__name__, title, state, reason, time.perf_counter() - start)

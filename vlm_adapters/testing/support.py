@@ -1,4 +1,4 @@
-"""What the checks share: images, prompts, comparisons, and the way out when a check does not apply."""
+"""Images, prompts and comparisons that the checks share."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 TEXT = "a red circle , a blue star and a green square at the top left"
 PHRASES = ("a red circle", "blue star")
 SIZE = (96, 150)
-"""`(H, W)` of the image where a check needs just one."""
+"""`(H, W)` of the image of checks that need only one."""
 
 
 class CheckSkipped(unittest.SkipTest):
-    """The check does not apply to this adapter; the text says why."""
+    """Raised when a check does not apply to an adapter; the text is the reason."""
 
 
 def require(condition: bool, text: str) -> None:  # noqa: FBT001 (reads like assert, which `python -O` would drop)
@@ -50,20 +50,20 @@ def require_close(found: Tensor, expected: Tensor, tolerance: float, what: str) 
     found, expected = found.detach().cpu(), expected.detach().cpu()
     difference = (found.float() - expected.float()).abs()
     worst = difference.max().item()
-    place = tuple(
+    position = tuple(
         int(index) for index in torch.unravel_index(difference.nan_to_num(torch.inf).argmax(), difference.shape)
     )
     require(
         worst <= tolerance,
-        f"{what}: expected {expected[place].item():.6g} at {place}, found {found[place].item():.6g}; the largest "
-        f"difference is {worst:.3g}, allowed is {tolerance:.3g}",
+        f"{what}: expected {expected[position].item():.6g} at {position}, found {found[position].item():.6g}; the "
+        f"largest difference is {worst:.3g}, allowed is {tolerance:.3g}",
     )
 
 
 def require_same(case: AdapterCase, found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """As `require_close`, of two things that the adapter computes alike in any precision.
+    """Like `require_close`, for two results that the adapter computes alike in any precision.
 
-    An accelerator adds in another order for every shape, so it is allowed ten times the tolerance.
+    An accelerator sums in another order for every shape, so ten times the tolerance is allowed there.
     """
     require_close(found, expected, tolerance * (1 if case.device == "cpu" else 10), what)
 
@@ -71,7 +71,7 @@ def require_same(case: AdapterCase, found: Tensor, expected: Tensor, tolerance: 
 def require_agrees(
     case: AdapterCase, found: Tensor, expected: Tensor, tolerance: float, what: str, *, rough: float = 0.1
 ) -> None:
-    """As `require_same` where the case runs in float32; below that, within `rough` of the mean size on average."""
+    """Like `require_same` if the case runs in float32; below that, within `rough` of the mean size on average."""
     if case.dtype == torch.float32:
         require_same(case, found, expected, tolerance, what)
         return
@@ -114,7 +114,7 @@ def prompt(
     return Prompt.describe(image(size, seed), text, phrases)
 
 
-def unlike_prompts() -> list[Prompt]:
+def different_prompts() -> list[Prompt]:
     """Prompts that differ in size of image, length of text and number of phrases."""
     return [
         prompt(),

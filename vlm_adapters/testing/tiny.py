@@ -1,4 +1,4 @@
-"""Parts of tiny random models of real classes: what the cases of all plugins are built from."""
+"""Building blocks of tiny random models of real classes, for the cases of plugins."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def random_model(
 ) -> PreTrainedModel:
     """Build a model of the config's class with random weights, the same for the same seed.
 
-    Matrices that the family starts at zero are drawn as well: behind one, a model would be blind to the image.
+    Matrices that the family initialises with zeros are also drawn; with them the model would ignore the image.
 
     Args:
-        config: Of the whole model.
-        seed: Of the weights.
-        dtype: Of the weights.
+        config: Config of the model.
+        seed: Seed of the weights.
+        dtype: Dtype of the weights.
         attention: Kernel of the language model and the vision tower.
     """
     with torch.random.fork_rng(devices=[]):
@@ -47,5 +47,5 @@ def random_model(
         for parameter in model.parameters():
             if parameter.ndim > 1 and not parameter.any():
                 nn.init.normal_(parameter, std=0.2)
-    nn.Module.to(model, dtype)  # the model's own `to` has no types
+    nn.Module.to(model, dtype)  # `to` of transformers has no types
     return model

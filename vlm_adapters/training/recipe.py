@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
@@ -11,6 +10,7 @@ from typing import Annotated, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vlm_adapters.data.validated import did_you_mean, first_mistake
 from vlm_adapters.decoder.checkpoint import OptionsFromFile
 from vlm_adapters.errors import OptionError, RecipeError
 from vlm_adapters.hf.placement import device_named, resolve_dtype
@@ -155,7 +155,7 @@ class Recipe(_Part):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise RecipeError(_mistake(name_or_path, error)) from error
+            raise RecipeError(_mistake_message(name_or_path, error)) from error
 
 
 _PARTS: dict[str, type[BaseModel]] = {"decoder": DecoderRecipe, "refiner": RefinerRecipe}
@@ -213,16 +213,12 @@ def _apply(content: dict[str, object], change: str) -> None:
         raise RecipeError(f"The change {change!r} has no YAML after '=': {' '.join(str(error).split())}.") from error
 
 
-def _mistake(name: str, error: ValidationError) -> str:
-    """The first mistake as a sentence."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = list(_PARTS.get(".".join(path[:-1]), Recipe).model_fields)
-        near = get_close_matches(path[-1], known, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Use {', '.join(known)}."
-        return f"The recipe {name} has an unknown key {key!r}. {remedy}"
-    message = first["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(first["input"], dict) else f", found {str(first['input'])[:100]!r}"
-    return f"The recipe {name} cannot be used: {f'{key}: ' if key else ''}{message}{found}."
+def _mistake_message(name: str, error: ValidationError) -> str:
+    mistake = first_mistake(error)
+    if mistake.kind == "extra_forbidden":
+        part, _, key = mistake.key.rpartition(".")
+        known = list(_PARTS.get(part, Recipe).model_fields)
+        remedy = did_you_mean(key, known) or f" Use {', '.join(known)}."
+        return f"The recipe {name} has an unknown key {mistake.key!r}.{remedy}"
+    found = "" if isinstance(mistake.value, dict) else f", found {str(mistake.value)[:100]!r}"
+    return f"The recipe {name} cannot be used: {mistake}{found}."

@@ -139,7 +139,7 @@ class LiveSamples(ExtractedSamples):
                 found.append(self.extract(sample))
             elif sample.place not in self._left_out:
                 self._left_out.add(sample.place)
-                _LOG.warning("left out %s: %s", sample.place, sample.told)
+                _LOG.warning("left out %s: %s", sample.place, sample.message)
         return found
 
     @override

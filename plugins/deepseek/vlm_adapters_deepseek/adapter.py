@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isqrt
+from typing import Any
+
+from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone, square_layout
-from vlm_adapters_deepseek.image_processor import DeepseekVLImageProcessorWrapper
 
 
 class DeepseekVLAdapter(TransformersBackbone):
     """Adapter for DeepSeek-VL with one tower."""
 
+    @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        """The square that the stock processor lays the image on."""
-        return [DeepseekVLImageProcessorWrapper(self.processor).layout(size)]
+        return [layout_on_square(self.processor, size)]
 
 
 class DeepseekVLHybridAdapter(TransformersBackbone):
     """Adapter for DeepSeek-VL with two towers: both see one square, at two resolutions."""
 
+    @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        """The square, rounded at the high resolution and measured in pixels of the low one, which has the cells."""
+        # The processor rounds at the high resolution; the cells belong to the tower of the low one.
         images = self.processor.image_processor
         fine, side = images.high_res_size["height"], images.size["height"]
         layout = square_layout(size, fine, isqrt(self.processor.num_image_tokens), shortest=images.min_size)
@@ -34,3 +37,9 @@ class DeepseekVLHybridAdapter(TransformersBackbone):
                 offset=(top * scale, left * scale),
             )
         ]
+
+
+def layout_on_square(processor: Any, size: tuple[int, int]) -> ImageLayout:
+    """The square on which a `DeepseekVLProcessor` centres an image `(H, W)`."""
+    images = processor.image_processor
+    return square_layout(size, images.size["height"], isqrt(processor.num_image_tokens), shortest=images.min_size)

@@ -9,13 +9,13 @@ from vlm_adapters_deepseek.tiny import CELLS, FINE_SIDE, SIDE, deepseek_vl, deep
 
 
 def square_grid(size: tuple[int, int], *, side: int, cells: int = CELLS, shortest: int = 14) -> list[ExpectedGrid]:
-    """The image centred on a square as long as its long side.
+    """The rule of the grid: the image centred on a square as long as its long side.
 
     Args:
         size: `(H, W)` of the image.
         side: Pixels of the square after the resize.
-        cells: Along each side.
-        shortest: A side is never resized to less than so many pixels.
+        cells: Number of cells along each side.
+        shortest: Smallest length of a resized side, in pixels.
     """
     new = [max(shortest, round(length * side / max(size))) for length in size]
     ends = []

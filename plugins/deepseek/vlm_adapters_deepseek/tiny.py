@@ -41,10 +41,10 @@ TOWER = {
 
 
 def deepseek_vl(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> DeepseekVLAdapter:
-    """Build the one with one tower: 3 layers of 4 heads, 8 x 8 cells of 8 pixels.
+    """Build DeepSeek-VL with one tower: 3 layers of 4 heads, 8 x 8 cells of 8 pixels.
 
     Args:
-        dtype: Of the weights.
+        dtype: Dtype of the weights.
         attention: Kernel of the language model and the vision tower.
     """
     tokenizer = tiny_tokenizer()
@@ -64,10 +64,10 @@ def deepseek_vl(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") 
 
 
 def deepseek_vl_hybrid(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> DeepseekVLHybridAdapter:
-    """Build the one with two towers; the second sees 128 pixels.
+    """Build DeepSeek-VL with two towers, the second for 128 pixels.
 
     Args:
-        dtype: Of the weights.
+        dtype: Dtype of the weights.
         attention: Kernel of the language model and the vision towers.
     """
     tokenizer = tiny_tokenizer()

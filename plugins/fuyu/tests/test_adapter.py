@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlm_adapters import ImageError, Message, Prompt, PromptError
 from vlm_adapters.prompt import DESCRIBE_QUESTION
-from vlm_adapters_fuyu.image_processor import PIXELS, FuyuImageProcessorWrapper
+from vlm_adapters_fuyu.adapter import PIXELS
 from vlm_adapters_fuyu.tiny import fuyu
 
 ADAPTER = fuyu()
@@ -36,9 +36,9 @@ def test_patches_and_tokens_are_those_of_the_stock_processor(size: tuple[int, in
 
 def test_the_prompt_is_image_start_question_answer() -> None:
     inputs = ADAPTER.preprocess([Prompt.describe(noise(32, 32), "a circle")])
-    said = ADAPTER.processor.tokenizer.decode(inputs.tensors["input_ids"][0])
+    text = ADAPTER.processor.tokenizer.decode(inputs.tensors["input_ids"][0])
     row = "|SPEAKER||SPEAKER||NEWLINE|"
-    assert said == f"{row}{row}<s>{DESCRIBE_QUESTION}\n<0x04>a circle</s>"
+    assert text == f"{row}{row}<s>{DESCRIBE_QUESTION}\n<0x04>a circle</s>"
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_other_conversations_are_typed_errors(messages: list[Message]) -> None:
 
 def test_an_image_that_shrinks_to_nothing_is_a_typed_error() -> None:
     with pytest.raises(ImageError, match=r"1 x 190 pixels has no pixel left across.*160 x 160.*Crop it"):
-        FuyuImageProcessorWrapper(ADAPTER.processor).layout((190, 1))
+        ADAPTER.layouts((190, 1))

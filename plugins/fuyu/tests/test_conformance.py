@@ -12,6 +12,6 @@ def test_conformance(case: AdapterCase, check: Check) -> None:
 
 
 def test_published_grids() -> None:
-    (grid,) = fuyu_grids((480, 640), most=(1080, 1920), patch=30)
+    (grid,) = fuyu_grids((480, 640), limit=(1080, 1920), patch=30)
     assert grid.shape == (16, 22)
     assert grid.box == (0, 0, 660, 480)

@@ -7,11 +7,11 @@ from vlm_adapters_fuyu.tiny import MOST, PATCH, fuyu
 
 
 def fuyu_grids(
-    size: tuple[int, int], *, most: tuple[int, int] = (MOST, MOST), patch: int = PATCH
+    size: tuple[int, int], *, limit: tuple[int, int] = (MOST, MOST), patch: int = PATCH
 ) -> list[ExpectedGrid]:
-    """Shrunk by one factor to fit `most` (never enlarged), sides rounded down, then padded to whole patches."""
+    """The rule of the grid: shrunk by one factor to fit `limit`, sides rounded down, then padded to full patches."""
     height, width = size
-    factor = min(most[0] / height, most[1] / width, 1)
+    factor = min(limit[0] / height, limit[1] / width, 1)
     new_height, new_width = int(height * factor), int(width * factor)
     rows, columns = -(-new_height // patch), -(-new_width // patch)
     box = (0, 0, columns * patch * width / new_width, rows * patch * height / new_height)

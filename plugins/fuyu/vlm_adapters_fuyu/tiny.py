@@ -17,7 +17,7 @@ def fuyu(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Fuyu
     """Build the adapter: 3 layers of 4 heads, at most 10 x 10 cells of 16 pixels.
 
     Args:
-        dtype: Of the weights.
+        dtype: Dtype of the weights.
         attention: Kernel of the language model.
     """
     tokenizer = byte_tokenizer(SPECIAL_TOKENS, end="</s>", padding="<pad>")

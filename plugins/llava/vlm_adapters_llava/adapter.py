@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,29 +13,36 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.modeling_llava_next import unpad_image
+from typing_extensions import override
 
-from vlm_adapters import ImageLayout, TransformersBackbone
-from vlm_adapters_llava.image_processor import AS_IT_IS, LlavaImageProcessorWrapper
+from vlm_adapters import ImageLayout, TransformersBackbone, fit_square, square_layout
+
+NORMALISE_ONLY = {"do_resize": False, "do_center_crop": False, "do_pad": False}
+"""Options with which the stock image processor leaves the size of an image alone."""
 
 
 class LlavaAdapter(TransformersBackbone):
-    """Adapter for LLaVA-1.5."""
+    """Adapter for LLaVA-1.5.
 
+    An image is resized so that its long side is the tower's, and centred on a square of the mean colour. The stock
+    processor crops the centre instead, which loses the ends of every image that is not square.
+    """
+
+    @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        """The square that the image is laid on."""
-        return [LlavaImageProcessorWrapper(self.processor).layout(size)]
+        return [layout_on_square(self.processor, size)]
 
+    @override
     def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        """Lay the images on squares, so that the stock processor has nothing to crop."""
-        squares = [LlavaImageProcessorWrapper(self.processor).fit(image) for image in images]
-        return super().process_images(squares, **AS_IT_IS, **options)
+        squares = [place_on_square(self.processor.image_processor, image) for image in images]
+        return super().process_images(squares, **NORMALISE_ONLY, **options)
 
 
 class LlavaNextAdapter(TransformersBackbone):
     """Adapter for LLaVA-Next: the image squashed to one tile, then in tiles at its own aspect."""
 
+    @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        """The coarse layout and the fine one, whose rows end with a newline token."""
         images, patch = self.processor.image_processor, self.processor.patch_size
         side = self.model.config.vision_config.image_size
         dropped = self.processor.vision_feature_select_strategy == "default"
@@ -50,7 +58,28 @@ class LlavaNextAdapter(TransformersBackbone):
             (whole - length) // 2 - (all_cells - left) // 2 * patch
             for whole, length, all_cells, left in zip(canvas, resized, (rows, columns), cells, strict=True)
         ]
+        # A newline token ends every row of the fine grid.
         fine = ImageLayout(
             size, resized, (cells[0] * patch, cells[1] * patch), cells, (offset[0], offset[1]), row_end=1
         )
         return [coarse, fine]
+
+
+def layout_on_square(processor: Any, size: tuple[int, int]) -> ImageLayout:
+    """The square on which an image `(H, W)` is centred; a class token that the model keeps stands before its cells."""
+    side = _side(processor.image_processor)
+    dropped = processor.vision_feature_select_strategy == "default"
+    layout = square_layout(size, side, side // processor.patch_size)
+    return replace(layout, first=processor.num_additional_image_tokens - dropped)
+
+
+def place_on_square(image_processor: Any, image: Image.Image) -> Image.Image:
+    """Resize an image and centre it on a square of the processor's mean colour."""
+    red, green, blue = (int(mean * 255) for mean in image_processor.image_mean)
+    return fit_square(image, _side(image_processor), (red, green, blue))
+
+
+def _side(image_processor: Any) -> int:
+    """Pixels along each side of the square."""
+    size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
+    return int(size["height"])

@@ -51,7 +51,7 @@ def llava(
     """Build LLaVA: 3 layers of 4 heads, 8 x 8 cells of 8 pixels.
 
     Args:
-        dtype: Of the weights.
+        dtype: Dtype of the weights.
         attention: Kernel of the language model and the vision tower.
         vision_feature_select_strategy: `"default"` drops the class token, `"full"` keeps it.
     """
@@ -80,7 +80,7 @@ def llava_next(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -
     """Build LLaVA-Next: as LLaVA, with up to 4 tiles.
 
     Args:
-        dtype: Of the weights.
+        dtype: Dtype of the weights.
         attention: Kernel of the language model and the vision tower.
     """
     tokenizer = byte_tokenizer(SPECIAL_TOKENS, end="</s>", padding="<pad>")

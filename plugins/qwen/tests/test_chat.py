@@ -227,7 +227,7 @@ def test_the_same_words_in_an_earlier_message_are_not_meant() -> None:
 
 def test_a_template_that_drops_an_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter().processor, "chat_template", CHAT_TEMPLATE.replace("<|image_pad|>", ""))
-    with pytest.raises(PromptError, match=r"gives 0 places '<\|image_pad\|>' for 1 images"):
+    with pytest.raises(PromptError, match=r"has 0 placeholders '<\|image_pad\|>' for 1 images"):
         adapter().preprocess([Prompt.describe(WIDE, "a cat")])
 
 

@@ -137,18 +137,22 @@ COUNT = itertools.count(1)
 BROKEN_ABILITIES = [
     ("check_answer_is_the_likeliest", "settings", break_method(QWEN2_5_VL, "generate", as_the_checkpoint_likes)),
     ("check_answer_is_the_likeliest", "longer", break_method(QWEN2_5_VL, "generate", answer_longer)),
-    ("check_answer_is_the_likeliest", "reversed", break_result(QWEN2_5_VL, "generate", lambda told, *_: told[::-1])),
+    (
+        "check_answer_is_the_likeliest",
+        "reversed",
+        break_result(QWEN2_5_VL, "generate", lambda answer, *_: answer[::-1]),
+    ),
     ("check_answering_changes_nothing", "mode", break_method(QWEN2_5_VL, "generate", answer_and(nn.Module.train))),
     ("check_answering_changes_nothing", "weights", break_method(QWEN2_5_VL, "generate", answer_and(louder))),
     (
         "check_answering_changes_nothing",
-        "unlike answers",
-        break_result(QWEN2_5_VL, "generate", lambda told, *_: f"{told} {next(COUNT)}"),
+        "different answers",
+        break_result(QWEN2_5_VL, "generate", lambda answer, *_: f"{answer} {next(COUNT)}"),
     ),
     ("check_only_a_user_is_answered", "anyone", break_method(QWEN2_5_VL, "generate", answer_anyone)),
     ("check_frame_of_coordinates", "numbers", frames(lambda frame, _: (frame.width, frame.height))),
     ("check_frame_of_coordinates", "some sizes", frames(lambda frame, size: frame if size[0] % 2 else None)),
-    ("check_frame_of_coordinates", "unlike frames", frames(lambda *_: CoordinateFrame(next(COUNT), 1))),
+    ("check_frame_of_coordinates", "different frames", frames(lambda *_: CoordinateFrame(next(COUNT), 1))),
     ("check_frame_of_coordinates", "rounded", frames(lambda *_: NoWayBack(10, 10))),
 ]
 

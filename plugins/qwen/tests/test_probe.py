@@ -143,7 +143,7 @@ def test_info_of_an_adapters_name_loads_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "content"),
     [
         (
             "probe",
@@ -152,21 +152,22 @@ def test_info_of_an_adapters_name_loads_nothing() -> None:
         ("info", ["12 = 3 layers x 4 heads", "1,003,520", "28x28 pixels", "Qwen/Qwen2.5-VL-72B-Instruct"]),
     ],
 )
-def test_tables_fit_80_columns(command: str, told: list[str], checkpoint: Path) -> None:
+def test_tables_fit_80_columns(command: str, content: list[str], checkpoint: Path) -> None:
     text = run(command, checkpoint)
-    for words in told:
+    for words in content:
         assert words in text
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines() if str(checkpoint) not in line)
 
 
 @pytest.mark.parametrize("command", ["info", "probe"])
 @pytest.mark.parametrize(
-    ("model", "told"), [(lambda _: "no-such-model", "no-such-model"), (lambda path: path / "decoder", "no model_type")]
+    ("model", "message"),
+    [(lambda _: "no-such-model", "no-such-model"), (lambda path: path / "decoder", "no model_type")],
 )
 def test_a_model_that_is_none_is_one_line(
     command: str,
     model: Callable[[Path], object],
-    told: str,
+    message: str,
     checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -177,4 +178,4 @@ def test_a_model_that_is_none_is_one_line(
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line

@@ -9,13 +9,13 @@ from vlm_adapters import AdapterSpec, hookimpl
 
 if TYPE_CHECKING:
     from vlm_adapters import wrap_image_processor
-    from vlm_adapters_qwen.unified_processor import QwenImageProcessorWrapper
+    from vlm_adapters_qwen.image_processor import QwenImageProcessorWrapper
 
 __all__ = ["QwenImageProcessorWrapper", "adapter_specs", "wrap_image_processor"]
 
 
-_PLACES = {
-    "QwenImageProcessorWrapper": "vlm_adapters_qwen.unified_processor",
+_MODULES = {
+    "QwenImageProcessorWrapper": "vlm_adapters_qwen.image_processor",
     "wrap_image_processor": "vlm_adapters",
 }
 
@@ -43,7 +43,7 @@ def adapter_specs() -> list[AdapterSpec]:
             case=f"vlm_adapters_qwen.case:{name.upper()}",
             published="vlm_adapters_qwen.published:build",
             image_processors=("Qwen2VLImageProcessor",),
-            wrapper="vlm_adapters_qwen.unified_processor:QwenImageProcessorWrapper",
+            wrapper="vlm_adapters_qwen.image_processor:QwenImageProcessorWrapper",
         )
         for name, ids in checkpoints.items()
     ]
@@ -51,6 +51,6 @@ def adapter_specs() -> list[AdapterSpec]:
 
 def __getattr__(name: str) -> object:
     """Import the processor wrapper when it is first used: the list of adapters needs no torch."""
-    if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,20 +8,21 @@ from typing import Any
 from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from typing_extensions import override
 
 from vlm_adapters import CoordinateFrame, ImageError, ImageLayout, OptionError, TransformersBackbone
 
 
 class QwenAdapter(TransformersBackbone):
-    """Adapter for Qwen2.5-VL.
+    """Adapter for Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5.
 
     Args:
-        model: `Qwen2_5_VLForConditionalGeneration`.
-        processor: Its processor.
+        model: A model of the family, such as `Qwen2_5_VLForConditionalGeneration`.
+        processor: The processor of the same checkpoint.
         min_pixels: Smallest area that an image is resized to. A larger value gives a finer grid.
         max_pixels: Largest area that an image is resized to.
-        checkpoint: Where it came from, for `info`.
-        revision: Its commit, for `info`.
+        checkpoint: Directory or hub id of the checkpoint, for `info`.
+        revision: Commit of the checkpoint, for `info`.
     """
 
     def __init__(
@@ -46,28 +47,25 @@ class QwenAdapter(TransformersBackbone):
                 f"{cell} (one cell) <= min_pixels <= max_pixels."
             )
 
+    @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        """One grid that covers exactly the image."""
         images = self.processor.image_processor
-        side = images.patch_size * images.merge_size
-        try:
-            height, width = smart_resize(*size, factor=side, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
-        except ValueError as error:  # too long and narrow
-            raise ImageError(
-                f"An image of {size[1]} x {size[0]} pixels cannot be resized to min_pixels={self.min_pixels}, "
-                f"max_pixels={self.max_pixels}: {error}. Crop it, or give a larger max_pixels."
-            ) from error
-        return [ImageLayout(size, (height, width), (height, width), (height // side, width // side))]
+        cell = images.patch_size * images.merge_size
+        return [resized_layout(size, cell=cell, min_pixels=self.min_pixels, max_pixels=self.max_pixels)]
 
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
-        """Qwen2.5-VL names pixels of the resized image, Qwen3-VL thousandths; the others are not known to."""
+        """Pixels of the resized image for Qwen2.5-VL, thousandths for Qwen3-VL, None for the others.
+
+        See `SupportsPointing`; the others are not known to point.
+        """
         if self.name == "qwen2_5_vl":
             height, width = self.layouts(size)[0].resized
             return CoordinateFrame(width, height)
         return CoordinateFrame(1000, 1000) if self.name in ("qwen3_vl", "qwen3_vl_moe") else None
 
+    @override
     def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        """Resize with `qwen_vl_utils`, once, then patchify with the processor."""
+        # `qwen_vl_utils` resizes, and the processor only cuts into patches: images are resized once.
         content = [
             {"type": "image", "image": image, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
             for image in images
@@ -76,3 +74,25 @@ class QwenAdapter(TransformersBackbone):
             [{"role": "user", "content": content}], image_patch_size=self.processor.image_processor.patch_size
         )
         return super().process_images(resized, do_resize=False, **options)
+
+
+def resized_layout(size: tuple[int, int], *, cell: int, min_pixels: int, max_pixels: int) -> ImageLayout:
+    """The layout of an image `(H, W)` as `qwen_vl_utils` resizes it: one grid that covers the image exactly.
+
+    Args:
+        size: `(H, W)` of the image.
+        cell: Pixels along each side of a cell.
+        min_pixels: Smallest area that an image is resized to.
+        max_pixels: Largest area that an image is resized to.
+
+    Raises:
+        ImageError: The rule refuses the image, or the limits.
+    """
+    try:
+        height, width = smart_resize(*size, factor=cell, min_pixels=min_pixels, max_pixels=max_pixels)
+    except (ValueError, AssertionError) as error:  # too long and narrow, or limits that exclude each other
+        raise ImageError(
+            f"An image of {size[1]} x {size[0]} pixels cannot be resized to min_pixels={min_pixels}, "
+            f"max_pixels={max_pixels}: {error}. Crop it, or give a larger max_pixels."
+        ) from error
+    return ImageLayout(size, (height, width), (height, width), (height // cell, width // cell))

@@ -6,13 +6,13 @@ import math
 from functools import partial
 
 from vlm_adapters.testing import AdapterCase, ExpectedGrid
-from vlm_adapters_qwen.tiny import LEAST_CELLS, MOST_CELLS, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
+from vlm_adapters_qwen.tiny import MAX_CELLS, MIN_CELLS, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
 
 
 def qwen_grids(
     size: tuple[int, int], *, min_pixels: int = 4 * 28 * 28, max_pixels: int = 16384 * 28 * 28, cell: int = 28
 ) -> list[ExpectedGrid]:
-    """The published smart resize: sides to the nearest multiples of a cell, the area kept within its limits.
+    """The published smart resize: sides to the nearest multiples of a cell, the area within its limits.
 
     Beyond a limit both sides are scaled by one factor, then rounded towards the inside of the limit.
     """
@@ -28,8 +28,8 @@ def qwen_grids(
 
 
 def _limited(cell: int) -> partial[list[ExpectedGrid]]:
-    """The rule with the limits of the tiny models."""
-    return partial(qwen_grids, min_pixels=LEAST_CELLS * cell**2, max_pixels=MOST_CELLS * cell**2, cell=cell)
+    """The rule of the grid with the limits of the tiny models."""
+    return partial(qwen_grids, min_pixels=MIN_CELLS * cell**2, max_pixels=MAX_CELLS * cell**2, cell=cell)
 
 
 QWEN2_VL = AdapterCase("qwen2_vl", load=qwen2_vl, expected_grids=_limited(28))

@@ -44,10 +44,10 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""The published template without tools and video: keeps every text as it is."""
+"""The published template without tools and video; it changes no text."""
 
-LEAST_CELLS, MOST_CELLS = 4, 64
-"""Limits of the tiny models' images, in cells."""
+MIN_CELLS, MAX_CELLS = 4, 64
+"""Limits of the size of the tiny models' images, in cells."""
 
 _TOWER: dict[str, Any] = {"depth": 2, "num_heads": 2, "initializer_range": 0.2}
 _TOWER_2_5 = {
@@ -79,7 +79,7 @@ def build_processor(processor_class: type, tokenizer: PreTrainedTokenizerBase, *
 
     Args:
         processor_class: `Qwen2VLProcessor`, `Qwen2_5_VLProcessor` or `Qwen3VLProcessor`.
-        tokenizer: With the family's control tokens.
+        tokenizer: A tokenizer with the family's control tokens.
         images: Arguments of `Qwen2VLImageProcessor`.
     """
     return processor_class(
@@ -122,7 +122,7 @@ def _adapter(
         patch_size=patch,
         merge_size=2,
         # Given as min_pixels and max_pixels, they become the defaults of every later processor in transformers 5.17.
-        size={"shortest_edge": LEAST_CELLS * cell, "longest_edge": MOST_CELLS * cell},
+        size={"shortest_edge": MIN_CELLS * cell, "longest_edge": MAX_CELLS * cell},
     )
     return QwenAdapter(random_model(config, **options), processor, checkpoint=f"tiny random {config_class.model_type}")
 
@@ -140,10 +140,10 @@ def qwen2_5_vl(
     """Build Qwen2.5-VL: 3 layers of 4 heads in groups that share keys, cells of 28 pixels.
 
     Args:
-        seed: Of the random weights.
-        dtype: Of the weights.
+        seed: Seed of the random weights.
+        dtype: Dtype of the weights.
         attention: Kernel of the language model and the vision tower.
-        key_value_heads: Key heads; fewer than 4 means grouped queries.
+        key_value_heads: Number of key heads; fewer than 4 means grouped queries.
     """
     text = {"rope_parameters": _PLANE, "num_key_value_heads": key_value_heads}
     options = {"seed": seed, "dtype": dtype, "attention": attention}
@@ -159,7 +159,7 @@ def qwen3_vl(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> 
 
 
 def qwen3_vl_moe(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> QwenAdapter:
-    """Build Qwen3-VL with 4 experts, of which 2 speak."""
+    """Build Qwen3-VL with 4 experts, of which 2 are used per token."""
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
     text = {"rope_parameters": _INTERLEAVED, "head_dim": 16, **experts}
     options = {"dtype": dtype, "attention": attention}

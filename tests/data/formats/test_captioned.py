@@ -36,23 +36,23 @@ def test_a_phrase_may_stand_twice(folder: Path) -> None:
     assert [phrase.span for phrase in read_captioned(folder)[0].phrases] == [(0, 5), (9, 14)]
 
 
-def test_a_folder_without_sentences_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_sentences_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no sentence"):
         read_captioned(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("names", "told"), [((), "found: none"), (("d.jpg", "d.png"), r"found: d\.jpg, d\.png")], ids=["none", "two"]
+    ("names", "message"), [((), "found: none"), (("d.jpg", "d.png"), r"found: d\.jpg, d\.png")], ids=["none", "two"]
 )
-def test_a_sentence_needs_one_image(folder: Path, names: tuple[str, ...], told: str) -> None:
+def test_a_sentence_needs_one_image(folder: Path, names: tuple[str, ...], message: str) -> None:
     (folder / "d.txt").write_text("a dog")
     for name in names:
         Image.new("RGB", (9, 9)).save(folder / name)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         read_captioned(folder)
 
 
-def test_damaged_files_and_blank_phrases_are_told(folder: Path) -> None:
+def test_damaged_files_and_blank_phrases_are_reported(folder: Path) -> None:
     (folder / "a.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(DataError, match="UTF-8"):
         read_captioned(folder)

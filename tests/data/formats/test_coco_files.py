@@ -52,15 +52,15 @@ def test_run_lengths_are_read_packed_and_plain(seed: int, share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "told"),
+    ("segmentation", "message"),
     [
         (None, "it is None, neither polygons nor run lengths"),
         ([], "neither polygons nor run lengths"),
-        ([[1, 2, 3, 4]], "no list of three or more points"),
-        ([[1, 2, 3, 4, 5, 6, 7]], "no list of three or more points"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "no list of three or more points"),
-        ([[1, 2, 3, 4, 5, "6"]], "no list of three or more points"),
-        ([1, 2, 3, 4, 5, 6], "the polygon 1 is no list"),
+        ([[1, 2, 3, 4]], "not a list of three or more points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "not a list of three or more points"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "not a list of three or more points"),
+        ([[1, 2, 3, 4, 5, "6"]], "not a list of three or more points"),
+        ([1, 2, 3, 4, 5, 6], "the polygon 1 is not a list"),
         ([[1, 2, 3, 4, 5, 1e9]], "lies far outside the image of 40 x 60 pixels"),
         ({"size": [60, 40], "counts": [2400]}, r"its size is \[60, 40\], and the image is \[40, 60\]"),
         ({"size": [40, 60], "counts": [2399]}, "do not cover the 40 x 60 pixels"),
@@ -69,8 +69,8 @@ def test_run_lengths_are_read_packed_and_plain(seed: int, share: float) -> None:
         ({"size": [40, 60]}, "needs its run lengths in counts"),
     ],
 )
-def test_a_broken_mask_is_told(segmentation: object, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_a_broken_mask_is_reported(segmentation: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         mask_of(segmentation, SIZE)
 
 
@@ -87,7 +87,7 @@ def test_an_annotation_with_a_broken_mask_is_named(tmp_path: Path) -> None:
         "annotations": [{"id": 5, "image_id": 1, "segmentation": [[1, 2]]}],
     }
     (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(DataError, match=r"Annotation 5 of .*a\.json has a broken mask: the polygon \[1, 2\] is no"):
+    with pytest.raises(DataError, match=r"Annotation 5 of .*a\.json has a broken mask: the polygon \[1, 2\] is not"):
         Instances.read(tmp_path / "a.json").mask(5)
 
 
@@ -95,24 +95,24 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "cannot be read as JSON: .*Download it again"),
         ("[]", "has no list 'images'"),
         ({"images": [IMAGE]}, "has no list 'annotations'"),
-        ({"images": [IMAGE, {"id": 2}], "annotations": []}, r"images\[1\] is no object with id, file_name, height"),
+        ({"images": [IMAGE, {"id": 2}], "annotations": []}, r"images\[1\] is not an object with id, file_name, height"),
         ({"images": [{**IMAGE, "height": 0}], "annotations": []}, "image 1 has no usable file_name, height and"),
-        ({"images": [], "annotations": [{"id": 1.5, "image_id": 1}]}, r"annotations\[0\]: The id 1\.5 is no whole"),
+        ({"images": [], "annotations": [{"id": 1.5, "image_id": 1}]}, r"annotations\[0\]: The id 1\.5 is not an int"),
     ],
 )
-def test_a_malformed_file_is_told_by_entry(content: object, told: str, tmp_path: Path) -> None:
+def test_a_malformed_file_is_reported_by_entry(content: object, message: str, tmp_path: Path) -> None:
     text = content if isinstance(content, str) else json.dumps(content)
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=rf"a\.json.*{told}"):
+    with pytest.raises(DataError, match=rf"a\.json.*{message}"):
         Instances.read(tmp_path / "a.json")
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"There is no file .*a\.json\. Check the path\."):
         read_json(tmp_path / "a.json")
 
@@ -133,20 +133,20 @@ def test_an_image_of_the_size_of_its_masks_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "orientation", "told"),
+    ("stored", "orientation", "message"),
     [
         ((40, 60), 6, r"is 60 x 40 when upright, by its EXIF orientation 6, and its masks are 40 x 60 .* Remove the"),
         ((40, 60), 3, r"is 40 x 60 when upright, by its EXIF orientation 3, and its masks are 40 x 60 .* Remove the"),
-        ((40, 61), 1, r"is 40 x 61, and its masks are 40 x 60 as they stand in the file .* Give the image that they"),
+        ((40, 61), 1, r"is 40 x 61, and its masks are 40 x 60 as they stand in the file .* Give the image for"),
     ],
 )
 def test_an_image_that_may_not_fit_its_masks_is_refused(
-    stored: tuple[int, int], orientation: int, told: str, tmp_path: Path
+    stored: tuple[int, int], orientation: int, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         open_image(write_turned(tmp_path / "a.jpg", stored, orientation), (40, 60))
 
 
-def test_a_missing_image_is_told(tmp_path: Path) -> None:
+def test_a_missing_image_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a\.jpg' does not exist"):
         open_image(tmp_path / "a.jpg", (40, 60))

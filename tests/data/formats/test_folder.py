@@ -1,4 +1,4 @@
-"""The plain form: written from any set, read back equal, and told by line where it is broken."""
+"""The plain form: written from any set, read back equal, with the line of every mistake."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from vlm_adapters.prompt import Phrase
 if TYPE_CHECKING:
     from conftest import InstancesSet, PngSet, RefCocoSet
 
-SAID = ("id", "image_id", "text", "phrases", "phrase_ids", "phrase_tags")
+FIELDS = ("id", "image_id", "text", "phrases", "phrase_ids", "phrase_tags")
 
 
 def assert_equal(left: Dataset, right: Dataset) -> None:
     assert len(left) == len(right) > 0
     for one, other in zip(left, right, strict=True):
-        assert [getattr(one, name) for name in SAID] == [getattr(other, name) for name in SAID]
+        assert [getattr(one, name) for name in FIELDS] == [getattr(other, name) for name in FIELDS]
         assert np.array_equal(np.asarray(one.image), np.asarray(other.image))
         assert np.array_equal(one.masks, other.masks)
 
@@ -42,16 +42,16 @@ def convert(dataset: Dataset, out: Path) -> Dataset:
 def test_every_kind_of_set_is_read_back_equal(
     refcoco: RefCocoSet, png: PngSet, instances: InstancesSet, tmp_path: Path
 ) -> None:
-    named = ["scenes:count=3,seed=7", png.named(), instances.named(), refcoco.named(), refcoco.named(form="packed")]
-    for index, name in enumerate(named):
-        dataset = open_dataset(name)
+    uris = ["scenes:count=3,seed=7", png.uri(), instances.uri(), refcoco.uri(), refcoco.uri(form="packed")]
+    for index, uri in enumerate(uris):
+        dataset = open_dataset(uri)
         written = convert(dataset, tmp_path / f"plain{index}")
         assert_equal(dataset, written)
         assert_equal(written, convert(written, tmp_path / f"again{index}"))
 
 
 def test_a_line_is_what_it_is_documented_to_be(png: PngSet, tmp_path: Path) -> None:
-    convert(open_dataset(png.named()), tmp_path / "plain")
+    convert(open_dataset(png.uri()), tmp_path / "plain")
     first = json.loads((tmp_path / "plain" / "samples.jsonl").read_text(encoding="utf-8").splitlines()[0])
     phrases = first.pop("phrases")
     assert first == {
@@ -70,7 +70,7 @@ def test_a_line_is_what_it_is_documented_to_be(png: PngSet, tmp_path: Path) -> N
 
 
 def test_an_image_of_several_samples_is_written_once_as_it_was(refcoco: RefCocoSet, tmp_path: Path) -> None:
-    convert(open_dataset(refcoco.named()), tmp_path / "plain")
+    convert(open_dataset(refcoco.uri()), tmp_path / "plain")
     files = sorted((tmp_path / "plain" / "images").iterdir())
     assert [file.name for file in files] == ["000000.jpg", "000001.jpg"]
     for number, file in enumerate(files, start=1):
@@ -107,7 +107,7 @@ def test_a_folder_written_by_hand_is_read(tmp_path: Path) -> None:
     assert sample.image.getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_images_that_others_would_see_otherwise_become_png(tmp_path: Path) -> None:
+def test_images_that_other_programs_would_show_differently_become_png(tmp_path: Path) -> None:
     lines = [line(id=name, image=name, image_id=name) for name in ("turned.jpg", "grey.png", "clear.png")]
     write(tmp_path / "set", *lines)
     exif = Image.Exif()
@@ -147,7 +147,7 @@ def test_empty_masks_and_phrases_without_tags_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         ("{", "Invalid JSON: "),
         (line(id=1), "id: Input should be a valid string"),
@@ -161,36 +161,36 @@ def test_empty_masks_and_phrases_without_tags_are_kept(tmp_path: Path) -> None:
         (line(image="x/../../a.png"), "is outside the folder. Give a path relative to the folder"),
         (line(phrases=[line()["phrases"][0], {**line()["phrases"][0], "id": "7"}]), "Some phrases have id and others"),
         (line(phrases=[line()["phrases"][0], {**line()["phrases"][0], "tags": []}]), "Some phrases have tags and oth"),
-        (line(id="good"), "id: 'good' is the id of line 1, too"),
+        (line(id="good"), "id: 'good' is already the id of line 1"),
         (
             line(image="b.png"),
-            r"image_id: '1' names the image 'a\.png' in line 1, and 'b\.png' here\. Give unlike images unlike",
+            r"image_id: '1' names the image 'a\.png' in line 1, and 'b\.png' here\. Give different images",
         ),
     ],
 )
-def test_a_broken_line_is_told_by_its_number(broken: object, told: str, tmp_path: Path) -> None:
+def test_a_broken_line_is_reported_by_its_number(broken: object, message: str, tmp_path: Path) -> None:
     write(tmp_path / "set", line(id="good"), broken, line(id="last"))
-    with pytest.raises(DataError, match=rf"samples\.jsonl:2: .*{told}"):
+    with pytest.raises(DataError, match=rf"samples\.jsonl:2: .*{message}"):
         open_dataset(tmp_path / "set")
     dataset = open_skipping(tmp_path / "set")
     assert [sample.id for sample in dataset] == ["good", "last"]
 
 
 @pytest.mark.parametrize(
-    ("mask", "told"),
+    ("mask", "message"),
     [
         ({"size": [4, 3], "counts": "<"}, r"mask of 'a dog' is 4 x 3, and the image is 3 x 4 \(height x width\)"),
         ({"size": [3, 4], "counts": "1"}, r"mask of 'a dog' is broken: The run lengths .* cover 1 of 3 x 4"),
         ({"size": [3, 4], "counts": "ü"}, r"mask of 'a dog' is broken: .* the letters '0' to 'o'"),
     ],
 )
-def test_a_broken_mask_is_told(mask: object, told: str, tmp_path: Path) -> None:
+def test_a_broken_mask_is_reported(mask: object, message: str, tmp_path: Path) -> None:
     dataset = open_dataset(write(tmp_path / "set", line(phrases=[{"span": [0, 5], "mask": mask}])))
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         dataset.sample(0)
 
 
-def test_a_missing_image_is_told(tmp_path: Path) -> None:
+def test_a_missing_image_is_reported(tmp_path: Path) -> None:
     dataset = open_dataset(write(tmp_path / "set", line(image="b.png")))
     assert dataset.annotation(0).text == "a dog"
     with pytest.raises(ImageError, match=r"b\.png' does not exist"):
@@ -202,26 +202,26 @@ def test_one_image_may_be_that_of_many_lines(tmp_path: Path) -> None:
     assert [sample.image_id for sample in open_dataset(tmp_path / "set")] == ["1", "1", "1", "2"]
 
 
-def test_a_file_that_changed_since_is_told(tmp_path: Path) -> None:
+def test_a_file_that_changed_since_is_reported(tmp_path: Path) -> None:
     dataset = open_dataset(write(tmp_path / "set", line(), line(id="b")))
     write(tmp_path / "set", line(id="longer"), line(id="b"))
     with pytest.raises(DataError, match=r"The file has changed since it was opened: Invalid JSON.* Open the set again"):
         dataset.sample(1)
 
 
-def test_a_folder_without_samples_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_samples_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"There is no file .*samples\.jsonl\. Check the path\."):
         Folder(tmp_path)
 
 
 def test_a_folder_with_something_in_it_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"is there and not an empty folder\. Give another place\."):
+    with pytest.raises(OutputError, match=r"already exists and is not an empty folder\. Choose another path\."):
         write_folder(Scenes(1), tmp_path, range(1))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_set_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+def test_a_set_that_fails_halfway_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     dataset = open_dataset(write(tmp_path / "in" / "set", line(), line(id="b", image="gone.png", image_id="2")))
     with pytest.raises(ImageError, match=r"samples\.jsonl:2: .*gone\.png' does not exist"):
@@ -229,7 +229,7 @@ def test_a_set_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_what_is_broken_is_left_out_and_told_where_the_set_skips_it(tmp_path: Path) -> None:
+def test_what_is_broken_is_left_out_and_reported_where_the_set_skips_it(tmp_path: Path) -> None:
     write(tmp_path / "set", line(), line(id="b", image="gone.png", image_id="2"))
     dataset = open_dataset(f"folder:path={tmp_path / 'set'},broken=skip")
     (problem,) = write_folder(dataset, tmp_path / "out", range(2))

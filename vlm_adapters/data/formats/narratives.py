@@ -12,13 +12,13 @@ from vlm_adapters.data.formats.coco_files import CocoImage, entries, identity, r
 from vlm_adapters.errors import DataError
 
 
-class Grounded(NamedTuple):
-    """An utterance that names segments.
+class Utterance(NamedTuple):
+    """An utterance of a narrative that names segments.
 
     Attributes:
-        start: Its first character in the narrative.
-        end: The one after its last.
-        segments: Ids; its mask is their union.
+        start: Index of its first character in the narrative.
+        end: Index after its last character.
+        segments: The ids of the segments; its mask is their union.
         tags: `thing` or `stuff` (every plural counts as thing), and `singular` or `plural`.
     """
 
@@ -29,19 +29,19 @@ class Grounded(NamedTuple):
 
 
 class Narrative(NamedTuple):
-    """What someone said about an image.
+    """A spoken description of an image.
 
     Attributes:
-        entry: Where it stands in the file, from 0.
-        image: Id of the image.
+        entry: Index of its entry in the file, from 0.
+        image: The id of the image.
         text: The utterances in their order, with a space between.
-        phrases: At least one.
+        phrases: The utterances that name segments, at least one.
     """
 
     entry: int
     image: int
     text: str
-    phrases: tuple[Grounded, ...]
+    phrases: tuple[Utterance, ...]
 
 
 class Panoptic(NamedTuple):
@@ -49,7 +49,7 @@ class Panoptic(NamedTuple):
 
     Attributes:
         image: The image.
-        file_name: The PNG of its segments.
+        file_name: The file name of the PNG with its segments.
     """
 
     image: CocoImage
@@ -62,8 +62,8 @@ class Narratives:
 
     Attributes:
         path: The file.
-        narratives: In its order.
-        panoptic: What is known of their images, by id.
+        narratives: The narratives that can be used, in the order of the file.
+        panoptic: Their images and segments, by the id of the image.
         problems: Narratives and phrases that were left out.
     """
 
@@ -77,34 +77,34 @@ class Narratives:
         """Read narratives and the segments that they may name.
 
         Args:
-            path: Such as `png_coco_val2017.json`.
-            panoptic: Such as `panoptic_val2017.json`.
+            path: The file of the narratives, such as `png_coco_val2017.json`.
+            panoptic: The file of the segments, such as `panoptic_val2017.json`.
 
         Raises:
-            DataError: A file is missing or not of the published form.
+            DataError: A file is missing or not in the published form.
         """
         segments = _Segments.read(panoptic)
         content = read_json(path)
         if not isinstance(content, list):
-            raise DataError(f"{path} holds no list of narratives. Give a png_coco_*.json.")
+            raise DataError(f"{path} does not hold a list of narratives. Give a png_coco_*.json.")
         narratives: list[Narrative] = []
         problems: list[Problem] = []
         for index, entry in enumerate(content):
             try:
-                narrative, left_out = _narrative(index, entry, segments)
-                problems += (Problem(f"{path}[{index}]", told) for told in left_out)
-                _check_grounded(narrative)
+                narrative, mistakes = _narrative(index, entry, segments)
+                problems += (Problem(f"{path}[{index}]", mistake) for mistake in mistakes)
+                _check_has_phrases(narrative)
             except DataError as error:
                 problems.append(Problem(f"{path}[{index}]", str(error)))
             else:
                 narratives.append(narrative)
-        known = {narrative.image: segments.panoptic(narrative.image) for narrative in narratives}
-        return cls(path, tuple(narratives), known, tuple(problems))
+        images = {narrative.image: segments.panoptic(narrative.image) for narrative in narratives}
+        return cls(path, tuple(narratives), images, tuple(problems))
 
 
 @dataclass(frozen=True)
 class _Segments:
-    """A panoptic file: what can be named."""
+    """A panoptic file: the segments that narratives can name."""
 
     path: Path
     images: Mapping[int, CocoImage]
@@ -126,8 +126,8 @@ class _Segments:
     def panoptic(self, image: int) -> Panoptic:
         return Panoptic(self.images[image], str(self.annotations[image]["file_name"]))
 
-    def of(self, image: int) -> dict[int, bool]:
-        """The ids of an image's segments, and whether they are things."""
+    def things_of(self, image: int) -> dict[int, bool]:
+        """Map the ids of an image's segments to whether they are things."""
         if image not in self.images or image not in self.annotations:
             raise DataError(f"Its image {image} is not in {self.path}. Use files of one release.")
         found = entries(self.path, self.annotations[image], "segments_info", ("id", "category_id"))
@@ -138,25 +138,25 @@ class _Segments:
 
 
 def _narrative(index: int, entry: object, segments: _Segments) -> tuple[Narrative, list[str]]:
-    """A narrative, and what was left out of it."""
+    """Read a narrative, and list the mistakes for which phrases were left out of it."""
     if not (isinstance(entry, dict) and "image_id" in entry and isinstance(entry.get("segments"), list)):
-        raise DataError("It is no narrative with image_id and segments. Download the file again.")
+        raise DataError("It is not a narrative with image_id and segments. Download the file again.")
     image = identity(entry["image_id"])
-    things = segments.of(image)
-    text, phrases, left_out = "", [], []
+    things = segments.things_of(image)
+    text, phrases, mistakes = "", [], []
     for part in entry["segments"]:
         words, ids, plural = _utterance(part)
         text += (" " if text and words else "") + words
-        if told := _mistake(words, ids, things, image):
-            left_out.append(told)
+        if mistake := _mistake(words, ids, things, image):
+            mistakes.append(mistake)
         elif ids:
             tags = ("thing" if plural or things[ids[0]] else "stuff", "plural" if plural else "singular")
-            phrases.append(Grounded(len(text) - len(words), len(text), ids, tags))
-    return Narrative(index, image, text, tuple(phrases)), left_out
+            phrases.append(Utterance(len(text) - len(words), len(text), ids, tags))
+    return Narrative(index, image, text, tuple(phrases)), mistakes
 
 
 def _utterance(part: object) -> tuple[str, tuple[int, ...], bool]:
-    """The words, the segments they name, and whether they are a plural."""
+    """Read the words of an utterance, the segments that they name, and whether they are a plural."""
     if isinstance(part, dict):
         words, ids = part.get("utterance"), part.get("segment_ids")
         if isinstance(words, str) and isinstance(ids, list):
@@ -172,6 +172,6 @@ def _mistake(words: str, ids: Sequence[int], things: Mapping[int, bool], image: 
     return ""
 
 
-def _check_grounded(narrative: Narrative) -> None:
+def _check_has_phrases(narrative: Narrative) -> None:
     if not narrative.phrases:
         raise DataError(f"The narrative of image {narrative.image} is empty: no phrase of it names a segment.")

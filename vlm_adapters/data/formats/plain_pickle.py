@@ -1,4 +1,4 @@
-"""Pickles of plain containers: the only ones that are read, since a pickle can run any code."""
+"""Pickles of plain containers; others are not read, since a pickle can run any code."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import io
 import pickle
 from pathlib import Path
 
+from typing_extensions import override
+
 from vlm_adapters.errors import DataError
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists, tuples, dicts; whatever would have to be imported is refused."""
+    """Reads numbers, strings, lists, tuples and dicts, and refuses anything that would have to be imported."""
 
+    @override
     def find_class(self, module: str, name: str) -> object:
         raise DataError(f"wants to load {module}.{name}")
 
+    @override
     def persistent_load(self, pid: object) -> object:
-        raise DataError(f"wants to load something from outside, named {pid!r}")
+        raise DataError(f"wants to load the external object {pid!r}")
 
 
 def read_plain_pickle(path: Path) -> object:
     """Read a pickle that holds nothing but plain containers. Nothing in it is imported or run.
 
-    Strings of Python 2 are read as UTF-8, or as Latin-1 if they are not all of it.
+    Strings of Python 2 are read as UTF-8, or all as Latin-1 if one of them is not UTF-8.
 
     Raises:
-        DataError: The file is missing, damaged, or wants to load something; the text says what.
+        DataError: The file is missing, damaged, or wants to load something, which the message names.
     """
     try:
         content = path.read_bytes()
@@ -38,8 +42,8 @@ def read_plain_pickle(path: Path) -> object:
             return _PlainUnpickler(io.BytesIO(content), encoding="latin-1").load()
     except DataError as error:
         raise DataError(
-            f"{path} {error}, and plain lists, dicts, strings and numbers alone are read. "
-            "The published files hold nothing else: download it again from where you trust."
+            f"{path} {error}, but only plain lists, dicts, strings and numbers are read. "
+            "The published files hold nothing else: download it again from a source that you trust."
         ) from None
     except Exception as error:  # a damaged pickle raises errors of every kind
-        raise DataError(f"{path} is no pickle that can be read: {error}. Download it again.") from error
+        raise DataError(f"{path} is not a readable pickle: {error}. Download it again.") from error

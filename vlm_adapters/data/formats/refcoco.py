@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg as published: `instances.json` and `refs(*.p)`."""
+"""RefCOCO, RefCOCO+ and RefCOCOg, in their published files `instances.json` and `refs(*.p)`."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
+from typing_extensions import override
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_image
 from vlm_adapters.data.formats.refs import Ref, Refs, Sentence
 from vlm_adapters.data.sample import Annotation, Sample
-from vlm_adapters.data.stable_random import draw
-from vlm_adapters.data.uri import Value, write_named
+from vlm_adapters.data.stable_random import stable_hash
+from vlm_adapters.data.uri import Value, format_uri
 from vlm_adapters.prompt import Phrase
 
 BETWEEN = " . "
 """What stands between the sentences of a packed sample."""
 
 Form = Literal["isolated", "packed"]
-"""How many sentences a sample has."""
+"""Whether a sample has one sentence, or all sentences about its image."""
 
 SentenceChoice = Literal["all", "first", "random"]
-"""Which sentences of a ref."""
+"""Which sentences of a ref are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How refs become samples.
+class SentencePolicy:
+    """How the sentences of refs become samples.
 
     Attributes:
         form: `isolated`: every sentence is a sample, and all of its text is the phrase. `packed`: a sample has all
             sentences about its image in one text with `" . "` between; later ones see earlier ones.
-        sentences: Of every ref `all` sentences, the `first` one, or one at `random`.
-        seed: For `random`: the sentence depends on `seed`, `epoch` and the ref's id alone.
-        epoch: See `seed`.
+        sentences: `all` sentences of every ref, the `first` one, or one at `random`.
+        seed: Seed of a sentence at random, which depends on `seed`, `epoch` and the ref's id alone.
+        epoch: Epoch of a sentence at random.
     """
 
     form: Form = "isolated"
@@ -47,7 +48,7 @@ class Reading:
     epoch: int = 0
 
 
-class _Said(NamedTuple):
+class _RefSentence(NamedTuple):
     ref: Ref
     sentence: Sentence
 
@@ -58,9 +59,9 @@ class RefCoco(Dataset):
     Args:
         annotations: Folder with `instances.json` and `refs(*.p)`.
         images: Folder of COCO's train2014 images.
-        split: Such as `val`, `testA`.
-        split_by: Whose splits: `unc`, `umd`, `google`; None if there is only one file of refs.
-        reading: How refs become samples.
+        split: The split, such as `val` or `testA`.
+        split_by: Who made the splits: `unc`, `umd` or `google`; None if there is only one file of refs.
+        policy: How the sentences of refs become samples.
 
     Raises:
         DataError: A folder, file or split is missing, or a file is malformed.
@@ -73,57 +74,57 @@ class RefCoco(Dataset):
         *,
         split: str,
         split_by: str | None = None,
-        reading: Reading = Reading(),
+        policy: SentencePolicy = SentencePolicy(),
     ) -> None:
         self._annotations, self._images = folder_of(annotations), folder_of(images)
-        self._split, self._reading = split, reading
-        whole = Instances.read(self._annotations / "instances.json")
-        self._refs = Refs.read(self._annotations, split, split_by, whole)
+        self._split, self._policy = split, policy
+        instances = Instances.read(self._annotations / "instances.json")
+        self._refs = Refs.read(self._annotations, split, split_by, instances)
         # of the set's 196,771 annotations a split needs some thousands
         self._instances = replace(
-            whole,
-            images={ref.image: whole.images[ref.image] for ref in self._refs.refs},
-            annotations={ref.annotation: whole.annotations[ref.annotation] for ref in self._refs.refs},
+            instances,
+            images={ref.image: instances.images[ref.image] for ref in self._refs.refs},
+            annotations={ref.annotation: instances.annotations[ref.annotation] for ref in self._refs.refs},
         )
         self.problems = self._refs.problems
-        self._samples = _samples(self._refs.refs, reading)
+        self._samples = _samples(self._refs.refs, policy)
 
     @property
+    @override
     def source(self) -> str:
-        """See `Dataset`."""
         keys: dict[str, Value | None] = {
             "annotations": str(self._annotations),
             "images": str(self._images),
             "split": self._split,
             "split_by": self._refs.split_by,
-            "form": self._reading.form,
-            "sentences": self._reading.sentences,
+            "form": self._policy.form,
+            "sentences": self._policy.sentences,
         }
-        if self._reading.sentences == "random":
-            keys |= {"seed": self._reading.seed, "epoch": self._reading.epoch}
-        return write_named("refcoco", keys)
+        if self._policy.sentences == "random":
+            keys |= {"seed": self._policy.seed, "epoch": self._policy.epoch}
+        return format_uri("refcoco", keys)
 
+    @override
     def at_epoch(self, epoch: int) -> Self:
-        """See `Dataset`; other sentences where one is drawn at random."""
-        if self._reading.sentences != "random":
+        if self._policy.sentences != "random":
             return self
-        there = copy(self)
-        there._reading = replace(self._reading, epoch=epoch)  # noqa: SLF001 - its own class
-        there._samples = _samples(self._refs.refs, there._reading)  # noqa: SLF001
-        return there
+        dataset = copy(self)
+        dataset._policy = replace(self._policy, epoch=epoch)  # noqa: SLF001 - of the same class
+        dataset._samples = _samples(self._refs.refs, dataset._policy)  # noqa: SLF001
+        return dataset
 
     def __len__(self) -> int:
         return len(self._samples)
 
+    @override
     def annotation(self, index: int) -> Annotation:
-        """See `Dataset`."""
-        said = self._samples[index]
-        image = str(said[0].ref.image)
-        texts = [one.sentence.text for one in said]
+        sentences = self._samples[index]
+        image = str(sentences[0].ref.image)
+        texts = [sentence.text for _, sentence in sentences]
         starts = np.cumsum([0, *(len(text) + len(BETWEEN) for text in texts)]).tolist()
-        ids = tuple(f"{one.ref.id}/{one.sentence.id}" for one in said)
+        ids = tuple(f"{ref.id}/{sentence.id}" for ref, sentence in sentences)
         return Annotation(
-            id=image if self._reading.form == "packed" else ids[0],
+            id=image if self._policy.form == "packed" else ids[0],
             image_id=image,
             text=BETWEEN.join(texts),
             phrases=tuple(
@@ -132,42 +133,40 @@ class RefCoco(Dataset):
             phrase_ids=ids,
         )
 
+    @override
     def place(self, index: int) -> str:
-        """See `Dataset`."""
-        entries = dict.fromkeys(str(one.ref.entry) for one in self._samples[index])
+        entries = dict.fromkeys(str(ref.entry) for ref, _ in self._samples[index])
         return f"{self._refs.path}[{', '.join(entries)}]"
 
+    @override
     def files(self) -> tuple[Path, ...]:
-        """See `Dataset`."""
         return (self._annotations / "instances.json", self._refs.path)
 
+    @override
     def image_file(self, index: int) -> Path:
-        """See `Dataset`."""
         return self._images / self._instances.images[self._samples[index][0].ref.image].file_name
 
+    @override
     def sample(self, index: int) -> Sample:
-        """See `Dataset`."""
-        said = self._samples[index]
-        entry = self._instances.images[said[0].ref.image]
+        annotations = [ref.annotation for ref, _ in self._samples[index]]
+        entry = self._instances.images[self._samples[index][0].ref.image]
         image = open_image(self.image_file(index), (entry.height, entry.width))
-        masks = {one.ref.annotation: self._instances.mask(one.ref.annotation) for one in said}
-        return Sample(
-            **vars(self.annotation(index)), image=image, masks=np.stack([masks[one.ref.annotation] for one in said])
-        )
+        masks = {annotation: self._instances.mask(annotation) for annotation in dict.fromkeys(annotations)}
+        return Sample(**vars(self.annotation(index)), image=image, masks=np.stack([masks[key] for key in annotations]))
 
 
-def _samples(refs: Sequence[Ref], reading: Reading) -> list[tuple[_Said, ...]]:
-    """What is said in every sample."""
-    if reading.form == "isolated":
-        return [(_Said(ref, sentence),) for ref in refs for sentence in _chosen(ref, reading)]
-    images: dict[int, list[_Said]] = {}
+def _samples(refs: Sequence[Ref], policy: SentencePolicy) -> list[tuple[_RefSentence, ...]]:
+    """Divide the sentences among samples."""
+    if policy.form == "isolated":
+        return [(_RefSentence(ref, sentence),) for ref in refs for sentence in _chosen(ref, policy)]
+    images: dict[int, list[_RefSentence]] = {}
     for ref in refs:
-        images.setdefault(ref.image, []).extend(_Said(ref, sentence) for sentence in _chosen(ref, reading))
-    return [tuple(said) for said in images.values()]
+        images.setdefault(ref.image, []).extend(_RefSentence(ref, sentence) for sentence in _chosen(ref, policy))
+    return [tuple(sentences) for sentences in images.values()]
 
 
-def _chosen(ref: Ref, reading: Reading) -> Sequence[Sentence]:
-    if reading.sentences == "all":
+def _chosen(ref: Ref, policy: SentencePolicy) -> Sequence[Sentence]:
+    if policy.sentences == "all":
         return ref.sentences
-    number = draw(reading.seed, reading.epoch, ref.id) if reading.sentences == "random" else 0
+    number = stable_hash(policy.seed, policy.epoch, ref.id) if policy.sentences == "random" else 0
     return (ref.sentences[number % len(ref.sentences)],)

@@ -15,11 +15,11 @@ from vlm_adapters.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What someone said to tell an object from the others.
+    """A sentence that distinguishes an object from the others.
 
     Attributes:
-        id: `sent_id`.
-        text: `raw` in lower case, without white space around it.
+        id: The `sent_id` of the file.
+        text: The `raw` of the file in lower case, without white space around it.
     """
 
     id: int
@@ -28,14 +28,14 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """An object and what was said of it.
+    """An object and the sentences about it.
 
     Attributes:
-        id: `ref_id`.
-        annotation: Id of its mask in `instances.json`.
-        image: Id of its image.
-        entry: Where it stands in the file, from 0.
-        sentences: None is blank.
+        id: The `ref_id` of the file.
+        annotation: The id of its mask in `instances.json`.
+        image: The id of its image.
+        entry: Index of its entry in the file, from 0.
+        sentences: The sentences that are not blank.
     """
 
     id: int
@@ -52,7 +52,7 @@ class Refs:
     Attributes:
         path: The file.
         split_by: Who made the splits: `unc`, `umd`, `google`.
-        refs: In the order of the file, each with a sentence, an image and an annotation.
+        refs: The refs in the order of the file, each with a sentence, an image and an annotation.
         problems: Entries and sentences that were left out.
     """
 
@@ -66,13 +66,13 @@ class Refs:
         """Read the refs of a split.
 
         Args:
-            folder: Where `refs(*.p)` stands.
-            split: Such as `val`.
-            split_by: Whose splits; None if there is only one file of refs.
-            instances: The images and annotations they refer to.
+            folder: The folder with `refs(*.p)`.
+            split: The split, such as `val`.
+            split_by: Who made the splits; None if there is only one file of refs.
+            instances: The images and annotations that the refs refer to.
 
         Raises:
-            DataError: The file is missing, no list, or has no such split.
+            DataError: The file is missing, does not hold a list, or has no such split.
         """
         path = _file(folder, split_by)
         content = read_plain_pickle(path)
@@ -80,8 +80,8 @@ class Refs:
             raise DataError(f"{path} holds a {type(content).__name__}, not a list of refs. Download it again.")
         splits = {entry.get("split") for entry in content if isinstance(entry, dict)}
         if split not in splits:
-            told = ", ".join(sorted(map(str, splits))) or "none"
-            raise DataError(f"{path} has no split {split!r}. Its splits are {told}.")
+            names = ", ".join(sorted(map(str, splits))) or "none"
+            raise DataError(f"{path} has no split {split!r}. Its splits are {names}.")
         refs: list[Ref] = []
         problems: list[Problem] = []
         for index, entry in enumerate(content):
@@ -92,7 +92,7 @@ class Refs:
             except DataError as error:
                 problems.append(Problem(f"{path}[{index}]", str(error)))
                 continue
-            problems += (Problem(f"{path}[{index}]", told) for told in _blank(entry))
+            problems += (Problem(f"{path}[{index}]", message) for message in _blank(entry))
             if ref.sentences:
                 refs.append(ref)
         return cls(path, path.name[len("refs(") : -len(").p")], tuple(refs), tuple(problems))
@@ -100,18 +100,17 @@ class Refs:
 
 def _file(folder: Path, split_by: str | None) -> Path:
     found = sorted(folder.glob("refs(*).p"))
-    if split_by is not None:
-        found = [path for path in found if path.name == f"refs({split_by}).p"]
-    if len(found) == 1:
-        return found[0]
-    there = ", ".join(path.name for path in sorted(folder.glob("refs(*).p"))) or "none"
-    wanted = "one file refs(*).p" if split_by is None else f"refs({split_by}).p"
-    raise DataError(f"{folder} needs {wanted}; there: {there}. Say whose splits with split_by, such as split_by=unc.")
+    matching = [path for path in found if split_by is None or path.name == f"refs({split_by}).p"]
+    if len(matching) == 1:
+        return matching[0]
+    needed = "one file refs(*).p" if split_by is None else f"refs({split_by}).p"
+    names = ", ".join(path.name for path in found) or "none"
+    raise DataError(f"{folder} needs {needed}, found: {names}. Choose one with split_by, such as split_by=unc.")
 
 
 def _ref(index: int, entry: object, instances: Instances) -> Ref:
     if not isinstance(entry, dict) or not entry.keys() >= {"ref_id", "ann_id", "image_id", "sentences"}:
-        raise DataError("It is no ref with ref_id, ann_id, image_id and sentences. Download the file again.")
+        raise DataError("It is not a ref with ref_id, ann_id, image_id and sentences. Download the file again.")
     if not isinstance(entry["sentences"], list) or not entry["sentences"]:
         raise DataError("It has no sentences. Download the file again.")
     ref = Ref(
@@ -119,7 +118,7 @@ def _ref(index: int, entry: object, instances: Instances) -> Ref:
         identity(entry["ann_id"]),
         identity(entry["image_id"]),
         index,
-        tuple(Sentence(identity(said["sent_id"]), text) for said, text in _said(entry) if text),
+        tuple(Sentence(identity(sentence["sent_id"]), text) for sentence, text in _sentences(entry) if text),
     )
     annotation = instances.annotations.get(ref.annotation)
     if annotation is None:
@@ -132,15 +131,15 @@ def _ref(index: int, entry: object, instances: Instances) -> Ref:
     return ref
 
 
-def _said(entry: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _sentences(entry: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
     """The sentences of an entry, each with its text; the text of a blank one is empty."""
-    for said in entry["sentences"]:
-        if not (isinstance(said, dict) and "sent_id" in said and isinstance(said.get("raw"), str)):
-            raise DataError("A sentence of it has no sent_id, or its raw is no text. Download the file again.")
-        yield said, said["raw"].lower().strip()
+    for sentence in entry["sentences"]:
+        if not (isinstance(sentence, dict) and "sent_id" in sentence and isinstance(sentence.get("raw"), str)):
+            raise DataError("A sentence of it has no sent_id, or its raw is not a string. Download the file again.")
+        yield sentence, sentence["raw"].lower().strip()
 
 
 def _blank(entry: Mapping[str, Any]) -> Iterator[str]:
-    for said, text in _said(entry):
+    for sentence, text in _sentences(entry):
         if not text:
-            yield f"Sentence {said['sent_id']} is blank: {said['raw']!r}. Remove it."
+            yield f"Sentence {sentence['sent_id']} is blank: {sentence['raw']!r}. Remove it."

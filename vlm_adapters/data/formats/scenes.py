@@ -1,7 +1,7 @@
 """Synthetic scenes: coloured shapes over noise, a caption that names each, and the exact mask of every phrase.
 
-A scene has two to four shapes. The caption names them in random order, so the word for a shape can be predicted
-from its colour only by looking, and says of each whether it bears a dot and, for half of them, where it stands.
+A scene has two to four shapes. The caption names them in random order, so that only looking at the image predicts the
+word for a shape from its colour. It says of each shape whether it has a dot and, for half of them, where it is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from typing_extensions import override
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.sample import Sample
@@ -36,7 +37,7 @@ DOTS: dict[str, tuple[int, int, int]] = {"white": (250, 250, 250), "black": (12,
 """Colour words of dots and their RGB values."""
 
 HELD_OUT_SEED = 4
-"""Seed of the scenes that embedded checkpoints are measured on; nothing is trained, chosen or watched on them."""
+"""Seed of the scenes that embedded checkpoints are evaluated on, and that nothing is trained or chosen on."""
 
 SUPERSAMPLING = 4
 COLOUR_JITTER = 14
@@ -57,7 +58,7 @@ class SceneObject:
         shape: One of `SHAPES`.
         dot: A key of `DOTS`, or `""` for none.
         centre: `(x, y)` in pixels.
-        radius: Of the circle that encloses the shape, in pixels.
+        radius: Radius in pixels of the circle that encloses the shape.
         angle: Rotation in radians.
     """
 
@@ -70,18 +71,18 @@ class SceneObject:
 
     @property
     def phrase(self) -> str:
-        """The words that name it: `"a red circle with a white dot"`."""
+        """The words that name the shape: `"a red circle with a white dot"`."""
         return f"a {self.colour} {self.shape}" + (f" with a {self.dot} dot" if self.dot else "")
 
 
 class Scenes(Dataset):
-    """Seeded scenes. Sample `i` depends on `seed` and `first + i` alone, so sets with unlike seeds are disjoint.
+    """Scenes by seed. Sample `i` depends on `seed` and `first + i` alone, so sets with different seeds are disjoint.
 
     Args:
-        count: How many samples.
-        seed: Names the stream of scenes.
-        first: Where in the stream to begin.
-        objects: Fewest and most shapes in a scene.
+        count: Number of samples.
+        seed: Seed of the stream of scenes.
+        first: Position in the stream of the first sample.
+        objects: Smallest and largest number of shapes in a scene.
     """
 
     def __init__(self, count: int, *, seed: int = 0, first: int = 0, objects: tuple[int, int] = (2, 4)) -> None:
@@ -90,17 +91,17 @@ class Scenes(Dataset):
         self._objects = objects
 
     @property
+    @override
     def source(self) -> str:
-        """See `Dataset`."""
         fewest, most = self._objects
-        told = f"scenes:count={len(self)},seed={self._seed},first={self._numbers.start}"
-        return told if self._objects == (2, 4) else f"{told},fewest={fewest},most={most}"
+        uri = f"scenes:count={len(self)},seed={self._seed},first={self._numbers.start}"
+        return uri if self._objects == (2, 4) else f"{uri},fewest={fewest},most={most}"
 
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @override
     def sample(self, index: int) -> Sample:
-        """Render the scene at `index`."""
         number = self._numbers[index]
         rng = np.random.default_rng((self._seed, number))
         width, height = (int(side) for side in rng.integers(180, 321, 2))
@@ -112,9 +113,9 @@ class Scenes(Dataset):
 
 
 def place_words(mask: NDArray[np.bool_]) -> str:
-    """Say where a mask's centroid stands: `"at the top left"`, `"at the right"`, `"at the center"`.
+    """Describe where the centroid of a mask is: `"at the top left"`, `"at the right"`, `"at the center"`.
 
-    The image is cut into thirds either way.
+    The image is divided into thirds, across and down.
 
     Args:
         mask: `(H, W)`, with at least one pixel.
@@ -126,9 +127,9 @@ def place_words(mask: NDArray[np.bool_]) -> str:
 
 
 def _place(rng: np.random.Generator, width: int, height: int, objects: tuple[int, int]) -> list[SceneObject]:
-    """Choose unlike shapes and places where their enclosing circles do not meet."""
+    """Choose different shapes, and places where their enclosing circles do not meet."""
     counts = np.arange(objects[0], objects[1] + 1)
-    # Fuller scenes are likelier: with one shape, finding anything would already be finding the right one.
+    # Fuller scenes are likelier: with one shape, whatever is found would be the right one.
     count = int(rng.choice(counts, p=counts / counts.sum()))
     placed: list[SceneObject] = []
     for colour, shape in _names(rng, count):
@@ -146,7 +147,7 @@ def _place(rng: np.random.Generator, width: int, height: int, objects: tuple[int
 
 
 def _names(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """Choose `count` unlike pairs of colour and shape, many of which share a colour."""
+    """Choose `count` different pairs of colour and shape, many of which share a colour."""
     names: list[tuple[str, str]] = []
     while len(names) < count:
         shared = names and rng.random() < SHARED_COLOUR_CHANCE
@@ -184,7 +185,7 @@ def _paint(canvas: NDArray[np.float32], cover: NDArray[np.float32], colour: NDAr
 def _coverage(
     outline: Sequence[tuple[float, float]], centre: tuple[float, float], radius: float, size: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
-    """How much of every pixel around `centre` a shape covers, 0 to 1, and the window of the image they are."""
+    """Compute how much of each pixel around `centre` a shape covers, 0 to 1, and the window of these pixels."""
     left, top = (max(0, math.floor(middle - radius) - 1) for middle in centre)
     right, bottom = (math.ceil(middle + radius) + 1 for middle in centre)
     right, bottom = min(right, size[1]), min(bottom, size[0])
@@ -199,7 +200,7 @@ def _coverage(
 
 
 def _outline(shape: str, angle: float) -> list[tuple[float, float]]:
-    """The corners of a shape within the unit circle, turned by `angle`."""
+    """Compute the corners of a shape within the unit circle, turned by `angle`."""
     if shape == "star":
         polar = [(1.0 if k % 2 == 0 else 0.48, k * math.pi / 5) for k in range(10)]
     elif shape == "cross":
@@ -217,7 +218,7 @@ def _outline(shape: str, angle: float) -> list[tuple[float, float]]:
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
-    """A gradient, stripes or blocks of two muted colours, `(H, W, 3)`."""
+    """Draw a gradient, stripes or blocks of two muted colours, `(H, W, 3)`."""
     low, high = (_muted(rng).astype(np.float32) for _ in range(2))
     y, x = (axis.astype(np.float32) / min(width, height) for axis in np.ogrid[0:height, 0:width])
     angle = rng.uniform(0, 2 * math.pi)
@@ -235,12 +236,12 @@ def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np
 
 
 def _muted(rng: np.random.Generator) -> NDArray[np.float64]:
-    """A colour with little saturation, so that no background passes for a shape."""
+    """Choose a colour with little saturation, so that no background passes for a shape."""
     return np.asarray(rng.uniform(40, 225) + rng.uniform(-28, 28, 3))
 
 
 def named_shapes(text: str) -> list[tuple[int, int]]:
-    """Spans of the coloured shapes that a sentence names as scenes name theirs; the whole text if it names none.
+    """Find the spans of coloured shapes that a sentence names in the words of scenes; if none, the whole text.
 
     Args:
         text: Any sentence, such as `"A red circle and the blue star with a black dot."`.
@@ -254,12 +255,12 @@ def caption(rng: np.random.Generator, names: Sequence[str], places: Sequence[str
     """Name every shape, in an order that says nothing about the image.
 
     Args:
-        rng: Chooses the order, and whose place is told.
+        rng: Generator that chooses the order, and the shapes whose place is described.
         names: The phrases, as in `Sample.phrases`.
-        places: For each, the words of `place_words`.
+        places: The words of `place_words` for each.
 
     Returns:
-        The text, and where the names stand in it, in the order of `names`.
+        The text, and the names as phrases of it, in the order of `names`.
     """
     order = [int(index) for index in rng.permutation(len(names))]
     text = ""

@@ -12,10 +12,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.geometry import place_map
-
-Box = tuple[float, float, float, float]
-"""`(left, top, right, bottom)` in pixels of the upright image."""
+from vlm_adapters.geometry import Box, place_map
 
 _HIGHEST_PADDING = -1.0
 """Logit of the canvas beyond the image, unless a mask has a lower one."""

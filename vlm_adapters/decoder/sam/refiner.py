@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm_adapters.backbone.protocol import BackboneInfo
-from vlm_adapters.decoder.sam.geometry import Box, Frame, boxes_around, coarse_boxes, mask_prompt, peaks
+from vlm_adapters.decoder.sam.geometry import Frame, boxes_around, coarse_boxes, mask_prompt, peaks
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.errors import DecoderError
-from vlm_adapters.geometry import place_map
+from vlm_adapters.geometry import Box, place_map
 
 _SAMPLES = 8
 """Samples of a candidate along each side of a coarse cell."""

@@ -240,7 +240,7 @@ class _ShardBuild:
         samples, entries, left_out = [], [], []
         for index, sample in read_samples(data, indices):
             if isinstance(sample, Problem):
-                left_out.append(LeftOut(index=index, told=f"{sample.place}: {sample.told}"))
+                left_out.append(LeftOut(index=index, message=f"{sample.place}: {sample.message}"))
             else:
                 samples.append(sample)
                 key = sample_key(sample, fingerprint)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.data.files import write_json
+from vlm_adapters.data.validated import read_model
 from vlm_adapters.decoder.checkpoint import RequestConfig
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.sam.model import SegmentAnything
@@ -90,22 +91,10 @@ class CacheFingerprint(BaseModel):
         """Read the fingerprint of a cache.
 
         Raises:
-            CacheError: The folder is not a cache, or one of another version.
+            CacheError: The folder is not a cache, or was built by another version.
         """
-        path = folder / FINGERPRINT_FILE
-        try:
-            return TypeAdapter(cls).validate_json(path.read_bytes())
-        except OSError as error:
-            raise CacheError(
-                f"{folder} is not a cache: {FINGERPRINT_FILE} cannot be read ({error.strerror or error}). "
-                "Make one with `adapters cache build`."
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise CacheError(
-                f"{path} is not the fingerprint of a cache: {'.'.join(map(str, first['loc']))}: {first['msg']}. "
-                "Build the cache anew with `adapters cache build`, in another folder."
-            ) from error
+        remedy = "Build the cache with `adapters cache build`, in a new folder."
+        return read_model(folder / FINGERPRINT_FILE, cls, what="cache fingerprint", error=CacheError, remedy=remedy)
 
     def write(self, folder: Path) -> None:
         """Write the fingerprint into the folder of a cache."""

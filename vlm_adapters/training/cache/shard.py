@@ -52,13 +52,13 @@ class LeftOut(BaseModel):
 
     Attributes:
         index: Into the data set.
-        told: Why.
+        message: What is wrong with it, and where.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     index: int
-    told: str
+    message: str
 
 
 class Manifest(BaseModel):

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.hf.published import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint
 from vlm_adapters_deepseek.adapter import DeepseekVLAdapter, DeepseekVLHybridAdapter
 from vlm_adapters_deepseek.tiny import CHAT_TEMPLATE
 
@@ -27,11 +27,11 @@ _END = "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the token is written so
 
 
 def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformersBackbone | None:
-    """Build the adapter of a published checkpoint on the meta device; None for one without a file here.
+    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
 
     Args:
         checkpoint: Hub id.
-        tokenizer: The checkpoint's own, in place of the stand-in. Its `image_token` must be set.
+        tokenizer: Tokenizer of the checkpoint; a stand-in without one. Its `image_token` must be set.
     """
     facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
     if facts is None:

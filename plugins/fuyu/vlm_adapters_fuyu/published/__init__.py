@@ -6,16 +6,16 @@ from pathlib import Path
 
 from transformers import FuyuImageProcessor, FuyuProcessor, PreTrainedTokenizerBase
 
-from vlm_adapters.hf.published import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint
 from vlm_adapters_fuyu.adapter import FuyuAdapter
 
 
 def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> FuyuAdapter | None:
-    """Build the adapter of a published checkpoint on the meta device; None for one without a file here.
+    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
 
     Args:
         checkpoint: Hub id.
-        tokenizer: The checkpoint's own, in place of the stand-in.
+        tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
     facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
     if facts is None:

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.hf.published import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint
 from vlm_adapters_llava.adapter import LlavaAdapter, LlavaNextAdapter
 from vlm_adapters_llava.tiny import CHAT_TEMPLATE
 
@@ -25,11 +25,11 @@ _CLASSES: dict[str, tuple[type[TransformersBackbone], Any, Any]] = {
 
 
 def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformersBackbone | None:
-    """Build the adapter of a published checkpoint on the meta device; None for one without a file here.
+    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
 
     Args:
         checkpoint: Hub id.
-        tokenizer: The checkpoint's own, in place of the stand-in.
+        tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
     facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
     if facts is None:

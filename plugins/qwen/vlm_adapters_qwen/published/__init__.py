@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLProcessor, Qwen2VLProcessor, Qwen3VLProcessor
 
-from vlm_adapters.hf.published import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import build_processor
 
@@ -14,11 +14,11 @@ _PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, 
 
 
 def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> QwenAdapter | None:
-    """Build the adapter of a published checkpoint on the meta device; None for one without a file here.
+    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
 
     Args:
         checkpoint: Hub id.
-        tokenizer: The checkpoint's own, in place of the stand-in.
+        tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
     facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
     if facts is None:

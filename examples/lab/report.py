@@ -1,0 +1,37 @@
+"""The results of the lab: one JSON file per measurement, with its command, date and machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vlm_adapters.data.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_report(file: Path, numbers: Mapping[str, object]) -> None:
+    """Write numbers with what a reader needs to place them."""
+    command = shlex.join(["python", *sys.argv])
+    write_json(file, {"command": command, "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), **numbers})
+
+
+def read_report(name: str) -> dict[str, Any]:
+    """The report in the file `NAME.json` of the results."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def machine() -> str:
+    """The machine in words, such as `2 cores of AMD EPYC`."""
+    cpus = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpus.read_text(encoding="utf-8")) if cpus.is_file() else []
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"

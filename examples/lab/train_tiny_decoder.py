@@ -1,0 +1,123 @@
+"""Train a small mask decoder on the attention of an embedded backbone, on two processor cores in minutes.
+
+    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR]
+
+The backbone stays as it is. Its attention maps are computed once and kept in memory; then a U-Net learns to turn the
+maps of a phrase into its mask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Spinning threads slow each other down beside other work; OpenMP reads this once, when torch loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vlm_adapters import GroundedVLM, load_adapter
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.data.formats.scenes import Scenes
+from vlm_adapters.data.sample import Sample
+from vlm_adapters.decoder.checkpoint import EMBEDDED_FOLDER
+from vlm_adapters.decoder.losses import cover_cells, dice_loss, mask_loss
+from vlm_adapters.embedded import embedded_checkpoints
+
+TRAIN_SEED = 3
+"""Scenes that neither the backbone was trained on nor anything is measured on."""
+SCENES, STEPS = 1500, 1500
+EXTRACT_BATCH, PHRASE_BATCH = 8, 32
+BASE_WIDTH = 16
+LEARNING_RATE = 2e-3
+WARM_UP = 50
+REPORT_EVERY = 100
+
+
+@dataclass(frozen=True)
+class PhraseMaps:
+    """The phrases of all scenes with one grid.
+
+    Attributes:
+        maps: `(P, C, h, w)` float16 attention.
+        masks: `(P, h', w')` uint8, 255 where the object covers all of a pixel of the decoder's canvas.
+    """
+
+    maps: Tensor
+    masks: Tensor
+
+
+def extract_maps(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[PhraseMaps]:
+    """Run the backbone over samples, once, and group their phrases by the shape of the grid."""
+    groups: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for start in range(0, len(samples), EXTRACT_BATCH):
+        batch = list(samples[start : start + EXTRACT_BATCH])
+        for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
+            maps, box = features.maps, features.box
+            masks = cover_cells(sample.masks, box, vlm.decoder.unet.config.output_size(maps.shape[2], maps.shape[3]))
+            groups[tuple(maps.shape[2:])].append((maps.half(), (masks * 255).round().byte()))
+    return [PhraseMaps(*(torch.cat(parts) for parts in zip(*group, strict=True))) for group in groups.values()]
+
+
+def fit(vlm: GroundedVLM, groups: Sequence[PhraseMaps], steps: int) -> None:
+    """Train the decoder with binary cross entropy and Dice loss, each of weight 1."""
+    # Convolutions on a processor are faster with the channels last.
+    unet = vlm.decoder.train().unet.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(unet.parameters(), weight_decay=0.01)
+    for step, (maps, masks) in enumerate(_batches(groups, steps)):
+        rate = LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = unet(maps)
+        loss = mask_loss(logits, masks) + dice_loss(logits, masks)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % REPORT_EVERY == 0:
+            print(f"{step + 1:5d}  loss {loss.item():.3f}", flush=True)
+    vlm.decoder.eval().to(memory_format=torch.contiguous_format)
+
+
+def _batches(groups: Sequence[PhraseMaps], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random phrases of one grid, mirrored at random: attention maps have no preferred side."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([len(group.maps) for group in groups])
+    for _ in range(steps):
+        group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
+        chosen = torch.from_numpy(rng.integers(0, len(group.maps), PHRASE_BATCH))
+        sides = [side for side in (-1, -2) if rng.random() < 0.5]
+        yield group.maps[chosen].float().flip(sides), group.masks[chosen].float().div(255).flip(sides)
+
+
+def train_decoder(adapter: BackboneAdapter, scenes: int = SCENES, steps: int = STEPS) -> GroundedVLM:
+    """Give an adapter a decoder trained on its attention over synthetic scenes."""
+    torch.manual_seed(0)
+    vlm = GroundedVLM.untrained(adapter, base_width=BASE_WIDTH)
+    fit(vlm, extract_maps(vlm, Scenes(scenes, seed=TRAIN_SEED)), steps)
+    return vlm
+
+
+def main() -> None:
+    """Read the command line, train, and write the decoder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny-qwen2_5_vl", help="an embedded checkpoint, or a directory")
+    parser.add_argument("--out", type=Path, help="by default, beside the embedded checkpoint")
+    parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    arguments = parser.parse_args()
+    out = arguments.out or embedded_checkpoints().get(arguments.model, Path(arguments.model)) / EMBEDDED_FOLDER
+    train_decoder(load_adapter(arguments.model), arguments.scenes, arguments.steps).save_pretrained(out)
+    print(f"Wrote {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Write docs/results.md from the reports in examples/lab/results: `make results` runs this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from report import read_report
+
+PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+MODELS = ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")
+MEBIBYTE = 2**20
+LARGE = "random, 0.3 B"
+"""The larger backbone of `measure_cache.py`."""
+
+HEAD = """# Results
+
+Every number on this page comes from a report in [`examples/lab/results`](../examples/lab/results);
+`make results` writes the page from them. The models are the tiny embedded ones or have random weights:
+nothing has been run on published checkpoints, because no model hub could be reached where this was written."""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Format a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def sources(*names: str) -> str:
+    """Where the numbers of a section come from, one line per report."""
+    lines = []
+    for name in names:
+        report = read_report(name)
+        command = report["command"].split(" --report ")[0]
+        machine, note = report.get("machine") or report["device"], report.get("note", "")
+        link = f"[{name}.json](../examples/lab/results/{name}.json)"
+        lines.append(f"* `{command}`: {link}, {report['date']}, {machine}.{' ' * bool(note)}{note}")
+    return "\n".join(lines)
+
+
+def embedded_models() -> str:
+    """Masks of the embedded decoders, with their controls."""
+    merged = [read_report(f"{model}_scenes") | read_report(f"{model}_refiner") for model in MODELS]
+    names = (
+        "mean IoU",
+        "mean IoU, refined",
+        "boundary F (2 px), coarse",
+        "boundary F (2 px), refined",
+        "mean IoU, ceiling of the grid",
+        "mean IoU, images swapped",
+        "mean IoU, random weights",
+        "mean IoU, best blind guess",
+        "shape words right",
+        "shape words right, best of the five, blank image",
+        "shape words right, drawn evenly",
+    )
+    rows = [(name, *(report[name] for report in merged)) for name in names]
+    reports = [f"{model}_{what}" for what in ("scenes", "refiner") for model in MODELS]
+    return f"""## Embedded models
+
+Measured on {merged[0]["scenes"]} scenes on which nothing was trained, chosen or monitored.
+
+{table(("", *(f"`{model}`" for model in MODELS)), rows)}
+
+*Ceiling of the grid*: the true masks, pooled on the grid. *Images swapped*: every image replaced by that of another
+scene. *Random weights*: the same decoder trained on the same backbone, untrained. *Refined*: by a refiner on MobileSAM,
+trained over the same U-Net for about 5 minutes and measured at the images' full size. The vision towers were trained
+with labels from the masks; no loss touched the attention of the language models
+([model card](../vlm_adapters/embedded/tiny-qwen2_5_vl/README.md)).
+
+`python examples/lab/train_tiny_backbone.py NAME` and then `python examples/lab/train_tiny_decoder.py --model NAME` make
+a model and its decoder anew.
+
+{sources(*reports)}"""
+
+
+def heads() -> str:
+    """Masks from a few attention heads."""
+    reports = [read_report(f"{model}_heads") for model in MODELS]
+    names = ("labelled", "label-free", "best head alone", "a head at random")
+    rows = [
+        (f"{measure}, {name}", *(report[f"{measure}, {name}"] for report in reports))
+        for measure in ("mean IoU", "pointing game")
+        for name in names
+    ]
+    absent = "found, labelled, absent things"
+    rows.append(("absent things that are found all the same", *(report[absent] for report in reports)))
+    return f"""## Masks without a decoder
+
+The attention of the heads that `adapters calibrate` chooses, on {reports[0]["scenes"]} held-out scenes. *Labelled*:
+chosen on scenes with masks; *label-free*: on scenes without. The last row is the share of things found
+although they are not in the image: such masks hardly notice an absence.
+
+{table(("", *(f"`{model}`" for model in MODELS)), rows)}
+
+{sources(*(f"{model}_heads" for model in MODELS))}"""
+
+
+def cache() -> str:
+    """Training from a cache, against the backbone in the loop."""
+    found = read_report("cache")
+    large, small, seven = found[LARGE], found["tiny-qwen2_5_vl"], found["arithmetic, 7 B"]
+    epochs = [f"seconds of an epoch, {way}" for way in ("backbone in the loop", "from the cache")]
+    shares = ("cached / in the loop", "cached / in the loop, processor seconds")
+    rows = [
+        (name, *(f"{report[epoch]:.1f} s" for epoch in epochs), *(f"{report[share]:.1%}" for share in shares))
+        for name, report in (("random weights, 0.3 billion parameters", large), ("`tiny-qwen2_5_vl`", small))
+    ]
+    head = ("backbone", "epoch, backbone in the loop", "epoch, from the cache", "share", "share of processor time")
+    differences = [report["largest difference of the loss curves"] for report in (large, small)]
+    return f"""## Training from a cache
+
+The same samples and the same steps, with the backbone in the loop and from a cache, in one process; epochs after the
+first. The large backbone sees about {large["image tokens, mean"]:.0f} image tokens; the embedded one is smaller
+than the work of its decoder. The largest difference between the loss curves is {max(differences):g}.
+
+{table(head, rows)}
+
+For {seven["image tokens"]:.0f} image tokens of a model of 7 billion parameters, by arithmetic and not by measurement,
+the decoder's operations are {seven["operations, from the cache / in the loop"]:.2%} of all.
+
+{sources("cache")}"""
+
+
+def recipe() -> str:
+    """The recipe `scenes`, against the embedded decoders."""
+    reports = {model: read_report(f"{model}_recipe") for model in MODELS}
+    rows = [
+        (f"`{model}`", f"{report['share']:.1%}", report["mean IoU"], f"{report['seconds, to train']:.0f} s")
+        for model, report in reports.items()
+    ]
+    head = ("backbone", "mean IoU, share of the embedded decoder's", "mean IoU", "time to train")
+    return f"""## The recipe `scenes`
+
+Decoders trained by the recipe, measured on the held-out scenes.
+
+{table(head, rows)}
+
+{sources(*(f"{model}_recipe" for model in MODELS))}"""
+
+
+def large_cache() -> str:
+    """Memory while a large cache is built, and the time to read a sample."""
+    report = read_report("cache_memory")
+    growth = report["most memory, last quarter / first"] - 1
+    return f"""## A cache of {report["scenes"]:,} scenes
+
+While it is built, the last quarter needs {growth:.1%} more memory than the first. A sample is read in
+{report["median ms to read a sample, large cache"]:.2f} ms, against
+{report["median ms to read a sample, small cache"]:.2f} ms from a cache of {report["samples of the small cache"]}.
+
+{sources("cache_memory")}"""
+
+
+def photos() -> str:
+    """Photographs whose coarse masks are refined by MobileSAM, untrained."""
+    report = read_report("photos")
+    ways = {name: way for name, way in report.items() if isinstance(way, dict)}
+    first = next(iter(ways.values()))
+    head = [""]
+    for part, what in (("large", f" of {report['least pixels of a large thing']} pixels or more"), ("all", "")):
+        head += [f"{first[part]['count']} things{what}: mean IoU", "boundary F (2 px)"]
+    rows = [
+        (name, *(f"{way[part][measure]:.3f}" for part in ("large", "all") for measure in ("iou", "boundary")))
+        for name, way in ways.items()
+    ]
+    return f"""## Refining on photographs
+
+Coarse masks of things in two real photographs, refined by MobileSAM, untrained (`pip install "vlm-adapters[sam]"`). The
+coarse mask is the truth on 24 x 24 cells. How candidates are chosen was settled on these very photographs.
+
+{table(head, rows)}
+
+{sources("photos")}"""
+
+
+def bench() -> str:
+    """What attention rows cost beside a plain forward pass."""
+    names = ("bench_4_layers_16_rows", "bench_4_layers_300_rows", "bench_28_layers_cpu")
+    shown = {"rows": "rows", "states": "rows and hidden states", "eager": "`output_attentions=True`"}
+    rows = [
+        (
+            f"{of['layers']} layers, {of['heads']} heads, {of['length']} tokens, {of['rows']} rows",
+            shown[row["variant"]],
+            f"{row['time_ratio']:.2f}",
+            f"{row['peak_bytes'] / MEBIBYTE:.1f} MiB",
+        )
+        for report in map(read_report, names)
+        for of in (report["settings"],)
+        for row in report["rows"]
+        if row["variant"] in shown
+    ]
+    head = ("language model, random weights", "with", "time, plain pass = 1", "memory beyond a plain pass")
+    return f"""## The price of attention rows
+
+What rows must cost is `rows x tokens x head size` multiplications per head and layer, against
+`tokens x tokens x head size` for the pass itself.
+
+{table(head, rows)}
+
+{sources(*names)}"""
+
+
+def full_size() -> str:
+    """Memory of a full-size model, counted without weights."""
+    report = read_report("info_llava_next")
+    forward = report["forward"]
+    grids = " and ".join(f"{rows}x{columns}" for rows, columns in forward["grids"])
+    memory = {name: f"{count / MEBIBYTE:,.0f} MiB" for name, count in forward["memory"].items()}
+    rows = [
+        ("weights", f"{forward['weight_bytes'] / MEBIBYTE:,.0f} MiB"),
+        ("one pass of the language model", memory["plain"]),
+        (f"the same with the rows of {forward['trial']['rows']} tokens", memory["rows"]),
+        ("the same with `output_attentions=True`", memory["eager"]),
+    ]
+    return f"""## Memory at full size
+
+LLaVA-Next 7B and an image of 480 x 640 pixels: {report["channels"]:,} channels, grids of {grids},
+{forward["image_tokens"]:,} image tokens. Counted, not measured.
+
+{table(("", "memory"), rows)}
+
+{sources("info_llava_next")}"""
+
+
+def gpu() -> str:
+    """The check on a GPU, as it ran."""
+    report = read_report("gpu_check_h200")
+    findings = report["findings"]
+    verdict = {True: "yes", False: "**no**", None: "-"}
+    parts = dict.fromkeys(finding["part"] for finding in findings)
+    counts = [
+        (part, *(sum(f["part"] == part and f["good"] is good for f in findings) for good in verdict)) for part in parts
+    ]
+    shown = [(f["what"], f["found"], f["bar"], verdict[f["good"]]) for f in findings if _is_shown(f)]
+    versions = report["versions"]
+    return f"""## On a GPU
+
+One run on an {report["device"]} with torch {versions["torch"]} and transformers {versions["transformers"]}, in
+{report["seconds"]:.0f} s. [On a GPU](gpu.md) says what it means and what has not been run.
+
+{table(("part", "bars met", "bars missed", "not run or without a bar"), counts)}
+
+Kernels, memory, and for each embedded model what differs most from the CPU in float32:
+
+{table(("", "found", "bar", "met"), shown)}
+
+{sources("gpu_check_h200")}"""
+
+
+def _is_shown(finding: dict[str, Any]) -> bool:
+    chain = finding["part"] == "chain" and finding["what"].endswith("attention, float32")
+    return chain or finding["part"] in ("kernels", "memory")
+
+
+SECTIONS = (embedded_models, heads, cache, recipe, large_cache, photos, bench, full_size, gpu)
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n\n".join([HEAD, *(section() for section in SECTIONS)]) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
