@@ -160,3 +160,10 @@ def test_the_examples_use_public_names_alone() -> None:
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("vlm_adapters"):
                 names = {alias.name for alias in node.names}
                 assert names <= set(importlib.import_module(str(node.module)).__all__), path.name
+
+
+def test_a_head_of_ones_own_is_trained_and_evaluated(run: Callable[[str], str]) -> None:
+    assert len((EXAMPLES / "own_head.py").read_text(encoding="utf-8").splitlines()) < 60
+    before, after = numbers("mean IoU", run("own_head"))
+    assert before < 0.2
+    assert after > 0.35
