@@ -66,7 +66,7 @@ def test_a_checkpoint_of_another_backbone_is_a_table_and_nothing_is_written(tmp_
         ("flmm", "acme/toy", CheckpointError, r"No plugin knows the sizes of 'acme/toy'.*llava"),
     ],
 )
-def test_mistakes_are_told(kind: str, backbone: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+def test_mistakes_are_reported(kind: str, backbone: str, error: type[Exception], message: str, tmp_path: Path) -> None:
     torch.save({"text_layer_weights": torch.ones(3)}, tmp_path / "a.pth")
     arguments = ["convert", kind, str(tmp_path / "a.pth"), "--backbone", backbone, "--out", str(tmp_path / "out")]
     with pytest.raises(error, match=message):

@@ -1,4 +1,4 @@
-"""Checkpoints with the published names and shapes, written out by hand, become ours; others are told apart."""
+"""Checkpoints with the published names and shapes, written out by hand, become ours; others are refused."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_published_checkpoint_loads_strictly_into_our_parts(name: str) -> None
     assert torch.equal(converted["refiner.text.layer_weights"], weights["text_layer_weights"])
 
 
-def test_missing_surplus_and_misshapen_tensors_are_all_told() -> None:
+def test_missing_surplus_and_misshapen_tensors_are_all_reported() -> None:
     weights = checkpoint("deepseek_vl")
     del weights["text_layer_weights"]
     weights["mask_head.conv_seg.weight"] = torch.zeros(2, 64, 1, 1)
@@ -179,6 +179,6 @@ def test_a_file_without_tensors_by_name_is_refused(content: object, tmp_path: Pa
         read_flmm(tmp_path / "a.pth")
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no file"):
         read_flmm(tmp_path / "none.pth")

@@ -114,7 +114,7 @@ def test_without_the_model_of_its_training_a_refiner_is_not_loaded(tiny_sam: Tin
         GroundedVLM.from_pretrained(tmp_path, adapter=FakeAdapter(), sam=SegmentAnything(other))
 
 
-def test_a_refiner_of_another_backbone_is_told(tiny_sam: TinySam, tmp_path: Path) -> None:
+def test_a_refiner_of_another_backbone_is_reported(tiny_sam: TinySam, tmp_path: Path) -> None:
     refined(tiny_sam()).save_pretrained(tmp_path)
     wider: Any = FakeAdapter()
     wider.info = replace(wider.info, hidden_size=99)

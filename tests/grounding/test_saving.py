@@ -159,13 +159,13 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00"])
-def test_a_broken_config_is_told(saved: Path, content: bytes) -> None:
+def test_a_broken_config_is_reported(saved: Path, content: bytes) -> None:
     (saved / "config.json").write_bytes(content)
     assert f"{saved / 'config.json'} is not a decoder's config: Invalid JSON" in str(refused(saved))
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x00" * 8])
-def test_broken_weights_are_told(saved: Path, content: bytes) -> None:
+def test_broken_weights_are_reported(saved: Path, content: bytes) -> None:
     (saved / "model.safetensors").write_bytes(content)
     error = refused(saved)
     assert isinstance(error, CheckpointError)
@@ -173,7 +173,7 @@ def test_broken_weights_are_told(saved: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '{"model_type": "qwen2_5_vl"}', '"text"'])
-def test_json_that_is_no_decoders_config_is_told(saved: Path, content: str) -> None:
+def test_json_that_is_no_decoders_config_is_reported(saved: Path, content: str) -> None:
     (saved / "config.json").write_text(content, encoding="utf-8")
     error = refused(saved)
     assert isinstance(error, CheckpointError)

@@ -1,4 +1,4 @@
-"""The loop: what it learns from, how it goes on, and that many processes do what one does."""
+"""The loop: what it learns from, how it resumes, and that many processes do what one does."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Live = Callable[..., LiveSamples]
 
 
 def losses(out: Path) -> list[float]:
-    return [told["loss"] for told in read_log(out) if "loss" in told]
+    return [line["loss"] for line in read_log(out) if "loss" in line]
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -58,9 +58,9 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def test_the_loss_goes_down_and_the_best_decoder_can_ground(recipe: Recipes, tmp_path: Path) -> None:
     out = tmp_path / "run"
     state = train(recipe(epochs=12), out)
-    told = losses(out)
-    assert len(told) == state.step == 36  # 7 samples in batches of 3, 12 times
-    assert np.mean(told[-3:]) < 0.9 * np.mean(told[:3])
+    curve = losses(out)
+    assert len(curve) == state.step == 36  # 7 samples in batches of 3, 12 times
+    assert np.mean(curve[-3:]) < 0.9 * np.mean(curve[:3])
     vlm = GroundedVLM.from_pretrained(out / "best", adapter=FakeAdapter())
     assert vlm.ground(Image.new("RGB", (64, 64)), "a red circle", ["a red circle"]).phrases[0].mask.shape == (64, 64)
 
@@ -77,7 +77,7 @@ def test_the_validation_is_the_mean_iou_of_the_saved_decoder(recipe: Recipes, tm
     assert state.best_mean_iou == pytest.approx(np.mean(ious), abs=2e-3)  # the cache keeps maps in half precision
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_resumes_bit_for_bit(recipe: Recipes, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(recipe(), whole)
 
@@ -94,7 +94,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(recipe: Recipes, tmp_path: P
     assert all(torch.equal(tensor, moments[1][name]) for name, tensor in moments[0].items())
 
 
-def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(recipe: Recipes, tmp_path: Path) -> None:
     class KilledError(Exception):
         pass
 
@@ -219,7 +219,7 @@ def test_the_last_checkpoints_and_the_best_stay(recipe: Recipes, tmp_path: Path)
     kept = {path.name for path in checkpoints(out)}
     assert kept == {"step-00000015", f"step-{state.best_step:08d}"}
     assert (out / "best").resolve().name == f"step-{state.best_step:08d}"
-    ious = {told["step"]: told["validation_mean_iou"] for told in read_log(out) if "validation_mean_iou" in told}
+    ious = {line["step"]: line["validation_mean_iou"] for line in read_log(out) if "validation_mean_iou" in line}
     assert len(ious) == 5
     assert ious[state.best_step or 0] == max(ious.values()) == state.best_mean_iou
 
@@ -235,7 +235,7 @@ def test_a_run_of_another_recipe_is_refused(recipe: Recipes, tmp_path: Path) -> 
         train(recipe(epochs=2), tmp_path / "run")
 
 
-def test_a_checkpoint_that_is_broken_is_told(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_broken_is_reported(recipe: Recipes, tmp_path: Path) -> None:
     train(recipe(epochs=1), tmp_path / "run")
     (checkpoints(tmp_path / "run")[-1] / "state.json").write_text("{}")
     with pytest.raises(RecipeError, match=r"state\.json cannot be read .* Delete that folder to resume"):
@@ -269,7 +269,7 @@ def test_several_sets_are_learned_from_together(recipe: Recipes, tmp_path: Path)
     assert train(recipe(train=sets), tmp_path / "run").step == 6
 
 
-def test_a_refiner_is_trained_with_the_decoder_and_goes_on_bit_for_bit(
+def test_a_refiner_is_trained_with_the_decoder_and_resumes_bit_for_bit(
     recipe: Recipes, tmp_path: Path, tiny_sam: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_module, "load_sam", lambda _: SegmentAnything(tiny_sam()))
@@ -328,7 +328,7 @@ def test_several_processes_build_no_cache(recipe: Recipes, tmp_path: Path, monke
         train(recipe(), tmp_path / "run")
 
 
-def test_a_validation_that_a_stop_left_out_is_made_first_when_the_run_goes_on(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_validation_that_a_stop_left_out_is_made_first_when_the_run_resumes(recipe: Recipes, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(recipe(), whole)
     for last in (2, 5):  # the stop is noticed after the next step, which ends an epoch
@@ -340,13 +340,13 @@ def test_a_validation_that_a_stop_left_out_is_made_first_when_the_run_goes_on(re
         state = train(recipe(), broken, report=stop)
         assert (state.step, state.is_finished) == (last + 1, False)
     assert train(recipe(), broken).is_finished
-    assert [told for told in read_log(broken) if "loss" not in told] == [
-        told for told in read_log(whole) if "loss" not in told
+    assert [line for line in read_log(broken) if "loss" not in line] == [
+        line for line in read_log(whole) if "loss" not in line
     ]
     assert (broken / "best").resolve().name == (whole / "best").resolve().name
 
 
-def test_broken_samples_are_left_out_and_told_with_the_backbone_in_the_loop(
+def test_broken_samples_are_left_out_and_logged_with_the_backbone_in_the_loop(
     recipe: Recipes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
@@ -354,9 +354,9 @@ def test_broken_samples_are_left_out_and_told_with_the_backbone_in_the_loop(
     data = f"folder:path={tmp_path / 'plain'},broken=skip"
     state = train(recipe(train=[data], validation=None, cache=None, batch_size=4), tmp_path / "run")
     assert state.is_finished
-    (told,) = [record.getMessage() for record in caplog.records]
-    assert "samples.jsonl:3" in told
-    assert "000002.png" in told
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "samples.jsonl:3" in message
+    assert "000002.png" in message
 
 
 def test_broken_samples_are_left_out_of_joined_sets_and_of_the_validation(recipe: Recipes, tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_a_profile_of_another_backbone_is_an_error(recipe: Recipes, tmp_path: Pa
         train(recipe(head_profile=str(tmp_path / "heads.json")), tmp_path / "run")
 
 
-def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.raises(
         RecipeError, match=r"asks for device=cuda\. The device 'cuda' is not available; found no accelerator"

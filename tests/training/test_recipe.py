@@ -1,4 +1,4 @@
-"""Recipes: those that come with the library, changes to them, and what is told of mistakes."""
+"""Recipes: those that come with the library, changes to them, and what is said of mistakes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_recipe_comes_back_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (["epoch=2"], r"unknown key 'epoch'\. Did you mean 'epochs'\?"),
         (["zzz=2"], r"unknown key 'zzz'\. Use model, options, dtype, .*, max_grad_norm, "),
@@ -114,19 +114,19 @@ def test_a_recipe_comes_back_from_json() -> None:
         (["weight_decay=.inf"], "weight_decay: Input should be a finite number"),
     ],
 )
-def test_a_mistake_is_told(changes: list[str], told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_a_mistake_is_reported(changes: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         Recipe.read("scenes", changes)
 
 
-def test_a_recipe_that_is_not_there_is_told_with_those_that_are() -> None:
+def test_a_recipe_that_is_not_there_is_reported_with_those_that_are() -> None:
     with pytest.raises(RecipeError, match=r"no recipe 'scene'.* one of flmm, scenes\."):
         Recipe.read("scene")
 
 
-@pytest.mark.parametrize(("text", "told"), [("- a", "holds a list"), ("a: [", "is not YAML")])
-def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), [("- a", "holds a list"), ("a: [", "is not YAML")])
+def test_a_file_that_is_no_recipe_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(RecipeError, match=message):
         Recipe.read(str(path))

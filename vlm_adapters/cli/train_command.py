@@ -34,7 +34,7 @@ def command(
     """Train the decoder of RECIPE over a frozen backbone, from a cache of its maps or with it in the loop.
 
     Caches that the recipe names are built where they are missing. The run is
-    kept in --out: checkpoints, `best` (give it to `ground --model`), log.jsonl,
+    saved in --out: checkpoints, `best` (give it to `ground --model`), log.jsonl,
     tensorboard and figures. The same command resumes a run that was
     interrupted; SIGTERM saves first. Several processes: `accelerate launch -m
     vlm_adapters train RECIPE`.
@@ -78,7 +78,7 @@ def _print(state: RunState, out: Path, *, as_json: bool) -> None:
         content = {"out": str(out), "step": state.step, "total_steps": state.total_steps, "best_step": state.best_step}
         typer.echo(json.dumps({**content, "best_mean_iou": state.best_mean_iou}))
         return
-    typer.echo(f"{state.step} steps, kept in {out}")
+    typer.echo(f"{state.step} steps, saved in {out}")
     if state.best_mean_iou is not None:
         typer.echo(f"best validation: mean IoU {state.best_mean_iou:.4f} at step {state.best_step}")
         typer.echo(f"Next: adapters ground IMAGE TEXT --model {out / 'best'}")

@@ -22,8 +22,8 @@ class FeatureRequest:
 
     Attributes:
         grids: Layers and heads whose maps are extracted, and how the rows of a phrase become one.
-        heads: Of these maps the `(layer, head)` that are channels, in their order; None takes all.
-        hidden: Whether the hidden states of the phrases' tokens are read, too, after every layer.
+        heads: The `(layer, head)` pairs whose maps are channels, in this order; None takes all.
+        hidden: Whether the hidden states of the phrases' tokens are read, too, of every layer.
     """
 
     grids: GridRequest = field(default_factory=GridRequest)
@@ -38,7 +38,7 @@ class FeatureRequest:
 
     @classmethod
     def of_heads(cls, heads: Sequence[Head], *, hidden: bool = False) -> FeatureRequest:
-        """Read some heads alone: their layers are extracted, and no other."""
+        """Read some heads only: their layers are extracted, and no others."""
         return cls(GridRequest.of_heads(heads), tuple(heads), hidden=hidden)
 
     def channels(self, info: BackboneInfo) -> int:
@@ -59,7 +59,7 @@ class PhraseFeatures:
     Attributes:
         maps: `(P, C, h, w)` attention, not negative; the scale of a map does not matter to the decoder.
         box: Region of the image that the maps cover, in pixels.
-        hidden: For every phrase `(L, T, D)`, the hidden states of its tokens; empty where they were not asked for.
+        hidden: For every phrase `(L, T, D)`, the hidden states of its tokens; empty where they were not requested.
     """
 
     maps: Tensor = field(repr=False)

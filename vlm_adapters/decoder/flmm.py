@@ -36,12 +36,12 @@ _FIXED = "refiner.sam.model.prompt_encoder.pe_layer.positional_encoding_gaussian
 
 @dataclass(frozen=True)
 class Difference:
-    """A tensor in which a checkpoint is not what it should be.
+    """A tensor that is missing, surplus or misshapen.
 
     Attributes:
-        name: Its published name, or ours where it has none.
-        expected: Its shape; None if there should be none.
-        found: Its shape; None if there is none.
+        name: Published name, or ours where it has none.
+        expected: Shape that it should have; None if it should not be there.
+        found: Shape that it has; None if it is not there.
     """
 
     name: str
@@ -73,11 +73,11 @@ def read_flmm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def compare_flmm(weights: Mapping[str, Tensor], info: BackboneInfo) -> list[Difference]:
-    """List in which tensors a checkpoint differs from one for this backbone; none means that it fits.
+    """List the tensors in which a checkpoint differs from one for this backbone; an empty list means that it fits.
 
     Args:
-        weights: Of `read_flmm`.
-        info: Of the backbone; sizes the U-Net and the text prompt.
+        weights: Tensors, as `read_flmm` gives them.
+        info: Description of the backbone; sizes the U-Net and the text prompt.
     """
     expected = _expected(info)
     names = {our_name(name): name for name in weights}
@@ -94,7 +94,7 @@ def convert_flmm(weights: Mapping[str, Tensor], info: BackboneInfo) -> dict[str,
     """Give a checkpoint's tensors the names that they have in a `MaskDecoder`.
 
     Raises:
-        CheckpointError: It does not fit the backbone; see `compare_flmm`.
+        CheckpointError: It does not fit the backbone, as `compare_flmm` explains.
     """
     if differences := compare_flmm(weights, info):
         raise CheckpointError(
@@ -109,9 +109,9 @@ def write_flmm(weights: Mapping[str, Tensor], info: BackboneInfo, folder: Path) 
     """Write a checkpoint as a decoder's folder, which `GroundedVLM.from_pretrained` reads.
 
     Args:
-        weights: Of `read_flmm`.
-        info: Of the backbone that it was trained on.
-        folder: Where to.
+        weights: Tensors, as `read_flmm` gives them.
+        info: Description of the backbone that they were trained on.
+        folder: Folder to write.
 
     Raises:
         CheckpointError: It does not fit the backbone; nothing is written then.
@@ -123,7 +123,7 @@ def write_flmm(weights: Mapping[str, Tensor], info: BackboneInfo, folder: Path) 
 
 
 def our_name(published: str) -> str:
-    """Our name of a published one; the same where there is no rule for it."""
+    """Our name for a published one; a name without a rule stays."""
     for pattern, ours in _RENAMED:
         renamed, found = re.subn(f"^{pattern}", ours, published)
         if found:

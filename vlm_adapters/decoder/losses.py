@@ -1,4 +1,4 @@
-"""What a decoder is trained on and judged by while it trains: losses and agreement of mask logits with masks.
+"""Losses, and measures of agreement, of mask logits with masks.
 
 Every loss takes logits of `K` masks, `(K, H, W)` or `(K, N)`, any real numbers, and targets of the same shape, bool
 or in [0, 1] (soft edges). It computes in float32, gives a scalar tensor, and raises `DecoderError` where the shapes
@@ -25,7 +25,7 @@ def cover_cells(masks: NDArray[np.bool_], box: Box, size: tuple[int, int]) -> Te
 
     Args:
         masks: `(P, H, W)`.
-        box: `(left, top, right, bottom)` that the grid covers, in pixels of the image; taken to whole pixels.
+        box: `(left, top, right, bottom)` that the grid covers, in pixels of the image; rounded to whole pixels.
         size: Rows and columns of the grid.
 
     Returns:
@@ -44,18 +44,18 @@ def decoder_loss(found: Sequence[MaskLogits], masks: Sequence[NDArray[np.bool_]]
     2406.05821).
 
     Args:
-        found: Of every image, by a `MaskDecoder`; at least one.
+        found: Logits of every image, at least one, as a `MaskDecoder` gives them.
         masks: `(P, H, W)` of every image: the truth.
     """
     total = found[0].coarse.new_zeros((), dtype=torch.float32)
-    for logits, wanted in zip(found, masks, strict=True):
+    for logits, truth in zip(found, masks, strict=True):
         coarse = logits.coarse
-        cover = cover_cells(wanted, logits.box, (coarse.shape[1], coarse.shape[2])).to(coarse.device)
+        cover = cover_cells(truth, logits.box, (coarse.shape[1], coarse.shape[2])).to(coarse.device)
         loss = mask_loss(coarse, cover) + dice_loss(coarse, cover)
         if logits.refined is not None:
-            fine = torch.from_numpy(wanted).to(logits.refined.device)
+            fine = torch.from_numpy(truth).to(logits.refined.device)
             loss = loss + mask_loss(logits.refined, fine) + dice_loss(logits.refined, fine)
-        total = total + loss * len(wanted)
+        total = total + loss * len(truth)
     return total
 
 
@@ -79,15 +79,15 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """Share of pixels on the right side, both cut at 0.5; in [0, 1]."""
-    found, wanted = _cut(logits, targets)
-    return (found == wanted).float().mean()
+    found, truth = _cut(logits, targets)
+    return (found == truth).float().mean()
 
 
 def mean_iou(logits: Tensor, targets: Tensor) -> Tensor:
     """Intersection over union, both cut at 0.5, the mean over the masks; in [0, 1]. Both empty counts as 1."""
-    found, wanted = _cut(logits, targets)
-    intersection = (found & wanted).sum(dim=1).float()
-    union = (found | wanted).sum(dim=1).float()
+    found, truth = _cut(logits, targets)
+    intersection = (found & truth).sum(dim=1).float()
+    union = (found | truth).sum(dim=1).float()
     return intersection.div(union).where(union > 0, 1.0).mean()
 
 

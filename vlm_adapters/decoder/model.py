@@ -76,7 +76,7 @@ class MaskDecoder(nn.Module):
     """Turns what a frozen backbone gives into the masks of phrases.
 
     Attributes:
-        unet: Maps `(B, C, h, w)` to logits `(B, h', w')` of the same region. A `UNet`, or a module of your own.
+        unet: Maps `(B, C, h, w)` to logits `(B, h', w')` of the same region. A `UNet`, or a module of another class.
         request: What the decoder reads of a backbone.
         refiner: Makes the masks fine; None leaves them coarse.
     """
@@ -99,7 +99,7 @@ class MaskDecoder(nn.Module):
         """Build a decoder of a backbone's size, with random weights and without a refiner.
 
         Args:
-            info: Of the backbone: it says how many channels there are to read.
+            info: Description of the backbone, which gives the number of channels.
             request: What the decoder reads; None is the maps of all heads.
             base_width: Channels of the U-Net's first stage; 64 is the paper's.
             depth: Stages of the U-Net.
@@ -142,7 +142,7 @@ class MaskDecoder(nn.Module):
             if len(encoded) != len(features):
                 raise DecoderError(
                     f"A refiner needs every image as its model encoded it, and has {len(encoded)} of {len(features)}. "
-                    "Give SegmentAnything.encode(image) of each."
+                    "Give SegmentAnything.encode(image) of every image."
                 )
             refined = [
                 self.refiner(image, logits, of_image.box, of_image.hidden or None)
@@ -165,7 +165,7 @@ class MaskDecoder(nn.Module):
 
         Args:
             folder: Where to write.
-            info: Of the backbone that the decoder was trained on.
+            info: Description of the backbone that the decoder was trained on.
 
         Raises:
             DecoderError: `unet` is not a `UNet`, whose sizes a config could hold.
@@ -196,7 +196,7 @@ class MaskDecoder(nn.Module):
 
         Args:
             folder: Written by `save`.
-            info: Of the backbone that it will read.
+            info: Description of the backbone that it will read.
             sam: A Segment Anything model or its checkpoint file. A decoder that was trained with a refiner needs the
                 one of its training; masks of another decoder are refined by it untrained.
 

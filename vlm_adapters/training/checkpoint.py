@@ -34,7 +34,7 @@ class RunState(BaseModel):
         step: Steps done.
         validated_step: The last step that was validated; None before the first.
         best_step: The step of the best validation so far; None before the first.
-        best_mean_iou: Its mean IoU.
+        best_mean_iou: Mean IoU of that validation.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -82,9 +82,9 @@ def save_checkpoint(
     Args:
         out: Folder of the run.
         decoder: The decoder.
-        optimizer: Its optimizer.
+        optimizer: The decoder's optimizer.
         state: Where the run is.
-        info: Of the backbone.
+        info: Description of the backbone.
     """
     folder = out / _name(state.step)
     if folder.is_dir():

@@ -63,10 +63,10 @@ class TrainingData:
         train: The sets to learn from.
         validation: The set to choose the best decoder by; None without one.
         request: What the decoder reads.
-        cache_dtype: In which precision it is kept.
+        cache_dtype: Precision in which it is kept.
         sam: Segment Anything, where it refines the masks; None without it.
-        profile: Whose heads alone are read; None reads all.
-        folders: Of the caches, by the source of their data; None runs the backbone all along.
+        profile: Head profile, of which only the heads are read; None reads all.
+        folders: Folders of the caches, by the source of their data; None runs the backbone all along.
     """
 
     train: tuple[Dataset, ...]
@@ -168,7 +168,7 @@ def build_caches(
 
     Args:
         recipe: Names the data and the backbone.
-        adapter: Its backbone, if that is loaded already; else it is loaded where a cache is not intact.
+        adapter: The backbone, if that is loaded already; else it is loaded where a cache is not intact.
         report: Called after every sample.
 
     Raises:

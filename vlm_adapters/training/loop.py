@@ -1,7 +1,7 @@
 """The training loop: one step after the other, on one process or many, interrupted and resumed at any step.
 
 The recipe is read here, and plain values are passed on. Processes are those of Hugging Face accelerate. Every process
-computes the gradient of its own share of a batch, and the gradients are summed; a loss is divided by the phrases of the
+computes the gradient of its share of a batch, and the gradients are summed; a loss is divided by the phrases of the
 whole batch, so that any number of processes does the same.
 """
 
@@ -112,7 +112,7 @@ def new_decoder(recipe: Recipe, fingerprint: CacheFingerprint, sam: SegmentAnyth
 
 
 class _Run:
-    """What a run works on, and how it is kept and judged."""
+    """The state of a run, and its steps, checkpoints and validations."""
 
     def __init__(
         self,

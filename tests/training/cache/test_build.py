@@ -60,10 +60,10 @@ def test_what_comes_back_is_what_was_computed(live: Live, tmp_path: Path) -> Non
 def test_every_bit_comes_back_in_either_precision(live: Live, tmp_path: Path, dtype: str) -> None:
     source = live(hidden=True, dtype=dtype)
     build_cache(source, tmp_path)
-    (kept,), (own,) = CachedSamples(tmp_path).read([2]), source.read([2])
-    assert kept.features.maps.dtype == own.features.maps.dtype == getattr(torch, dtype)
-    assert torch.equal(kept.features.maps, own.features.maps)
-    assert all(torch.equal(*both) for both in zip(kept.features.hidden, own.features.hidden, strict=True))
+    (kept,), (expected,) = CachedSamples(tmp_path).read([2]), source.read([2])
+    assert kept.features.maps.dtype == expected.features.maps.dtype == getattr(torch, dtype)
+    assert torch.equal(kept.features.maps, expected.features.maps)
+    assert all(torch.equal(*both) for both in zip(kept.features.hidden, expected.features.hidden, strict=True))
 
 
 def test_memory_does_not_grow_with_the_shapes_that_were_written(live: Live, tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_a_small_map_among_many_cells_keeps_its_form_in_half_precision(live: Liv
     def fainter(*arguments: Any) -> Any:
         grids = faint(*arguments)
         for of_prompt in grids:
-            for own in of_prompt:
-                own.attention.mul_(1e-7)
+            for of_grid in of_prompt:
+                of_grid.attention.mul_(1e-7)
         return grids
 
     source.adapter.extract = fainter  # type: ignore[method-assign]
@@ -272,7 +272,7 @@ def test_a_fingerprint_of_another_version_is_refused(live: Live, tmp_path: Path)
         CachedSamples(tmp_path)
 
 
-def test_a_damaged_shard_is_told(live: Live, tmp_path: Path) -> None:
+def test_a_damaged_shard_is_reported(live: Live, tmp_path: Path) -> None:
     build_cache(live(), tmp_path)
     (tmp_path / "shard-000000.safetensors").write_bytes(b"nothing of that kind")
     cached = CachedSamples(tmp_path)
@@ -307,10 +307,10 @@ def test_an_empty_set_is_refused(live: Live, tmp_path: Path) -> None:
 
 
 def test_progress_ends_with_all_samples(live: Live, tmp_path: Path) -> None:
-    told: list[BuildProgress] = []
-    index = build_cache(live(), tmp_path, shard_samples=2, report=told.append)
-    assert [progress.samples for progress in told] == [1, 2, 2, 3, 4, 4, 5, 5]
-    assert told[-1] == BuildProgress(samples=5, total=5, computed=5, bytes=index.bytes)
+    reports: list[BuildProgress] = []
+    index = build_cache(live(), tmp_path, shard_samples=2, report=reports.append)
+    assert [progress.samples for progress in reports] == [1, 2, 2, 3, 4, 4, 5, 5]
+    assert reports[-1] == BuildProgress(samples=5, total=5, computed=5, bytes=index.bytes)
 
 
 def test_other_weights_give_another_fingerprint(live: Live) -> None:

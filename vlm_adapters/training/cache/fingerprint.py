@@ -32,7 +32,7 @@ class CacheFingerprint(BaseModel):
         backbone: The backbone's `info`; where it lives is not written.
         request: The maps that are kept.
         hidden_states: Whether hidden states of the phrases are kept.
-        image_encoder: That of Segment Anything whose embeddings are kept, in words and by digest; None for none.
+        image_encoder: Image encoder of Segment Anything whose embeddings are kept, described, with its digest.
         dtype: Precision of maps, hidden states and embeddings.
     """
 
@@ -101,6 +101,6 @@ class CacheFingerprint(BaseModel):
         write_json(folder / FINGERPRINT_FILE, self.model_dump(mode="json", exclude={"backbone": {"device"}}))
 
     def differences(self, other: CacheFingerprint) -> list[str]:
-        """In what another fingerprint differs, as `name: this -> other`."""
+        """The differences of another fingerprint, as `name: this -> other`."""
         here, there = self.model_dump(mode="json"), other.model_dump(mode="json")
         return [f"{name}: {here[name]} -> {there[name]}" for name in here if here[name] != there[name]]

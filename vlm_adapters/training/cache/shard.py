@@ -51,7 +51,7 @@ class LeftOut(BaseModel):
     """A sample that could not be read.
 
     Attributes:
-        index: Into the data set.
+        index: Where it is in the data set.
         message: What is wrong with it, and where.
     """
 
@@ -188,8 +188,8 @@ def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
 
 def _bits(tensor: Tensor) -> Array:
     # safetensors.torch.save keeps a type for every size it ever saw, so memory would grow with the data
-    whole = tensor.contiguous()
-    array: Array = (whole.view(torch.int16) if whole.dtype == torch.bfloat16 else whole).numpy()
+    dense = tensor.contiguous()
+    array: Array = (dense.view(torch.int16) if dense.dtype == torch.bfloat16 else dense).numpy()
     return array
 
 
