@@ -1,4 +1,4 @@
-"""Digests by which weights, files and settings are recognised: equal where the content is, others where it changed."""
+"""Digests by which weights, files and settings are recognised: equal for equal content, different after a change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 _VALUES_PER_TENSOR = 16
 _PLACES, _BYTES_PER_PLACE = 64, 4096
@@ -18,15 +17,16 @@ _PLACES, _BYTES_PER_PLACE = 64, 4096
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     """Digest of a state dict: names, shapes and a few values of every tensor.
 
-    It is quick on a large model, and any training changes it. Tensors on the meta device have no values: their names
-    and shapes alone count.
+    It is quick on a large model and changes when weights are trained; an edit of single values can escape it. Tensors
+    on the meta device have no values: only their names and shapes count.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         if not tensor.is_meta:
-            held = tensor.detach()
-            flat = (held.to_local() if isinstance(held, DTensor) else held).flatten()  # of sharded weights, our share
+            values = tensor.detach()
+            # of sharded weights (DTensor), the share of this process
+            flat = (values.to_local() if hasattr(values, "to_local") else values).flatten()
             places = torch.linspace(0, max(len(flat) - 1, 0), min(_VALUES_PER_TENSOR, len(flat)), dtype=torch.float64)
             digest.update(flat[places.long().to(flat.device)].double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

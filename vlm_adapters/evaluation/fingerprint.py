@@ -1,4 +1,4 @@
-"""How an evaluation is set up, and the fingerprint by which two runs are told apart."""
+"""How an evaluation is set up, and the fingerprint by which two runs are distinguished."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_the_candidate_is_kept_that_looks_like_the_coarse_mask(
 
 def test_what_candidates_say_of_the_padding_does_not_count(tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch) -> None:
     # A wide image fills the upper half of the canvas, and the middle of the square that the coarse logits cover. The
-    # right candidate goes on below the image; the wrong one ends at its edge, and is a little too narrow.
+    # right candidate continues below the image; the wrong one ends at its edge, and is a little too narrow.
     sam = SegmentAnything(tiny_sam())
     frame = Frame((24, 48), 96)
     candidates = torch.full((4, 24, 24), -6.0)
