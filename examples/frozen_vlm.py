@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vlm_adapters import GroundedVLM, Sample, load_adapter, open_dataset
+from vlm_adapters import GroundedVLM, load_adapter, open_dataset
+from vlm_adapters.data import Sample
 from vlm_adapters.decoder import accuracy, dice_loss, mask_loss, mean_iou
 
 

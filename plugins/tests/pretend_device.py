@@ -169,9 +169,10 @@ def run_suite(names: Sequence[str]) -> None:
 
 def run_chain(models: Sequence[str]) -> None:
     """Ground, refine, evaluate, choose heads, train and save with everything on the device."""
-    from vlm_adapters import GroundedVLM, HeadGrounder, load_adapter  # noqa: PLC0415
+    from vlm_adapters import GroundedVLM, load_adapter  # noqa: PLC0415
     from vlm_adapters.data.formats.scenes import Scenes  # noqa: PLC0415
     from vlm_adapters.evaluation.run import Evaluation  # noqa: PLC0415
+    from vlm_adapters.grounding import HeadGrounder  # noqa: PLC0415
     from vlm_adapters.heads.calibrate import CalibrationSet, calibrate  # noqa: PLC0415
 
     for model in models:

@@ -11,13 +11,13 @@ from vlm_adapters import training
 
 
 def test_every_public_name_resolves_and_is_shown() -> None:
-    assert training.__all__ == sorted(training.__all__, key=lambda name: (not name[0].isupper(), name))
+    assert training.__all__ == sorted(training.__all__)
     assert all(getattr(training, name) is not None for name in training.__all__)
     assert set(training.__all__) <= set(dir(training))
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="nothing"):
         training.nothing  # noqa: B018 - the look-up is what is tested
 
 

@@ -79,6 +79,13 @@ class MaskDecoder(nn.Module):
         unet: Maps `(B, C, h, w)` to logits `(B, h', w')` of the same region. A `UNet`, or a module of another class.
         request: What the decoder reads of a backbone.
         refiner: Makes the masks fine; None leaves them coarse.
+
+    Example:
+        >>> from vlm_adapters import GroundedVLM, MaskDecoder, load_adapter
+        >>> adapter = load_adapter("tiny-llava")
+        >>> decoder = MaskDecoder.untrained(adapter.info, base_width=8)
+        >>> GroundedVLM(adapter, decoder).decoder is decoder
+        True
     """
 
     def __init__(

@@ -37,6 +37,14 @@ class GroundedVLM(Grounder, nn.Module):
     Attributes:
         adapter: Gives the grids.
         decoder: Turns them into masks.
+
+    Example:
+        >>> from vlm_adapters import GroundedVLM, open_dataset
+        >>> scene = open_dataset("scenes:count=1,seed=4")[0]
+        >>> vlm = GroundedVLM.from_pretrained("tiny-llava")
+        >>> grounding = vlm.ground(scene.image, scene.text, [scene.phrases[0].text])
+        >>> grounding.phrases[0].mask.shape == scene.masks[0].shape
+        True
     """
 
     def __init__(self, adapter: BackboneAdapter, decoder: MaskDecoder) -> None:

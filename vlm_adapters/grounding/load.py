@@ -51,6 +51,11 @@ def load_grounder(
             not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone.
+
+    Example:
+        >>> from vlm_adapters import load_grounder
+        >>> load_grounder("tiny-llava").description
+        'decoder, trained on llava'
     """
     if method not in METHODS:
         raise OptionError(f"Unknown method {method!r}. Use one of {', '.join(METHODS)}.")

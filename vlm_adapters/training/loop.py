@@ -62,6 +62,16 @@ def train(
 
     Raises:
         RecipeError: The folder holds a run of another recipe, or there is nothing to learn from.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from vlm_adapters import Recipe, train
+        >>> recipe = Recipe(model="tiny-llava", train=["scenes:count=2"], epochs=1, decoder={"base_width": 4})
+        >>> with TemporaryDirectory() as folder:
+        ...     state = train(recipe, Path(folder, "run"))
+        >>> state.step, state.is_finished
+        (1, True)
     """
     processes = join_processes(recipe.device)
     check_recipe(out, recipe)

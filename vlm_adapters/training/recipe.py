@@ -84,6 +84,12 @@ class Recipe(_Part):
         validate_every: Steps between validations and checkpoints; None does so after every epoch.
         keep_checkpoints: How many checkpoints stay; the best one stays in any case.
         sheet_samples: How many validation samples the contact sheet shows.
+
+    Example:
+        >>> from vlm_adapters import Recipe
+        >>> recipe = Recipe.read("flmm", ["model=Qwen/Qwen2.5-VL-7B-Instruct", "batch_size=16"])
+        >>> recipe.model, recipe.batch_size, recipe.epochs
+        ('Qwen/Qwen2.5-VL-7B-Instruct', 16, 8)
     """
 
     model: str
