@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from vlm_adapters import BackboneAdapter, GridRequest, Sample, load_adapter, open_dataset, place_map
+from vlm_adapters import BackboneAdapter, GridRequest, load_adapter, open_dataset, place_map
+from vlm_adapters.data import Sample
 
 STEPS, BATCH = 12, 8
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vlm_adapters import GroundedVLM, Sample, load_adapter, open_dataset, place_map
+from vlm_adapters import GroundedVLM, load_adapter, open_dataset
+from vlm_adapters.data import Sample
 from vlm_adapters.decoder import accuracy, dice_loss, mask_loss, mean_iou
 
 
@@ -22,12 +23,12 @@ class FrozenVLM(nn.Module):
 
     def __init__(self, vlm: GroundedVLM) -> None:
         super().__init__()
-        self.vlm, self.decoder, self.refiner = vlm, vlm.decoder, vlm.refiner
+        self.vlm = vlm
 
     def forward(self, sample: Sample) -> list[Tensor]:
         """Logits `(P, H, W)`: coarse, then refined if there is a refiner."""
         (found,) = self.vlm.mask_logits([sample.prompt])
-        coarse = place_map(found.coarse, found.box, sample.masks.shape[1:])
+        coarse = found.coarse_at_image_size(sample.masks.shape[1:])
         return [coarse] if found.refined is None else [coarse, found.refined]
 
     def compute_loss(self, samples: Sequence[Sample]) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm_adapters import list_adapters, load_image, wrap_image_processor
+from vlm_adapters import list_adapters, load_image
+from vlm_adapters.hf import wrap_image_processor
 from vlm_adapters.testing import find_case
 
 SCENE = Path(__file__).parent / "demo_scene.png"

@@ -5,7 +5,16 @@ All derive from `AdapterError`. The command line prints the text of one as a sin
 
 
 class AdapterError(Exception):
-    """Base of all errors that a user of the library can cause and fix."""
+    """Base of all errors that a user of the library can cause and fix.
+
+    Example:
+        >>> from vlm_adapters import AdapterError, load_adapter
+        >>> try:
+        ...     load_adapter("tiny-lava")
+        ... except AdapterError as error:
+        ...     print(type(error).__name__)
+        CheckpointError
+    """
 
 
 class PluginError(AdapterError):

@@ -59,6 +59,13 @@ def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0) -> Te
 
     Returns:
         `(..., H, W)` float32.
+
+    Example:
+        >>> import torch
+        >>> from vlm_adapters import place_map
+        >>> map_of_two_cells = torch.tensor([[0.0, 1.0]])
+        >>> place_map(map_of_two_cells, box=(0, 0, 4, 1), size=(1, 6))  # the image goes on to the right of the grid
+        tensor([[0.0000, 0.2500, 0.7500, 1.0000, 0.0000, 0.0000]])
     """
     left, top, right, bottom = box
     y = (torch.arange(size[0], device=maps.device, dtype=torch.float32) + 0.5 - top) / (bottom - top)

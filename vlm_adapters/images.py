@@ -110,6 +110,13 @@ def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Ima
     Raises:
         ImageError: It is missing, a URL, empty, not an image, damaged, beyond the limits, or of a type or range
             for which there is no rule.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlm_adapters import load_image
+        >>> image = load_image(np.full((20, 30), 255, dtype=np.uint8))
+        >>> image.mode, image.size, image.getpixel((0, 0))
+        ('RGB', (30, 20), (255, 255, 255))
     """
     if isinstance(source, Image.Image):
         return _finished(source, f"The PIL image of mode {source.mode}", limits)

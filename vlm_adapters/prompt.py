@@ -25,6 +25,13 @@ class Phrase:
         text: The words, without white space around them.
         start: Index of the first character in the prompt's text.
         end: Index after the last character.
+
+    Example:
+        >>> from vlm_adapters import Phrase
+        >>> text = "a cat on a mat"
+        >>> phrase = Phrase("a mat", 9, 14)
+        >>> text[phrase.start : phrase.end]
+        'a mat'
     """
 
     text: str
@@ -83,6 +90,13 @@ class Message:
     Attributes:
         role: `"system"`, `"user"` or `"assistant"`.
         content: Images and texts in their order. Images go through `load_image`, which makes them upright and RGB.
+
+    Example:
+        >>> from PIL import Image
+        >>> from vlm_adapters import Message
+        >>> message = Message("user", (Image.new("RGB", (8, 8)), "What is this?"))
+        >>> message.role, message.text
+        ('user', 'What is this?')
     """
 
     role: str
@@ -121,6 +135,13 @@ class Prompt:
     Attributes:
         messages: The turns of the chat; the phrases are in the last.
         phrases: The phrases to ground, as spans of `text`.
+
+    Example:
+        >>> from PIL import Image
+        >>> from vlm_adapters import Prompt
+        >>> prompt = Prompt.describe(Image.new("RGB", (64, 48)), "a cat on a mat", phrases=["a cat", (9, 14)])
+        >>> prompt.phrases
+        (Phrase(text='a cat', start=0, end=5), Phrase(text='a mat', start=9, end=14))
     """
 
     messages: tuple[Message, ...]

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlm_adapters import AdapterError, DataError
+from vlm_adapters import AdapterError
 from vlm_adapters.data.files import whole_file
+from vlm_adapters.errors import DataError
 
 
 class UnreachableError(AdapterError):

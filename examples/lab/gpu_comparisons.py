@@ -113,11 +113,10 @@ def _run(vlm: GroundedVLM, samples: Sequence[Sample], sam: str | None) -> dict[s
     prompts = [sample.prompt for sample in samples]
     extracted = vlm.adapter.extract(vlm.adapter.preprocess(prompts), REQUEST)
     with torch.no_grad():
-        logits = [own.coarse.float().cpu() for own in vlm.mask_logits(prompts)]
+        logits = [found.coarse.float().cpu() for found in vlm.mask_logits(prompts)]
     grids = [grids for of_prompt in extracted for grids in of_prompt]
     masks = _masks(vlm, samples)
-    place = next(vlm.decoder.parameters()).device
-    vlm.refiner = UntrainedRefiner(_segment_anything(sam).to(place))
+    vlm.decoder.refiner = UntrainedRefiner(_segment_anything(sam).to(vlm.decoder.device))
     return {
         "attention": [of.attention.float().cpu() for of in grids],
         "hidden states": [of.hidden.float().cpu() for of in grids],

@@ -27,15 +27,8 @@ from cache_arithmetic import arithmetic
 from report import write_report
 
 from vlm_adapters import TransformersBackbone, load_adapter
-from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.testing.tiny import random_model
-from vlm_adapters.training.cache.build import CachedSamples, build_cache
-from vlm_adapters.training.cache.fingerprint import FeaturePlan
-from vlm_adapters.training.data import Sources
-from vlm_adapters.training.log import Step
-from vlm_adapters.training.loop import train
-from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.samples import LiveSamples
+from vlm_adapters.training import CachedSamples, Recipe, Step, build_caches, train
 
 SEED = 5
 """Of the scenes: neither learnt from, nor chosen or measured by."""
@@ -55,18 +48,6 @@ class Sizes:
     samples: int = 6
     embedded_samples: int = 64
     epochs: int = 3
-
-
-class Given(Sources):
-    """Sources whose backbone is there already."""
-
-    def __init__(self, recipe: Recipe, adapter: TransformersBackbone) -> None:
-        super().__init__(recipe)
-        self.adapter = adapter
-
-    def live(self, data: Dataset) -> LiveSamples:
-        """See `Sources`."""
-        return LiveSamples(self.adapter, data, FeaturePlan.of(self.adapter, data.source, self.request))
 
 
 class Clock:
@@ -119,19 +100,18 @@ def large_backbone(sizes: Sizes) -> TransformersBackbone:
 
 def compare(adapter: TransformersBackbone, recipe: Recipe, folder: Path) -> dict[str, float]:
     """Build a cache, train from it, and train with the backbone in the loop."""
-    cache = Given(recipe, adapter).caches()[0]
-    print(f"Caches {len(cache.data)} scenes ...", flush=True)
+    print("Caches the scenes ...", flush=True)
     started = perf_counter()
-    build_cache(Given(recipe, adapter).live(cache.data), cache.folder)
+    (cache,) = build_caches(recipe, adapter=adapter)
     building = perf_counter() - started
     samples = CachedSamples(cache.folder)
     started = perf_counter()
     cells = [sample.features.maps[0, 0].numel() for sample in samples.read(range(len(samples)))]
     reading = perf_counter() - started
     cached, looped = Clock("from the cache"), Clock("backbone in the loop")
-    train(recipe, folder / "cached", Given(recipe, adapter), cached)
+    train(recipe, folder / "cached", adapter=adapter, report=cached)
     without = recipe.model_copy(update={"cache": None})
-    train(without, folder / "looped", Given(without, adapter), looped)
+    train(without, folder / "looped", adapter=adapter, report=looped)
     (in_cache, work_in_cache), (in_loop, work_in_loop) = cached.epoch(recipe.epochs), looped.epoch(recipe.epochs)
     return {
         "parameters": sum(weight.numel() for weight in adapter.model.parameters()),
@@ -140,7 +120,7 @@ def compare(adapter: TransformersBackbone, recipe: Recipe, folder: Path) -> dict
         "samples": len(samples),
         "phrases": sum(samples.index.phrases),
         "image tokens, mean": float(np.mean(cells)),
-        "decoder channels": samples.plan.features.channels(adapter.info),
+        "decoder channels": samples.fingerprint.feature_request.channels(adapter.info),
         "decoder base width": recipe.decoder.base_width,
         "steps": len(cached.losses),
         "seconds to build the cache": building,
@@ -161,10 +141,10 @@ def measure(sizes: Sizes, folder: Path) -> dict[str, object]:
         fixed = {"model": name, "device": "cpu", "train": [f"scenes:count={count},seed={SEED}"], "cache": str(folder)}
         return Recipe.model_validate({**fixed, "epochs": sizes.epochs, "validate_every": 10**9, **changes})
 
-    published = recipe("random", sizes.samples, batch=2, decoder={"base_width": sizes.base_width})
+    published = recipe("random", sizes.samples, batch_size=2, decoder={"base_width": sizes.base_width})
     large = compare(large_backbone(sizes), published, folder / "large")
     scenes = Recipe.read("scenes")
-    alike = {"decoder": scenes.decoder, "learning_rate": scenes.learning_rate, "batch": scenes.batch}
+    alike = {"decoder": scenes.decoder, "learning_rate": scenes.learning_rate, "batch_size": scenes.batch_size}
     embedded = recipe(EMBEDDED, sizes.embedded_samples, **alike)
     small = compare(load_adapter(EMBEDDED, device="cpu"), embedded, folder / "embedded")
     difference = max(found["largest difference of the loss curves"] for found in (large, small))

@@ -32,7 +32,7 @@ from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.training.cache.build import SHARD_SAMPLES, BuildProgress, CachedSamples, build_cache
-from vlm_adapters.training.cache.fingerprint import FeaturePlan
+from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 from vlm_adapters.training.samples import LiveSamples
 
 SEED = 5
@@ -88,7 +88,7 @@ class MemoryWatch:
 
 def build(adapter: BackboneAdapter, scenes: Scenes, folder: Path, watch: MemoryWatch) -> CachedSamples:
     """Cache scenes, and open the cache."""
-    live = LiveSamples(adapter, scenes, FeaturePlan.of(adapter, scenes.source, FeatureRequest()))
+    live = LiveSamples(adapter, scenes, CacheFingerprint.of(adapter, scenes.source, FeatureRequest()))
     with watch.looking():
         build_cache(live, folder, report=watch.progress)
     return CachedSamples(folder)

@@ -25,11 +25,8 @@ from report import read_report, write_report
 from vlm_adapters import GroundedVLM
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.training import Recipe, Step, TrainingData, build_caches, train
 from vlm_adapters.training.checkpoint import BEST
-from vlm_adapters.training.data import Sources
-from vlm_adapters.training.log import Step
-from vlm_adapters.training.loop import train
-from vlm_adapters.training.recipe import Recipe
 
 PRINT_EVERY = 50
 MOST_SECONDS, LEAST_SHARE = 600.0, 0.95
@@ -63,14 +60,12 @@ def measure(model: str, folder: Path, count: int, changes: Sequence[str] = ()) -
         changes: Of the recipe.
     """
     recipe = Recipe.read("scenes", [f"model={model}", f"cache={folder / 'cache'}", *changes])
-    sources = Sources(recipe)
     watch = Stopwatch()
-    for cache in sources.caches():
-        print(f"Caches {cache.data.source} ...", flush=True)
-        sources.build(cache)
+    print("Builds the caches ...", flush=True)
+    build_caches(recipe)
     building = watch.seconds("to build the caches")
     watch = Stopwatch()
-    state = train(recipe, folder / "run", sources, print_step)
+    state = train(recipe, folder / "run", report=print_step)
     training = watch.seconds("to train")
     print(f"Measures on {count} held-out scenes ...", flush=True)
     vlm = GroundedVLM.from_pretrained(folder / "run" / BEST, device="cpu")
@@ -81,12 +76,12 @@ def measure(model: str, folder: Path, count: int, changes: Sequence[str] = ()) -
         "model": model,
         "changes": list(changes),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "training scenes": len(sources.train()),
+        "training scenes": len(TrainingData.open(recipe).training_samples()),
         "steps": state.step,
         **building,
         **training,
         "best step": state.best_step,
-        "mean IoU, validation": round(state.best_iou or 0.0, 4),
+        "mean IoU, validation": round(state.best_mean_iou or 0.0, 4),
         "scenes": count,
         "mean IoU": round(reached, 4),
         "mean IoU, embedded decoder": embedded,

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from vlm_adapters import fit_square
+from vlm_adapters.backbone import fit_square
 from vlm_adapters_llava.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 UNKNOWN, BEGIN, END, IMAGE, PADDING = SPECIAL_TOKENS

@@ -61,7 +61,7 @@ def extract_maps(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[PhraseMaps
         batch = list(samples[start : start + EXTRACT_BATCH])
         for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
             maps, box = features.maps, features.box
-            masks = cover_cells(sample.masks, box, vlm.decoder.config.output_size(maps.shape[2], maps.shape[3]))
+            masks = cover_cells(sample.masks, box, vlm.decoder.unet.config.output_size(maps.shape[2], maps.shape[3]))
             groups[tuple(maps.shape[2:])].append((maps.half(), (masks * 255).round().byte()))
     return [PhraseMaps(*(torch.cat(parts) for parts in zip(*group, strict=True))) for group in groups.values()]
 
@@ -69,22 +69,22 @@ def extract_maps(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[PhraseMaps
 def fit(vlm: GroundedVLM, groups: Sequence[PhraseMaps], steps: int) -> None:
     """Train the decoder with binary cross entropy and Dice loss, each of weight 1."""
     # Convolutions on a processor are faster with the channels last.
-    decoder = vlm.decoder.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(decoder.parameters(), weight_decay=0.01)
+    unet = vlm.decoder.train().unet.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(unet.parameters(), weight_decay=0.01)
     for step, (maps, masks) in enumerate(_batches(groups, steps)):
         rate = LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16):
-            logits = decoder(maps)
+            logits = unet(maps)
         loss = mask_loss(logits, masks) + dice_loss(logits, masks)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % REPORT_EVERY == 0:
             print(f"{step + 1:5d}  loss {loss.item():.3f}", flush=True)
-    decoder.eval().to(memory_format=torch.contiguous_format)
+    vlm.decoder.eval().to(memory_format=torch.contiguous_format)
 
 
 def _batches(groups: Sequence[PhraseMaps], steps: int) -> Iterator[tuple[Tensor, Tensor]]:

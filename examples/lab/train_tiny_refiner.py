@@ -30,10 +30,10 @@ from vlm_adapters import GroundedVLM
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import EncodedImage
 from vlm_adapters.decoder.sam.refiner import SAMRefiner
-from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.evaluation.metrics import boundary_f_score, mask_iou
 
 TRAIN_SEED = 3
@@ -61,7 +61,7 @@ def coarse_scenes(vlm: GroundedVLM, refiner: SAMRefiner, samples: Sequence[Sampl
         batch = [samples[index] for index in range(start, min(start + BATCH, len(samples)))]
         with torch.no_grad():
             for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
-                image, logits = refiner.sam.encode(sample.image), vlm.decoder(features.maps)
+                image, logits = refiner.sam.encode(sample.image), vlm.decoder.unet(features.maps)
                 yield Coarse(sample, image, logits, features.box, features.hidden)
 
 
@@ -118,9 +118,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     coarse = GroundedVLM.from_pretrained(arguments.model, device="cpu")
-    info, sam = coarse.adapter.info, load_sam(mobile_sam())
-    refiner = SAMRefiner(sam, TextPrompt(info.hidden_size, info.num_layers, sam.prompt_width))
-    refined = GroundedVLM(coarse.adapter, coarse.decoder, coarse.request, refiner)
+    refiner = SAMRefiner.of(load_sam(mobile_sam()), coarse.adapter.info)
+    refined = GroundedVLM(coarse.adapter, MaskDecoder(coarse.decoder.unet, coarse.decoder.request, refiner))
     fit(refiner, list(coarse_scenes(refined, refiner, Scenes(arguments.scenes, seed=TRAIN_SEED))), arguments.steps)
     if arguments.out:
         refined.save_pretrained(arguments.out)

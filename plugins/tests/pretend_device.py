@@ -169,9 +169,10 @@ def run_suite(names: Sequence[str]) -> None:
 
 def run_chain(models: Sequence[str]) -> None:
     """Ground, refine, evaluate, choose heads, train and save with everything on the device."""
-    from vlm_adapters import GroundedVLM, HeadGrounder, load_adapter  # noqa: PLC0415
+    from vlm_adapters import GroundedVLM, load_adapter  # noqa: PLC0415
     from vlm_adapters.data.formats.scenes import Scenes  # noqa: PLC0415
     from vlm_adapters.evaluation.run import Evaluation  # noqa: PLC0415
+    from vlm_adapters.grounding import HeadGrounder  # noqa: PLC0415
     from vlm_adapters.heads.calibrate import CalibrationSet, calibrate  # noqa: PLC0415
 
     for model in models:
@@ -179,7 +180,7 @@ def run_chain(models: Sequence[str]) -> None:
         with accelerated():
             adapter.model.to(DEVICE)
             vlm = GroundedVLM.from_pretrained(model, adapter=adapter)
-            assert vlm.decoder.head.weight.device == DEVICE
+            assert vlm.decoder.unet.head.weight.device == DEVICE
             scenes = Scenes(2, seed=9)
             found = vlm.ground_all([scene.prompt for scene in scenes])
             profile = calibrate(adapter, CalibrationSet.of_scenes(scenes, 9, labelled=True), most=2)
@@ -213,30 +214,31 @@ def small_sam() -> Any:
 
 def with_refiner(vlm: Any, sam: Any) -> Any:
     from vlm_adapters import GroundedVLM  # noqa: PLC0415
-    from vlm_adapters.decoder.sam.refiner import SAMRefiner  # noqa: PLC0415
-    from vlm_adapters.decoder.sam.text_prompt import TextPrompt  # noqa: PLC0415
+    from vlm_adapters.decoder import MaskDecoder, SAMRefiner  # noqa: PLC0415
 
-    info = vlm.adapter.info
-    text = TextPrompt(info.hidden_size, info.num_layers, sam.prompt_width)
-    return GroundedVLM(vlm.adapter, vlm.decoder, vlm.request, SAMRefiner(sam, text).to(DEVICE))
+    refiner = SAMRefiner.of(sam, vlm.adapter.info).to(DEVICE)
+    return GroundedVLM(vlm.adapter, MaskDecoder(vlm.decoder.unet, vlm.decoder.request, refiner))
 
 
 def train_once(vlm: Any, scenes: Any) -> None:
-    from vlm_adapters.training.cache.fingerprint import FeaturePlan  # noqa: PLC0415
-    from vlm_adapters.training.samples import LiveSamples  # noqa: PLC0415
-    from vlm_adapters.training.trainee import Trainee  # noqa: PLC0415
 
-    plan = FeaturePlan.of(vlm.adapter, "scenes:count=2,seed=9", vlm.request, vlm.refiner.sam, "float16")
-    samples = LiveSamples(vlm.adapter, scenes, plan, vlm.refiner.sam).read([0, 1])
+    from vlm_adapters.decoder import decoder_loss  # noqa: PLC0415
+    from vlm_adapters.training.cache.fingerprint import CacheFingerprint  # noqa: PLC0415
+    from vlm_adapters.training.samples import LiveSamples  # noqa: PLC0415
+
+    decoder = vlm.decoder
+    data, sam = "scenes:count=2,seed=9", decoder.refiner.sam
+    fingerprint = CacheFingerprint.of(vlm.adapter, data, decoder.request, sam, "float16")
+    samples = LiveSamples(vlm.adapter, scenes, fingerprint, sam).read([0, 1])
     assert {sample.features.maps.device.type for sample in samples} == {"cpu"}
-    trainee = Trainee(vlm.decoder, vlm.refiner)
-    optimizer = torch.optim.AdamW(trainee.trained().values())
-    trainee.loss(samples).backward()
-    torch.nn.utils.clip_grad_norm_(trainee.trained().values(), 1.0)
+    weights = decoder.trainable_parameters().values()
+    optimizer = torch.optim.AdamW(weights)
+    found = decoder([sample.features for sample in samples], [sample.image for sample in samples])
+    decoder_loss(found, [sample.masks for sample in samples]).backward()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
     optimizer.step()
-    trainee.masks(samples)
     with tempfile.TemporaryDirectory() as folder:
-        trainee.save(Path(folder) / "decoder", plan)
+        decoder.save(Path(folder) / "decoder", fingerprint.backbone)
 
 
 if __name__ == "__main__":

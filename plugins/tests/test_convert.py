@@ -12,11 +12,10 @@ from segment_anything import sam_model_registry
 from typer.testing import CliRunner
 
 from vlm_adapters.cli import app
-from vlm_adapters.decoder.checkpoint import trained_weights
+from vlm_adapters.decoder.checkpoint import DecoderConfig
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
-from vlm_adapters.decoder.saved import SavedDecoder
 from vlm_adapters.errors import CheckpointError, OptionError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "decoder"))
@@ -36,15 +35,15 @@ def test_a_published_checkpoint_becomes_a_decoders_folder(name: str, tmp_path: P
     arguments = ["convert", "flmm", str(tmp_path / "flmm.pth"), "--backbone", name, "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    config = SavedDecoder.read(tmp_path / "out" / "config.json")
+    config = DecoderConfig.read(tmp_path / "out" / "config.json")
     assert config.backbone.checkpoint == BACKBONES[name]
     assert config.refiner is not None
-    assert config.refiner.encoder.startswith("ImageEncoderViT of 308,")
+    assert config.refiner.image_encoder.startswith("ImageEncoderViT of 308,")
     layers, heads, width, grids = SIZES[name]
-    assert config.decoder.channels == layers * heads * grids
+    assert config.unet.channels == layers * heads * grids
     with torch.device("meta"):
         refiner = SAMRefiner(SegmentAnything(sam_model_registry["vit_l"]()), TextPrompt(width, layers))
-    wanted = {key: tensor.shape for key, tensor in trained_weights(refiner).items()}
+    wanted = {key: tensor.shape for key, tensor in refiner.trained_weights().items()}
     assert {key: tensor.shape for key, tensor in load_file(tmp_path / "out" / "refiner.safetensors").items()} == wanted
 
 
@@ -67,7 +66,7 @@ def test_a_checkpoint_of_another_backbone_is_a_table_and_nothing_is_written(tmp_
         ("flmm", "acme/toy", CheckpointError, r"No plugin knows the sizes of 'acme/toy'.*llava"),
     ],
 )
-def test_mistakes_are_told(kind: str, backbone: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+def test_mistakes_are_reported(kind: str, backbone: str, error: type[Exception], message: str, tmp_path: Path) -> None:
     torch.save({"text_layer_weights": torch.ones(3)}, tmp_path / "a.pth")
     arguments = ["convert", kind, str(tmp_path / "a.pth"), "--backbone", backbone, "--out", str(tmp_path / "out")]
     with pytest.raises(error, match=message):

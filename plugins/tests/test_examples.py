@@ -150,7 +150,7 @@ def test_only_the_decoder_of_the_frozen_vlm_is_trained() -> None:
     model = example("frozen_vlm").FrozenVLM(vlm)
     model.compute_loss(Scenes(1))["loss"].backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert {id(parameter) for parameter in model.parameters()} == {id(one) for one in vlm.decoder.parameters()}
+    assert {id(parameter) for parameter in model.parameters()} == {id(one) for one in vlm.decoder.unet.parameters()}
     assert not any(parameter.requires_grad for parameter in vlm.adapter.model.parameters())
 
 
@@ -160,3 +160,10 @@ def test_the_examples_use_public_names_alone() -> None:
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("vlm_adapters"):
                 names = {alias.name for alias in node.names}
                 assert names <= set(importlib.import_module(str(node.module)).__all__), path.name
+
+
+def test_a_head_of_ones_own_is_trained_and_evaluated(run: Callable[[str], str]) -> None:
+    assert len((EXAMPLES / "own_head.py").read_text(encoding="utf-8").splitlines()) < 60
+    before, after = numbers("mean IoU", run("own_head"))
+    assert before < 0.2
+    assert after > 0.35

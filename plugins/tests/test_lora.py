@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vlm_adapters import CheckpointError, GridRequest, OptionError, TransformersBackbone, load_adapter
+from vlm_adapters import GridRequest, TransformersBackbone, load_adapter
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.errors import CheckpointError, OptionError
 from vlm_adapters.hf import lora as lora_module
 from vlm_adapters.registry.versions import is_older
 

@@ -68,7 +68,7 @@ def test_an_epoch_is_timed_from_the_end_of_the_one_before(script: Any) -> None:
     clock = script("measure_cache").Clock("a run")
     clock.times = [(5.0, 1.0), (9.0, 2.0), (10.0, 3.0), (12.0, 4.0), (13.0, 5.0), (19.0, 9.0)]
     assert clock.epoch(3) == pytest.approx(((3 + 7) / 2, (2 + 5) / 2))
-    clock(Step(number=1, total=1, loss=0.5, rate=0.1, norm=1.0, seconds=0.1))
+    clock(Step(number=1, total=1, loss=0.5, learning_rate=0.1, grad_norm=1.0, seconds=0.1))
     assert clock.losses == [0.5]
 
 
@@ -134,7 +134,7 @@ def test_a_recipe_is_measured_on_held_out_scenes(script: Any, tmp_path: Path) ->
         "train=['scenes:count=8,seed=3']",
         "validation=scenes:count=2,seed=6",
         "epochs=1",
-        "batch=8",
+        "batch_size=8",
         "decoder.base_width=4",
     ]
     numbers = script("measure_recipes").measure("tiny-llava", tmp_path, 3, changes)

@@ -16,7 +16,7 @@ from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.testing import TransformersReference
-from vlm_adapters.training.cache.fingerprint import FeaturePlan
+from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install bitsandbytes")
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_that_was_saved_quantised_is_loaded_as_such(tmp_path: Path)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cache_tells_quantised_weights_from_plain_ones(kind: str) -> None:
     plans = [
-        FeaturePlan.of(loaded("tiny-llava", **options), "scenes:count=1,seed=1", FeatureRequest())
+        CacheFingerprint.of(loaded("tiny-llava", **options), "scenes:count=1,seed=1", FeatureRequest())
         for options in ({}, {"quantization_config": kind})
     ]
     assert plans[0].digest != plans[1].digest

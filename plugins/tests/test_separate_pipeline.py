@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from vlm_adapters import ImageProcessorWrapper, list_adapters, wrap_image_processor
+from vlm_adapters import list_adapters
+from vlm_adapters.hf import ImageProcessorWrapper, wrap_image_processor
 from vlm_adapters.testing.lookup import find_case
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "separate_pipeline.py"

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm_adapters import CheckpointError, GridRequest, Prompt, TransformersBackbone, load_adapter
+from vlm_adapters import GridRequest, Prompt, TransformersBackbone, load_adapter
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import LoadingWarning
+from vlm_adapters.errors import CheckpointError, LoadingWarning
 from vlm_adapters.hf import pretrained as pretrained_module
 
 NAMES = sorted(embedded_checkpoints())

@@ -18,9 +18,10 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from transformers import AutoModelForImageTextToText
 
-from vlm_adapters import GridRequest, GroundedVLM, OptionError, Prompt, TransformersBackbone, load_adapter
+from vlm_adapters import GridRequest, GroundedVLM, Prompt, TransformersBackbone, load_adapter
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.errors import OptionError
 from vlm_adapters.hf import pretrained as pretrained_module
 from vlm_adapters.registry.versions import is_older
 

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_adapters import ImageError, ImageLayout, PromptError, fit_square, square_layout
+from vlm_adapters import ImageLayout
+from vlm_adapters.backbone import fit_square, square_layout
 from vlm_adapters.backbone.layout import place_layouts
+from vlm_adapters.errors import ImageError, PromptError
 
 
 def test_a_view_without_padding_covers_the_image() -> None:

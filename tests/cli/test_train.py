@@ -30,7 +30,7 @@ def recipe(fake: FakePlugin, tmp_path: Path) -> str:
         "cache": str(tmp_path / "cache"),
         "decoder": {"base_width": 2, "depth": 2, "canvas": 16},
         "epochs": 2,
-        "batch": 2,
+        "batch_size": 2,
     }
     path.write_text(yaml.safe_dump(content))
     return str(path)
@@ -53,19 +53,19 @@ def test_a_plan_tells_what_the_cache_then_takes(
     assert capsys.readouterr().out.count("there already") == 2
 
 
-def test_a_recipe_is_trained_and_the_next_command_is_told(
+def test_a_recipe_is_trained_and_the_next_command_is_reported(
     adapters: Run, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     assert adapters("train", recipe, "epochs=3", "--out", str(out)) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith(f"6 steps, kept in {out}\nbest validation: mean IoU 0.")
-    assert f"adapters ground IMAGE TEXT --model {out}/best" in told.out
-    assert "training: 6 of 6 steps, loss " in told.err
-    assert "cache of scenes:count=4,seed=3,first=0: 4 of 4 samples" in told.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"6 steps, saved in {out}\nbest validation: mean IoU 0.")
+    assert f"adapters ground IMAGE TEXT --model {out}/best" in printed.out
+    assert "training: 6 of 6 steps, loss " in printed.err
+    assert "cache of scenes:count=4,seed=3,first=0: 4 of 4 samples" in printed.err
     assert adapters("train", recipe, "epochs=3", "--out", str(out), "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["steps"], told["of"]) == (6, 6)
+    content = json.loads(capsys.readouterr().out)
+    assert (content["step"], content["total_steps"]) == (6, 6)
 
 
 def test_a_mistake_in_the_validation_shows_before_anything_is_computed(
@@ -85,9 +85,9 @@ def test_the_recipes_of_the_library_are_listed(adapters: Run, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["train"], "Name a recipe: one of flmm_deepseek_vl,"),
+        (["train"], "Name a recipe: one of flmm, scenes,"),
         (["train", "nothing"], "There is no recipe 'nothing'"),
         (["train", "scenes", "epoch=2"], "Did you mean 'epochs'?"),
         (["train", "scenes", "train=['scenes:count=x']"], "count"),
@@ -95,15 +95,15 @@ def test_the_recipes_of_the_library_are_listed(adapters: Run, capsys: pytest.Cap
             ["cache", "build", "scenes", "cache=null"],
             "has no cache to build. Give it a folder: cache=FOLDER.",
         ),
-        (["plan", "scenes", "heads=nowhere.json"], "No head profile can be read from nowhere.json"),
+        (["plan", "scenes", "head_profile=nowhere.json"], "No head profile can be read from nowhere.json"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(
-    adapters: Run, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    adapters: Run, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert adapters(*arguments) == 1
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1
 
 

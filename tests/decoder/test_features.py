@@ -11,7 +11,8 @@ from PIL import Image
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.channels import stack_channels
-from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures, decode_masks
+from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.refiner import UntrainedRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError, RequestError
@@ -73,7 +74,7 @@ def test_a_decoder_of_some_heads_comes_back_from_disk_with_them(tmp_path: Path) 
     before = GroundedVLM.untrained(FakeAdapter(), FeatureRequest.of_heads(HEADS), base_width=2)
     before.save_pretrained(tmp_path)
     after = GroundedVLM.from_pretrained(tmp_path, adapter=FakeAdapter())
-    assert after.request == before.request
+    assert after.decoder.request == before.decoder.request
     with torch.no_grad():
         assert torch.equal(after.mask_logits([PROMPT])[0].coarse, before.mask_logits([PROMPT])[0].coarse)
 
@@ -82,15 +83,15 @@ def test_a_refiner_without_the_encoded_image_is_an_error() -> None:
     features = PhraseFeatures(torch.ones(1, 2, 3, 3), (0, 0, 30, 30))
     refiner = UntrainedRefiner(None)  # type: ignore[arg-type]
     with pytest.raises(DecoderError, match=r"has 0 of 1\. Give SegmentAnything\.encode"):
-        decode_masks([features], UNet(UNetConfig(2, base_width=2)), refiner)
+        MaskDecoder(UNet(UNetConfig(2, base_width=2)), refiner=refiner)([features])
 
 
 def test_images_of_unlike_grids_are_decoded_each_as_it_is_alone() -> None:
     torch.manual_seed(0)
-    decoder = UNet(UNetConfig(2, base_width=2)).eval()
+    unet = UNet(UNetConfig(2, base_width=2)).eval()
     shapes = [(1, 2, 3, 4), (2, 2, 5, 3), (0, 2, 3, 4), (3, 2, 3, 4)]
     features = [PhraseFeatures(torch.rand(shape), (0, 0, 30, 30)) for shape in shapes]
     with torch.no_grad():
-        for found, own in zip(decode_masks(features, decoder), features, strict=True):
-            torch.testing.assert_close(found.coarse, decoder(own.maps), rtol=1e-5, atol=1e-4)
-            assert found.maps is own.maps
+        for found, of_image in zip(MaskDecoder(unet)(features), features, strict=True):
+            torch.testing.assert_close(found.coarse, unet(of_image.maps), rtol=1e-5, atol=1e-4)
+            assert found.maps is of_image.maps

@@ -1,4 +1,4 @@
-"""Checkpoints with the published names and shapes, written out by hand, become ours; others are told apart."""
+"""Checkpoints with the published names and shapes, written out by hand, become ours; others are refused."""
 
 from __future__ import annotations
 
@@ -101,28 +101,32 @@ def test_the_published_number_of_trained_parameters_is_that_of_the_names_here() 
     assert sum(tensor.numel() for tensor in checkpoint("llava").values()) == 12_886_033
 
 
+def part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_a_published_checkpoint_loads_strictly_into_our_parts(name: str) -> None:
     weights, info = checkpoint(name), backbone(name)
     converted = convert_flmm(weights, info)
-    UNet(UNetConfig(info.channels)).load_state_dict(converted.decoder)
-    TextPrompt(info.hidden_size, info.num_layers).load_state_dict(converted.text)
-    assert sum(map(len, (converted.decoder, converted.text, converted.sam))) == len(weights)
+    UNet(UNetConfig(info.channels)).load_state_dict(part(converted, "unet."))
+    TextPrompt(info.hidden_size, info.num_layers).load_state_dict(part(converted, "refiner.text."))
+    assert len(converted) == len(weights)
     assert torch.equal(
-        converted.decoder["decoder.2.narrow.norm.bias"],
+        converted["unet.decoder.2.narrow.norm.bias"],
         weights["mask_head.decoder.2.upsample.interp_upsample.1.gn.bias"],
     )
-    assert torch.equal(converted.text["layer_weights"], weights["text_layer_weights"])
+    assert torch.equal(converted["refiner.text.layer_weights"], weights["text_layer_weights"])
 
 
-def test_missing_surplus_and_misshapen_tensors_are_all_told() -> None:
+def test_missing_surplus_and_misshapen_tensors_are_all_reported() -> None:
     weights = checkpoint("deepseek_vl")
     del weights["text_layer_weights"]
     weights["mask_head.conv_seg.weight"] = torch.zeros(2, 64, 1, 1)
     weights["lmm.embed.weight"] = torch.zeros(3)
     assert compare_flmm(weights, backbone("deepseek_vl")) == [
         Difference("mask_head.conv_seg.weight", (1, 64, 1, 1), (2, 64, 1, 1)),
-        Difference("text.layer_weights", (24,), None),
+        Difference("refiner.text.layer_weights", (24,), None),
         Difference("lmm.embed.weight", None, (3,)),
     ]
     with pytest.raises(
@@ -140,7 +144,7 @@ def test_the_positions_that_are_not_trained_may_be_there() -> None:
     weights = checkpoint("deepseek_vl")
     weights["sam.model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"] = torch.zeros(2, 128)
     converted = convert_flmm(weights, backbone("deepseek_vl"))
-    assert not [name for name in converted.sam if "gaussian" in name]
+    assert not [name for name in converted if "gaussian" in name]
 
 
 def test_a_name_without_a_rule_stays() -> None:
@@ -175,6 +179,6 @@ def test_a_file_without_tensors_by_name_is_refused(content: object, tmp_path: Pa
         read_flmm(tmp_path / "a.pth")
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no file"):
         read_flmm(tmp_path / "none.pth")

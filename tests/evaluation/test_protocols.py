@@ -83,7 +83,7 @@ class RightHalf(UntrainedRefiner):
 
 def refined(squares: SquaresOf) -> tuple[GroundedVLM, list[Sample]]:
     vlm = GroundedVLM.untrained(load_fake(), base_width=4)
-    vlm.refiner = RightHalf(Marker())  # type: ignore[arg-type]
+    vlm.decoder.refiner = RightHalf(Marker())  # type: ignore[arg-type]
     return vlm, list(squares(2))
 
 
@@ -100,14 +100,14 @@ def test_a_decoder_with_a_refiner_gives_its_own_masks_and_the_refined_ones(squar
 def test_an_image_is_encoded_once_for_all_prompts_about_it(squares: SquaresOf) -> None:
     vlm, samples = refined(squares)
     find_masks(vlm, [isolated(sample) for sample in samples], 1)
-    assert len(vlm.refiner.sam.encoded) == 2
+    assert len(vlm.decoder.refiner.sam.encoded) == 2
 
 
 def test_samples_of_equal_images_share_what_was_encoded(squares: SquaresOf) -> None:
     vlm, samples = refined(squares)
     copied = replace(samples[0], id="copy", image=samples[0].image.copy())
     find_masks(vlm, [packed(sample) for sample in (*samples, copied)], 8)
-    assert len(vlm.refiner.sam.encoded) == 2
+    assert len(vlm.decoder.refiner.sam.encoded) == 2
 
 
 class RedPixels(UntrainedRefiner):
@@ -118,7 +118,7 @@ class RedPixels(UntrainedRefiner):
 
 def test_different_images_of_one_id_are_refined_each_by_itself(squares: SquaresOf) -> None:
     vlm = GroundedVLM.untrained(load_fake(), base_width=4)
-    vlm.refiner = RedPixels(Marker())  # type: ignore[arg-type]
+    vlm.decoder.refiner = RedPixels(Marker())  # type: ignore[arg-type]
     small = squares(3)[2]
     larger = replace(
         small,

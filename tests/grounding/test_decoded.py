@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,8 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.channels import stack_channels
+from vlm_adapters.decoder.features import FeatureRequest
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError, ImageError, PhraseError
 from vlm_adapters.geometry import Box
@@ -77,9 +78,9 @@ class Threshold(nn.Module):
         return high
 
 
-def threshold(**options: float) -> Any:
-    """In the place of a U-Net."""
-    return Threshold(**options)
+def threshold() -> MaskDecoder:
+    """A decoder whose U-Net cuts the first map at a half."""
+    return MaskDecoder(Threshold())
 
 
 def spots(cells: Sequence[tuple[int, int]], shape: tuple[int, int]) -> Tensor:
@@ -176,7 +177,9 @@ def test_a_map_of_zeros_stays_zero() -> None:
 
 def test_no_phrases_give_no_masks() -> None:
     adapter = FixedMaps([grids_of(torch.zeros(0, 1, 1, 3, 5), (0, 0, 50, 30))])
-    grounding = GroundedVLM(adapter, UNet(UNetConfig(1, base_width=2, depth=2)).eval()).ground(IMAGE, TEXT, [])
+    grounding = GroundedVLM(adapter, MaskDecoder(UNet(UNetConfig(1, base_width=2, depth=2))).eval()).ground(
+        IMAGE, TEXT, []
+    )
     assert grounding.phrases == ()
     assert grounding.text == TEXT
 
@@ -207,41 +210,41 @@ def test_of_several_images_the_first_is_grounded() -> None:
 def test_the_adapter_is_asked_for_what_the_decoder_reads() -> None:
     adapter = FixedMaps([grids_of(spots([(0, 0)], (1, 2)), (0, 0, 50, 30))])
     request = GridRequest(layers=[0], heads=[1], align="predictor", reduce="max")
-    GroundedVLM(adapter, threshold(), request).ground(IMAGE, TEXT, ["a cat"])
+    GroundedVLM(adapter, MaskDecoder(Threshold(), FeatureRequest(request))).ground(IMAGE, TEXT, ["a cat"])
     assert adapter.requests == [request]
 
 
 def test_no_gradient_is_kept() -> None:
     adapter = FixedMaps([grids_of(spots([(0, 0)], (1, 2)), (0, 0, 50, 30))])
-    decoder = UNet(UNetConfig(1, base_width=2, depth=2))
+    decoder = MaskDecoder(UNet(UNetConfig(1, base_width=2, depth=2)))
     GroundedVLM(adapter, decoder).ground(IMAGE, TEXT, ["a cat"])
     assert all(parameter.grad is None for parameter in decoder.parameters())
 
 
 def test_an_untrained_decoder_has_the_size_of_the_backbone() -> None:
     vlm = GroundedVLM.untrained(FixedMaps(), base_width=4)
-    assert vlm.decoder.config == UNetConfig(channels=INFO.channels, base_width=4)
+    assert vlm.decoder.unet.config == UNetConfig(channels=INFO.channels, base_width=4)
 
 
 def test_logits_of_a_size_that_was_rounded_down_are_spread_over_the_whole_image() -> None:
-    decoder = UNet(UNetConfig(channels=4, base_width=2))
+    unet = UNet(UNetConfig(channels=4, base_width=2))
     with torch.no_grad():
-        decoder.head.weight.zero_()
-        decoder.head.get_parameter("bias").fill_(5)
+        unet.head.weight.zero_()
+        unet.head.get_parameter("bias").fill_(5)
     adapter = FixedMaps([grids_of(torch.rand(1, 2, 2, 9, 31), (0, 0, 50, 30))])  # 18 x 64 logits of 18.6 x 64
-    assert GroundedVLM(adapter, decoder).ground(IMAGE, TEXT, ["a cat"]).phrases[0].mask.all()
+    assert GroundedVLM(adapter, MaskDecoder(unet)).ground(IMAGE, TEXT, ["a cat"]).phrases[0].mask.all()
 
 
 def test_a_decoder_of_another_size_is_refused() -> None:
     adapter = FixedMaps([grids_of(torch.ones(1, 2, 2, 3, 5), (0, 0, 50, 30))])
-    vlm = GroundedVLM(adapter, UNet(UNetConfig(channels=5, base_width=2)))
+    vlm = GroundedVLM(adapter, MaskDecoder(UNet(UNetConfig(channels=5, base_width=2))))
     with pytest.raises(DecoderError, match=r"have 4 channels, and this U-Net was built for\s+5"):
         vlm.ground(IMAGE, TEXT, ["a cat"])
 
 
 def test_one_map_per_token_is_refused() -> None:
     with pytest.raises(DecoderError, match='reduce="none" gives one per token'):
-        GroundedVLM(FixedMaps(), threshold(), GridRequest(reduce="none"))
+        MaskDecoder(Threshold(), FeatureRequest(GridRequest(reduce="none")))
 
 
 def test_errors_of_image_and_phrase_come_through() -> None:

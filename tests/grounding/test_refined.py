@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from segment_anything.modeling import Sam
 
 from vlm_adapters.data.formats.scenes import Scenes
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner, refine_untrained
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
@@ -41,7 +42,8 @@ def refined(sam: Sam, *, text: bool = True) -> GroundedVLM:
     torch.manual_seed(0)
     prompt = TextPrompt(adapter.info.hidden_size, adapter.info.num_layers, 16) if text else None
     plain = GroundedVLM.untrained(adapter, base_width=4)
-    return GroundedVLM(adapter, plain.decoder, refiner=SAMRefiner(SegmentAnything(sam), prompt, use_text=text))
+    refiner = SAMRefiner(SegmentAnything(sam), prompt, use_text=text)
+    return GroundedVLM(adapter, MaskDecoder(plain.decoder.unet, refiner=refiner))
 
 
 def test_the_masks_are_the_refined_ones(tiny_sam: TinySam) -> None:
@@ -56,10 +58,10 @@ def test_the_masks_are_the_refined_ones(tiny_sam: TinySam) -> None:
 
 def test_an_image_encoded_before_gives_the_same(tiny_sam: TinySam) -> None:
     vlm = refined(tiny_sam())
-    assert vlm.refiner is not None
+    assert vlm.decoder.refiner is not None
     with torch.no_grad():
         (first,) = vlm.mask_logits([PROMPT])
-        (second,) = vlm.mask_logits([PROMPT], [vlm.refiner.sam.encode(PROMPT.images[0])])
+        (second,) = vlm.mask_logits([PROMPT], [vlm.decoder.refiner.sam.encode(PROMPT.images[0])])
     assert first.refined is not None
     assert second.refined is not None
     assert torch.equal(first.refined, second.refined)
@@ -67,24 +69,28 @@ def test_an_image_encoded_before_gives_the_same(tiny_sam: TinySam) -> None:
 
 def test_gradient_of_the_refined_mask_reaches_the_u_net_and_the_words_and_not_the_encoder(tiny_sam: TinySam) -> None:
     vlm = refined(tiny_sam())
-    assert isinstance(vlm.refiner, SAMRefiner)
-    assert vlm.refiner.text is not None
+    assert isinstance(vlm.decoder.refiner, SAMRefiner)
+    assert vlm.decoder.refiner.text is not None
     (logits,) = vlm.mask_logits([PROMPT])
     assert logits.refined is not None
     logits.refined.square().mean().backward()  # type: ignore[no-untyped-call]
-    for part in (vlm.decoder.head.weight, vlm.refiner.text.layer_weights, vlm.refiner.text.projection.weight):
+    for part in (
+        vlm.decoder.unet.head.weight,
+        vlm.decoder.refiner.text.layer_weights,
+        vlm.decoder.refiner.text.projection.weight,
+    ):
         assert part.grad is not None
         assert part.grad.abs().sum() > 0
-    assert all(weight.grad is None for weight in vlm.refiner.sam.model.image_encoder.parameters())
+    assert all(weight.grad is None for weight in vlm.decoder.refiner.sam.model.image_encoder.parameters())
 
 
 @pytest.mark.parametrize("text", [True, False])
 def test_a_refiner_comes_back_bit_for_bit(text: bool, tiny_sam: TinySam, tmp_path: Path) -> None:  # noqa: FBT001
     before = refined(tiny_sam(), text=text)
     before.decoder.eval()
-    assert before.refiner is not None
+    assert before.decoder.refiner is not None
     with torch.no_grad():
-        for weight in before.refiner.parameters():
+        for weight in before.decoder.refiner.parameters():
             if weight.requires_grad:
                 weight.add_(0.01)
         expected = before.mask_logits([PROMPT])[0].refined
@@ -108,7 +114,7 @@ def test_without_the_model_of_its_training_a_refiner_is_not_loaded(tiny_sam: Tin
         GroundedVLM.from_pretrained(tmp_path, adapter=FakeAdapter(), sam=SegmentAnything(other))
 
 
-def test_a_refiner_of_another_backbone_is_told(tiny_sam: TinySam, tmp_path: Path) -> None:
+def test_a_refiner_of_another_backbone_is_reported(tiny_sam: TinySam, tmp_path: Path) -> None:
     refined(tiny_sam()).save_pretrained(tmp_path)
     wider: Any = FakeAdapter()
     wider.info = replace(wider.info, hidden_size=99)
@@ -120,10 +126,10 @@ def test_a_decoder_without_a_refiner_is_refined_untrained(tiny_sam: TinySam, tmp
     GroundedVLM.untrained(FakeAdapter(), base_width=4).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["refiner"] is None
     vlm = GroundedVLM.from_pretrained(tmp_path, adapter=FakeAdapter(), sam=SegmentAnything(tiny_sam()))
-    assert isinstance(vlm.refiner, UntrainedRefiner)
+    assert isinstance(vlm.decoder.refiner, UntrainedRefiner)
     with torch.no_grad():
         (logits,) = vlm.mask_logits([PROMPT])
-        sam = vlm.refiner.sam
+        sam = vlm.decoder.refiner.sam
         expected = refine_untrained(sam, sam.encode(PROMPT.images[0]), logits.coarse, logits.box)
     assert logits.refined is not None
     assert torch.equal(logits.refined, expected)

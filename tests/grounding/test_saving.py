@@ -14,7 +14,9 @@ import torch
 from pydantic import ValidationError
 
 from vlm_adapters.backbone.request import GridRequest
-from vlm_adapters.decoder import saved as saved_module
+from vlm_adapters.decoder import checkpoint as checkpoint_module
+from vlm_adapters.decoder.features import FeatureRequest
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import AdapterError, CheckpointError, DecoderError, OptionError, OutputError
 from vlm_adapters.grounding import decoded as grounder
@@ -37,8 +39,9 @@ def backbone(**info: Any) -> FakeAdapter:
 
 
 def grounded(**sizes: int) -> GroundedVLM:
-    request = GridRequest(layers=[-1], heads=(0, 1), align="predictor", reduce="max")
-    return GroundedVLM(backbone(), UNet(UNetConfig(**{"channels": 2, "base_width": 2, "depth": 2, **sizes})), request)
+    request = FeatureRequest(GridRequest(layers=[-1], heads=(0, 1), align="predictor", reduce="max"))
+    unet = UNet(UNetConfig(**{"channels": 2, "base_width": 2, "depth": 2, **sizes}))
+    return GroundedVLM(backbone(), MaskDecoder(unet, request))
 
 
 @pytest.fixture
@@ -61,13 +64,13 @@ def test_the_decoder_comes_back_bit_for_bit(tmp_path: Path) -> None:
     after = GroundedVLM.from_pretrained(tmp_path, adapter=backbone())
     maps = torch.rand(3, 2, 5, 7)
     with torch.no_grad():
-        assert torch.equal(after.decoder(maps), before.decoder(maps))
-    assert after.decoder.config == before.decoder.config
+        assert torch.equal(after.decoder.unet(maps), before.decoder.unet(maps))
+    assert after.decoder.unet.config == before.decoder.unet.config
     assert not after.decoder.training
 
 
 def test_the_request_comes_back(saved: Path) -> None:
-    request = GroundedVLM.from_pretrained(saved, adapter=backbone()).request.grids
+    request = GroundedVLM.from_pretrained(saved, adapter=backbone()).decoder.request.grids
     assert (request.layers, request.heads, request.align, request.reduce) == ((-1,), (0, 1), "predictor", "max")
 
 
@@ -79,11 +82,11 @@ def test_the_config_names_the_backbone_and_its_revision(saved: Path) -> None:
         "revision": "abc123",
         "options": {"min_pixels": 49},
     }
-    assert config["decoder"]["channels"] == 2
+    assert config["unet"]["channels"] == 2
 
 
 def test_an_embedded_backbone_is_named_by_its_alias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_module, "alias_of", {"/somewhere/tiny-fake": "tiny-fake"}.get)
+    monkeypatch.setattr(checkpoint_module, "alias_of", {"/somewhere/tiny-fake": "tiny-fake"}.get)
     vlm = grounded()
     vlm.adapter.info = replace(vlm.adapter.info, checkpoint="/somewhere/tiny-fake")
     vlm.save_pretrained(tmp_path)
@@ -156,13 +159,13 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00"])
-def test_a_broken_config_is_told(saved: Path, content: bytes) -> None:
+def test_a_broken_config_is_reported(saved: Path, content: bytes) -> None:
     (saved / "config.json").write_bytes(content)
     assert f"{saved / 'config.json'} is not a decoder's config: Invalid JSON" in str(refused(saved))
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x00" * 8])
-def test_broken_weights_are_told(saved: Path, content: bytes) -> None:
+def test_broken_weights_are_reported(saved: Path, content: bytes) -> None:
     (saved / "model.safetensors").write_bytes(content)
     error = refused(saved)
     assert isinstance(error, CheckpointError)
@@ -170,7 +173,7 @@ def test_broken_weights_are_told(saved: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '{"model_type": "qwen2_5_vl"}', '"text"'])
-def test_json_that_is_no_decoders_config_is_told(saved: Path, content: str) -> None:
+def test_json_that_is_no_decoders_config_is_reported(saved: Path, content: str) -> None:
     (saved / "config.json").write_text(content, encoding="utf-8")
     error = refused(saved)
     assert isinstance(error, CheckpointError)
@@ -185,10 +188,16 @@ def test_a_missing_key_is_named(saved: Path, part: str, key: str) -> None:
     assert f"is not a decoder's config: {part}.{key}: Field required" in str(refused(saved))
 
 
-@pytest.mark.parametrize("part", ["backbone", "decoder", "request"])
+@pytest.mark.parametrize("part", ["backbone", "unet", "request"])
 def test_a_missing_part_is_named(saved: Path, part: str) -> None:
     edit(saved, lambda config: config.pop(part))
     assert f"is not a decoder's config: {part}: Field required" in str(refused(saved))
+
+
+def test_a_config_of_the_format_before_is_refused(saved: Path) -> None:
+    edit(saved, lambda config: config.update(decoder=config.pop("unet")))
+    assert isinstance(refused(saved), CheckpointError)
+    assert "is not a decoder's config: decoder: Extra inputs are not permitted. Write it with " in str(refused(saved))
 
 
 @pytest.mark.parametrize("keyword", sorted(NEVER_FROM_A_FILE))
@@ -213,15 +222,15 @@ def test_options_of_loading_do_not_go_with_an_adapter_that_is_loaded(saved: Path
         GroundedVLM.from_pretrained(saved, adapter=backbone(), token=TOKEN, device="cpu")
 
 
-@pytest.mark.parametrize("part", ["decoder", "request"])
+@pytest.mark.parametrize("part", ["unet", "request"])
 def test_an_unknown_setting_is_named(saved: Path, part: str) -> None:
     edit(saved, lambda config: config[part].update(colour=3))
     assert f"is not a decoder's config: {part}.colour" in str(refused(saved))
 
 
 def test_a_senseless_size_is_refused(saved: Path) -> None:
-    edit(saved, lambda config: config["decoder"].update(channels="many"))
-    assert "decoder.channels: Input should be a valid integer" in str(refused(saved))
+    edit(saved, lambda config: config["unet"].update(channels="many"))
+    assert "unet.channels: Input should be a valid integer" in str(refused(saved))
 
 
 @pytest.mark.parametrize(("field", "value"), [("align", "sideways"), ("layers", "all"), ("heads", 3)])
@@ -237,7 +246,7 @@ def test_another_backbone_is_refused_with_both_names(saved: Path) -> None:
 
 
 def test_weights_of_another_size_are_refused_in_one_line(saved: Path) -> None:
-    edit(saved, lambda config: config["decoder"].update(base_width=4))
+    edit(saved, lambda config: config["unet"].update(base_width=4))
     error = refused(saved)
     assert isinstance(error, DecoderError)
     assert f"The weights in {saved} do not fit its config" in str(error)
@@ -245,7 +254,7 @@ def test_weights_of_another_size_are_refused_in_one_line(saved: Path) -> None:
 
 
 def test_weights_of_another_depth_are_refused_in_one_line(saved: Path) -> None:
-    edit(saved, lambda config: config["decoder"].update(depth=4))
+    edit(saved, lambda config: config["unet"].update(depth=4))
     error = refused(saved)
     assert re.search("do not fit its config: .*Missing key", str(error))
     assert "\n" not in str(error)

@@ -12,7 +12,7 @@ import torch
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training.cache.fingerprint import FeaturePlan, Precision
+from vlm_adapters.training.cache.fingerprint import CacheFingerprint, Precision
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import LiveSamples
 
@@ -48,8 +48,8 @@ def live(adapter: CountingAdapter) -> Live:
     def build(
         data: str = "scenes:count=5,seed=3", *, hidden: bool = False, dtype: Precision = "float16"
     ) -> LiveSamples:
-        plan = FeaturePlan.of(adapter, data, FeatureRequest(hidden=hidden), dtype=dtype)
-        return LiveSamples(adapter, open_dataset(data), plan)
+        fingerprint = CacheFingerprint.of(adapter, data, FeatureRequest(hidden=hidden), dtype=dtype)
+        return LiveSamples(adapter, open_dataset(data), fingerprint)
 
     return build
 
@@ -67,9 +67,9 @@ def recipe(adapter: CountingAdapter, fake: FakePlugin, tmp_path: Path) -> Recipe
             "cache": str(tmp_path / "cache"),
             "decoder": {"base_width": 2, "depth": 2, "canvas": 16},
             "epochs": 2,
-            "batch": 3,
+            "batch_size": 3,
             "learning_rate": 0.01,
-            "images": 2,
+            "sheet_samples": 2,
         }
         return Recipe.model_validate(content | changes)
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from vlm_adapters.errors import RecipeError
-from vlm_adapters.training.data import Sources
+from vlm_adapters.training.data import TrainingData, build_caches
+from vlm_adapters.training.loop import train
 from vlm_adapters.training.recipe import Recipe
 
 Recipes = Callable[..., Recipe]
@@ -17,7 +18,7 @@ Recipes = Callable[..., Recipe]
 
 def folder(recipe: Recipe) -> Path:
     """Of the cache of the training samples."""
-    return Sources(recipe).caches()[0].folder
+    return TrainingData.open(recipe).caches()[0].folder
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def folder(recipe: Recipe) -> Path:
         {"dtype": "bfloat16"},
         {"quantization": "nf4"},
         {"attn_implementation": "eager"},
-        {"keep": "bfloat16"},
+        {"cache_dtype": "bfloat16"},
         {"train": ["scenes:count=8,seed=3"]},
     ],
 )
@@ -36,7 +37,7 @@ def test_what_changes_the_features_changes_the_folder(recipe: Recipes, changes: 
     assert folder(recipe(**changes)) != folder(recipe())
 
 
-@pytest.mark.parametrize("changes", [{"epochs": 9}, {"batch": 1}, {"seed": 4}, {"decoder": {"base_width": 4}}])
+@pytest.mark.parametrize("changes", [{"epochs": 9}, {"batch_size": 1}, {"seed": 4}, {"decoder": {"base_width": 4}}])
 def test_what_is_trained_from_the_features_does_not(recipe: Recipes, changes: dict[str, Any]) -> None:
     assert folder(recipe(**changes)) == folder(recipe())
 
@@ -51,11 +52,11 @@ def test_other_weights_in_the_same_folder_change_it(recipe: Recipes, tmp_path: P
     assert found[0] == found[2] != found[1]
 
 
-def test_a_device_that_is_not_there_is_told_before_anything_runs(recipe: Recipes) -> None:
+def test_a_device_that_is_not_there_is_told_before_anything_runs(recipe: Recipes, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"asks for device=cuda:99\. The device 'cuda:99' is not available"):
-        Sources(recipe(device="cuda:99"))
+        train(recipe(device="cuda:99"), tmp_path / "run")
 
 
 def test_a_recipe_without_a_cache_has_none_to_build(recipe: Recipes) -> None:
     with pytest.raises(RecipeError, match=r"no cache to build\. Give it a folder: cache=FOLDER"):
-        Sources(recipe(cache=None)).caches()
+        build_caches(recipe(cache=None))

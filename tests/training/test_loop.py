@@ -1,4 +1,4 @@
-"""The loop: what it learns from, how it goes on, and that many processes do what one does."""
+"""The loop: what it learns from, how it resumes, and that many processes do what one does."""
 
 from __future__ import annotations
 
@@ -23,29 +23,32 @@ from safetensors.torch import load_file
 
 from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.formats.scenes import Scenes
-from vlm_adapters.decoder.losses import dice_loss, mask_loss
+from vlm_adapters.data.open import open_dataset
+from vlm_adapters.decoder.losses import decoder_loss, dice_loss, mask_loss
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.model import SegmentAnything
-from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CacheError, DecoderError, RecipeError
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.heads.calibrate import CalibrationSet, calibrate
 from vlm_adapters.testing.fakes import FakeAdapter
-from vlm_adapters.training import data as sources
+from vlm_adapters.training import data as data_module
+from vlm_adapters.training import loop as loop_module
+from vlm_adapters.training.cache.build import CachedSamples
 from vlm_adapters.training.checkpoint import checkpoints
-from vlm_adapters.training.data import Sources, check_alike
+from vlm_adapters.training.data import TrainingData, build_caches
 from vlm_adapters.training.log import Step, read_log
-from vlm_adapters.training.loop import rate_at, train
+from vlm_adapters.training.loop import learning_rate_at, new_decoder, train
+from vlm_adapters.training.processes import join_processes
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.samples import LiveSamples
-from vlm_adapters.training.trainee import Trainee
+from vlm_adapters.training.samples import ConcatSamples, LiveSamples, check_alike
 
 Recipes = Callable[..., Recipe]
 Live = Callable[..., LiveSamples]
 
 
 def losses(out: Path) -> list[float]:
-    return [told["loss"] for told in read_log(out) if "loss" in told]
+    return [line["loss"] for line in read_log(out) if "loss" in line]
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -55,9 +58,9 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def test_the_loss_goes_down_and_the_best_decoder_can_ground(recipe: Recipes, tmp_path: Path) -> None:
     out = tmp_path / "run"
     state = train(recipe(epochs=12), out)
-    told = losses(out)
-    assert len(told) == state.step == 36  # 7 samples in batches of 3, 12 times
-    assert np.mean(told[-3:]) < 0.9 * np.mean(told[:3])
+    curve = losses(out)
+    assert len(curve) == state.step == 36  # 7 samples in batches of 3, 12 times
+    assert np.mean(curve[-3:]) < 0.9 * np.mean(curve[:3])
     vlm = GroundedVLM.from_pretrained(out / "best", adapter=FakeAdapter())
     assert vlm.ground(Image.new("RGB", (64, 64)), "a red circle", ["a red circle"]).phrases[0].mask.shape == (64, 64)
 
@@ -66,17 +69,15 @@ def test_the_validation_is_the_mean_iou_of_the_saved_decoder(recipe: Recipes, tm
     out = tmp_path / "run"
     state = train(recipe(epochs=3), out)
     vlm = GroundedVLM.from_pretrained(out / "best", adapter=FakeAdapter())
-    opened = Sources(recipe()).validation()
-    assert opened is not None
     ious = [
         mask_iou(found.mask, mask)
-        for sample in opened[1]
+        for sample in open_dataset("scenes:count=3,seed=6")
         for found, mask in zip(vlm.ground_all([sample.prompt])[0].phrases, sample.masks, strict=True)
     ]
-    assert state.best_iou == pytest.approx(np.mean(ious), abs=2e-3)  # the cache keeps maps in half precision
+    assert state.best_mean_iou == pytest.approx(np.mean(ious), abs=2e-3)  # the cache keeps maps in half precision
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_resumes_bit_for_bit(recipe: Recipes, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(recipe(), whole)
 
@@ -93,7 +94,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(recipe: Recipes, tmp_path: P
     assert all(torch.equal(tensor, moments[1][name]) for name, tensor in moments[0].items())
 
 
-def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(recipe: Recipes, tmp_path: Path) -> None:
     class KilledError(Exception):
         pass
 
@@ -128,8 +129,8 @@ def test_two_processes_do_what_one_does(recipe: Recipes, tmp_path: Path) -> None
         "import sys\nfrom pathlib import Path\nfrom accelerate import PartialState\n"
         "from vlm_adapters.training.loop import train\nfrom vlm_adapters.training.recipe import Recipe\n"
         "state = train(Recipe.read(sys.argv[1]), Path(sys.argv[2]))\n"
-        "own = PartialState()\n"
-        "Path(f'{sys.argv[2]}.{own.process_index}').write_text(f'of {own.num_processes} at {state.step}')\n"
+        "process = PartialState()\n"
+        "Path(f'{sys.argv[2]}.{process.process_index}').write_text(f'of {process.num_processes} at {state.step}')\n"
     )
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script), str(file), str(two)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -148,8 +149,8 @@ def test_with_the_backbone_in_the_loop_the_curve_is_the_same(recipe: Recipes, tm
 
 
 def test_small_pieces_of_a_batch_give_the_same_gradient(recipe: Recipes, tmp_path: Path) -> None:
-    train(recipe(micro_batch=1, validation=None), tmp_path / "pieces")
-    train(recipe(micro_batch=3, validation=None), tmp_path / "whole")
+    train(recipe(micro_batch_size=1, validation=None), tmp_path / "pieces")
+    train(recipe(micro_batch_size=3, validation=None), tmp_path / "whole")
     assert losses(tmp_path / "pieces") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
 
 
@@ -160,42 +161,53 @@ def test_from_a_cache_the_backbone_is_not_loaded(recipe: Recipes, tmp_path: Path
     assert adapter.extracted == done
 
 
+def test_a_backbone_that_is_given_is_not_loaded_again(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_module, "load_adapter", None)
+    for cache in (str(tmp_path / "cache"), None):
+        assert train(
+            recipe(cache=cache, epochs=1), tmp_path / f"run-{cache is None}", adapter=FakeAdapter()
+        ).is_finished
+
+
+def test_samples_without_a_cache_need_the_backbone(recipe: Recipes) -> None:
+    with pytest.raises(RecipeError, match=r"Without a cache, the samples of scenes\S* need the backbone\. Give the ad"):
+        TrainingData.open(recipe(cache=None)).training_samples()
+
+
 def test_the_loss_of_samples_is_weighted_by_their_phrases(live: Live) -> None:
     source = live("scenes:count=3,seed=3")
     samples = source.read([0, 1, 2])
     torch.manual_seed(0)
-    trainee = Trainee(UNet(UNetConfig(source.plan.features.channels(source.plan.backbone), base_width=2)))
+    decoder = MaskDecoder.untrained(source.fingerprint.backbone, base_width=2)
     total = 0.0
     for sample in samples:
         with torch.no_grad():
-            logits = trainee.decoder(sample.features.maps)
+            logits = decoder.unet(sample.features.maps)
         left, top, right, bottom = (round(side) for side in sample.features.box)
         padded = np.zeros((len(sample.masks), bottom - top, right - left))
         padded[:, : sample.masks.shape[1], : sample.masks.shape[2]] = sample.masks
         cells = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(padded).float(), logits.shape[1:])
         total += len(sample.masks) * float(mask_loss(logits, cells) + dice_loss(logits, cells))
-    assert float(trainee.loss(samples).detach()) == pytest.approx(total, rel=1e-4)
+    found = decoder([sample.features for sample in samples])
+    assert float(decoder_loss(found, [sample.masks for sample in samples]).detach()) == pytest.approx(total, rel=1e-4)
 
 
-def test_every_sample_is_seen_once_an_epoch_in_another_order(recipe: Recipes, tmp_path: Path) -> None:
+def test_every_sample_is_seen_once_an_epoch_in_another_order(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
-
-    class Watched(Sources):
-        def train(self) -> Any:
-            samples = super().train()
-            read = samples.read
-            samples.read = lambda indices: (seen.extend(indices), read(indices))[1]  # type: ignore[method-assign]
-            return samples
-
-    chosen = recipe(validation=None)
-    train(chosen, tmp_path / "run", Watched(chosen))
+    read = CachedSamples.read
+    watched = lambda self, indices: (seen.extend(indices), read(self, indices))[1]  # noqa: E731
+    monkeypatch.setattr(CachedSamples, "read", watched)
+    train(recipe(validation=None), tmp_path / "run")
     assert sorted(seen[:7]) == sorted(seen[7:]) == list(range(7))
     assert seen[:7] != seen[7:]
 
 
-def test_the_rate_grows_evenly_and_falls_as_a_cosine(recipe: Recipes) -> None:
-    chosen = recipe(learning_rate=2.0, warm_up=0.2)
-    rates = [rate_at(step, 10, chosen) for step in range(10)]
+def test_the_rate_grows_evenly_and_falls_as_a_cosine() -> None:
+    rates = [learning_rate_at(step, 10, 2.0, 0.2) for step in range(10)]
     assert rates[:3] == [1.0, 2.0, 2.0]
     assert rates[6] == pytest.approx(1.0)
     assert rates[9] == pytest.approx(1 + math.cos(math.pi * 7 / 8))
@@ -207,9 +219,9 @@ def test_the_last_checkpoints_and_the_best_stay(recipe: Recipes, tmp_path: Path)
     kept = {path.name for path in checkpoints(out)}
     assert kept == {"step-00000015", f"step-{state.best_step:08d}"}
     assert (out / "best").resolve().name == f"step-{state.best_step:08d}"
-    ious = {told["step"]: told["validation_mean_iou"] for told in read_log(out) if "validation_mean_iou" in told}
+    ious = {line["step"]: line["validation_mean_iou"] for line in read_log(out) if "validation_mean_iou" in line}
     assert len(ious) == 5
-    assert ious[state.best_step or 0] == max(ious.values()) == state.best_iou
+    assert ious[state.best_step or 0] == max(ious.values()) == state.best_mean_iou
 
 
 def test_without_validation_the_best_is_the_last(recipe: Recipes, tmp_path: Path) -> None:
@@ -223,10 +235,10 @@ def test_a_run_of_another_recipe_is_refused(recipe: Recipes, tmp_path: Path) -> 
         train(recipe(epochs=2), tmp_path / "run")
 
 
-def test_a_checkpoint_that_is_broken_is_told(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_broken_is_reported(recipe: Recipes, tmp_path: Path) -> None:
     train(recipe(epochs=1), tmp_path / "run")
     (checkpoints(tmp_path / "run")[-1] / "state.json").write_text("{}")
-    with pytest.raises(RecipeError, match=r"state\.json cannot be read .* Delete that folder to go on"):
+    with pytest.raises(RecipeError, match=r"state\.json cannot be read .* Delete that folder to resume"):
         train(recipe(epochs=1), tmp_path / "run")
 
 
@@ -248,17 +260,19 @@ def test_a_line_that_a_kill_cut_off_is_taken_back(recipe: Recipes, tmp_path: Pat
 
 def test_several_sets_are_learned_from_together(recipe: Recipes, tmp_path: Path) -> None:
     sets = ["scenes:count=4,seed=3", "scenes:count=3,seed=8"]
-    samples = Sources(recipe(train=sets)).train()
+    build_caches(recipe(train=sets))
+    samples = TrainingData.open(recipe(train=sets)).training_samples()
+    assert isinstance(samples, ConcatSamples)
     assert len(samples) == 7
     ids = [sample.annotation.id for sample in samples.read([5, 0, 3, 6])]
     assert ids == ["scene-8-1", "scene-3-0", "scene-3-3", "scene-8-2"]
     assert train(recipe(train=sets), tmp_path / "run").step == 6
 
 
-def test_a_refiner_is_trained_with_the_decoder_and_goes_on_bit_for_bit(
+def test_a_refiner_is_trained_with_the_decoder_and_resumes_bit_for_bit(
     recipe: Recipes, tmp_path: Path, tiny_sam: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "load_sam", lambda _: SegmentAnything(tiny_sam()))
+    monkeypatch.setattr(data_module, "load_sam", lambda _: SegmentAnything(tiny_sam()))
     (tmp_path / "tiny.pth").write_bytes(b"stands for its weights")
     chosen = recipe(refiner={"sam": str(tmp_path / "tiny.pth")}, train=["scenes:count=4,seed=3"], validation=None)
     train(chosen, tmp_path / "whole")
@@ -272,7 +286,8 @@ def test_a_refiner_is_trained_with_the_decoder_and_goes_on_bit_for_bit(
     after = [load_file(tmp_path / name / "best" / "refiner.safetensors") for name in ("whole", "broken")]
     assert all(torch.equal(tensor, after[1][name]) for name, tensor in after[0].items())
     torch.manual_seed(chosen.seed)
-    before = Trainee.of(chosen, Sources(chosen).train().plan, SegmentAnything(tiny_sam())).trained()
+    fingerprint = TrainingData.open(chosen).training_samples().fingerprint
+    before = new_decoder(chosen, fingerprint, SegmentAnything(tiny_sam())).trainable_parameters()
     changed = {name for name, tensor in after[0].items() if not torch.equal(tensor, before[f"refiner.{name}"])}
     assert {"text.projection.weight", "text.layer_weights"} < changed
     assert any(name.startswith("sam.model.mask_decoder") for name in changed)
@@ -286,39 +301,34 @@ def test_a_decoder_of_the_best_heads_of_a_profile_reads_them_alone(recipe: Recip
     ranked = [(head.layer, head.head) for head in (*profile.heads, *profile.others)]
     assert len(profile.heads) == 1
     assert len(ranked) > 3
-    train(recipe(heads=str(tmp_path / "heads.json"), top_heads=3, epochs=1), tmp_path / "run")
+    train(recipe(head_profile=str(tmp_path / "heads.json"), top_heads=3, epochs=1), tmp_path / "run")
     vlm = GroundedVLM.from_pretrained(tmp_path / "run" / "best", adapter=FakeAdapter())
-    assert vlm.request.heads == tuple(ranked[:3])
-    assert vlm.decoder.config.channels == 3
+    assert vlm.decoder.request.heads == tuple(ranked[:3])
+    assert vlm.decoder.unet.config.channels == 3
 
 
 def test_more_heads_than_a_profile_names_are_an_error(recipe: Recipes, tmp_path: Path) -> None:
     scenes = Scenes(2, seed=5)
     calibrate(FakeAdapter(), CalibrationSet.of_scenes(scenes, 5, labelled=True)).write(tmp_path / "heads.json")
     with pytest.raises(RecipeError, match=r"top_heads=999, and the profile .* names \d+ heads\. Ask for fewer"):
-        Sources(recipe(heads=str(tmp_path / "heads.json"), top_heads=999))
+        TrainingData.open(recipe(head_profile=str(tmp_path / "heads.json"), top_heads=999))
 
 
 def test_phrases_to_learn_from_are_needed(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = recipe(validation=None)
-    opened = Sources(chosen)
-    samples = opened.train()
-    monkeypatch.setattr(samples, "phrase_count", lambda _: 0)
-    monkeypatch.setattr(opened, "train", lambda: samples)
+    monkeypatch.setattr(CachedSamples, "phrase_count", lambda *_: 0)
     with pytest.raises(RecipeError, match="There is no phrase to learn from"):
-        train(chosen, tmp_path / "run", opened)
+        train(recipe(validation=None), tmp_path / "run")
 
 
-def test_several_processes_build_no_cache(recipe: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Sources(recipe())
-    monkeypatch.setattr(opened, "processes", SimpleNamespace(num_processes=2))
+def test_several_processes_build_no_cache(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "join_processes", lambda _: SimpleNamespace(num_processes=2))
     with pytest.raises(
         CacheError, match=r"is not finished, or its data have changed, and it is built by one process\. Build it first"
     ):
-        opened.train()
+        train(recipe(), tmp_path / "run")
 
 
-def test_a_validation_that_a_stop_left_out_is_made_first_when_the_run_goes_on(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_validation_that_a_stop_left_out_is_made_first_when_the_run_resumes(recipe: Recipes, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(recipe(), whole)
     for last in (2, 5):  # the stop is noticed after the next step, which ends an epoch
@@ -330,31 +340,32 @@ def test_a_validation_that_a_stop_left_out_is_made_first_when_the_run_goes_on(re
         state = train(recipe(), broken, report=stop)
         assert (state.step, state.is_finished) == (last + 1, False)
     assert train(recipe(), broken).is_finished
-    assert [told for told in read_log(broken) if "loss" not in told] == [
-        told for told in read_log(whole) if "loss" not in told
+    assert [line for line in read_log(broken) if "loss" not in line] == [
+        line for line in read_log(whole) if "loss" not in line
     ]
     assert (broken / "best").resolve().name == (whole / "best").resolve().name
 
 
-def test_broken_samples_are_left_out_and_told_with_the_backbone_in_the_loop(
+def test_broken_samples_are_left_out_and_logged_with_the_backbone_in_the_loop(
     recipe: Recipes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
     (tmp_path / "plain" / "images" / "000002.png").unlink()
     data = f"folder:path={tmp_path / 'plain'},broken=skip"
-    state = train(recipe(train=[data], validation=None, cache=None, batch=4), tmp_path / "run")
+    state = train(recipe(train=[data], validation=None, cache=None, batch_size=4), tmp_path / "run")
     assert state.is_finished
-    (told,) = [record.getMessage() for record in caplog.records]
-    assert "samples.jsonl:3" in told
-    assert "000002.png" in told
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "samples.jsonl:3" in message
+    assert "000002.png" in message
 
 
 def test_broken_samples_are_left_out_of_joined_sets_and_of_the_validation(recipe: Recipes, tmp_path: Path) -> None:
     write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
     (tmp_path / "plain" / "images" / "000001.png").unlink()
     data = f"folder:path={tmp_path / 'plain'},broken=skip"
-    chosen = recipe(train=[data, "scenes:count=2,seed=8"], validation=data, cache=None, images=4)
-    assert [sample.annotation.id for sample in Sources(chosen).train().read([5, 1, 0, 4])] == [
+    chosen = recipe(train=[data, "scenes:count=2,seed=8"], validation=data, cache=None, sheet_samples=4)
+    samples = TrainingData.open(chosen).training_samples(FakeAdapter())
+    assert [sample.annotation.id for sample in samples.read([5, 1, 0, 4])] == [
         "scene-8-1",
         "scene-3-0",
         "scene-8-0",
@@ -368,11 +379,13 @@ def test_broken_samples_are_left_out_of_joined_sets_and_of_the_validation(recipe
 def test_other_data_under_the_same_name_are_computed_anew(recipe: Recipes, tmp_path: Path, adapter: Any) -> None:
     write_folder(Scenes(4, seed=3), tmp_path / "plain", range(4))
     chosen = recipe(train=[f"folder:path={tmp_path / 'plain'}"], validation=None)
-    assert len(Sources(chosen).train()) == 4
+    build_caches(chosen)
+    assert len(TrainingData.open(chosen).training_samples()) == 4
     lines = (tmp_path / "plain" / "samples.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "plain" / "samples.jsonl").write_text("".join(lines[:3]))
     done = adapter.extracted
-    assert len(Sources(chosen).train()) == 3
+    build_caches(chosen)
+    assert len(TrainingData.open(chosen).training_samples()) == 3
     assert adapter.extracted - done == 3
 
 
@@ -398,13 +411,13 @@ def test_values_beyond_half_precision_are_an_error(live: Live) -> None:
     def large(*arguments: Any) -> Any:
         grids = extract(*arguments)
         for of_prompt in grids:
-            for own in of_prompt:
-                for states in own.phrase_hidden:
+            for of_grid in of_prompt:
+                for states in of_grid.phrase_hidden:
                     states.mul_(1e9)
         return grids
 
     source.adapter.extract = large  # type: ignore[method-assign]
-    with pytest.raises(CacheError, match=r"sample scene-3-0 does not fit into float16.* Take keep=bfloat16"):
+    with pytest.raises(CacheError, match=r"sample scene-3-0 do not fit into float16.* Take cache_dtype=bfloat16"):
         source.read([0])
 
 
@@ -414,21 +427,21 @@ def test_a_profile_of_another_backbone_is_an_error(recipe: Recipes, tmp_path: Pa
     other = profile.backbone.model_copy(update={"model_type": "other"})
     profile.model_copy(update={"backbone": other}).write(tmp_path / "heads.json")
     with pytest.raises(DecoderError, match="The head profile is of other"):
-        train(recipe(heads=str(tmp_path / "heads.json")), tmp_path / "run")
+        train(recipe(head_profile=str(tmp_path / "heads.json")), tmp_path / "run")
 
 
-def test_a_gpu_that_is_not_there_is_told(recipe: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.raises(
         RecipeError, match=r"asks for device=cuda\. The device 'cuda' is not available; found no accelerator"
     ):
-        Sources(recipe(device="cuda"))
+        join_processes("cuda")
 
 
 def test_caches_of_unlike_models_are_not_mixed(live: Live) -> None:
-    plan = live().plan
-    other = plan.model_copy(
-        update={"backbone": replace(plan.backbone, fingerprint="0" * 16), "data": "scenes:count=2,seed=1"}
+    fingerprint = live().fingerprint
+    other = fingerprint.model_copy(
+        update={"backbone": replace(fingerprint.backbone, fingerprint="0" * 16), "data": "scenes:count=2,seed=1"}
     )
     with pytest.raises(CacheError, match=r"differs: backbone: .*'fingerprint': '0{16}'.*\. Delete the older cache"):
-        check_alike([plan, other])
+        check_alike([fingerprint, other])

@@ -32,9 +32,20 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def module_fingerprint(module: nn.Module) -> str:
-    """Digest of a module's parameters and buffers; a state dict would let quantised layers repack their weights."""
-    return weights_fingerprint({**dict(module.named_parameters()), **dict(module.named_buffers())})
+class ModuleFingerprint:
+    """Digest of the weights of a module, computed again only after they changed."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[int, int], str] | None = None
+
+    def of(self, module: nn.Module) -> str:
+        """Digest of parameters and buffers; a state dict would let quantised layers repack their weights."""
+        tracked = (weight for weight in module.parameters() if not weight.is_inference())
+        changes = sum(weight._version for weight in tracked)  # noqa: SLF001 - torch counts changes in place there
+        if self._last is None or self._last[0] != (id(module), changes):
+            weights = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            self._last = (id(module), changes), weights_fingerprint(weights)
+        return self._last[1]
 
 
 def file_fingerprint(path: Path) -> tuple[str, int, str]:

@@ -46,6 +46,13 @@ class ImageGrid:
         box: `(left, top, right, bottom)` in pixels of the upright image. It reaches beyond the image where the
             preprocessor padded, and covers less where it cropped.
         image: Which of the prompt's images it shows.
+
+    Example:
+        >>> import torch
+        >>> from vlm_adapters import ImageGrid
+        >>> grid = ImageGrid(torch.arange(5, 11).reshape(2, 3), box=(0, 0, 300, 200))
+        >>> grid.shape, int(grid.tokens[1, 0])
+        ((2, 3), 8)
     """
 
     tokens: Tensor = field(repr=False)
@@ -91,6 +98,14 @@ class Grids:
         hidden_layers: True layer index of every entry of `hidden`.
         phrase_hidden: For every phrase `(K, T, D)`: hidden states of its T tokens.
         phrase_hidden_layers: True layer index of every entry of `phrase_hidden`.
+
+    Example:
+        >>> from vlm_adapters import GridRequest, Prompt, load_adapter, open_dataset
+        >>> adapter, scene = load_adapter("tiny-llava"), open_dataset("scenes:count=1,seed=4")[0]
+        >>> prompt = Prompt.describe(scene.image, scene.text, [scene.phrases[0].text])
+        >>> (grids,) = adapter.extract(adapter.preprocess([prompt]), GridRequest(layers=[-1]))[0]
+        >>> tuple(grids.attention.shape), grids.layers  # phrases, layers, heads, h, w
+        ((1, 1, 8, 16, 16), (3,))
     """
 
     grid: ImageGrid

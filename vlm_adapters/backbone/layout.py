@@ -29,6 +29,12 @@ class ImageLayout:
         offset: `(top, left)` of the image on the canvas, in pixels; negative where the canvas crops it.
         first: Tokens before the first cell, such as a class token.
         row_end: Tokens after every row, such as a newline.
+
+    Example:
+        >>> from vlm_adapters import ImageLayout
+        >>> layout = ImageLayout(image=(100, 200), resized=(56, 112), canvas=(112, 112), cells=(8, 8), offset=(28, 0))
+        >>> layout.cell, layout.box  # a square of the image's longer side, centred on it
+        ((14, 14), (0.0, -50.0, 200.0, 150.0))
     """
 
     image: Size

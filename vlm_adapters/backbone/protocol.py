@@ -38,6 +38,12 @@ class BackboneInfo:
         device: Where inputs and results live, as torch names it.
         dtype: Precision of the weights, such as `float32`; of quantised weights, the one that they compute in.
         fingerprint: Digest of the weights; None where they cannot be seen.
+
+    Example:
+        >>> from vlm_adapters import load_adapter
+        >>> info = load_adapter("tiny-llava").info
+        >>> info.model_type, info.num_layers, info.num_heads, info.hidden_size, info.cell
+        ('llava', 4, 8, 128, (8, 8))
     """
 
     model_type: str
@@ -62,7 +68,13 @@ class BackboneInfo:
 
 @runtime_checkable
 class BackboneAdapter(Protocol):
-    """A frozen vision-language model that tells where its words look."""
+    """A frozen vision-language model that tells where its words look.
+
+    Example:
+        >>> from vlm_adapters import BackboneAdapter, load_adapter
+        >>> isinstance(load_adapter("tiny-llava"), BackboneAdapter)
+        True
+    """
 
     name: str
 

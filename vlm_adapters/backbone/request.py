@@ -31,6 +31,12 @@ class GridRequest:
         gradient: Whether the results carry gradient, if torch has it enabled, into the parameters of the backbone that
             require it. The model keeps its mode: in training mode its dropout applies, though a row always holds the
             weights before dropout. Gradient checkpointing of the language model is refused.
+
+    Example:
+        >>> from vlm_adapters import GridRequest
+        >>> request = GridRequest(layers=[0, -1], heads=[2], align="predictor", hidden_layers=1)
+        >>> request.layers, request.reduce
+        ((0, -1), 'mean')
     """
 
     layers: LayerChoice = None

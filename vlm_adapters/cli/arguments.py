@@ -12,7 +12,7 @@ import typer
 from vlm_adapters.errors import OptionError, PhraseError, RecipeError
 
 if TYPE_CHECKING:
-    from vlm_adapters.training.data import Report, Sources
+    from vlm_adapters.training.recipe import Recipe
 
 ImageFile = Annotated[str, typer.Argument(help="An image on disk.", show_default=False)]
 Text = Annotated[str, typer.Argument(help="The sentence to ground.", show_default=False)]
@@ -50,8 +50,8 @@ def phrases_of(text: str, words: Sequence[str] | None, spans: Sequence[str] | No
     return [*(words or []), *(_span(span) for span in spans or [])]
 
 
-def open_sources(name: str, changes: Sequence[str] | None, report: Report | None = None) -> Sources:
-    """Open the sources of a recipe.
+def read_recipe(name: str, changes: Sequence[str] | None) -> Recipe:
+    """Read a recipe that is to be followed.
 
     Raises:
         RecipeError: The recipe cannot be used, or what training needs is not installed.
@@ -61,10 +61,9 @@ def open_sources(name: str, changes: Sequence[str] | None, report: Report | None
     recipe = Recipe.read(name, changes or [])
     try:
         import_module("vlm_adapters.training.loop")  # needs all of the extra
-        from vlm_adapters.training.data import Sources  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise RecipeError(f"Training needs an extra: pip install 'vlm-adapters[train]' ({error}).") from error
-    return Sources(recipe, report) if report else Sources(recipe)
+    return recipe
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, open_sources
+from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, read_recipe
 from vlm_adapters.cli.progress import ProgressBars
 
 if TYPE_CHECKING:
     from vlm_adapters.training.cache.build import CacheIndex
-    from vlm_adapters.training.data import CacheToBuild
+    from vlm_adapters.training.data import CacheLocation
 
 group = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -32,22 +32,21 @@ def build(
 ) -> None:
     """Run the backbone of RECIPE over its data once, and keep what its decoder reads.
 
-    Goes on where it was broken off, at any time. What is there already is
+    Resumes where it was interrupted, at any time. What is there already is
     compared, sample by sample and byte by byte, and stays if it is the same.
-    `adapters plan RECIPE` tells size and time before. Any data and model will do:
+    `adapters plan RECIPE` says size and time before. Any data and model will do:
     adapters cache build scenes model=MODEL train=DATA validation=null cache=FOLDER
     """
     from vlm_adapters.training.cache.build import CacheIndex
 
     with ProgressBars(Console(stderr=True)) as bars:
-        sources = open_sources(recipe, changes, bars.built)
-        caches = sources.caches()
-        for cache in caches:
-            if not cache.is_intact():
-                sources.build(cache)
+        content = read_recipe(recipe, changes)
+        from vlm_adapters.training.data import build_caches
+
+        caches = build_caches(content, report=bars.built)
     indices = [CacheIndex.read(cache.folder) for cache in caches]
     if as_json:
-        typer.echo(json.dumps([_told(cache, index) for cache, index in zip(caches, indices, strict=True)]))
+        typer.echo(json.dumps([_as_dict(cache, index) for cache, index in zip(caches, indices, strict=True)]))
         return
     for cache, index in zip(caches, indices, strict=True):
         typer.echo(f"{cache.folder}: {len(index.ids)} samples, {sum(index.phrases)} phrases, {index.bytes:,} bytes")
@@ -55,7 +54,7 @@ def build(
             typer.echo(f"  left out: {left.message}")
 
 
-def _told(cache: CacheToBuild, index: CacheIndex) -> dict[str, object]:
+def _as_dict(cache: CacheLocation, index: CacheIndex) -> dict[str, object]:
     return {
         "folder": str(cache.folder),
         "data": cache.data.source,

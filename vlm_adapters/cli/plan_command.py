@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
-from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, open_sources
+from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, read_recipe
 from vlm_adapters.cli.tables import print_rows
 
 
@@ -21,17 +21,17 @@ def command(
     samples: Annotated[int, typer.Option(help="Samples of each data set to measure on.", min=1)] = 16,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell size and time of the caches of RECIPE, by running the backbone on the first samples of its data.
+    """Say size and time of the caches of RECIPE, by running the backbone on the first samples of its data.
 
     Time is that of this machine, without the loading of the model. Nothing is
     written.
     """
-    sources = open_sources(recipe, changes)
+    content = read_recipe(recipe, changes)
     from vlm_adapters.training.cache.forecast import forecast
 
-    found = [forecast(sources, cache, samples) for cache in sources.caches()]
+    found = forecast(content, samples)
     if as_json:
-        typer.echo(json.dumps([one.told() for one in found]))
+        typer.echo(json.dumps([one.as_dict() for one in found]))
         return
     console = Console()
     rows = [

@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: caches that are built, steps that are done."""
+"""Progress of long work, on stderr: caches that are built, steps that are taken."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class ProgressBars:
-    """A bar per cache and one for the steps; lines now and then where nobody watches.
+    """A bar per cache and one for the steps; lines now and then where stderr is not a terminal.
 
     Args:
-        console: Where to.
+        console: Where the bars are shown.
     """
 
     def __init__(self, console: Console) -> None:
@@ -27,12 +27,12 @@ class ProgressBars:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._told: dict[str, int] = {}
+        self._shown: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -53,14 +53,14 @@ class ProgressBars:
         """Show what a step did."""
         self._show("training", step.number, step.total, f"loss {step.loss:.3f}", unit="steps")
 
-    def _show(self, name: str, done: int, total: int, told: str, unit: str) -> None:
+    def _show(self, name: str, done: int, total: int, status: str, unit: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, told=told)
+            self._tasks[name] = self._progress.add_task(name, total=total, status=status)
         task = self._tasks[name]
         speed = self._progress.tasks[self._progress.task_ids.index(task)].speed
-        pace = f"{told}, {speed:.1f} {unit}/s" if speed else told
-        self._progress.update(task, completed=done, told=pace)
+        pace = f"{status}, {speed:.1f} {unit}/s" if speed else status
+        self._progress.update(task, completed=done, status=pace)
         tenth = 10 * done // max(total, 1)
-        if not self._console.is_terminal and tenth > self._told.get(name, -1):
-            self._told[name] = tenth
+        if not self._console.is_terminal and tenth > self._shown.get(name, -1):
+            self._shown[name] = tenth
             self._console.print(f"{name}: {done} of {total} {unit}, {pace}", highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vlm_adapters.cli.arguments import Changes, JsonOption, open_sources
+from vlm_adapters.cli.arguments import Changes, JsonOption, read_recipe
 from vlm_adapters.cli.progress import ProgressBars
 from vlm_adapters.errors import RecipeError
 
@@ -34,9 +34,9 @@ def command(
     """Train the decoder of RECIPE over a frozen backbone, from a cache of its maps or with it in the loop.
 
     Caches that the recipe names are built where they are missing. The run is
-    kept in --out: checkpoints, `best` (give it to `ground --model`), log.jsonl,
-    tensorboard and figures. The same command goes on with a run that was
-    broken off; SIGTERM saves first. Several processes: `accelerate launch -m
+    saved in --out: checkpoints, `best` (give it to `ground --model`), log.jsonl,
+    tensorboard and figures. The same command resumes a run that was
+    interrupted; SIGTERM saves first. Several processes: `accelerate launch -m
     vlm_adapters train RECIPE`.
     """
     from vlm_adapters.training.recipe import recipe_names
@@ -47,15 +47,17 @@ def command(
     if recipe is None:
         raise RecipeError(f"Name a recipe: one of {', '.join(recipe_names())}, or a YAML file.")
     with ProgressBars(Console(stderr=True)) as bars:
-        sources = open_sources(recipe, changes, bars.built)
+        content = read_recipe(recipe, changes)
+        from accelerate import PartialState
+
         from vlm_adapters.training.loop import train
 
-        state = train(sources.recipe, out, sources, bars.stepped)
-    if sources.processes.is_main_process:
+        state = train(content, out, report=bars.stepped, cache_report=bars.built)
+    if PartialState().is_main_process:
         _print(state, out, as_json=as_json)
     if not state.is_finished:
         typer.echo(
-            f"Stopped at step {state.step} of {state.total}; the same command goes on: "
+            f"Stopped at step {state.step} of {state.total_steps}; the same command resumes: "
             f"adapters train {shlex.join([recipe, *(changes or [])])} --out {out}",
             err=True,
         )
@@ -67,16 +69,16 @@ def _list(names: dict[str, str], *, as_json: bool) -> None:
         typer.echo(json.dumps(names))
         return
     width = max(map(len, names))
-    for name, told in names.items():
-        typer.echo(f"{name:{width}}  {told}")
+    for name, summary in names.items():
+        typer.echo(f"{name:{width}}  {summary}")
 
 
 def _print(state: RunState, out: Path, *, as_json: bool) -> None:
     if as_json:
-        told = {"out": str(out), "steps": state.step, "of": state.total, "best_step": state.best_step}
-        typer.echo(json.dumps({**told, "best_validation_mean_iou": state.best_iou}))
+        content = {"out": str(out), "step": state.step, "total_steps": state.total_steps, "best_step": state.best_step}
+        typer.echo(json.dumps({**content, "best_mean_iou": state.best_mean_iou}))
         return
-    typer.echo(f"{state.step} steps, kept in {out}")
-    if state.best_iou is not None:
-        typer.echo(f"best validation: mean IoU {state.best_iou:.4f} at step {state.best_step}")
+    typer.echo(f"{state.step} steps, saved in {out}")
+    if state.best_mean_iou is not None:
+        typer.echo(f"best validation: mean IoU {state.best_mean_iou:.4f} at step {state.best_step}")
         typer.echo(f"Next: adapters ground IMAGE TEXT --model {out / 'best'}")

@@ -43,6 +43,12 @@ def open_dataset(source: DatasetSource) -> Dataset:
     Raises:
         DataError: There is no such set or key, a file cannot be read, nothing is left of the set, or an entry is
             broken and `broken` is not `skip`.
+
+    Example:
+        >>> from vlm_adapters import open_dataset
+        >>> scenes = open_dataset("scenes:count=3,seed=4")
+        >>> len(scenes), scenes[0].image.size, scenes[0].masks.shape
+        (3, (282, 312), (3, 312, 282))
     """
     dataset = _open(read_config(source))
     if dataset.problems and not dataset.skips_broken:

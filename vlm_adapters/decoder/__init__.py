@@ -1,6 +1,31 @@
 """The mask decoder: from attention maps on a grid to masks in the image."""
 
-from vlm_adapters.decoder.losses import accuracy, dice_loss, mask_loss, mean_iou
-from vlm_adapters.decoder.unet import UNet, UNetConfig
+from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
+from vlm_adapters.decoder.losses import accuracy, cover_cells, decoder_loss, dice_loss, mask_loss, mean_iou
+from vlm_adapters.decoder.model import MaskDecoder, MaskLogits
+from vlm_adapters.decoder.sam.checkpoint import load_sam
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
+from vlm_adapters.decoder.sam.text_prompt import TextPrompt
+from vlm_adapters.decoder.unet import UNet, UNetConfig, normalise
 
-__all__ = ["UNet", "UNetConfig", "accuracy", "dice_loss", "mask_loss", "mean_iou"]
+__all__ = [
+    "FeatureRequest",
+    "MaskDecoder",
+    "MaskLogits",
+    "PhraseFeatures",
+    "SAMRefiner",
+    "SegmentAnything",
+    "TextPrompt",
+    "UNet",
+    "UNetConfig",
+    "UntrainedRefiner",
+    "accuracy",
+    "cover_cells",
+    "decoder_loss",
+    "dice_loss",
+    "load_sam",
+    "mask_loss",
+    "mean_iou",
+    "normalise",
+]

@@ -24,8 +24,8 @@ def stack_channels(extracted: Sequence[Grids], heads: Sequence[Head] | None = No
     The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the image.
 
     Args:
-        extracted: Of one image, in the adapter's order.
-        heads: Those whose maps are wanted, in their order; None takes all, channel = layer * n + head.
+        extracted: Grids of one image, in the adapter's order.
+        heads: Heads whose maps are stacked, in this order; None takes all, channel = layer * n + head.
 
     Returns:
         `(P, C, h, w)` and the box that the finest grid covers.

@@ -1,23 +1,30 @@
-"""A decoder's folder: `config.json`, the U-Net's weights, and those of a refiner that was trained with it."""
+"""A decoder's folder: `config.json`, the U-Net's weights, and those of a refiner that was trained with it.
+
+`config.json` is checked where it is read: a person may have edited it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
+from vlm_adapters.backbone.protocol import BackboneInfo, OptionValue
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.files import whole_file, write_json
-from vlm_adapters.decoder.sam.model import SegmentAnything
-from vlm_adapters.decoder.sam.refiner import SAMRefiner
-from vlm_adapters.decoder.sam.text_prompt import TextPrompt
-from vlm_adapters.decoder.saved import SavedDecoder, SavedRefiner
-from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CheckpointError, DecoderError
+from vlm_adapters.data.validated import first_mistake
+from vlm_adapters.decoder.features import FeatureRequest
+from vlm_adapters.decoder.unet import UNetConfig
+from vlm_adapters.embedded import alias_of, embedded_checkpoints
+from vlm_adapters.errors import CheckpointError
+from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -26,32 +33,155 @@ EMBEDDED_FOLDER = "decoder"
 """Where a backbone's folder keeps the decoder that was trained on it."""
 
 
-@dataclass(frozen=True)
-class StoredDecoder:
-    """What a decoder's folder holds.
+def _without_loading_options(options: dict[str, OptionValue]) -> dict[str, OptionValue]:
+    if found := sorted(NEVER_FROM_A_FILE & options.keys()):
+        raise ValueError(f"{found[0]} decides how a model is loaded; a file cannot set it as an option, the caller can")
+    return options
+
+
+OptionsFromFile = Annotated[dict[str, OptionValue], AfterValidator(_without_loading_options)]
+"""Options of a family as a file may name them, such as `min_pixels`."""
+
+
+class BackboneReference(BaseModel):
+    """The backbone that something was made for.
 
     Attributes:
-        config: Sizes, and the backbone that it was trained on.
-        decoder: Weights of the U-Net.
+        checkpoint: Hub id, folder, or name of an embedded checkpoint.
+        model_type: Name of its adapter.
+        revision: Its commit, where known.
+        options: Options of the adapter; they set how fine the grid is.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    checkpoint: str
+    model_type: str
+    revision: str | None
+    options: OptionsFromFile = {}
+
+    @classmethod
+    def of(cls, info: BackboneInfo) -> Self:
+        """Refer to a backbone; to an embedded one by its name, which is the same on every machine."""
+        return cls(
+            checkpoint=alias_of(info.checkpoint) or info.checkpoint,
+            model_type=info.model_type,
+            revision=info.revision,
+            options=dict(info.options),
+        )
+
+
+class RequestConfig(BaseModel):
+    """The maps that a decoder reads: the fields of `GridRequest`, and the `(layer, head)` pairs taken of them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    layers: int | list[int] | None
+    heads: list[int] | None
+    align: Literal["token", "predictor"]
+    reduce: Literal["mean", "max", "none"]
+    layer_heads: list[tuple[int, int]] | None = None
+
+    @classmethod
+    def of(cls, request: FeatureRequest) -> Self:
+        """Describe a request."""
+        fields = {name: value for name, value in asdict(request.grids).items() if name in cls.model_fields}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        return cls.model_validate(plain | {"layer_heads": None if request.heads is None else list(request.heads)})
+
+    def to_request(self, *, hidden: bool = False) -> FeatureRequest:
+        """The request that is described here, with or without hidden states."""
+        grids = GridRequest(**self.model_dump(exclude={"layer_heads"}))
+        return FeatureRequest(grids, None if self.layer_heads is None else tuple(self.layer_heads), hidden=hidden)
+
+
+class RefinerConfig(BaseModel):
+    """The Segment Anything model that a refiner was trained with, and its prompts.
+
+    Attributes:
+        image_encoder: Class and size of the image encoder, whose weights are not saved.
+        use_mask: Whether the coarse mask is a prompt.
+        use_box: Whether the box around it is.
+        use_text: Whether the words are.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image_encoder: str
+    use_mask: bool
+    use_box: bool
+    use_text: bool
+
+
+class DecoderConfig(BaseModel):
+    """The content of a decoder's `config.json`.
+
+    Attributes:
+        backbone: The backbone that the decoder was trained on.
+        unet: Sizes of the U-Net.
+        request: The maps that it reads.
+        refiner: The refiner that was trained with it; None where there is none.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    backbone: BackboneReference
+    unet: UNetConfig
+    request: RequestConfig
+    refiner: RefinerConfig | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file.
+
+        Raises:
+            OSError: The file cannot be read.
+            CheckpointError: It is not a decoder's config.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{path} is not a decoder's config: {first_mistake(error)}. Write it with GroundedVLM.save_pretrained."
+            ) from error
+
+
+@dataclass(frozen=True)
+class DecoderCheckpoint:
+    """The content of a decoder's folder.
+
+    Attributes:
+        config: Sizes, and the backbone that the decoder was trained on.
+        unet: Weights of the U-Net.
         refiner: Trained weights of the refiner; empty where there is none.
     """
 
-    config: SavedDecoder
-    decoder: Mapping[str, Tensor]
+    config: DecoderConfig
+    unet: Mapping[str, Tensor]
     refiner: Mapping[str, Tensor]
 
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a decoder's folder.
+
+        Raises:
+            CheckpointError: It is not a decoder's folder, or incomplete.
+        """
+        try:
+            config = DecoderConfig.read(folder / CONFIG_FILE)
+            weights = load_file(folder / WEIGHTS_FILE)
+            return cls(config, weights, load_file(folder / REFINER_FILE) if config.refiner else {})
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(_why_unreadable(folder, error)) from error
+
     def write(self, folder: Path) -> None:
-        """Write the files, each whole, the config last."""
-        parts = {WEIGHTS_FILE: self.decoder} | ({REFINER_FILE: self.refiner} if self.refiner else {})
+        """Write the files, each in one step, the config last."""
+        parts = {WEIGHTS_FILE: self.unet} | ({REFINER_FILE: self.refiner} if self.refiner else {})
         for name, weights in parts.items():
             with whole_file(folder / name) as temporary:
-                # save_file would write a file that its owner alone can read
+                # save_file would write a file that only its owner can read
                 temporary.write_bytes(_content(weights))
         write_json(folder / CONFIG_FILE, self.config.model_dump())
-
-
-def _content(weights: Mapping[str, Tensor]) -> bytes:
-    return save({key: tensor.contiguous() for key, tensor in weights.items()})
 
 
 def sha256_of(weights: Mapping[str, Tensor]) -> str:
@@ -59,86 +189,27 @@ def sha256_of(weights: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(_content(weights)).hexdigest()
 
 
-def folder_of(name_or_path: Path) -> Path:
+def decoder_folder(name_or_path: Path) -> Path:
     """The decoder's folder: the one named, that in a backbone's folder, or that of an embedded backbone."""
     folder = embedded_checkpoints().get(str(name_or_path), name_or_path)
     return folder / EMBEDDED_FOLDER if (folder / EMBEDDED_FOLDER / CONFIG_FILE).is_file() else folder
 
 
-def read_stored(folder: Path) -> StoredDecoder:
-    """Read a decoder's folder.
-
-    Raises:
-        CheckpointError: It is none, or incomplete.
-    """
-    try:
-        config = SavedDecoder.read(folder / CONFIG_FILE)
-        weights = load_file(folder / WEIGHTS_FILE)
-        return StoredDecoder(config, weights, load_file(folder / REFINER_FILE) if config.refiner else {})
-    except (OSError, ValueError, SafetensorError) as error:
-        with_decoder = [name for name, path in embedded_checkpoints().items() if (path / EMBEDDED_FOLDER).is_dir()]
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"There is no decoder {str(folder)!r}: no such folder, and no embedded model with a decoder "
-                f"({', '.join(with_decoder) or 'none'}). Give a folder written by GroundedVLM.save_pretrained. "
-                "A backbone alone gives masks by its heads: `adapters ground --method heads`."
-            ) from error
-        missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
-        raise CheckpointError(
-            f"No decoder can be read from {folder}: "
-            f"{'it has no ' + ' and no '.join(missing) if missing else error}. Give a folder written by "
-            f"GroundedVLM.save_pretrained, or an embedded model that has one: {', '.join(with_decoder) or 'none'}."
-        ) from error
+def _content(weights: Mapping[str, Tensor]) -> bytes:
+    return save({key: tensor.contiguous() for key, tensor in weights.items()})
 
 
-def trained_weights(refiner: SAMRefiner) -> dict[str, Tensor]:
-    """The tensors of a refiner that training changes: all but the image encoder's."""
-    return {name: tensor.detach() for name, tensor in refiner.named_parameters() if tensor.requires_grad}
-
-
-def saved_refiner(refiner: SAMRefiner) -> SavedRefiner:
-    """What `config.json` says of a refiner."""
-    return SavedRefiner(
-        encoder=encoder_told(refiner.sam.model.image_encoder),
-        use_mask=refiner.use_mask,
-        use_box=refiner.use_box,
-        use_text=refiner.use_text,
+def _why_unreadable(folder: Path, error: Exception) -> str:
+    with_decoder = [name for name, path in embedded_checkpoints().items() if (path / EMBEDDED_FOLDER).is_dir()]
+    embedded = ", ".join(with_decoder) or "none"
+    if not folder.is_dir():
+        return (
+            f"There is no decoder {str(folder)!r}: no such folder, and no embedded model with a decoder ({embedded}). "
+            "Give a folder written by GroundedVLM.save_pretrained. A backbone alone gives masks by its heads: "
+            "`adapters ground --method heads`."
+        )
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+    return (
+        f"No decoder can be read from {folder}: {'it has no ' + ' and no '.join(missing) if missing else error}. "
+        f"Give a folder written by GroundedVLM.save_pretrained, or an embedded model that has one: {embedded}."
     )
-
-
-def build_refiner(
-    config: SavedRefiner, weights: Mapping[str, Tensor], sam: SegmentAnything, backbone: tuple[int, int]
-) -> SAMRefiner:
-    """Put trained weights on a Segment Anything model.
-
-    Args:
-        config: Of the refiner.
-        weights: Of `trained_weights`.
-        sam: Holds the image encoder that the refiner was trained with; it becomes the refiner's own.
-        backbone: Width and number of layers of the language model.
-
-    Raises:
-        DecoderError: The model is another than the refiner was trained with, or the weights do not fit.
-    """
-    if (found := encoder_told(sam.model.image_encoder)) != config.encoder:
-        raise DecoderError(
-            f"The refiner was trained with the image encoder {config.encoder}, and the Segment Anything model given "
-            f"has {found}. Give the checkpoint that it was trained with."
-        )
-    text = TextPrompt(*backbone, sam.prompt_width) if config.use_text else None
-    refiner = SAMRefiner(sam, text, use_mask=config.use_mask, use_box=config.use_box, use_text=config.use_text)
-    wanted = {name: tuple(tensor.shape) for name, tensor in trained_weights(refiner).items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if differing := sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name)):
-        first = differing[0]
-        raise DecoderError(
-            f"The refiner's weights do not fit: {len(differing)} tensors differ, the first is {first}, expected "
-            f"{wanted.get(first, 'none')}, found {given.get(first, 'none')}. Give the backbone that it was trained on."
-        )
-    refiner.load_state_dict(dict(weights), strict=False)  # the image encoder's are the model's own
-    return refiner
-
-
-def encoder_told(encoder: nn.Module) -> str:
-    """An image encoder in words, by which another one is noticed."""
-    return f"{type(encoder).__name__} of {sum(tensor.numel() for tensor in encoder.parameters()):,} weights"

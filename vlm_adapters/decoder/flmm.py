@@ -11,59 +11,42 @@ from pathlib import Path
 
 import torch
 from segment_anything import sam_model_registry
-from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_adapters.backbone.protocol import BackboneInfo
-from vlm_adapters.decoder.checkpoint import StoredDecoder, encoder_told
-from vlm_adapters.decoder.features import FeatureRequest
-from vlm_adapters.decoder.sam.text_prompt import TextPrompt
-from vlm_adapters.decoder.saved import SavedDecoder, SavedRefiner
+from vlm_adapters.decoder.model import MaskDecoder
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import SAMRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CheckpointError
 
 _RENAMED = (
-    (r"mask_head\.encoder\.0\.0\.convs\.(\d)\.", r"decoder.encoder.0.\1."),
-    (r"mask_head\.encoder\.([1-9])\.1\.convs\.(\d)\.", r"decoder.encoder.\1.\2."),
-    (r"mask_head\.decoder\.(\d)\.upsample\.interp_upsample\.1\.", r"decoder.decoder.\1.narrow."),
-    (r"mask_head\.decoder\.(\d)\.conv_block\.convs\.(\d)\.", r"decoder.decoder.\1.block.\2."),
-    (r"mask_head\.conv_seg\.", "decoder.head."),
-    (r"text_proj\.", "text.projection."),
-    (r"text_layer_weights$", "text.layer_weights"),
-    (r"sam\.model\.(prompt_encoder|mask_decoder)\.", r"sam.\1."),
+    (r"mask_head\.encoder\.0\.0\.convs\.(\d)\.", r"unet.encoder.0.\1."),
+    (r"mask_head\.encoder\.([1-9])\.1\.convs\.(\d)\.", r"unet.encoder.\1.\2."),
+    (r"mask_head\.decoder\.(\d)\.upsample\.interp_upsample\.1\.", r"unet.decoder.\1.narrow."),
+    (r"mask_head\.decoder\.(\d)\.conv_block\.convs\.(\d)\.", r"unet.decoder.\1.block.\2."),
+    (r"mask_head\.conv_seg\.", "unet.head."),
+    (r"text_proj\.", "refiner.text.projection."),
+    (r"text_layer_weights$", "refiner.text.layer_weights"),
+    (r"sam\.model\.(prompt_encoder|mask_decoder)\.", r"refiner.sam.model.\1."),
 )
-_FIXED = "sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+_FIXED = "refiner.sam.model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 """Not trained, the same in every model: a checkpoint may hold it or not."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A tensor in which a checkpoint is not what it should be.
+    """A tensor that is missing, surplus or misshapen.
 
     Attributes:
-        name: Its published name, or ours where it has none.
-        expected: Its shape; None if there should be none.
-        found: Its shape; None if there is none.
+        name: Published name, or ours where it has none.
+        expected: Shape that it should have; None if it should not be there.
+        found: Shape that it has; None if it is not there.
     """
 
     name: str
     expected: tuple[int, ...] | None
     found: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class ConvertedWeights:
-    """The trained parts, under our names.
-
-    Attributes:
-        decoder: Of the U-Net.
-        text: Of the text prompt.
-        sam: Of the prompt encoder and the mask decoder.
-    """
-
-    decoder: dict[str, Tensor]
-    text: dict[str, Tensor]
-    sam: dict[str, Tensor]
 
 
 def read_flmm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -78,9 +61,10 @@ def read_flmm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         if not file.is_file():
             raise CheckpointError(f"There is no file {str(file)!r}. Give a checkpoint of F-LMM (.pth).") from error
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{file} cannot be read as plain tensors: {told}. Nothing else is read from it; save its state_dict alone."
+            f"{file} cannot be read as plain tensors: {message}. Nothing else is read from it; save its "
+            "state_dict alone."
         ) from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not weights or not all(isinstance(t, Tensor) for t in weights.values()):
@@ -89,28 +73,28 @@ def read_flmm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def compare_flmm(weights: Mapping[str, Tensor], info: BackboneInfo) -> list[Difference]:
-    """List in which tensors a checkpoint differs from one for this backbone; none means that it fits.
+    """List the tensors in which a checkpoint differs from one for this backbone; an empty list means that it fits.
 
     Args:
-        weights: Of `read_flmm`.
-        info: Of the backbone; sizes the U-Net and the text prompt.
+        weights: Tensors, as `read_flmm` gives them.
+        info: Description of the backbone; sizes the U-Net and the text prompt.
     """
     expected = _expected(info)
     names = {our_name(name): name for name in weights}
     differences = [
         Difference(names.get(name, name), shape, tuple(weights[names[name]].shape) if name in names else None)
         for name, shape in expected.items()
-        if name != _FIXED and (name not in names or tuple(weights[names[name]].shape) != shape)
+        if name not in names or tuple(weights[names[name]].shape) != shape
     ]
-    surplus = [theirs for ours, theirs in names.items() if ours not in expected]
+    surplus = [theirs for ours, theirs in names.items() if ours not in expected and ours != _FIXED]
     return differences + [Difference(name, None, tuple(weights[name].shape)) for name in surplus]
 
 
-def convert_flmm(weights: Mapping[str, Tensor], info: BackboneInfo) -> ConvertedWeights:
-    """Give a checkpoint's tensors our names.
+def convert_flmm(weights: Mapping[str, Tensor], info: BackboneInfo) -> dict[str, Tensor]:
+    """Give a checkpoint's tensors the names that they have in a `MaskDecoder`.
 
     Raises:
-        CheckpointError: It does not fit the backbone; see `compare_flmm`.
+        CheckpointError: It does not fit the backbone, as `compare_flmm` explains.
     """
     if differences := compare_flmm(weights, info):
         raise CheckpointError(
@@ -118,55 +102,41 @@ def convert_flmm(weights: Mapping[str, Tensor], info: BackboneInfo) -> Converted
             f"{len(differences)} tensors differ, the first is {differences[0].name}. Name the backbone that it was "
             "trained on."
         )
-    parts: dict[str, dict[str, Tensor]] = {"decoder": {}, "text": {}, "sam": {}}
-    for name, tensor in weights.items():
-        part, _, rest = our_name(name).partition(".")
-        if our_name(name) != _FIXED:
-            parts[part][rest] = tensor.clone()
-    return ConvertedWeights(**parts)
+    return {our_name(name): tensor.clone() for name, tensor in weights.items() if our_name(name) != _FIXED}
 
 
 def write_flmm(weights: Mapping[str, Tensor], info: BackboneInfo, folder: Path) -> None:
     """Write a checkpoint as a decoder's folder, which `GroundedVLM.from_pretrained` reads.
 
     Args:
-        weights: Of `read_flmm`.
-        info: Of the backbone that it was trained on.
-        folder: Where to.
+        weights: Tensors, as `read_flmm` gives them.
+        info: Description of the backbone that they were trained on.
+        folder: Folder to write.
 
     Raises:
         CheckpointError: It does not fit the backbone; nothing is written then.
     """
     converted = convert_flmm(weights, info)
-    with torch.device("meta"):
-        encoder = sam_model_registry["vit_l"]().image_encoder
-    config = SavedDecoder.of(info, UNetConfig(info.channels), FeatureRequest()).model_copy(
-        update={"refiner": SavedRefiner(encoder=encoder_told(encoder), use_mask=True, use_box=True, use_text=True)}
-    )
-    refiner = {f"text.{name}": tensor for name, tensor in converted.text.items()}
-    refiner |= {f"sam.model.{name}": tensor for name, tensor in converted.sam.items()}
-    StoredDecoder(config, converted.decoder, refiner).write(folder)
+    decoder = _decoder(info)
+    decoder.load_state_dict(converted, strict=False, assign=True)  # the image encoder stays without values
+    decoder.save(folder, info)
 
 
 def our_name(published: str) -> str:
-    """Our name of a published one; the same where there is no rule for it."""
+    """Our name for a published one; a name without a rule stays."""
     for pattern, ours in _RENAMED:
         renamed, found = re.subn(f"^{pattern}", ours, published)
         if found:
-            return re.sub(r"\.gn\.", ".norm.", renamed) if renamed.startswith("decoder.") else renamed
+            return re.sub(r"\.gn\.", ".norm.", renamed) if renamed.startswith("unet.") else renamed
     return published
 
 
 def _expected(info: BackboneInfo) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in _decoder(info).trainable_parameters().items()}
+
+
+def _decoder(info: BackboneInfo) -> MaskDecoder:
+    """F-LMM's decoder for a backbone, without values."""
     with torch.device("meta"):
-        parts: dict[str, nn.Module] = {
-            "decoder": UNet(UNetConfig(info.channels)),
-            "text": TextPrompt(info.hidden_size, info.num_layers),
-            "sam.prompt_encoder": PromptEncoder(256, (64, 64), (1024, 1024), 16),
-            "sam.mask_decoder": MaskDecoder(transformer_dim=256, transformer=TwoWayTransformer(2, 256, 8, 2048)),
-        }
-    return {
-        f"{part}.{name}": tuple(tensor.shape)
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
-    }
+        refiner = SAMRefiner.of(SegmentAnything(sam_model_registry["vit_l"]()), info)
+        return MaskDecoder(UNet(UNetConfig(info.channels)), refiner=refiner)

@@ -1,4 +1,4 @@
-"""What a decoder is trained on and judged by while it trains: losses and agreement of mask logits with masks.
+"""Losses, and measures of agreement, of mask logits with masks.
 
 Every loss takes logits of `K` masks, `(K, H, W)` or `(K, N)`, any real numbers, and targets of the same shape, bool
 or in [0, 1] (soft edges). It computes in float32, gives a scalar tensor, and raises `DecoderError` where the shapes
@@ -7,12 +7,15 @@ differ or nothing is there. Source: F-LMM (arXiv 2406.05821).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from vlm_adapters.decoder.model import MaskLogits
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.geometry import Box
 
@@ -22,7 +25,7 @@ def cover_cells(masks: NDArray[np.bool_], box: Box, size: tuple[int, int]) -> Te
 
     Args:
         masks: `(P, H, W)`.
-        box: `(left, top, right, bottom)` that the grid covers, in pixels of the image; taken to whole pixels.
+        box: `(left, top, right, bottom)` that the grid covers, in pixels of the image; rounded to whole pixels.
         size: Rows and columns of the grid.
 
     Returns:
@@ -31,6 +34,29 @@ def cover_cells(masks: NDArray[np.bool_], box: Box, size: tuple[int, int]) -> Te
     (height, width), (left, top, right, bottom) = masks.shape[1:], (round(side) for side in box)
     framed = functional.pad(torch.from_numpy(masks).float(), (-left, right - width, -top, bottom - height))
     return functional.adaptive_avg_pool2d(framed, size)
+
+
+def decoder_loss(found: Sequence[MaskLogits], masks: Sequence[NDArray[np.bool_]]) -> Tensor:
+    """The loss of every image times its number of phrases, summed: divide by the number of all phrases.
+
+    Of an image: binary cross entropy and Dice loss of the coarse logits against the share of every cell that is
+    covered, and of the refined ones against the masks at the image's size, each with weight 1 (F-LMM, arXiv
+    2406.05821).
+
+    Args:
+        found: Logits of every image, at least one, as a `MaskDecoder` gives them.
+        masks: `(P, H, W)` of every image: the truth.
+    """
+    total = found[0].coarse.new_zeros((), dtype=torch.float32)
+    for logits, truth in zip(found, masks, strict=True):
+        coarse = logits.coarse
+        cover = cover_cells(truth, logits.box, (coarse.shape[1], coarse.shape[2])).to(coarse.device)
+        loss = mask_loss(coarse, cover) + dice_loss(coarse, cover)
+        if logits.refined is not None:
+            fine = torch.from_numpy(truth).to(logits.refined.device)
+            loss = loss + mask_loss(logits.refined, fine) + dice_loss(logits.refined, fine)
+        total = total + loss * len(truth)
+    return total
 
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -53,15 +79,15 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """Share of pixels on the right side, both cut at 0.5; in [0, 1]."""
-    found, wanted = _cut(logits, targets)
-    return (found == wanted).float().mean()
+    found, truth = _cut(logits, targets)
+    return (found == truth).float().mean()
 
 
 def mean_iou(logits: Tensor, targets: Tensor) -> Tensor:
     """Intersection over union, both cut at 0.5, the mean over the masks; in [0, 1]. Both empty counts as 1."""
-    found, wanted = _cut(logits, targets)
-    intersection = (found & wanted).sum(dim=1).float()
-    union = (found | wanted).sum(dim=1).float()
+    found, truth = _cut(logits, targets)
+    intersection = (found & truth).sum(dim=1).float()
+    union = (found | truth).sum(dim=1).float()
     return intersection.div(union).where(union > 0, 1.0).mean()
 
 

@@ -48,14 +48,6 @@ def evaluate(
 
     Started by `accelerate launch` or `torchrun`, the processes share the samples, and the first one writes the files.
 
-    Example:
-        ```python
-        grounder = load_grounder("tiny-llava")
-        dataset = open_for_protocol("scenes:count=8,seed=1", "packed")
-        card = evaluate(grounder, dataset, EvaluationSettings(protocol="packed"), "evaluation")
-        print(card.number("all", "mask", "mIoU").value)
-        ```
-
     Args:
         grounder: Finds the masks; any subclass of `Grounder`.
         dataset: Holds the true masks.
@@ -72,6 +64,16 @@ def evaluate(
         OutputError: The folder holds a different run, or cannot be written.
         DataError: A sample is broken, and the data set does not skip it.
         ImageError: An image is missing or cannot be used, and the data set does not skip it.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from vlm_adapters import evaluate, load_grounder
+        >>> from vlm_adapters.evaluation import EvaluationSettings, open_for_protocol
+        >>> scenes = open_for_protocol("scenes:count=2,seed=4", "packed")
+        >>> with TemporaryDirectory() as out:
+        ...     card = evaluate(load_grounder("tiny-llava"), scenes, EvaluationSettings(protocol="packed"), out)
+        >>> card.number("all", "mask", "mIoU").value > 0.5
+        True
     """
     process, out = process or Process.this(), Path(out)
     fingerprint = RunFingerprint.of(settings, grounder, dataset)

@@ -19,6 +19,11 @@ class Grounder(ABC):
 
     Attributes:
         adapter: The backbone.
+
+    Example:
+        >>> from vlm_adapters import Grounder, load_grounder
+        >>> isinstance(load_grounder("tiny-llava", method="heads"), Grounder)
+        True
     """
 
     adapter: BackboneAdapter

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import Scenes
-from vlm_adapters.decoder.checkpoint import CONFIG_FILE, folder_of
+from vlm_adapters.decoder.checkpoint import CONFIG_FILE, decoder_folder
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
@@ -51,6 +51,11 @@ def load_grounder(
             not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone.
+
+    Example:
+        >>> from vlm_adapters import load_grounder
+        >>> load_grounder("tiny-llava").description
+        'decoder, trained on llava'
     """
     if method not in METHODS:
         raise OptionError(f"Unknown method {method!r}. Use one of {', '.join(METHODS)}.")
@@ -70,10 +75,10 @@ def load_grounder(
 def has_decoder(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether this is a decoder's folder, or an embedded model or a model's folder that contains one."""
     try:
-        config = json.loads((folder_of(Path(name_or_path)) / CONFIG_FILE).read_bytes())
+        config = json.loads((decoder_folder(Path(name_or_path)) / CONFIG_FILE).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and "decoder" in config
+    return isinstance(config, dict) and isinstance(config.get("backbone"), dict)
 
 
 def quick_profile(adapter: BackboneAdapter) -> HeadProfile:

@@ -45,6 +45,14 @@ class Grounding:
         text: The sentence.
         phrases: The phrases in the order of the prompt, each with mask, box, score and map.
         method: What found the masks.
+
+    Example:
+        >>> from vlm_adapters import load_grounder, open_dataset
+        >>> scene = open_dataset("scenes:count=1,seed=4")[0]
+        >>> grounding = load_grounder("tiny-llava").ground(scene.image, scene.text, [scene.phrases[0].text])
+        >>> for found in grounding.phrases:
+        ...     print(found.phrase.text, found.box, found.mask.shape, found.mask.dtype)
+        a pink cross (26, 135, 176, 291) (312, 282) bool
     """
 
     image: Image.Image

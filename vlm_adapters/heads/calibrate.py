@@ -20,8 +20,8 @@ from torch import Tensor
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.sample import Sample
+from vlm_adapters.decoder.checkpoint import BackboneReference
 from vlm_adapters.decoder.losses import cover_cells
-from vlm_adapters.decoder.saved import SavedBackbone
 from vlm_adapters.errors import DataError
 from vlm_adapters.geometry import Box
 from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral
@@ -120,7 +120,7 @@ def calibrate(
         chosen = chosen[:count]
     grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts]
     return HeadProfile(
-        backbone=SavedBackbone.of(adapter.info),
+        backbone=BackboneReference.of(adapter.info),
         criterion="part-entropy" if data.masks is None else criterion,
         source=data.source,
         samples=len(data.prompts),

@@ -12,7 +12,7 @@ from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import Head
 from vlm_adapters.data.files import write_json
 from vlm_adapters.data.validated import read_model
-from vlm_adapters.decoder.saved import SavedBackbone
+from vlm_adapters.decoder.checkpoint import BackboneReference
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, DecoderError
 
@@ -69,7 +69,7 @@ class HeadProfile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    backbone: SavedBackbone
+    backbone: BackboneReference
     criterion: Criterion
     source: str
     samples: Annotated[int, Field(ge=1)]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from vlm_adapters.backbone.fingerprint import module_fingerprint
+from vlm_adapters.backbone.fingerprint import ModuleFingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
@@ -52,6 +52,12 @@ class TransformersBackbone(ABC):
     Attributes:
         name: `model_type` of the checkpoint's config.
         processor: The checkpoint's processor.
+
+    Example:
+        >>> from vlm_adapters import TransformersBackbone, load_adapter
+        >>> adapter = load_adapter("tiny-llava")
+        >>> isinstance(adapter, TransformersBackbone), type(adapter.model).__name__
+        (True, 'LlavaForConditionalGeneration')
     """
 
     def __init__(
@@ -63,7 +69,7 @@ class TransformersBackbone(ABC):
         self.name: str = self.model.config.model_type
         self._checkpoint = checkpoint or str(self.model.config.name_or_path)
         self._revision = revision
-        self._digest: tuple[tuple[int, int], str] | None = None
+        self._fingerprint = ModuleFingerprint()
 
     @property
     def model(self) -> PreTrainedModel:
@@ -304,16 +310,8 @@ class TransformersBackbone(ABC):
             options=tuple((name, getattr(self, name)) for name in self.option_names()),
             device=str(self.device),
             dtype=str(self.model.dtype).removeprefix("torch."),
-            fingerprint=self._fingerprint(),
+            fingerprint=self._fingerprint.of(self.model),
         )
-
-    def _fingerprint(self) -> str:
-        """Digest of the weights, computed again only after they changed."""
-        tracked = (weight for weight in self.model.parameters() if not weight.is_inference())
-        changes = sum(weight._version for weight in tracked)  # noqa: SLF001 - torch counts changes in place there
-        if self._digest is None or self._digest[0] != (id(self.model), changes):
-            self._digest = (id(self.model), changes), module_fingerprint(self.model)
-        return self._digest[1]
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the model's device, pixels in the precision of its weights."""

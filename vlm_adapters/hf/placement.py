@@ -93,3 +93,8 @@ def pixel_dtype(model: nn.Module) -> torch.dtype:
         if weight.dtype.is_floating_point and weight.dtype.itemsize >= _BYTES_OF_HALF
     )
     return next(floating, torch.float32)
+
+
+def is_fixed(model: nn.Module) -> bool:
+    """Whether a model stays where it was loaded, because it is mapped over devices or quantised."""
+    return bool(getattr(model, "hf_device_map", None)) or getattr(model, "hf_quantizer", None) is not None

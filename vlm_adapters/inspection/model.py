@@ -10,12 +10,12 @@ from torch import nn
 
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, HasModel
 from vlm_adapters.backbone.request import LayerChoice
-from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER
+from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER, DecoderConfig
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CaptureError, OptionError
 from vlm_adapters.geometry import Size
-from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.hf.backbone import TransformersBackbone
 from vlm_adapters.inspection.memory import DTYPE, PassMemory, pass_memory
 from vlm_adapters.registry.discovery import list_adapters
@@ -186,13 +186,13 @@ def _decoder(adapter: BackboneAdapter) -> DecoderReport | None:
     folder = Path(adapter.info.checkpoint, EMBEDDED_FOLDER)
     if not adapter.info.checkpoint or not (folder / CONFIG_FILE).is_file():
         return None
-    grounded = GroundedVLM.from_pretrained(folder, adapter=adapter)
-    config, request = grounded.decoder.config, grounded.request.grids
+    decoder, config = MaskDecoder.load(folder, adapter.info), DecoderConfig.read(folder / CONFIG_FILE).unet
+    request = decoder.request.grids
     return DecoderReport(
         channels=config.channels,
         base_width=config.base_width,
         depth=config.depth,
-        parameters=_count(grounded.decoder),
+        parameters=_count(decoder),
         layers=request.layers,
         heads=None if request.heads is None else tuple(request.heads),
     )

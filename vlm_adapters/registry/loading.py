@@ -66,6 +66,12 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         UnknownAdapterError: No installed plugin offers an adapter for it.
         PluginError: The plugin is broken or something must be installed first.
         OptionError: The adapter does not know an option, or its value cannot be used.
+
+    Example:
+        >>> from vlm_adapters import load_adapter
+        >>> adapter = load_adapter("tiny-qwen2_5_vl", device="cpu", min_pixels=200 * 200)
+        >>> adapter.name, dict(adapter.info.options)["min_pixels"]
+        ('qwen2_5_vl', 40000)
     """
     hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only or None}
     loader = {

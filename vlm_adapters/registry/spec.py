@@ -29,6 +29,14 @@ class AdapterSpec:
         wrapper: `"module:Class"`, the `ImageProcessorWrapper` for these classes.
         published: `"module:function"`, a function from a hub id to an adapter at full size on the meta device, without
             weights; it returns None for a checkpoint that the plugin has no config of.
+
+    Example:
+        >>> from vlm_adapters import AdapterSpec, hookimpl
+        >>> @hookimpl
+        ... def adapter_specs():
+        ...     return [AdapterSpec("my_vlm", "my_plugin.adapter:MyBackbone")]
+        >>> [spec.name for spec in adapter_specs()]
+        ['my_vlm']
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line of JSON per step, and the same for TensorBoard."""
+"""The log of a run: a line of JSON per step, and the same for TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Step:
     """What one step did, over all processes.
 
     Attributes:
-        number: Of the step, from 1.
+        number: Number of the step, from 1.
         total: Steps of the whole run.
         loss: Mean over the phrases of the batch, before the step.
-        rate: Learning rate.
-        norm: Of the gradient, before it was clipped.
-        seconds: Since the step before, with what was done in between.
+        learning_rate: Learning rate of the step.
+        grad_norm: Norm of the gradient, before it was clipped.
+        seconds: Time since the step before, with what was done in between.
     """
 
     number: int
     total: int
     loss: float
-    rate: float
-    norm: float
+    learning_rate: float
+    grad_norm: float
     seconds: float
 
 
@@ -39,7 +39,7 @@ class RunLog:
 
     Args:
         out: Folder of the run.
-        step: Steps done; what an earlier run told of later ones is taken back.
+        step: Steps done; lines of later ones, which an earlier run wrote, are removed.
     """
 
     def __init__(self, out: Path, step: int) -> None:
@@ -50,24 +50,24 @@ class RunLog:
         self._events = SummaryWriter(out / "tensorboard", purge_step=step + 1 if step else None)
 
     def step(self, step: Step) -> None:
-        """Tell what a step did."""
-        self._write({"step": step.number, "loss": step.loss, "rate": step.rate, "norm": step.norm})
+        """Log a step."""
+        values = {"loss": step.loss, "learning_rate": step.learning_rate, "grad_norm": step.grad_norm}
+        self._write(step.number, values)
 
     def validation(self, step: int, mean_iou: float) -> None:
-        """Tell a validation's mean IoU."""
-        self._write({"step": step, "validation_mean_iou": mean_iou})
+        """Log a validation's mean IoU."""
+        self._write(step, {"validation_mean_iou": mean_iou})
 
-    def _write(self, told: dict[str, float]) -> None:
+    def _write(self, step: int, values: dict[str, float]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(told) + "\n")
-        for name, value in told.items():
-            if name != "step":
-                self._events.add_scalar(name, value, int(told["step"]))
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
         self._events.flush()
 
 
 def read_log(out: Path) -> list[dict[str, float]]:
-    """Everything that a run told, in its order."""
+    """Every line of a run's log, in order."""
     return [json.loads(line) for line in (out / LOG_FILE).read_text("utf-8").splitlines()]
 
 

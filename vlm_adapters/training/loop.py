@@ -1,8 +1,8 @@
-"""The training loop: one step after the other, on one process or on many, broken off and gone on with at any step.
+"""The training loop: one step after the other, on one process or many, interrupted and resumed at any step.
 
-Processes are those of Hugging Face accelerate. Every process computes the gradient of its own share of a batch, and
-the gradients are summed; a loss is divided by the phrases of the whole batch, so that any number of processes does the
-same.
+The recipe is read here, and plain values are passed on. Processes are those of Hugging Face accelerate. Every process
+computes the gradient of its share of a batch, and the gradients are summed; a loss is divided by the phrases of the
+whole batch, so that any number of processes does the same.
 """
 
 from __future__ import annotations
@@ -11,123 +11,216 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
+from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.files import remove_leftovers
-from vlm_adapters.errors import RecipeError
+from vlm_adapters.decoder.losses import decoder_loss
+from vlm_adapters.decoder.model import MaskDecoder
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import SAMRefiner
+from vlm_adapters.decoder.unet import UNet, UNetConfig
+from vlm_adapters.errors import CacheError, RecipeError
+from vlm_adapters.training.batches import Batch, Batches
+from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 from vlm_adapters.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
-from vlm_adapters.training.data import Sources, check_alike
+from vlm_adapters.training.data import CacheReport, TrainingData, load_backbone, no_report
 from vlm_adapters.training.log import RunLog, Step
+from vlm_adapters.training.processes import join_processes
 from vlm_adapters.training.recipe import Recipe
-from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
-from vlm_adapters.training.trainee import Trainee
+from vlm_adapters.training.samples import ExtractedSamples, check_alike
 from vlm_adapters.training.validation import Validation
 
 
 def train(
-    recipe: Recipe, out: Path, sources: Sources | None = None, report: Callable[[Step], None] = lambda _: None
+    recipe: Recipe,
+    out: Path,
+    *,
+    adapter: BackboneAdapter | None = None,
+    report: Callable[[Step], None] = lambda _: None,
+    cache_report: CacheReport = no_report,
 ) -> RunState:
-    """Train by a recipe; goes on where an earlier run into the same folder ended.
+    """Train by a recipe; resumes where an earlier run into the same folder ended.
 
     Args:
         recipe: What to do.
         out: Folder of the run: `step-...` (checkpoints, each a decoder's folder), `best` (a link to one of them),
             `log.jsonl`, `tensorboard`, `figures`.
-        sources: Opens the samples; by default, the recipe's.
+        adapter: The recipe's backbone, if it is loaded already; else it is loaded where it is needed, and only then.
         report: Called after every step, in the main process.
+        cache_report: Called after every sample of a cache that is built.
 
     Returns:
         Where the run is: at its end, or where SIGTERM stopped it.
 
     Raises:
         RecipeError: The folder holds a run of another recipe, or there is nothing to learn from.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from vlm_adapters import Recipe, train
+        >>> recipe = Recipe(model="tiny-llava", train=["scenes:count=2"], epochs=1, decoder={"base_width": 4})
+        >>> with TemporaryDirectory() as folder:
+        ...     state = train(recipe, Path(folder, "run"))
+        >>> state.step, state.is_finished
+        (1, True)
     """
+    processes = join_processes(recipe.device)
     check_recipe(out, recipe)
-    run = _Run(recipe, out, sources or Sources(recipe))
-    trainee, optimizer, state = run.trainee, run.optimizer, run.state
-    if state.step and run.is_due:
+    data = TrainingData.open(recipe)
+    samples, validation = _samples(recipe, data, adapter, processes, cache_report)
+    run = _Run(recipe, out, processes, new_decoder(recipe, samples.fingerprint, data.sam), samples, validation)
+    if run.state.step and run.is_due:
         run.validate()  # where a run was stopped before it came to that
-    with _stop_asked() as asked:
-        before = monotonic()
-        for number, batch in run.batches.read_from(state.step, run.processes):
-            rate = rate_at(number, state.total, recipe)
-            loss, stop = _gradient(trainee, batch, recipe, stop=asked.is_set())
-            norm = float(nn.utils.clip_grad_norm_(trainee.trained().values(), recipe.clip))
-            _check_finite(loss, norm, number + 1, batch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad()
-            state.step = number + 1
-            now = monotonic()
-            step, before = Step(state.step, state.total, loss, rate, norm, now - before), now
-            if run.log:
-                run.log.step(step)
-                report(step)
-            if run.is_due or stop:
-                run.keep()
-            if stop:
-                break
-            if run.is_due:
-                run.validate()
-    return state
+    run.learn(report)
+    return run.state
+
+
+def _samples(
+    recipe: Recipe,
+    data: TrainingData,
+    adapter: BackboneAdapter | None,
+    processes: PartialState,
+    report: CacheReport,
+) -> tuple[ExtractedSamples, Validation | None]:
+    """Open what is learned from and judged by; of caches, build those that are missing."""
+    missing = [cache for cache in data.caches() if not cache.is_finished()] if recipe.cache is not None else []
+    if missing and processes.num_processes > 1:
+        raise CacheError(
+            f"The cache {missing[0].folder} is not finished, or its data have changed, and it is built by one process. "
+            "Build it first: `adapters cache build` with the same recipe and changes."
+        )
+    if adapter is None and (missing or recipe.cache is None):
+        adapter = load_backbone(recipe, processes.device)
+    if missing and adapter is not None:
+        data.build(adapter, missing, report)
+    samples, judged = data.training_samples(adapter), data.validation_samples(adapter)
+    if judged is None or data.validation is None:
+        return samples, None
+    check_alike([samples.fingerprint, judged.fingerprint])
+    return samples, Validation(judged, data.validation, recipe.sheet_samples)
+
+
+def new_decoder(recipe: Recipe, fingerprint: CacheFingerprint, sam: SegmentAnything | None) -> MaskDecoder:
+    """Build a decoder with random weights, drawn from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    request, info = fingerprint.feature_request, fingerprint.backbone
+    unet = UNet(UNetConfig(request.channels(info), **recipe.decoder.model_dump()))
+    refiner = None
+    if recipe.refiner is not None and sam is not None:
+        refiner = SAMRefiner.of(sam, info, **recipe.refiner.model_dump(exclude={"sam"}))
+    # convolutions on a processor are faster with the channels last
+    return MaskDecoder(unet.to(memory_format=torch.channels_last), request, refiner)
 
 
 class _Run:
-    """What a run works on, and how it is kept and judged."""
+    """The state of a run, and its steps, checkpoints and validations."""
 
-    def __init__(self, recipe: Recipe, out: Path, sources: Sources) -> None:
-        self.recipe, self.out, self.processes = recipe, out, sources.processes
-        self.samples, self.validation = sources.train(), Validation.of(sources)
-        if self.validation is not None:
-            check_alike([self.samples.plan, self.validation.samples.plan])
-        if recipe.cache is not None:
-            sources.release()
-        self.trainee = Trainee.of(recipe, self.samples.plan, sources.sam).to(self.processes.device)
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        processes: PartialState,
+        decoder: MaskDecoder,
+        samples: ExtractedSamples,
+        validation: Validation | None,
+    ) -> None:
+        self.recipe, self.out, self.processes, self.validation = recipe, out, processes, validation
+        self.backbone = samples.fingerprint.backbone
+        self.decoder = decoder.to(processes.device)
         self.optimizer = torch.optim.AdamW(
-            self.trainee.trained().values(),
+            self.decoder.trainable_parameters().values(),
             lr=recipe.learning_rate,
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
         )
-        self.batches = _Batches(self.samples, recipe)
-        self.state = _resumed(recipe, out, self.batches.total, self.trainee, self.optimizer)
-        self.log = RunLog(out, self.state.step) if self.processes.is_main_process else None
+        self.batches = Batches(samples, recipe.batch_size, recipe.seed)
+        total = self.batches.per_epoch * recipe.epochs
+        self.state = _resumed(recipe, out, total, self.decoder, self.optimizer)
+        self.log = RunLog(out, self.state.step) if processes.is_main_process else None
 
     @property
     def is_due(self) -> bool:
-        """Whether a checkpoint and a validation are."""
+        """Whether it is time for a checkpoint and a validation."""
         every = self.recipe.validate_every or self.batches.per_epoch
-        return self.state.step == self.state.total or self.state.step % every == 0
+        return self.state.step == self.state.total_steps or self.state.step % every == 0
+
+    def learn(self, report: Callable[[Step], None]) -> None:
+        """Take the steps that are left, until SIGTERM."""
+        recipe, state = self.recipe, self.state
+        weights = self.decoder.trainable_parameters().values()
+        with _stop_requested() as stop_requested:
+            before = monotonic()
+            for number, batch in self.batches.read(range(state.step, state.total_steps), self.processes):
+                rate = learning_rate_at(number, state.total_steps, recipe.learning_rate, recipe.warmup_ratio)
+                loss, stop = self._gradient(batch, stop=stop_requested.is_set())
+                norm = float(nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm))
+                _check_finite(loss, norm, number + 1, batch)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                state.step = number + 1
+                now = monotonic()
+                step, before = Step(state.step, state.total_steps, loss, rate, norm, now - before), now
+                if self.log:
+                    self.log.step(step)
+                    report(step)
+                if self.is_due or stop:
+                    self.keep()
+                if stop:
+                    break
+                if self.is_due:
+                    self.validate()
 
     def keep(self) -> None:
+        """Write a checkpoint, in the main process."""
         if self.processes.is_main_process:
-            save_checkpoint(self.out, self.trainee, self.optimizer, self.state, self.samples.plan)
+            save_checkpoint(self.out, self.decoder, self.optimizer, self.state, self.backbone)
         self.processes.wait_for_everyone()
 
     def validate(self) -> None:
+        """Judge the decoder, unless that was done at this step."""
         state, validation = self.state, self.validation
         if validation is None or state.validated_step == state.step:
             return
-        iou = validation.mean_iou(self.trainee)
+        iou = validation.mean_iou(self.decoder, self.processes)
         state.validated_step = state.step
-        if state.best_iou is None or iou > state.best_iou:
-            state.best_step, state.best_iou = state.step, iou
+        if state.best_mean_iou is None or iou > state.best_mean_iou:
+            state.best_step, state.best_mean_iou = state.step, iou
         if self.log:
             self.log.validation(state.step, iou)
-            validation.write_sheet(self.trainee, self.out / "figures" / f"step-{state.step:08d}.png")
+            validation.write_sheet(self.decoder, self.out / "figures" / f"step-{state.step:08d}.png")
         self.keep()
+
+    def _gradient(self, batch: Batch, *, stop: bool) -> tuple[float, bool]:
+        """Compute the gradient of a batch over all processes; gives its loss, and whether any process is to stop."""
+        device, size = self.decoder.device, self.recipe.micro_batch_size
+        total = torch.zeros((), device=device)
+        for start in range(0, len(batch.samples), size):
+            samples = batch.samples[start : start + size]
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+                found = self.decoder([sample.features for sample in samples], [sample.image for sample in samples])
+                loss = decoder_loss(found, [sample.masks for sample in samples])
+            loss.backward()
+            total += loss.detach()
+        weights = list(self.decoder.trainable_parameters().values())
+        numbers = torch.stack([total, total.new_tensor(batch.phrases), total.new_tensor(float(stop))])
+        if self.processes.num_processes > 1:
+            numbers = _summed(weights, numbers)
+        loss_sum, phrases, stops = numbers.tolist()
+        for weight in weights:
+            if weight.grad is not None:
+                weight.grad /= max(phrases, 1)
+        return loss_sum / max(phrases, 1), stops > 0
 
 
 def check_recipe(out: Path, recipe: Recipe) -> None:
@@ -137,128 +230,62 @@ def check_recipe(out: Path, recipe: Recipe) -> None:
         RecipeError: It does, or its last checkpoint is broken.
     """
     for folder in checkpoints(out)[-1:]:
-        others, own = RunState.read(folder).recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
-        if differing := [f"{name}: {others[name]} -> {own[name]}" for name in own if own[name] != others[name]]:
+        there, here = RunState.read(folder).recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
+        if differing := [f"{name}: {there[name]} -> {here[name]}" for name in here if here[name] != there[name]]:
             raise RecipeError(f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out.")
 
 
-def rate_at(step: int, total: int, recipe: Recipe) -> float:
-    """Learning rate of a step, counted from 0: grows evenly, then falls to 0 as half a cosine."""
-    warm = round(recipe.warm_up * total)
+def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float) -> float:
+    """Learning rate of a step, counted from 0: grows evenly to its peak, then falls to 0 as half a cosine."""
+    warm = round(warmup_ratio * total)
     if step < warm:
-        return recipe.learning_rate * (step + 1) / warm
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """The share of a step's samples that this process takes, without those that cannot be read."""
-
-    samples: Sequence[ExtractedSample]
-
-    @property
-    def phrases(self) -> int:
-        return sum(len(sample.masks) for sample in self.samples)
-
-
-class _Batches:
-    """The batches of a run. Which samples a step takes is known from its number and the seed alone."""
-
-    def __init__(self, samples: ExtractedSamples, recipe: Recipe) -> None:
-        self.samples, self.recipe = samples, recipe
-        self.usable = np.array([i for i in range(len(samples)) if samples.phrase_count(i)])
-        if not len(self.usable):
-            raise RecipeError(f"There is no phrase to learn from in {', '.join(map(str, recipe.train))}.")
-        self.per_epoch = math.ceil(len(self.usable) / recipe.batch)
-        self.total = self.per_epoch * recipe.epochs
-
-    def epoch(self, number: int) -> tuple[ExtractedSamples, list[int]]:
-        """The samples as they are in an epoch, and their order."""
-        order = np.random.default_rng((self.recipe.seed, number)).permutation(self.usable)
-        return self.samples.at_epoch(number), order.tolist()
-
-    def read_from(self, step: int, processes: PartialState) -> Iterator[tuple[int, _Batch]]:
-        """The steps from one on, with the share of their samples that this process takes; one is read ahead."""
-        epoch = lru_cache(maxsize=1)(self.epoch)
-
-        def read(number: int) -> _Batch:
-            which, place = divmod(number, self.per_epoch)
-            samples, order = epoch(which)
-            indices = order[place * self.recipe.batch : (place + 1) * self.recipe.batch]
-            own = indices[processes.process_index :: processes.num_processes]
-            return _Batch(samples.read(own))
-
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(read, step) if step < self.total else None
-            for number in range(step, self.total):
-                assert ahead is not None  # noqa: S101 - for the type checker: a step is always read before it is done
-                batch = ahead.result()
-                ahead = reader.submit(read, number + 1) if number + 1 < self.total else None
-                yield number, batch
-
-
-def _gradient(trainee: Trainee, batch: _Batch, recipe: Recipe, *, stop: bool) -> tuple[float, bool]:
-    """Compute the gradient of a batch over all processes; gives its loss, and whether any process is to stop."""
-    total = torch.zeros((), device=trainee.device)
-    for start in range(0, len(batch.samples), recipe.micro_batch):
-        with torch.autocast(trainee.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss = trainee.loss(batch.samples[start : start + recipe.micro_batch])
-        loss.backward()
-        total += loss.detach()
-    weights = list(trainee.trained().values())
-    told = torch.stack([total, total.new_tensor(batch.phrases), total.new_tensor(float(stop))])
-    if PartialState().num_processes > 1:
-        told = _summed(weights, told)
-    loss_sum, phrases, stops = told.tolist()
-    for weight in weights:
-        if weight.grad is not None:
-            weight.grad /= max(phrases, 1)
-    return loss_sum / max(phrases, 1), stops > 0
-
-
-def _summed(weights: Sequence[nn.Parameter], told: Tensor) -> Tensor:
+def _summed(weights: Sequence[nn.Parameter], numbers: Tensor) -> Tensor:
     """Sum gradients and some numbers over the processes; a weight that no process used has no gradient after it."""
-    used = told.new_tensor([float(weight.grad is not None) for weight in weights])
+    used = numbers.new_tensor([float(weight.grad is not None) for weight in weights])
     flat = [(torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in weights]
-    summed = reduce(torch.cat([*flat, used, told]), reduction="sum")
-    *gradients, used, told = summed.split([*(len(own) for own in flat), len(weights), len(told)])
+    summed = reduce(torch.cat([*flat, used, numbers]), reduction="sum")
+    *gradients, used, numbers = summed.split([*(len(part) for part in flat), len(weights), len(numbers)])
     for weight, gradient, count in zip(weights, gradients, used.tolist(), strict=True):
         weight.grad = gradient.view_as(weight).clone() if count else None
-    return told
+    return numbers
 
 
-def _check_finite(loss: float, norm: float, number: int, batch: _Batch) -> None:
+def _check_finite(loss: float, norm: float, number: int, batch: Batch) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
         ids = ", ".join(sample.annotation.id for sample in batch.samples)
         raise RecipeError(
             f"The loss of step {number} is {loss:g} and its gradient's norm {norm:g} (samples {ids}). The checkpoints "
-            "before it stay. Take a smaller learning_rate or clip, or look at those samples."
+            "before it stay. Take a smaller learning_rate or max_grad_norm, or look at those samples."
         )
 
 
-def _resumed(recipe: Recipe, out: Path, total: int, trainee: Trainee, optimizer: torch.optim.Optimizer) -> RunState:
+def _resumed(recipe: Recipe, out: Path, total: int, decoder: MaskDecoder, optimizer: torch.optim.Optimizer) -> RunState:
     if not (found := checkpoints(out)):
-        return RunState(recipe=recipe, total=total)
+        return RunState(recipe=recipe, total_steps=total)
     state = RunState.read(found[-1])
-    if state.total != total:
+    if state.total_steps != total:
         raise RecipeError(
-            f"{out} holds a run of {state.total} steps, and the data now give {total}: they have changed. Give another "
-            "--out."
+            f"{out} holds a run of {state.total_steps} steps, and the data now give {total}: they have changed. Give "
+            "another --out."
         )
     remove_leftovers(out)
-    load_checkpoint(found[-1], trainee, optimizer)
+    load_checkpoint(found[-1], decoder, optimizer)
     return state
 
 
 @contextmanager
-def _stop_asked() -> Iterator[threading.Event]:
+def _stop_requested() -> Iterator[threading.Event]:
     """Within, SIGTERM only sets an event."""
-    asked = threading.Event()
+    event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals are the main thread's
+        yield event  # signals are the main thread's
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
     try:
-        yield asked
+        yield event
     finally:
         signal.signal(signal.SIGTERM, before)

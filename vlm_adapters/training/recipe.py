@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vlm_adapters.data.validated import did_you_mean, first_mistake
-from vlm_adapters.decoder.saved import OptionsFromFile
+from vlm_adapters.decoder.checkpoint import OptionsFromFile
 from vlm_adapters.errors import OptionError, RecipeError
 from vlm_adapters.hf.placement import device_named, resolve_dtype
 from vlm_adapters.registry.load_options import dtype_name
@@ -30,7 +30,7 @@ class _Part(BaseModel):
 
 
 class DecoderRecipe(_Part):
-    """Sizes of the U-Net, see `UNetConfig`."""
+    """Sizes of the U-Net, as `UNetConfig` takes them."""
 
     base_width: _AtLeastOne = 64
     depth: _AtLeastOne = 4
@@ -38,7 +38,7 @@ class DecoderRecipe(_Part):
 
 
 class RefinerRecipe(_Part):
-    """A refiner that is trained with the U-Net, see `SAMRefiner`.
+    """A refiner that is trained with the U-Net.
 
     Attributes:
         sam: Checkpoint file of Segment Anything.
@@ -58,32 +58,38 @@ class Recipe(_Part):
 
     Attributes:
         model: Backbone: embedded name, folder or hub id.
-        options: Of its adapter, such as `min_pixels`.
-        dtype: The backbone computes in it: `auto`, `float32`, `bfloat16` (`bf16`), `float16` (`fp16`).
-        device: Of everything: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
+        options: Options of its adapter, such as `min_pixels`.
+        dtype: Precision of the backbone: `auto`, `float32`, `bfloat16` (`bf16`), `float16` (`fp16`).
+        device: Where everything runs: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...
         attn_implementation: Kernel of the backbone's attention; None leaves it to transformers.
-        quantization: Of the backbone's weights: `nf4` or `int8`; None takes them as they are.
+        quantization: Quantization of the backbone's weights: `nf4` or `int8`; None takes them as they are.
         train: Data to learn from, one set or a list of them, which are joined.
         validation: Data to choose the best by; None chooses the last.
         cache: Folder of the caches, which are built there if they are not; None runs the backbone all along.
-        keep: In which precision features are kept.
-        heads: A head profile: only its heads are read; None reads all.
-        top_heads: Only so many of the profile, the best ones.
+        cache_dtype: Precision in which features are kept.
+        head_profile: File of a head profile: only its heads are read; None reads all.
+        top_heads: How many heads of the profile are read, the best ones; None reads all of it.
         decoder: Sizes of the U-Net.
         refiner: What refines its masks; None trains the U-Net alone.
         epochs: How often every sample is seen.
-        batch: Samples of one step, over all processes.
-        micro_batch: Samples whose gradient is computed at once, per process.
-        learning_rate: Its peak.
-        weight_decay: Of AdamW.
-        betas: Of AdamW.
-        warm_up: Share of the steps over which the rate grows; after it, it falls to 0 as a cosine.
-        clip: Largest norm of the gradient.
-        precision: In which the decoder computes.
-        seed: Of the weights and of the order of samples.
+        batch_size: Samples of one step, over all processes.
+        micro_batch_size: Samples whose gradient is computed at once, per process.
+        learning_rate: Peak of the learning rate.
+        weight_decay: Weight decay of AdamW.
+        betas: Betas of AdamW.
+        warmup_ratio: Share of the steps over which the rate grows; after it, it falls to 0 as a cosine.
+        max_grad_norm: Norm to which a larger gradient is clipped.
+        precision: Precision in which the decoder computes.
+        seed: Seed of the weights and of the order of samples.
         validate_every: Steps between validations and checkpoints; None does so after every epoch.
         keep_checkpoints: How many checkpoints stay; the best one stays in any case.
-        images: How many validation samples the contact sheet shows.
+        sheet_samples: How many validation samples the contact sheet shows.
+
+    Example:
+        >>> from vlm_adapters import Recipe
+        >>> recipe = Recipe.read("flmm", ["model=Qwen/Qwen2.5-VL-7B-Instruct", "batch_size=16"])
+        >>> recipe.model, recipe.batch_size, recipe.epochs
+        ('Qwen/Qwen2.5-VL-7B-Instruct', 16, 8)
     """
 
     model: str
@@ -95,24 +101,24 @@ class Recipe(_Part):
     train: Annotated[list[Data], Field(min_length=1)]
     validation: Data | None = None
     cache: str | None = None
-    keep: Precision = "float16"
-    heads: str | None = None
+    cache_dtype: Precision = "float16"
+    head_profile: str | None = None
     top_heads: _AtLeastOne | None = None
     decoder: DecoderRecipe = DecoderRecipe()
     refiner: RefinerRecipe | None = None
     epochs: _AtLeastOne = 8
-    batch: _AtLeastOne = 8
-    micro_batch: _AtLeastOne = 8
+    batch_size: _AtLeastOne = 8
+    micro_batch_size: _AtLeastOne = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     betas: tuple[_BelowOne, _BelowOne] = (0.9, 0.999)
-    warm_up: Annotated[float, Field(ge=0, le=1)] = 0.03
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     validate_every: _AtLeastOne | None = None
     keep_checkpoints: _AtLeastOne = 2
-    images: Annotated[int, Field(ge=0, strict=True)] = 8
+    sheet_samples: Annotated[int, Field(ge=0, strict=True)] = 8
 
     @field_validator("train", mode="before")
     @classmethod
@@ -134,8 +140,8 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _heads_belong_together(self) -> Self:
-        if self.top_heads is not None and self.heads is None:
-            raise ValueError("top_heads chooses among the heads of a profile; name it with heads")
+        if self.top_heads is not None and self.head_profile is None:
+            raise ValueError("top_heads chooses among the heads of a profile; name it with head_profile")
         return self
 
     @classmethod
@@ -147,7 +153,7 @@ class Recipe(_Part):
             changes: `key=value`, the value as YAML; a key within a part is `decoder.base_width`.
 
         Raises:
-            RecipeError: There is none, it is no YAML, or a key or a value is wrong.
+            RecipeError: There is no such recipe, it is not YAML, or a key or a value is wrong.
         """
         content = _content(name_or_path)
         for change in changes:
@@ -158,8 +164,11 @@ class Recipe(_Part):
             raise RecipeError(_mistake_message(name_or_path, error)) from error
 
 
+_PARTS: dict[str, type[BaseModel]] = {"decoder": DecoderRecipe, "refiner": RefinerRecipe}
+
+
 def _as_value_error(check: Callable[..., object], *arguments: object, **options: object) -> None:
-    """Check a value; pydantic wants to be told of a mistake by a ValueError."""
+    """Check a value; pydantic takes a mistake as a ValueError."""
     try:
         check(*arguments, **options)
     except OptionError as error:
@@ -167,7 +176,7 @@ def _as_value_error(check: Callable[..., object], *arguments: object, **options:
 
 
 def recipe_names() -> dict[str, str]:
-    """The recipes that come with the library, and what the first line of each says."""
+    """The recipes that come with the library, by name, with the first line of each."""
     found = sorted((path for path in _RECIPES.iterdir() if path.name.endswith(".yaml")), key=lambda path: path.name)
     return {
         path.name.removesuffix(".yaml"): path.read_text("utf-8").splitlines()[0].removeprefix("# ") for path in found
@@ -185,7 +194,7 @@ def _content(name_or_path: str) -> dict[str, object]:
             f"{', '.join(names)}."
         ) from error
     except (ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"The recipe {name_or_path} is no YAML: {' '.join(str(error).split())}.") from error
+        raise RecipeError(f"The recipe {name_or_path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"The recipe {name_or_path} holds a {type(content).__name__}. Give keys and values.")
     return content
@@ -201,7 +210,7 @@ def _apply(content: dict[str, object], change: str) -> None:
         inner = place.get(key)
         inner = {} if inner is None else inner
         if not isinstance(inner, dict):
-            raise RecipeError(f"The change {change!r} goes into {key!r}, which has no keys of its own.")
+            raise RecipeError(f"The change {change!r} goes into {key!r}, which has no keys.")
         place[key] = inner
         place = cast("dict[str, object]", inner)
     try:
@@ -213,7 +222,9 @@ def _apply(content: dict[str, object], change: str) -> None:
 def _mistake_message(name: str, error: ValidationError) -> str:
     mistake = first_mistake(error)
     if mistake.kind == "extra_forbidden":
-        remedy = did_you_mean(mistake.key.rpartition(".")[2], Recipe.model_fields) or " Remove it."
+        part, _, key = mistake.key.rpartition(".")
+        known = list(_PARTS.get(part, Recipe).model_fields)
+        remedy = did_you_mean(key, known) or f" Use {', '.join(known)}."
         return f"The recipe {name} has an unknown key {mistake.key!r}.{remedy}"
     found = "" if isinstance(mistake.value, dict) else f", found {str(mistake.value)[:100]!r}"
     return f"The recipe {name} cannot be used: {mistake}{found}."

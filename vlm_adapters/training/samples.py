@@ -1,4 +1,4 @@
-"""Samples as a decoder learns from them: features and true masks, whether computed now or kept in a cache."""
+"""Samples as a decoder learns from them: features and true masks, whether computed now or read from a cache."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.dataset import Dataset, read_samples
@@ -19,7 +20,7 @@ from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.decoder.features import PhraseFeatures
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import CacheError
-from vlm_adapters.training.cache.fingerprint import FeaturePlan
+from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,9 +31,9 @@ class ExtractedSample:
 
     Attributes:
         annotation: Its text and phrases.
-        features: What a decoder reads, in the precision of the plan; every map's peak is 1.
+        features: What a decoder reads, in the precision of the fingerprint; every map's peak is 1.
         masks: `(P, H, W)` bool: the truth, at the image's size.
-        image: As the image encoder of Segment Anything sees it, if the plan says so.
+        image: The image as Segment Anything encoded it, where it is needed.
     """
 
     annotation: Annotation
@@ -48,12 +49,13 @@ class ExtractedSample:
 
 
 class ExtractedSamples(Protocol):
-    """Where the loop takes samples from."""
+    """Where the loop takes samples from.
 
-    @property
-    def plan(self) -> FeaturePlan:
-        """What was, or is, computed."""
-        ...
+    Attributes:
+        fingerprint: What was, or is, computed, and of what.
+    """
+
+    fingerprint: CacheFingerprint
 
     def __len__(self) -> int: ...
 
@@ -61,65 +63,76 @@ class ExtractedSamples(Protocol):
         """How many phrases a sample has; cheap."""
         ...
 
+    def data_index(self, index: int) -> int:
+        """Where a sample is in the data set that it was computed of."""
+        ...
+
     def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
-        """Give some samples, in this order, without those that cannot be read, where the set says so."""
+        """Read some samples, in this order; where the set skips broken ones, without those."""
         ...
 
     def at_epoch(self, epoch: int) -> ExtractedSamples:
-        """The samples as they are in an epoch; unlike these only where the data set draws anew."""
+        """The samples as they are in an epoch; they differ from these only where the data set draws anew."""
         ...
 
 
-class LiveSamples:
-    """Runs the backbone whenever samples are asked for.
+class LiveSamples(ExtractedSamples):
+    """Runs the backbone whenever samples are read.
 
-    What the data set leaves out (`skips_broken`) is told once, as a warning.
+    A sample that the data set skips (`skips_broken`) is logged once, as a warning.
 
     Attributes:
         adapter: The backbone.
         data: What to run it on.
-        plan: What to compute.
-        sam: Encodes images, if the plan says so.
+        fingerprint: What to compute.
+        sam: Encodes images for a refiner; None without one.
     """
 
     def __init__(
-        self, adapter: BackboneAdapter, data: Dataset, plan: FeaturePlan, sam: SegmentAnything | None = None
+        self, adapter: BackboneAdapter, data: Dataset, fingerprint: CacheFingerprint, sam: SegmentAnything | None = None
     ) -> None:
-        self.adapter, self.data, self.plan, self.sam = adapter, data, plan, sam
+        self.adapter, self.data, self.sam = adapter, data, sam
+        self.fingerprint = fingerprint
         self._left_out: set[str] = set()
 
+    @override
     def __len__(self) -> int:
         return len(self.data)
 
+    @override
     def phrase_count(self, index: int) -> int:
-        """See `ExtractedSamples`."""
         return len(self.data.annotation(index).phrases)
+
+    @override
+    def data_index(self, index: int) -> int:
+        return index
 
     @torch.no_grad()
     def extract(self, sample: Sample) -> ExtractedSample:
-        """Run the backbone over a sample, and round what it gives to the plan's precision.
+        """Run the backbone over a sample, and round what it gives to the precision of the fingerprint.
 
         Samples go through it one by one: what is padded beside others differs in its last bits, and a cache and the
         loop would not agree. Every map is divided by its peak first: a decoder does not mind its scale, and float16
         would lose a map of a thousand small values.
         """
-        request, dtype = self.plan.features, self.plan.tensor_type
+        request, dtype = self.fingerprint.feature_request, self.fingerprint.tensor_type
         (grids,) = self.adapter.extract(self.adapter.preprocess([sample.prompt]), request.grids)
         features = PhraseFeatures.of(grids, request)
         maps = features.maps / features.maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
-        kept = replace(features, maps=maps.to(dtype), hidden=tuple(states.to(dtype) for states in features.hidden))
-        if not all(bool(tensor.isfinite().all()) for tensor in (kept.maps, *kept.hidden)):
+        rounded = replace(features, maps=maps.to(dtype), hidden=tuple(states.to(dtype) for states in features.hidden))
+        if not all(bool(tensor.isfinite().all()) for tensor in (rounded.maps, *rounded.hidden)):
+            remedy = "Take cache_dtype=bfloat16" if dtype == torch.float16 else "Check the backbone"
             raise CacheError(
-                f"What the backbone gives for sample {sample.id} does not fit into {self.plan.dtype}: there are values "
-                f"that are not finite. {'Take keep=bfloat16' if dtype == torch.float16 else 'Check the backbone'}."
+                f"The features of sample {sample.id} do not fit into {self.fingerprint.dtype}: there are values that "
+                f"are not finite. {remedy}."
             )
         image = self.sam.encode(sample.image) if self.sam else None
         if image is not None:
             image = replace(image, features=image.features.to(dtype).cpu())
-        return ExtractedSample(annotation_of(sample), kept.to("cpu"), sample.masks, image)
+        return ExtractedSample(annotation_of(sample), rounded.to("cpu"), sample.masks, image)
 
+    @override
     def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
-        """See `ExtractedSamples`."""
         found = []
         for _, sample in read_samples(self.data, indices):
             if isinstance(sample, Sample):
@@ -129,20 +142,73 @@ class LiveSamples:
                 _LOG.warning("left out %s: %s", sample.place, sample.message)
         return found
 
+    @override
     def at_epoch(self, epoch: int) -> LiveSamples:
-        """See `ExtractedSamples`."""
-        there = copy(self)  # what was left out is told once, in whatever epoch
-        there.data = self.data.at_epoch(epoch)
-        return there
+        samples = copy(self)  # what was left out is logged once, in whatever epoch
+        samples.data = self.data.at_epoch(epoch)
+        return samples
+
+
+class ConcatSamples(ExtractedSamples):
+    """Samples of several sources, of all of which the same was computed, one after the other."""
+
+    def __init__(self, parts: Sequence[ExtractedSamples]) -> None:
+        check_alike([part.fingerprint for part in parts])
+        self.parts = parts
+        self.fingerprint = parts[0].fingerprint
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    @override
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @override
+    def phrase_count(self, index: int) -> int:
+        part, inner = self._position(index)
+        return self.parts[part].phrase_count(inner)
+
+    @override
+    def data_index(self, index: int) -> int:
+        part, inner = self._position(index)
+        return self.parts[part].data_index(inner)
+
+    @override
+    def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
+        positions = [self._position(index) for index in indices]
+        return [sample for part, inner in positions for sample in self.parts[part].read([inner])]
+
+    @override
+    def at_epoch(self, epoch: int) -> ConcatSamples:
+        return ConcatSamples([part.at_epoch(epoch) for part in self.parts])
+
+    def _position(self, index: int) -> tuple[int, int]:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return part, index - int(self._starts[part])
+
+
+def check_alike(fingerprints: Sequence[CacheFingerprint]) -> None:
+    """Check that the same was computed of several data sets.
+
+    Raises:
+        CacheError: It was not.
+    """
+    first = fingerprints[0]
+    for other in fingerprints[1:]:
+        if other.digest != first.digest:
+            differing = [text for text in first.differences(other) if not text.startswith("data:")]
+            raise CacheError(
+                f"What was computed of {first.data} and of {other.data} differs: {'; '.join(differing)}. Delete the "
+                "older cache, and build it anew."
+            )
 
 
 def annotation_of(sample: Annotation) -> Annotation:
-    """What a sample says, without its pixels."""
+    """Text and phrases of a sample, without its pixels."""
     return Annotation(**{name: getattr(sample, name) for name in Annotation.__dataclass_fields__})
 
 
 def image_digest(sample: Sample) -> str:
-    """Names an image by its pixels."""
+    """Digest of an image's pixels."""
     digest = hashlib.sha256(f"{sample.image.size}".encode())
     digest.update(sample.image.tobytes())
     return digest.hexdigest()

@@ -1,25 +1,26 @@
-"""Judging a trainee while it learns: a number to choose the best by, and a sheet of images for people."""
+"""Judging a decoder while it learns: a number to choose the best by, and a sheet of images for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
+from numpy.typing import NDArray
 
 from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.decoder.model import MaskDecoder, binary_masks
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.output.figures import mask_sheet
 from vlm_adapters.output.render import write_png
-from vlm_adapters.training.cache.build import CachedSamples
-from vlm_adapters.training.data import Sources
-from vlm_adapters.training.samples import ExtractedSamples
-from vlm_adapters.training.trainee import Trainee
+from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
 
-BATCH = 8
+BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -28,48 +29,38 @@ class Validation:
 
     Attributes:
         samples: What the decoder reads of them.
-        data: Their images.
-        images: How many the sheet shows.
+        data: The data set that they are of.
+        sheet_samples: How many the sheet shows.
     """
 
     samples: ExtractedSamples
     data: Dataset
-    images: int
+    sheet_samples: int
 
-    @classmethod
-    def of(cls, sources: Sources) -> Validation | None:
-        """Open what the recipe names; None if it names nothing."""
-        opened = sources.validation()
-        return opened and cls(*opened, sources.recipe.images)
-
-    def mean_iou(self, trainee: Trainee) -> float:
+    def mean_iou(self, decoder: MaskDecoder, processes: PartialState) -> float:
         """Mean IoU over all phrases at the images' size, each process judging its share."""
-        processes = PartialState()
         indices = range(len(self.samples))[processes.process_index :: processes.num_processes]
         total, count = 0.0, 0
-        trainee.eval()
-        for batch in _batches(indices):
-            samples = self.samples.read(batch)
-            for sample, masks in zip(samples, trainee.masks(samples), strict=True):
-                total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
-                count += len(masks)
-        trainee.train()
+        with _in_eval_mode(decoder):
+            for batch in _batches(indices):
+                samples = self.samples.read(batch)
+                for sample, masks in zip(samples, _masks(decoder, samples), strict=True):
+                    total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
+                    count += len(masks)
         summed = torch.tensor([total, count], device=processes.device, dtype=torch.float32)
         if processes.num_processes > 1:
             summed = reduce(summed, reduction="sum")
         return float(summed[0] / summed[1].clamp(min=1))
 
-    def write_sheet(self, trainee: Trainee, path: Path) -> None:
+    def write_sheet(self, decoder: MaskDecoder, path: Path) -> None:
         """Write the first samples with their masks, the truth outlined."""
-        shown = range(min(self.images, len(self.samples)))
-        # of a cache, samples that could not be read are not among them
-        places = self.samples.index.indices if isinstance(self.samples, CachedSamples) else shown
-        read = [(places[index], sample) for index in shown for sample in self.samples.read([index])]
+        shown = range(min(self.sheet_samples, len(self.samples)))
+        # a sample that cannot be read is not shown
+        read = [(self.samples.data_index(index), sample) for index in shown for sample in self.samples.read([index])]
         samples = [sample for _, sample in read]
-        trainee.eval()
-        found = trainee.masks(samples)
-        trainee.train()
-        images = [self.data[place].image for place, _ in read]
+        with _in_eval_mode(decoder):
+            found = _masks(decoder, samples)
+        images = [self.data[index].image for index, _ in read]
         rows = [
             (image, [phrase.text for phrase in sample.annotation.phrases], list(masks), list(sample.masks))
             for image, sample, masks in zip(images, samples, found, strict=True)
@@ -78,5 +69,20 @@ class Validation:
             write_png(mask_sheet(rows), path)
 
 
+@contextmanager
+def _in_eval_mode(decoder: MaskDecoder) -> Iterator[None]:
+    decoder.eval()
+    yield
+    decoder.train()
+
+
+@torch.no_grad()
+def _masks(decoder: MaskDecoder, samples: Sequence[ExtractedSample]) -> list[NDArray[np.bool_]]:
+    """Masks `(P, H, W)` of every sample."""
+    found = decoder([sample.features for sample in samples], [sample.image for sample in samples])
+    sizes = [(sample.masks.shape[1], sample.masks.shape[2]) for sample in samples]
+    return [binary_masks(logits.at_image_size(size)).cpu().numpy() for logits, size in zip(found, sizes, strict=True)]
+
+
 def _batches(indices: range) -> Iterable[range]:
-    return (indices[start : start + BATCH] for start in range(0, len(indices), BATCH))
+    return (indices[start : start + BATCH_SIZE] for start in range(0, len(indices), BATCH_SIZE))

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
-from vlm_adapters import BackboneInputs, ImageGrid, ImageLayout, TransformersBackbone
+from vlm_adapters import ImageGrid, ImageLayout, TransformersBackbone
+from vlm_adapters.backbone import BackboneInputs
 
 
 class Idefics3Adapter(TransformersBackbone):

@@ -8,7 +8,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from vlm_adapters import ImageLayout, TransformersBackbone, square_layout
+from vlm_adapters import ImageLayout, TransformersBackbone
+from vlm_adapters.backbone import square_layout
 
 
 class DeepseekVLAdapter(TransformersBackbone):

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from vlm_adapters import ImageLayout, ImageProcessorWrapper
+from vlm_adapters import ImageLayout
+from vlm_adapters.hf import ImageProcessorWrapper
 from vlm_adapters_deepseek.adapter import layout_on_square
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm_adapters import ImageError, Message, Prompt, PromptError
+from vlm_adapters import Message, Prompt
+from vlm_adapters.errors import ImageError, PromptError
 from vlm_adapters.prompt import DESCRIBE_QUESTION
 from vlm_adapters_fuyu.adapter import PIXELS
 from vlm_adapters_fuyu.tiny import fuyu

@@ -14,7 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, FuyuForCausalLM
 from typing_extensions import override
 
-from vlm_adapters import ImageError, ImageLayout, Prompt, PromptError, RenderedPrompt, TransformersBackbone
+from vlm_adapters import ImageLayout, Prompt, TransformersBackbone
+from vlm_adapters.errors import ImageError, PromptError
+from vlm_adapters.hf import RenderedPrompt
 
 PIXELS = next(
     name for name in ("pixel_values", "image_patches") if name in signature(FuyuForCausalLM.forward).parameters

@@ -11,8 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_adapters import GridRequest, ImageError, Prompt
+from vlm_adapters import GridRequest, Prompt
 from vlm_adapters.decoder.channels import stack_channels
+from vlm_adapters.errors import ImageError
 from vlm_adapters_llava.case import llava_next_grids
 from vlm_adapters_llava.tiny import SIDE, llava, llava_next
 

@@ -15,7 +15,8 @@ from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 from typing_extensions import override
 
-from vlm_adapters import ImageLayout, TransformersBackbone, fit_square, square_layout
+from vlm_adapters import ImageLayout, TransformersBackbone
+from vlm_adapters.backbone import fit_square, square_layout
 
 NORMALISE_ONLY = {"do_resize": False, "do_center_crop": False, "do_pad": False}
 """Options with which the stock image processor leaves the size of an image alone."""

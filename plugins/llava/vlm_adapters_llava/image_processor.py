@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from vlm_adapters import ImageLayout, ImageProcessorWrapper
+from vlm_adapters import ImageLayout
+from vlm_adapters.hf import ImageProcessorWrapper
 from vlm_adapters_llava.adapter import NORMALISE_ONLY, layout_on_square, place_on_square
 
 

@@ -18,19 +18,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLImageProcessor
 
 import vlm_adapters_qwen.adapter
-from vlm_adapters import (
-    AdapterError,
-    BackboneError,
-    CheckpointError,
-    GridRequest,
-    GroundedVLM,
-    ImageError,
-    Message,
-    OptionError,
-    Prompt,
-    RequestError,
-    load_adapter,
-)
+from vlm_adapters import AdapterError, GridRequest, GroundedVLM, Message, Prompt, load_adapter
+from vlm_adapters.errors import BackboneError, CheckpointError, ImageError, OptionError, RequestError
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import qwen2_5_vl
 

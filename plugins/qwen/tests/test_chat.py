@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers.normalizers import NFC
 
-from vlm_adapters import Message, PhraseError, Prompt, PromptError
+from vlm_adapters import Message, Prompt
+from vlm_adapters.errors import PhraseError, PromptError
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, qwen2_5_vl
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm_adapters import CaptureError, GridRequest, GroundedVLM, Prompt
-from vlm_adapters.decoder.unet import UNet, UNetConfig
+from vlm_adapters import GridRequest, GroundedVLM, Prompt
+from vlm_adapters.decoder import FeatureRequest
+from vlm_adapters.errors import CaptureError
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import qwen2_5_vl
 
@@ -30,20 +31,19 @@ def checkpoint(module: torch.nn.Module) -> None:
     getattr(module, "activation_checkpointing_enable", module.gradient_checkpointing_enable)()
 
 
+def untrained(adapter: QwenAdapter, *, gradient: bool) -> GroundedVLM:
+    torch.manual_seed(0)
+    return GroundedVLM.untrained(adapter, FeatureRequest(GridRequest(gradient=gradient)), base_width=4).eval()
+
+
 def test_the_loss_of_a_mask_reaches_the_backbone(adapter: QwenAdapter) -> None:
-    decoder = UNet(UNetConfig(channels=adapter.info.channels, base_width=4))
-    vlm = GroundedVLM(adapter, decoder, GridRequest(gradient=True))
-    vlm.mask_logits([PROMPT])[0].coarse.sum().backward()
+    untrained(adapter, gradient=True).mask_logits([PROMPT])[0].coarse.sum().backward()
     reached = {name for name, parameter in adapter.model.named_parameters() if parameter.grad is not None}
     assert reached == {name for name, parameter in adapter.model.named_parameters() if parameter.requires_grad}
 
 
 def test_grounding_needs_no_gradient_even_where_the_request_has_it(adapter: QwenAdapter) -> None:
-    decoder = UNet(UNetConfig(channels=adapter.info.channels, base_width=4))
-    with_flag, without = (
-        GroundedVLM(adapter, decoder, GridRequest(gradient=gradient)).ground_all([PROMPT])[0]
-        for gradient in (True, False)
-    )
+    with_flag, without = (untrained(adapter, gradient=gradient).ground_all([PROMPT])[0] for gradient in (True, False))
     for one, other in zip(with_flag.phrases, without.phrases, strict=True):
         assert np.array_equal(one.mask, other.mask)
         assert np.array_equal(one.map, other.map)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vlm_adapters import BoxAnswer, CoordinateFrame, SupportsPointing
+from vlm_adapters.backbone import SupportsPointing
+from vlm_adapters.geometry import CoordinateFrame
+from vlm_adapters.grounding import BoxAnswer
 from vlm_adapters_qwen import tiny
 
 if TYPE_CHECKING:

@@ -124,7 +124,7 @@ def test_info_tells_what_sizes_a_consumer(described: dict[str, Any], checkpoint:
 
 
 def test_info_tells_of_the_decoder_beside_the_checkpoint(described: dict[str, Any]) -> None:
-    decoder = GroundedVLM.untrained(qwen2_5_vl(), base_width=8).decoder
+    decoder = GroundedVLM.untrained(qwen2_5_vl(), base_width=8).decoder.unet
     assert described["decoder"] == {
         "channels": 12,
         "base_width": 8,

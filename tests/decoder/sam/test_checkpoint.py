@@ -97,7 +97,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("content", [[torch.zeros(1)], {"model": {"weight": torch.zeros(1)}}])
 def test_a_file_of_other_things_than_weights_is_an_error(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "sam.pth")
-    with pytest.raises(CheckpointError, match=r"no plain dictionary of weights\. Give a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"not a plain dictionary of weights\. Give a checkpoint"):
         load_sam(tmp_path / "sam.pth")
 
 

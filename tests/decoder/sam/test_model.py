@@ -27,37 +27,37 @@ def photo(size: tuple[int, int]) -> Image.Image:
 
 
 def predictor(sam: Sam, image: Image.Image) -> SamPredictor:
-    own = SamPredictor(sam)
-    own.set_image(np.asarray(image))
-    return own
+    published = SamPredictor(sam)
+    published.set_image(np.asarray(image))
+    return published
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_an_image_is_encoded_as_the_predictor_does(tiny_sam: TinySam, size: tuple[int, int]) -> None:
     image = SegmentAnything(tiny_sam()).encode(photo(size))
-    own = predictor(tiny_sam(), photo(size))
-    torch.testing.assert_close(image.features, own.get_image_embedding(), atol=0, rtol=0)
-    assert image.frame.resized == own.input_size
+    published = predictor(tiny_sam(), photo(size))
+    torch.testing.assert_close(image.features, published.get_image_embedding(), atol=0, rtol=0)
+    assert image.frame.resized == published.input_size
     assert image.frame.size == size
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(tiny_sam: TinySam, size: tuple[int, int]) -> None:
     sam = SegmentAnything(tiny_sam())
-    own = predictor(tiny_sam(), photo(size))
+    published = predictor(tiny_sam(), photo(size))
     height, width = size
     points = torch.tensor([[width * 0.25, height * 0.5], [width * 0.75, height * 0.125]])
     boxes = torch.tensor([[0, 0, width, height], [width * 0.5, 1, width, height * 0.5]])
     masks = torch.randn(2, 1, 24, 24, generator=torch.Generator().manual_seed(4))
     image = sam.encode(photo(size))
-    coords = own.transform.apply_coords_torch(points, size)[:, None]
+    coords = published.transform.apply_coords_torch(points, size)[:, None]
     kinds: list[tuple[dict[str, Tensor], tuple[Tensor | None, ...]]] = [
-        ({"boxes": boxes}, (None, None, own.transform.apply_boxes_torch(boxes, size), None)),
+        ({"boxes": boxes}, (None, None, published.transform.apply_boxes_torch(boxes, size), None)),
         ({"masks": masks}, (None, None, None, masks)),
         ({"points": points, "masks": masks}, (coords, torch.ones(2, 1), None, masks)),
         (
             {"points": points, "boxes": boxes, "masks": masks},
-            (coords, torch.ones(2, 1), own.transform.apply_boxes_torch(boxes, size), masks),
+            (coords, torch.ones(2, 1), published.transform.apply_boxes_torch(boxes, size), masks),
         ),
     ]
     for mine, theirs in kinds:
@@ -65,7 +65,7 @@ def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(tiny_sam: Tiny
             decoded = sam.decode(image, **mine)
             found = sam.at_image_size(decoded, image)
         for several in (False, True):
-            expected, _, low = own.predict_torch(*theirs, multimask_output=several, return_logits=True)
+            expected, _, low = published.predict_torch(*theirs, multimask_output=several, return_logits=True)
             chosen = slice(1, None) if several else slice(0, 1)
             torch.testing.assert_close(decoded[:, chosen], low, atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(found[:, chosen], expected, atol=1e-4, rtol=1e-4)

@@ -52,11 +52,13 @@ def step_by_step(model: Sam, image: EncodedImage, logits: Tensor, tokens: list[T
     (height, width), (tall, wide) = image.frame.size, image.frame.resized
     fill = min(-1.0, float(logits.min()))
     masks = []
-    for own, words in zip(logits, tokens, strict=True):
-        placed = functional.interpolate(own[None, None], (tall, wide), mode="bilinear", align_corners=False)
+    for coarse, words in zip(logits, tokens, strict=True):
+        placed = functional.interpolate(coarse[None, None], (tall, wide), mode="bilinear", align_corners=False)
         padded = functional.pad(placed, (0, 96 - wide, 0, 96 - tall), value=fill)
         dense = functional.interpolate(padded, (24, 24), mode="bilinear", align_corners=False)
-        sure = functional.interpolate(own.sigmoid()[None, None], (height, width), mode="bilinear", align_corners=False)
+        sure = functional.interpolate(
+            coarse.sigmoid()[None, None], (height, width), mode="bilinear", align_corners=False
+        )
         rows, columns = np.nonzero(sure[0, 0].numpy() > 0.5)
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, width, height]
         scale = torch.tensor([wide / width, tall / height] * 2)
@@ -93,7 +95,7 @@ def test_a_batch_is_its_phrases_one_by_one(tiny_sam: TinySam) -> None:
     logits[:, 0, 0] = -9  # the padding, the lowest logit of all phrases of the image, is that of each
     with torch.no_grad():
         together = whole(image, logits, WHOLE, hidden())
-        alone = [whole(image, own[None], WHOLE, [states])[0] for own, states in zip(logits, hidden(), strict=True)]
+        alone = [whole(image, one[None], WHOLE, [states])[0] for one, states in zip(logits, hidden(), strict=True)]
     assert (together - torch.stack(alone)).abs().max() < 1e-5 * together.abs().max()
 
 
@@ -213,7 +215,7 @@ def test_the_whole_has_as_many_trained_weights_as_the_published_one() -> None:
 
 def test_parts_that_do_not_fit_are_errors(tiny_sam: TinySam) -> None:
     sam = SegmentAnything(tiny_sam())
-    with pytest.raises(DecoderError, match="without mask, box and text knows nothing"):
+    with pytest.raises(DecoderError, match="without mask, box and text has no prompt"):
         SAMRefiner(sam, use_mask=False, use_box=False, use_text=False)
     with pytest.raises(DecoderError, match="use_text needs a TextPrompt"):
         SAMRefiner(sam)

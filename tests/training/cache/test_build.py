@@ -24,7 +24,7 @@ from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.errors import CacheError, DataError, ImageError
 from vlm_adapters.testing.fakes import FakeAdapter
 from vlm_adapters.training.cache.build import BuildProgress, CachedSamples, build_cache, is_intact
-from vlm_adapters.training.cache.fingerprint import FeaturePlan
+from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 from vlm_adapters.training.samples import LiveSamples
 
 Live = Callable[..., LiveSamples]
@@ -47,11 +47,12 @@ def test_what_comes_back_is_what_was_computed(live: Live, tmp_path: Path) -> Non
         assert kept.annotation.id == sample.id
         assert np.array_equal(kept.masks, sample.masks)
         assert cached.phrase_count(index) == len(sample.phrases)
-        (own,) = source.adapter.extract(source.adapter.preprocess([sample.prompt]), source.plan.features.grids)[0]
-        wanted = own.channels / own.channels.amax(dim=(2, 3), keepdim=True)
+        request = source.fingerprint.feature_request.grids
+        (grids,) = source.adapter.extract(source.adapter.preprocess([sample.prompt]), request)[0]
+        wanted = grids.channels / grids.channels.amax(dim=(2, 3), keepdim=True)
         torch.testing.assert_close(kept.features.maps, wanted.half(), rtol=2e-3, atol=1e-4)
-        assert kept.features.box == own.grid.box
-        for states, wanted_states in zip(kept.features.hidden, own.phrase_hidden, strict=True):
+        assert kept.features.box == grids.grid.box
+        for states, wanted_states in zip(kept.features.hidden, grids.phrase_hidden, strict=True):
             torch.testing.assert_close(states, wanted_states.half(), rtol=2e-3, atol=1e-3)
 
 
@@ -59,10 +60,10 @@ def test_what_comes_back_is_what_was_computed(live: Live, tmp_path: Path) -> Non
 def test_every_bit_comes_back_in_either_precision(live: Live, tmp_path: Path, dtype: str) -> None:
     source = live(hidden=True, dtype=dtype)
     build_cache(source, tmp_path)
-    (kept,), (own,) = CachedSamples(tmp_path).read([2]), source.read([2])
-    assert kept.features.maps.dtype == own.features.maps.dtype == getattr(torch, dtype)
-    assert torch.equal(kept.features.maps, own.features.maps)
-    assert all(torch.equal(*both) for both in zip(kept.features.hidden, own.features.hidden, strict=True))
+    (kept,), (expected,) = CachedSamples(tmp_path).read([2]), source.read([2])
+    assert kept.features.maps.dtype == expected.features.maps.dtype == getattr(torch, dtype)
+    assert torch.equal(kept.features.maps, expected.features.maps)
+    assert all(torch.equal(*both) for both in zip(kept.features.hidden, expected.features.hidden, strict=True))
 
 
 def test_memory_does_not_grow_with_the_shapes_that_were_written(live: Live, tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_memory_does_not_grow_with_the_shapes_that_were_written(live: Live, tmp_
     gc.collect()
     before = len(gc.get_objects())
     source.data = open_dataset("scenes:count=40,seed=8")
-    source.plan = source.plan.model_copy(update={"data": "scenes:count=40,seed=8"})
+    source.fingerprint = source.fingerprint.model_copy(update={"data": "scenes:count=40,seed=8"})
     build_cache(source, tmp_path / "second", shard_samples=4)
     gc.collect()
     assert len(gc.get_objects()) - before < 100
@@ -111,8 +112,8 @@ def test_a_small_map_among_many_cells_keeps_its_form_in_half_precision(live: Liv
     def fainter(*arguments: Any) -> Any:
         grids = faint(*arguments)
         for of_prompt in grids:
-            for own in of_prompt:
-                own.attention.mul_(1e-7)
+            for of_grid in of_prompt:
+                of_grid.attention.mul_(1e-7)
         return grids
 
     source.adapter.extract = fainter  # type: ignore[method-assign]
@@ -173,8 +174,8 @@ def test_a_cache_is_intact_for_its_own_data_alone(live: Live, tmp_path: Path) ->
     assert not is_intact(tmp_path, source.data[:4])
 
 
-def test_what_a_kill_left_of_the_plan_is_no_hindrance(live: Live, tmp_path: Path) -> None:
-    (tmp_path / ".plan.json.999999999.tmp").touch()
+def test_what_a_kill_left_of_the_fingerprint_is_no_hindrance(live: Live, tmp_path: Path) -> None:
+    (tmp_path / ".fingerprint.json.999999999.tmp").touch()
     build_cache(live(), tmp_path)
     assert not list(tmp_path.glob(".*"))
 
@@ -196,7 +197,7 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.testing.fakes import FakeAdapter
 from vlm_adapters.training.cache.build import build_cache
 from vlm_adapters.training.samples import LiveSamples
-from vlm_adapters.training.cache.fingerprint import FeaturePlan
+from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -215,8 +216,8 @@ def replace(self, target):  # a kill while a file has its temporary name, or rig
 
 Path.replace = replace
 adapter, data = FakeAdapter(), "scenes:count=5,seed=3"
-plan = FeaturePlan.of(adapter, data, FeatureRequest())
-build_cache(LiveSamples(adapter, open_dataset(data), plan), folder, shard_samples=2)
+fingerprint = CacheFingerprint.of(adapter, data, FeatureRequest())
+build_cache(LiveSamples(adapter, open_dataset(data), fingerprint), folder, shard_samples=2)
 """
 
 
@@ -236,9 +237,9 @@ def test_killed_anywhere_a_second_build_ends_with_the_same_bytes(tmp_path: Path)
         assert digests(folder) == wanted
 
 
-def test_another_plan_is_refused(live: Live, tmp_path: Path) -> None:
+def test_another_fingerprint_is_refused(live: Live, tmp_path: Path) -> None:
     build_cache(live(), tmp_path)
-    with pytest.raises(CacheError, match=r"of another plan: hidden: False -> True\. Give another folder"):
+    with pytest.raises(CacheError, match=r"another fingerprint: hidden_states: False -> True\. Give another folder"):
         build_cache(live(hidden=True), tmp_path)
 
 
@@ -257,20 +258,21 @@ def test_an_unfinished_cache_is_refused(live: Live, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        CacheError, match=r"No cache plan can be read from .*plan\.json: No such file or directory\. Build the"
+        CacheError,
+        match=r"No cache fingerprint can be read from .*fingerprint\.json: No such file or directory",
     ):
         CachedSamples(tmp_path)
 
 
-def test_a_plan_of_another_version_is_refused(live: Live, tmp_path: Path) -> None:
+def test_a_fingerprint_of_another_version_is_refused(live: Live, tmp_path: Path) -> None:
     build_cache(live(), tmp_path)
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "plan.json").write_text(json.dumps(plan | {"format": 1}))
-    with pytest.raises(CacheError, match="is not a cache plan: format: Input should be 2"):
+    fingerprint = json.loads((tmp_path / "fingerprint.json").read_text())
+    (tmp_path / "fingerprint.json").write_text(json.dumps(fingerprint | {"format": 2}))
+    with pytest.raises(CacheError, match="is not a cache fingerprint: format: Input should be 3"):
         CachedSamples(tmp_path)
 
 
-def test_a_damaged_shard_is_told(live: Live, tmp_path: Path) -> None:
+def test_a_damaged_shard_is_reported(live: Live, tmp_path: Path) -> None:
     build_cache(live(), tmp_path)
     (tmp_path / "shard-000000.safetensors").write_bytes(b"nothing of that kind")
     cached = CachedSamples(tmp_path)
@@ -305,27 +307,28 @@ def test_an_empty_set_is_refused(live: Live, tmp_path: Path) -> None:
 
 
 def test_progress_ends_with_all_samples(live: Live, tmp_path: Path) -> None:
-    told: list[BuildProgress] = []
-    index = build_cache(live(), tmp_path, shard_samples=2, report=told.append)
-    assert [progress.samples for progress in told] == [1, 2, 2, 3, 4, 4, 5, 5]
-    assert told[-1] == BuildProgress(samples=5, total=5, computed=5, bytes=index.bytes)
+    reports: list[BuildProgress] = []
+    index = build_cache(live(), tmp_path, shard_samples=2, report=reports.append)
+    assert [progress.samples for progress in reports] == [1, 2, 2, 3, 4, 4, 5, 5]
+    assert reports[-1] == BuildProgress(samples=5, total=5, computed=5, bytes=index.bytes)
 
 
-def test_other_weights_give_another_plan(live: Live) -> None:
+def test_other_weights_give_another_fingerprint(live: Live) -> None:
     adapter = FakeAdapter()
     before = weights_fingerprint(adapter.model.state_dict())
     next(iter(adapter.model.parameters())).data.view(-1)[0] += 1
     assert weights_fingerprint(adapter.model.state_dict()) != before
-    plan = live().plan
-    assert plan.model_copy(update={"backbone": replace(plan.backbone, fingerprint="0")}).digest != plan.digest
-    assert plan.model_copy(update={"data": "scenes:count=9"}).digest == plan.digest
+    before = live().fingerprint
+    other = replace(before.backbone, fingerprint="0")
+    assert before.model_copy(update={"backbone": other}).digest != before.digest
+    assert before.model_copy(update={"data": "scenes:count=9"}).digest == before.digest
 
 
-def test_a_plan_comes_back_from_disk(live: Live, tmp_path: Path) -> None:
-    plan = live(hidden=True).plan
-    plan.write(tmp_path)
-    assert FeaturePlan.read(tmp_path) == plan
-    assert FeaturePlan.read(tmp_path).features == plan.features
+def test_a_fingerprint_comes_back_from_disk(live: Live, tmp_path: Path) -> None:
+    before = live(hidden=True).fingerprint
+    before.write(tmp_path)
+    assert CacheFingerprint.read(tmp_path) == before
+    assert CacheFingerprint.read(tmp_path).feature_request == before.feature_request
 
 
 class Changed(Dataset):

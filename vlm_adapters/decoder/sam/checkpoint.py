@@ -24,7 +24,7 @@ _KNOWN = "a checkpoint of SAM ViT-B, ViT-L, ViT-H (sam_vit_*.pth) or MobileSAM (
 
 
 def load_sam(path: str | os.PathLike[str]) -> SegmentAnything:
-    """Load a Segment Anything model; which one it is, its weights tell.
+    """Load a Segment Anything model; its weights say which one.
 
     Args:
         path: A published checkpoint file of `segment_anything`, or MobileSAM's (that needs the extra `sam`).
@@ -33,7 +33,8 @@ def load_sam(path: str | os.PathLike[str]) -> SegmentAnything:
         The model on the CPU in float32, in eval mode.
 
     Raises:
-        CheckpointError: The file is missing, no such checkpoint, or its model needs a package that is not installed.
+        CheckpointError: The file is missing or is not such a checkpoint, or a package that its model needs is
+            missing.
     """
     file = Path(path)
     weights = _weights(file)
@@ -41,8 +42,8 @@ def load_sam(path: str | os.PathLike[str]) -> SegmentAnything:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        told = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"The weights in {file} do not fit their model: {told}. Give {_KNOWN}.") from error
+        message = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"The weights in {file} do not fit their model: {message}. Give {_KNOWN}.") from error
     # MobileSAM's encoder works its biases out when it enters eval mode, so that comes after loading.
     return SegmentAnything(model).eval()
 
@@ -53,10 +54,10 @@ def _weights(file: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         if not file.is_file():
             raise CheckpointError(f"There is no file {str(file)!r}. Give the path of {_KNOWN}.") from error
-        told = str(error).split("\n", 1)[0].split(". ", 1)[0]
-        raise CheckpointError(f"{file} cannot be read as weights: {told}. Give {_KNOWN}.") from error
+        message = str(error).split("\n", 1)[0].split(". ", 1)[0]
+        raise CheckpointError(f"{file} cannot be read as weights: {message}. Give {_KNOWN}.") from error
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise CheckpointError(f"{file} holds no plain dictionary of weights. Give {_KNOWN}.")
+        raise CheckpointError(f"{file} is not a plain dictionary of weights. Give {_KNOWN}.")
     return weights
 
 

@@ -24,7 +24,7 @@ class Frame:
 
     Attributes:
         size: `(H, W)` of the upright image, in pixels.
-        side: Of the canvas, in pixels; 1024 for all published models.
+        side: Side of the canvas, in pixels; 1024 for all published models.
     """
 
     size: tuple[int, int]
@@ -57,7 +57,7 @@ def mask_prompt(logits: Tensor, box: Box, frame: Frame, side: int) -> Tensor:
         logits: `(P, h, w)`, P at least 1.
         box: Region of the image that they cover.
         frame: The image on the canvas.
-        side: Of the result, in cells; 256 for all published models.
+        side: Side of the result, in cells; 256 for all published models.
 
     Returns:
         `(P, 1, side, side)` float32 logits over the whole canvas.

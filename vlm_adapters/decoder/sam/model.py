@@ -42,7 +42,7 @@ class SegmentAnything(nn.Module):
     autocast. Positions are computed in float32 in each case.
 
     Attributes:
-        model: A model of `segment_anything`, or one of the same parts; it becomes this module's own.
+        model: A model of `segment_anything`, or one of the same parts; it becomes a part of this module.
     """
 
     def __init__(self, model: Sam) -> None:
@@ -52,6 +52,12 @@ class SegmentAnything(nn.Module):
         for path, name in _EXACT:
             owner = model.get_submodule(path)
             setattr(owner, name, getattr(owner, name).float())
+
+    @property
+    def image_encoder(self) -> str:
+        """Class and size of the image encoder, by which another one is noticed."""
+        encoder = self.model.image_encoder
+        return f"{type(encoder).__name__} of {sum(tensor.numel() for tensor in encoder.parameters()):,} weights"
 
     @property
     def prompt_width(self) -> int:
@@ -92,11 +98,11 @@ class SegmentAnything(nn.Module):
         """Turn the prompts of P masks into masks, as one batch. At least one kind of prompt must be there.
 
         Args:
-            image: Of `encode`.
-            points: `(P, 2)`: x, y of a pixel inside each mask, in pixels of the image.
+            image: Image, as `encode` gives it.
+            points: `(P, 2)`: x, y of a pixel inside every mask, in pixels of the image.
             boxes: `(P, 4)`: left, top, right, bottom, in pixels of the image.
             masks: `(P, 1, side, side)` logits, of `mask_prompt`.
-            tokens: `(P, T, prompt_width)`: prompts that come embedded.
+            tokens: `(P, T, prompt_width)`: prompts that are embedded already.
 
         Returns:
             `(P, 4, side, side)` float32 logits over the canvas: the mask for a prompt that leaves no doubt, then three
@@ -143,9 +149,9 @@ class SegmentAnything(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's
         """Move or cast all tensors, but cast none of `_EXACT`."""
         exact = [(self.model.get_submodule(path), name) for path, name in _EXACT]
-        kept = [getattr(owner, name) for owner, name in exact]
+        tensors = [getattr(owner, name) for owner, name in exact]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for (owner, name), tensor in zip(exact, kept, strict=True):
+        for (owner, name), tensor in zip(exact, tensors, strict=True):
             setattr(owner, name, tensor.to(getattr(owner, name).device))
         return self
 

@@ -1,16 +1,18 @@
-"""From coarse masks to fine ones with Segment Anything: as trained, and by a choice among candidates untrained.
+"""From coarse masks to fine ones with Segment Anything: by a trained refiner, or by a choice among its candidates.
 
-The trained way is that of F-LMM (arXiv 2406.05821).
+The trained refiner is that of F-LMM (arXiv 2406.05821).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.decoder.sam.geometry import Frame, boxes_around, coarse_boxes, mask_prompt, peaks
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
@@ -32,6 +34,8 @@ class SAMRefiner(nn.Module):
         use_text: Prompt with the phrase's tokens.
     """
 
+    description: ClassVar[str] = "refined by Segment Anything"
+
     def __init__(
         self,
         sam: SegmentAnything,
@@ -43,7 +47,7 @@ class SAMRefiner(nn.Module):
     ) -> None:
         super().__init__()
         if not (use_mask or use_box or use_text):
-            raise DecoderError("A refiner without mask, box and text knows nothing of the phrase. Use at least one.")
+            raise DecoderError("A refiner without mask, box and text has no prompt. Use at least one.")
         if use_text and text is None:
             raise DecoderError("use_text needs a TextPrompt. Give one of the backbone's size, or use_text=False.")
         if text is not None and text.projection.out_features != sam.prompt_width:
@@ -55,11 +59,33 @@ class SAMRefiner(nn.Module):
         self.text = text
         self.use_mask, self.use_box, self.use_text = use_mask, use_box, use_text
 
+    @classmethod
+    def of(cls, sam: SegmentAnything, info: BackboneInfo, *, use_text: bool = True, **prompts: bool) -> Self:
+        """Build a refiner of a backbone's size; the text prompt, if there is one, has random weights.
+
+        Args:
+            sam: The model.
+            info: Description of the backbone.
+            use_text: Whether to prompt with the phrase's tokens.
+            prompts: `use_mask` and `use_box`, as the constructor takes them.
+        """
+        text = TextPrompt(info.hidden_size, info.num_layers, sam.prompt_width) if use_text else None
+        return cls(sam, text, use_text=use_text, **prompts)
+
+    @property
+    def prompts(self) -> dict[str, bool]:
+        """Whether each kind of prompt is used, by the names of the constructor's arguments."""
+        return {"use_mask": self.use_mask, "use_box": self.use_box, "use_text": self.use_text}
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """The tensors that training changes: all but the image encoder's."""
+        return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
+
     def forward(self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None) -> Tensor:
         """Refine the masks of all phrases of one image; those of equal token count are decoded as one batch.
 
         Args:
-            image: Of `sam.encode`.
+            image: Image, as `sam.encode` gives it.
             logits: `(P, h, w)` coarse mask logits; P may be 0.
             box: Region of the image that they cover.
             hidden: For every phrase `(L, T, D)`, as in `Grids.phrase_hidden`; not read without `use_text`.
@@ -108,17 +134,18 @@ class UntrainedRefiner(nn.Module):
 
     Attributes:
         sam: The model.
-        use_text: Words are no prompt of it.
+        use_text: False: words are not a prompt of it.
     """
 
-    use_text = False
+    description: ClassVar[str] = "refined by Segment Anything as it is"
+    use_text: ClassVar[bool] = False
 
     def __init__(self, sam: SegmentAnything) -> None:
         super().__init__()
         self.sam = sam
 
     def forward(self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None) -> Tensor:
-        """See `SAMRefiner.forward`; `hidden` is not read, and no gradient flows."""
+        """Refine as `SAMRefiner` does; `hidden` is not read, and no gradient flows."""
         del hidden
         return refine_untrained(self.sam, image, logits, box)
 
@@ -128,12 +155,13 @@ def refine_untrained(sam: SegmentAnything, image: EncodedImage, logits: Tensor, 
     """Refine coarse masks with a model that was never trained on them.
 
     Prompts are the coarse mask and its peak, with and without a box around what is above half of the peak. Each gives
-    four masks; kept is the one that, seen in the coarse cells, looks most like the coarse mask. To its logits those of
-    the coarse mask are added: at the edges, where they are near 0, the model decides; inside, its slips do not count.
+    four masks; the one that agrees most with the coarse mask, compared in the coarse cells, is kept. The logits of the
+    coarse mask are added to its own: at the edges, where they are near 0, the model decides; inside, its slips do not
+    count.
 
     Args:
         sam: The model.
-        image: Of `sam.encode`.
+        image: Image, as `sam.encode` gives it.
         logits: `(P, h, w)` coarse mask logits; P may be 0.
         box: Region of the image that they cover.
 
@@ -159,8 +187,8 @@ def refine_untrained(sam: SegmentAnything, image: EncodedImage, logits: Tensor, 
         dim=1,
     )
     best = _agreement(decoded, coarse.to(decoded.device), box, frame).argmax(dim=1)
-    kept = sam.at_image_size(decoded[torch.arange(len(best), device=best.device), best][:, None], image)[:, 0]
-    return kept + place_map(logits, box, frame.size).to(kept.device)
+    chosen = sam.at_image_size(decoded[torch.arange(len(best), device=best.device), best][:, None], image)[:, 0]
+    return chosen + place_map(logits, box, frame.size).to(chosen.device)
 
 
 def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tensor:
@@ -197,8 +225,8 @@ def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tenso
 def _of_equal_length(tokens: Sequence[Tensor]) -> list[list[int]]:
     """Indices of phrases, those with the same number of tokens together."""
     groups: dict[int, list[int]] = {}
-    for phrase, own in enumerate(tokens):
-        groups.setdefault(len(own), []).append(phrase)
+    for phrase, prompts in enumerate(tokens):
+        groups.setdefault(len(prompts), []).append(phrase)
     return list(groups.values())
 
 

@@ -17,7 +17,7 @@ class TextPrompt(nn.Module):
     Args:
         hidden_size: Width `D` of the language model.
         layers: Hidden states per token: all layers of the language model, the last one after its final norm.
-        width: Of a prompt token.
+        width: Width of a prompt token.
     """
 
     def __init__(self, hidden_size: int, layers: int, width: int = 256) -> None:
@@ -33,7 +33,7 @@ class TextPrompt(nn.Module):
         """Give every token of one phrase its prompt.
 
         Args:
-            hidden: `(L, T, D)` of any float type: an entry of `Grids.phrase_hidden`, all layers asked for.
+            hidden: `(L, T, D)` of any float type: an entry of `Grids.phrase_hidden`, with all layers.
 
         Returns:
             `(T, width)` in the type of the weights.

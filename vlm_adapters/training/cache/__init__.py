@@ -1,1 +1,1 @@
-"""What frozen models say of a data set, computed once and kept on disk."""
+"""The features of a data set, computed once by a frozen backbone and kept on disk."""

@@ -1,9 +1,9 @@
-"""The cache of what a decoder reads: a backbone runs over a data set once, and training needs it no more.
+"""The cache of what a decoder reads: a backbone runs over a data set once, and training does not need it again.
 
-A folder holds `plan.json` (what is computed), shards (`shard-000000.safetensors` with a manifest each) and, when all
-are there, `index.json`. Every file is written under another name and renamed, so a kill at any time loses one shard at
-most, and what is there is whole. Building again goes on where it was, computes anew what differs, and ends with the
-same bytes.
+A folder holds `fingerprint.json` (what is computed), shards (`shard-000000.safetensors` with a manifest each) and, when
+all are there, `index.json`. Every file is written under another name and renamed, so a kill at any time loses one shard
+at most, and no file is half written. Building again resumes where it stopped, computes anew what differs, and ends with
+the same bytes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import override
 
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
 from vlm_adapters.data.files import remove_leftovers, write_json
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import CacheError, DataError
-from vlm_adapters.training.cache.fingerprint import PLAN_FILE, FeaturePlan
-from vlm_adapters.training.cache.shard import KeptSample, LeftOut, Manifest, read_rows, shard_name, write_shard
-from vlm_adapters.training.samples import ExtractedSample, LiveSamples, image_digest
+from vlm_adapters.training.cache.fingerprint import FINGERPRINT_FILE, CacheFingerprint
+from vlm_adapters.training.cache.shard import LeftOut, Manifest, ShardEntry, read_rows, shard_name, write_shard
+from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples, LiveSamples, image_digest
 
 INDEX_FILE = "index.json"
 SHARD_SAMPLES = 64
@@ -35,19 +36,19 @@ class CacheIndex(BaseModel):
     """Where every sample of a finished cache is.
 
     Attributes:
-        data: Fingerprint of the data set.
+        data_fingerprint: Fingerprint of the data set.
         shard_samples: Samples of the data set that a shard covers.
-        bytes: Of all shards.
-        ids: Of the samples, in the order of the data set, those left out not among them.
-        indices: Into the data set.
+        bytes: Size of all shards.
+        ids: Names of the samples, in the order of the data set, without those left out.
+        indices: Where each is in the data set.
         phrases: How many phrases each has.
         shards: How many samples every shard holds.
-        left_out: What was skipped.
+        left_out: The samples that were skipped.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    data: str
+    data_fingerprint: str
     shard_samples: int
     bytes: int
     ids: list[str]
@@ -69,12 +70,12 @@ class CacheIndex(BaseModel):
             done = len(list(folder.glob("shard-*.json")))
             raise CacheError(
                 f"The cache {folder} is unfinished: it has no {INDEX_FILE}, and {done} shards. "
-                "Run the same `adapters cache build` again: it goes on where it was."
+                "Run the same `adapters cache build` again: it resumes where it stopped."
             ) from error
         except (OSError, ValidationError) as error:
             raise CacheError(
-                f"{folder / INDEX_FILE} cannot be read: {str(error).splitlines()[0]}. Build the cache again: shards "
-                "that are whole stay."
+                f"{folder / INDEX_FILE} cannot be read: {str(error).splitlines()[0]}. Build the cache again: intact "
+                "shards stay."
             ) from error
 
 
@@ -83,10 +84,10 @@ class BuildProgress:
     """How far a build is.
 
     Attributes:
-        samples: Seen so far, computed or found.
-        total: Of the data set.
-        computed: Those for which the backbone ran.
-        bytes: Of the shards so far, and of what is in memory for the next.
+        samples: Samples done so far, computed or found.
+        total: Samples of the data set.
+        computed: Samples for which the backbone ran.
+        bytes: Size of the shards so far, and of what is in memory for the next.
     """
 
     samples: int
@@ -102,16 +103,16 @@ def build_cache(
     shard_samples: int = SHARD_SAMPLES,
     report: Callable[[BuildProgress], None] = lambda _: None,
 ) -> CacheIndex:
-    """Run a backbone over a data set, and keep what a decoder reads. Goes on where an earlier build ended.
+    """Run a backbone over a data set, and keep what a decoder reads. Resumes where an earlier build ended.
 
     Args:
-        live: Backbone, data and plan.
-        folder: Of the cache; of another plan, it is refused.
-        shard_samples: Samples per shard. All of a shard is in memory at once.
+        live: Backbone and data.
+        folder: Folder of the cache; one with another fingerprint is refused.
+        shard_samples: Samples per shard. A shard is in memory as a whole.
         report: Called after every sample, and after every shard.
 
     Raises:
-        CacheError: The folder holds a cache of another plan, or the data set is drawn anew in every epoch.
+        CacheError: The folder holds a cache with another fingerprint, or the data set is drawn anew in every epoch.
         DataError: The data set is empty, or a sample of it is broken and the set does not skip such samples.
         OutputError: The folder cannot be written to.
     """
@@ -122,34 +123,34 @@ def build_cache(
             f"{live.data.source} is drawn anew in every epoch, and a cache is the same in all. Take sentences=all, or "
             "train without a cache: cache=null."
         )
-    _claim(folder, live.plan)
-    kept: list[tuple[str, int, int]] = []  # of a manifest no more than this, or memory would grow with the data
+    _prepare_folder(folder, live.fingerprint)
+    entries: list[tuple[str, int, int]] = []  # no more of a manifest, or memory would grow with the data
     left_out: list[LeftOut] = []
     shards: list[int] = []
     computed = size = 0
     for number, start in enumerate(range(0, len(live.data), shard_samples)):
         indices = range(start, min(start + shard_samples, len(live.data)))
-        shard = _ShardBuild.of(live.data, live.plan, indices)
+        shard = _ShardBuild.of(live.data, live.fingerprint, indices)
         manifest = shard.found(folder, number)
         if manifest is None:
             (folder / INDEX_FILE).unlink(missing_ok=True)  # from here on the cache is unfinished
             begun = BuildProgress(start, len(live.data), computed, size)
-            manifest = write_shard(folder, number, shard.kept, shard.extracted(live, begun, report), shard.left_out)
+            manifest = write_shard(folder, number, shard.entries, shard.extracted(live, begun, report), shard.left_out)
             computed += len(shard.samples)
         size += manifest.bytes
         shards.append(len(manifest.samples))
-        kept += ((sample.id, sample.index, sample.phrases) for sample in manifest.samples)
+        entries += ((sample.id, sample.index, sample.phrases) for sample in manifest.samples)
         left_out += manifest.left_out
         report(BuildProgress(indices.stop, len(live.data), computed, size))
     for stale in sorted(folder.glob("shard-*"))[2 * len(shards) :]:
         stale.unlink()  # of a longer data set, or of smaller shards
     index = CacheIndex(
-        data=live.data.fingerprint(),
+        data_fingerprint=live.data.fingerprint(),
         shard_samples=shard_samples,
         bytes=size,
-        ids=[name for name, _, _ in kept],
-        indices=[index for _, index, _ in kept],
-        phrases=[phrases for _, _, phrases in kept],
+        ids=[name for name, _, _ in entries],
+        indices=[index for _, index, _ in entries],
+        phrases=[phrases for _, _, phrases in entries],
         shards=shards,
         left_out=left_out,
     )
@@ -158,56 +159,64 @@ def build_cache(
 
 
 def is_intact(folder: Path, data: Dataset) -> bool:
-    """Whether a cache is finished, every shard has the bytes that were written, and all is of this data set as it is.
+    """Whether a cache is finished, every shard has the bytes that were written, and all of it is of this data set.
 
     Reads every sample and every shard, and runs no backbone.
     """
     try:
-        plan, index = FeaturePlan.read(folder), CacheIndex.read(folder)
+        fingerprint, index = CacheFingerprint.read(folder), CacheIndex.read(folder)
     except CacheError:
         return False
     starts = range(0, len(data), index.shard_samples)
     return len(starts) == len(index.shards) and all(
-        _ShardBuild.of(data, plan, range(start, min(start + index.shard_samples, len(data)))).found(folder, number)
+        _ShardBuild.of(data, fingerprint, range(start, min(start + index.shard_samples, len(data)))).found(
+            folder, number
+        )
         for number, start in enumerate(starts)
     )
 
 
-class CachedSamples:
+class CachedSamples(ExtractedSamples):
     """Reads the samples of a finished cache; any of them in the same time. Safe to use from several processes.
 
     Args:
-        folder: Of the cache.
+        folder: Folder of the cache.
 
     Attributes:
-        plan: What was computed.
+        folder: Folder of the cache.
+        fingerprint: What was computed.
         index: Where every sample is.
 
     Raises:
-        CacheError: It is no cache, or an unfinished one.
+        CacheError: It is not a cache, or an unfinished one.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.plan = FeaturePlan.read(self.folder)
+        self.fingerprint = CacheFingerprint.read(self.folder)
         self.index = CacheIndex.read(self.folder)
         # shard and row of every sample, so that a look-up takes one step
         self._shard = np.repeat(np.arange(len(self.index.shards)), self.index.shards)
         self._row = np.arange(len(self)) - np.repeat(np.cumsum([0, *self.index.shards[:-1]]), self.index.shards)
 
+    @override
     def __len__(self) -> int:
         return len(self.index.ids)
 
+    @override
     def phrase_count(self, index: int) -> int:
-        """See `ExtractedSamples`."""
         return self.index.phrases[index]
 
-    def at_epoch(self, epoch: int) -> CachedSamples:  # noqa: ARG002 - others draw
-        """See `ExtractedSamples`; a cache is the same in every epoch."""
-        return self
+    @override
+    def data_index(self, index: int) -> int:
+        return self.index.indices[index]
 
+    @override
+    def at_epoch(self, epoch: int) -> CachedSamples:
+        return self  # a cache is the same in every epoch
+
+    @override
     def read(self, indices: Sequence[int]) -> list[ExtractedSample]:
-        """See `ExtractedSamples`; a shard is opened once."""
         rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for position, index in enumerate(indices):
             rows[int(self._shard[index])].append((position, int(self._row[index])))
@@ -220,28 +229,28 @@ class CachedSamples:
 
 @dataclass(frozen=True)
 class _ShardBuild:
-    """The samples of one shard, read and named."""
+    """The samples of one shard, and what its manifest says of them."""
 
     samples: list[Sample]
-    kept: list[KeptSample]
+    entries: list[ShardEntry]
     left_out: list[LeftOut]
 
     @classmethod
-    def of(cls, data: Dataset, plan: FeaturePlan, indices: range) -> Self:
-        samples, kept, left_out = [], [], []
+    def of(cls, data: Dataset, fingerprint: CacheFingerprint, indices: range) -> Self:
+        samples, entries, left_out = [], [], []
         for index, sample in read_samples(data, indices):
             if isinstance(sample, Problem):
                 left_out.append(LeftOut(index=index, message=f"{sample.place}: {sample.message}"))
             else:
                 samples.append(sample)
-                key = sample_key(sample, plan)
-                kept.append(KeptSample(index=index, id=sample.id, key=key, phrases=len(sample.phrases)))
-        return cls(samples, kept, left_out)
+                key = sample_key(sample, fingerprint)
+                entries.append(ShardEntry(index=index, id=sample.id, key=key, phrases=len(sample.phrases)))
+        return cls(samples, entries, left_out)
 
     def extracted(
         self, live: LiveSamples, begun: BuildProgress, report: Callable[[BuildProgress], None]
     ) -> list[ExtractedSample]:
-        """Run the backbone, telling how far it is from where the shard was begun."""
+        """Run the backbone, and report after every sample, counted on from where the shard begins."""
         found: list[ExtractedSample] = []
         size = begun.bytes
         for sample in self.samples:
@@ -251,35 +260,37 @@ class _ShardBuild:
         return found
 
     def found(self, folder: Path, number: int) -> Manifest | None:
-        """The manifest of an earlier build, if its shard is whole and holds the same."""
+        """The manifest of an earlier build, if its shard is intact and holds the same."""
         try:
             manifest = Manifest.read(folder / f"{shard_name(number)}.json")
         except CacheError:
             return None
-        same = manifest.samples == self.kept and manifest.left_out == self.left_out
-        return manifest if same and manifest.is_whole(folder) else None
+        same = manifest.samples == self.entries and manifest.left_out == self.left_out
+        return manifest if same and manifest.is_intact(folder) else None
 
 
-def sample_key(sample: Sample, plan: FeaturePlan) -> str:
-    """Name all that what is kept of a sample depends on."""
+def sample_key(sample: Sample, fingerprint: CacheFingerprint) -> str:
+    """Digest of all that the cached features of a sample depend on."""
     digest = hashlib.sha256()
-    said = [sample.image_id, sample.text, [phrase.span for phrase in sample.phrases]]
-    for part in (plan.digest, image_digest(sample), json.dumps([*said, sample.phrase_ids, sample.phrase_tags])):
+    spans = [phrase.span for phrase in sample.phrases]
+    annotation = json.dumps([sample.image_id, sample.text, spans, sample.phrase_ids, sample.phrase_tags])
+    for part in (fingerprint.digest, image_digest(sample), annotation):
         digest.update(part.encode())
     digest.update(np.packbits(sample.masks).tobytes())
     return digest.hexdigest()
 
 
-def _claim(folder: Path, plan: FeaturePlan) -> None:
-    """Make the folder the cache of this plan."""
-    if (folder / PLAN_FILE).is_file():
-        if differences := FeaturePlan.read(folder).differences(plan):
+def _prepare_folder(folder: Path, fingerprint: CacheFingerprint) -> None:
+    """Make the folder the cache with this fingerprint."""
+    if (folder / FINGERPRINT_FILE).is_file():
+        if differences := CacheFingerprint.read(folder).differences(fingerprint):
             raise CacheError(
-                f"The cache {folder} is of another plan: {'; '.join(differences)}. Give another folder, or delete it."
+                f"The cache {folder} has another fingerprint: {'; '.join(differences)}. Give another folder, "
+                "or delete it."
             )
         remove_leftovers(folder)
         return
     remove_leftovers(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        raise CacheError(f"The folder {folder} holds other things, and no {PLAN_FILE}. Give a new folder.")
-    plan.write(folder)
+        raise CacheError(f"The folder {folder} holds other things, and no {FINGERPRINT_FILE}. Give a new folder.")
+    fingerprint.write(folder)

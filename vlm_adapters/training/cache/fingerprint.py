@@ -1,4 +1,4 @@
-"""What is computed of every sample before training, written down so that two runs can be told apart."""
+"""The fingerprint of a cache: what was computed, of which data and by which model, so that caches can be compared."""
 
 from __future__ import annotations
 
@@ -13,38 +13,37 @@ from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerpr
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.data.files import write_json
 from vlm_adapters.data.validated import read_model
-from vlm_adapters.decoder.checkpoint import encoder_told
+from vlm_adapters.decoder.checkpoint import RequestConfig
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.sam.model import SegmentAnything
-from vlm_adapters.decoder.saved import SavedRequest
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import CacheError
 
-PLAN_FILE = "plan.json"
+FINGERPRINT_FILE = "fingerprint.json"
 Precision = Literal["float16", "bfloat16"]
 
 
-class FeaturePlan(BaseModel):
-    """Of which model what is computed, of which data, and in which precision it is kept.
+class CacheFingerprint(BaseModel):
+    """What is computed of every sample, by which model, of which data, and in which precision it is kept.
 
     Attributes:
-        format: Of the files of a cache; a reader refuses another.
+        format: Version of a cache's files; a reader refuses another.
         data: `Dataset.source`.
         backbone: The backbone's `info`; where it lives is not written.
-        request: Which maps.
-        hidden: Whether hidden states of the phrases are kept.
-        encoder: The image encoder of Segment Anything whose embeddings are kept, in words and by digest; None for none.
-        dtype: In which maps, hidden states and embeddings are kept.
+        request: The maps that are kept.
+        hidden_states: Whether hidden states of the phrases are kept.
+        image_encoder: Image encoder of Segment Anything whose embeddings are kept, described, with its digest.
+        dtype: Precision of maps, hidden states and embeddings.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     data: str
     backbone: BackboneInfo
-    request: SavedRequest
-    hidden: bool
-    encoder: str | None
+    request: RequestConfig
+    hidden_states: bool
+    image_encoder: str | None
     dtype: Precision
 
     @classmethod
@@ -61,46 +60,47 @@ class FeaturePlan(BaseModel):
         info = replace(
             adapter.info, checkpoint=alias_of(adapter.info.checkpoint) or adapter.info.checkpoint, device="cpu"
         )
-        encoder = sam.model.image_encoder if sam else None
         return cls(
             data=data,
             backbone=info,
-            request=SavedRequest.of(request),
-            hidden=request.hidden,
-            encoder=None if encoder is None else f"{encoder_told(encoder)} {weights_fingerprint(encoder.state_dict())}",
+            request=RequestConfig.of(request),
+            hidden_states=request.hidden,
+            image_encoder=f"{sam.image_encoder} {weights_fingerprint(sam.model.image_encoder.state_dict())}"
+            if sam
+            else None,
             dtype=dtype,
         )
 
     @property
-    def features(self) -> FeatureRequest:
+    def feature_request(self) -> FeatureRequest:
         """What a decoder reads."""
-        return self.request.features(hidden=self.hidden)
+        return self.request.to_request(hidden=self.hidden_states)
 
     @property
     def tensor_type(self) -> torch.dtype:
-        """In which tensors are kept."""
+        """Precision in which tensors are kept."""
         return {"float16": torch.float16, "bfloat16": torch.bfloat16}[self.dtype]
 
     @property
     def digest(self) -> str:
-        """Names everything but the data: the same for two data sets of one model."""
+        """Digest of everything but the data: the same for two data sets of one model."""
         return json_fingerprint(self.model_dump(mode="json", exclude={"data": True, "backbone": {"device"}}))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the plan of a cache.
+        """Read the fingerprint of a cache.
 
         Raises:
             CacheError: The folder is not a cache, or was built by another version.
         """
         remedy = "Build the cache with `adapters cache build`, in a new folder."
-        return read_model(folder / PLAN_FILE, cls, what="cache plan", error=CacheError, remedy=remedy)
+        return read_model(folder / FINGERPRINT_FILE, cls, what="cache fingerprint", error=CacheError, remedy=remedy)
 
     def write(self, folder: Path) -> None:
-        """Write the plan of a cache."""
-        write_json(folder / PLAN_FILE, self.model_dump(mode="json", exclude={"backbone": {"device"}}))
+        """Write the fingerprint into the folder of a cache."""
+        write_json(folder / FINGERPRINT_FILE, self.model_dump(mode="json", exclude={"backbone": {"device"}}))
 
-    def differences(self, other: FeaturePlan) -> list[str]:
-        """In what another plan differs, as `name: own -> other`."""
-        own, others = self.model_dump(mode="json"), other.model_dump(mode="json")
-        return [f"{name}: {own[name]} -> {others[name]}" for name in own if own[name] != others[name]]
+    def differences(self, other: CacheFingerprint) -> list[str]:
+        """The differences of another fingerprint, as `name: this -> other`."""
+        here, there = self.model_dump(mode="json"), other.model_dump(mode="json")
+        return [f"{name}: {here[name]} -> {there[name]}" for name in here if here[name] != there[name]]

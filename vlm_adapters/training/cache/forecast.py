@@ -9,7 +9,9 @@ from safetensors.numpy import save
 
 from vlm_adapters.training.cache.build import CacheIndex
 from vlm_adapters.training.cache.shard import packed
-from vlm_adapters.training.data import CacheToBuild, Sources
+from vlm_adapters.training.data import CacheLocation, TrainingData, load_backbone
+from vlm_adapters.training.processes import join_processes
+from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import LiveSamples
 
 
@@ -18,13 +20,13 @@ class Forecast:
     """What a cache will take.
 
     Attributes:
-        data: Its source.
-        folder: Where it will be.
-        finished: Whether it is there already; then all is as it is, and no time is needed.
-        samples: Of the data set.
-        bytes: Of all shards.
-        seconds: To compute them on this machine.
-        measured: On how many samples.
+        data: Source of the data set.
+        folder: Where the cache will be.
+        finished: Whether it is there already; then the numbers are its own, and no time is needed.
+        samples: Samples of the data set.
+        bytes: Size of all shards.
+        seconds: Time to compute them on this machine.
+        measured: How many samples were measured.
     """
 
     data: str
@@ -35,26 +37,47 @@ class Forecast:
     seconds: float
     measured: int
 
-    def told(self) -> dict[str, str | int | float | bool]:
+    def as_dict(self) -> dict[str, str | int | float | bool]:
         """The same as plain values."""
         return asdict(self)
 
 
-def forecast(sources: Sources, cache: CacheToBuild, count: int) -> Forecast:
-    """Run the backbone on the first samples of a data set, and say what all of them will take.
+def forecast(recipe: Recipe, count: int) -> list[Forecast]:
+    """Say what the caches of a recipe will take, by running the backbone on the first samples of each data set.
 
     Args:
-        sources: Of the recipe.
-        cache: Which of its caches.
-        count: Samples to measure on.
+        recipe: Names the data and the backbone, which is loaded if a cache is not finished.
+        count: Samples of each data set to measure on.
+
+    Raises:
+        RecipeError: The recipe has no cache, or its device is not there.
     """
-    source, folder, total = cache.data.source, str(cache.folder), len(cache.data)
-    if cache.is_finished():
-        index = CacheIndex.read(cache.folder)
-        return Forecast(
-            source, folder, finished=True, samples=len(index.ids), bytes=index.bytes, seconds=0.0, measured=0
-        )
-    live = sources.live(cache.data)
+    processes = join_processes(recipe.device)
+    data = TrainingData.open(recipe)
+    caches = data.caches()
+    finished = [cache.is_finished() for cache in caches]
+    adapter = None if all(finished) else load_backbone(recipe, processes.device)
+    return [
+        _of_finished(cache) if adapter is None or done else _measured(cache, data.live(adapter, cache.data), count)
+        for cache, done in zip(caches, finished, strict=True)
+    ]
+
+
+def _of_finished(cache: CacheLocation) -> Forecast:
+    index = CacheIndex.read(cache.folder)
+    return Forecast(
+        cache.data.source,
+        str(cache.folder),
+        finished=True,
+        samples=len(index.ids),
+        bytes=index.bytes,
+        seconds=0.0,
+        measured=0,
+    )
+
+
+def _measured(cache: CacheLocation, live: LiveSamples, count: int) -> Forecast:
+    total = len(cache.data)
     indices = range(min(count, total))
     _bytes(live, 0)  # what is done only once does not count
     started = perf_counter()
@@ -62,8 +85,8 @@ def forecast(sources: Sources, cache: CacheToBuild, count: int) -> Forecast:
     seconds = perf_counter() - started
     scale = total / len(indices)
     return Forecast(
-        source,
-        folder,
+        cache.data.source,
+        str(cache.folder),
         finished=False,
         samples=total,
         bytes=round(size * scale),
@@ -73,5 +96,5 @@ def forecast(sources: Sources, cache: CacheToBuild, count: int) -> Forecast:
 
 
 def _bytes(live: LiveSamples, index: int) -> int:
-    """Of a sample in a shard."""
+    """Size of a sample in a shard."""
     return sum(len(save(packed(0, sample))) for sample in live.read([index]))

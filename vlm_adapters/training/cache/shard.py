@@ -28,14 +28,15 @@ from vlm_adapters.training.samples import ExtractedSample
 Array = NDArray[Any]
 
 
-class KeptSample(BaseModel):
-    """A sample of a shard.
+class ShardEntry(BaseModel):
+    """What a manifest says of one sample of a shard.
 
     Attributes:
-        index: Into the data set.
+        index: Where it is in the data set.
         id: Its name there.
-        key: Digest of its image, text, phrases and masks, and of the plan: another one, and it is computed anew.
-        phrases: How many.
+        key: Digest of its image, text, phrases and masks, and of the cache's fingerprint: when it changes, the shard is
+            computed anew.
+        phrases: How many it has.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -50,7 +51,7 @@ class LeftOut(BaseModel):
     """A sample that could not be read.
 
     Attributes:
-        index: Into the data set.
+        index: Where it is in the data set.
         message: What is wrong with it, and where.
     """
 
@@ -61,14 +62,14 @@ class LeftOut(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a shard holds.
+    """The manifest of a shard.
 
     Attributes:
-        file: Its name.
+        file: Name of the shard.
         bytes: Its size.
-        sha256: Of its content.
-        samples: Row by row.
-        left_out: What was skipped.
+        sha256: Digest of its content.
+        samples: Its samples, row by row.
+        left_out: The samples that were skipped.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -76,7 +77,7 @@ class Manifest(BaseModel):
     file: str
     bytes: int
     sha256: str
-    samples: list[KeptSample]
+    samples: list[ShardEntry]
     left_out: list[LeftOut]
 
     @classmethod
@@ -84,17 +85,17 @@ class Manifest(BaseModel):
         """Read a manifest.
 
         Raises:
-            CacheError: There is none, or it is broken.
+            CacheError: It is missing, or broken.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise CacheError(
-                f"The manifest {path} cannot be read: {str(error).splitlines()[0]}. Build the cache again: it goes on "
-                "where it was."
+                f"The manifest {path} cannot be read: {str(error).splitlines()[0]}. Build the cache again: it resumes "
+                "where it stopped."
             ) from error
 
-    def is_whole(self, folder: Path) -> bool:
+    def is_intact(self, folder: Path) -> bool:
         """Whether the shard is there, and has the bytes that were written."""
         path = folder / self.file
         if not path.is_file() or path.stat().st_size != self.bytes:
@@ -104,16 +105,20 @@ class Manifest(BaseModel):
 
 
 def write_shard(
-    folder: Path, number: int, kept: Sequence[KeptSample], samples: Sequence[ExtractedSample], left_out: list[LeftOut]
+    folder: Path,
+    number: int,
+    entries: Sequence[ShardEntry],
+    samples: Sequence[ExtractedSample],
+    left_out: list[LeftOut],
 ) -> Manifest:
     """Write a shard, then its manifest. The same samples give the same bytes.
 
     Args:
-        folder: Of the cache.
-        number: Of the shard.
-        kept: What the manifest says of every sample.
+        folder: Folder of the cache.
+        number: Number of the shard.
+        entries: What the manifest says of every sample.
         samples: The samples.
-        left_out: What was skipped.
+        left_out: The samples that were skipped.
     """
     tensors: dict[str, Array] = {}
     for row, sample in enumerate(samples):
@@ -126,7 +131,7 @@ def write_shard(
         file=f"{name}.safetensors",
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        samples=list(kept),
+        samples=list(entries),
         left_out=left_out,
     )
     write_json(folder / f"{name}.json", manifest.model_dump())
@@ -139,7 +144,7 @@ def shard_name(number: int) -> str:
 
 
 def read_rows(path: Path, rows: Sequence[int]) -> list[ExtractedSample]:
-    """Read some samples of a shard; nothing else of it is read.
+    """Read some samples of a shard, and no others.
 
     Raises:
         CacheError: The shard is damaged.
@@ -183,8 +188,8 @@ def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
 
 def _bits(tensor: Tensor) -> Array:
     # safetensors.torch.save keeps a type for every size it ever saw, so memory would grow with the data
-    whole = tensor.contiguous()
-    array: Array = (whole.view(torch.int16) if whole.dtype == torch.bfloat16 else whole).numpy()
+    dense = tensor.contiguous()
+    array: Array = (dense.view(torch.int16) if dense.dtype == torch.bfloat16 else dense).numpy()
     return array
 
 

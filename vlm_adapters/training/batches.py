@@ -1,0 +1,70 @@
+"""The batches of a run: which samples a step takes, and the share of each process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from accelerate import PartialState
+
+from vlm_adapters.errors import RecipeError
+from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The share of a step's samples that this process takes, without those that cannot be read."""
+
+    samples: Sequence[ExtractedSample]
+
+    @property
+    def phrases(self) -> int:
+        """How many phrases they have."""
+        return sum(len(sample.masks) for sample in self.samples)
+
+
+class Batches:
+    """The batches of a run. Which samples a step takes depends on its number and the seed alone.
+
+    Args:
+        samples: What to learn from; samples without a phrase are not taken.
+        batch_size: Samples of one step, over all processes.
+        seed: Seed of the order.
+
+    Raises:
+        RecipeError: No sample has a phrase.
+    """
+
+    def __init__(self, samples: ExtractedSamples, batch_size: int, seed: int) -> None:
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.usable = np.array([i for i in range(len(samples)) if samples.phrase_count(i)])
+        if not len(self.usable):
+            raise RecipeError("There is no phrase to learn from in the training data. Give data with phrases.")
+        self.per_epoch = math.ceil(len(self.usable) / batch_size)
+
+    def epoch(self, number: int) -> tuple[ExtractedSamples, list[int]]:
+        """The samples as they are in an epoch, and their order."""
+        order = np.random.default_rng((self.seed, number)).permutation(self.usable)
+        return self.samples.at_epoch(number), order.tolist()
+
+    def read(self, steps: range, processes: PartialState) -> Iterator[tuple[int, Batch]]:
+        """Read the share of this process of every step; one step is read ahead."""
+        epoch = lru_cache(maxsize=1)(self.epoch)
+
+        def read(number: int) -> Batch:
+            epoch_number, position = divmod(number, self.per_epoch)
+            samples, order = epoch(epoch_number)
+            indices = order[position * self.batch_size : (position + 1) * self.batch_size]
+            return Batch(samples.read(indices[processes.process_index :: processes.num_processes]))
+
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(read, steps[0]) if steps else None
+            for number in steps:
+                assert ahead is not None  # noqa: S101 - for the type checker: a step is always read before it is done
+                batch = ahead.result()
+                ahead = reader.submit(read, number + 1) if number + 1 in steps else None
+                yield number, batch
