@@ -1,6 +1,7 @@
 """Every error that a user can cause: what happened, what was found, what to do.
 
-All derive from `AdapterError`. The command line prints the text of one as a single line and exits with code 1.
+All derive from `AdapterError`, and each from the builtin that fits it best. The command line prints the text of one as
+a single line and exits with code 1.
 """
 
 
@@ -17,23 +18,23 @@ class AdapterError(Exception):
     """
 
 
-class PluginError(AdapterError):
+class PluginError(AdapterError, ImportError):
     """A plugin cannot be used: broken, malformed, clashing, or its extra is not installed."""
 
 
-class UnknownAdapterError(AdapterError):
+class UnknownAdapterError(AdapterError, LookupError):
     """No installed plugin offers an adapter of this name or for this checkpoint."""
 
 
-class CheckpointError(AdapterError):
+class CheckpointError(AdapterError, FileNotFoundError):
     """A checkpoint is missing, incomplete, or of another kind than the one that was expected."""
 
 
-class ImageError(AdapterError):
+class ImageError(AdapterError, ValueError):
     """An image cannot be used: unreadable, empty, remote, or beyond the limits of size and aspect."""
 
 
-class PromptError(AdapterError):
+class PromptError(AdapterError, ValueError):
     """A prompt cannot be used: no image, no text, unknown role, or text that no tokenizer can encode."""
 
 
@@ -41,39 +42,39 @@ class PhraseError(PromptError):
     """A phrase is missing from the text, ambiguous in it, blank, or its span lies outside it."""
 
 
-class OptionError(AdapterError):
+class OptionError(AdapterError, ValueError):
     """An option of an adapter is unknown, or its value cannot be used."""
 
 
-class RequestError(AdapterError):
+class RequestError(AdapterError, ValueError):
     """A request asks for layers, heads or an alignment that the backbone does not have."""
 
 
-class CaptureError(AdapterError):
+class CaptureError(AdapterError, RuntimeError):
     """Attention rows cannot be computed exactly in this setting, so none are given."""
 
 
-class BackboneError(AdapterError):
+class BackboneError(AdapterError, RuntimeError):
     """The model behind an adapter, or its processor, raised an error; the text names the version of transformers."""
 
 
-class DecoderError(AdapterError):
+class DecoderError(AdapterError, ValueError):
     """A decoder does not fit the backbone or the grids it is given."""
 
 
-class OutputError(AdapterError):
+class OutputError(AdapterError, OSError):
     """A result cannot be written to the path that was given."""
 
 
-class DataError(AdapterError):
+class DataError(AdapterError, ValueError):
     """A data set or a sample of it is malformed."""
 
 
-class CacheError(AdapterError):
+class CacheError(AdapterError, ValueError):
     """A folder is not a cache, or the cache is unfinished, damaged, or built with another plan."""
 
 
-class RecipeError(AdapterError):
+class RecipeError(AdapterError, ValueError):
     """A recipe cannot be used, or the run that it would resume was started with another recipe."""
 
 

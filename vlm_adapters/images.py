@@ -155,15 +155,21 @@ def _file(name: str) -> Iterator[tuple[IO[bytes], str]]:
         )
     path = Path(name)
     try:
-        if not name or not path.exists():
-            raise ImageError(f"{what} does not exist (seen from the folder {_shown(str(Path.cwd()))}). Check the path.")
-        if not path.is_file():
-            kind = "a folder" if path.is_dir() else "not a regular file"
-            raise ImageError(f"{what} is {kind}. Give the path of an image file.")
+        _check_is_file(path, name, what)
         with path.open("rb") as file:
             yield file, what
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:
         raise ImageError(f"{what} cannot be read: {error}. Check the path and its permissions.") from error
+
+
+def _check_is_file(path: Path, name: str, what: str) -> None:
+    if not name or not path.exists():
+        raise ImageError(f"{what} does not exist (seen from the folder {_shown(str(Path.cwd()))}). Check the path.")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise ImageError(f"{what} is {kind}. Give the path of an image file.")
 
 
 def _from_array(array: npt.NDArray[Any], limits: ImageLimits) -> Image.Image:

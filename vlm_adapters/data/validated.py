@@ -39,7 +39,7 @@ def first_mistake(error: ValidationError) -> Mistake:
     mistakes = error.errors()
     unknown = [mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"]
     first = unknown[0] if unknown and mistakes[0]["type"] == "missing" else mistakes[0]
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
     return Mistake(".".join(map(str, first["loc"])), message, first["type"], first["input"])
 
 

@@ -171,6 +171,8 @@ class DecoderCheckpoint:
             config = DecoderConfig.read(folder / CONFIG_FILE)
             weights = load_file(folder / WEIGHTS_FILE)
             return cls(config, weights, load_file(folder / REFINER_FILE) if config.refiner else {})
+        except CheckpointError:
+            raise
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(_why_unreadable(folder, error)) from error
 

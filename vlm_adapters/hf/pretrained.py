@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from vlm_adapters.errors import CheckpointError, LoadingWarning, OptionError
+from vlm_adapters.errors import AdapterError, CheckpointError, LoadingWarning, OptionError
 from vlm_adapters.hf.lora import add_lora
 from vlm_adapters.hf.placement import resolve_device, resolve_dtype
 from vlm_adapters.registry.checkpoints import LoraFolder
@@ -142,7 +142,7 @@ def load_pretrained(
             quantised = getattr(config, "quantization_config", None) is not None
             placement = Placement.of(device, dtype, loader, quantised=quantised)
             model = _model(source, config, placement, loader.get("attn_implementation"), hub)
-        except torch.OutOfMemoryError:
+        except (AdapterError, torch.OutOfMemoryError):
             raise
         except _FAILURES as error:
             raise _failure(source, loader, error) from error

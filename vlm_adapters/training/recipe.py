@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vlm_adapters.data.validated import did_you_mean, first_mistake
 from vlm_adapters.decoder.checkpoint import OptionsFromFile
-from vlm_adapters.errors import OptionError, RecipeError
+from vlm_adapters.errors import RecipeError
 from vlm_adapters.hf.placement import device_named, resolve_dtype
 from vlm_adapters.registry.load_options import dtype_name
 from vlm_adapters.training.cache.fingerprint import Precision
@@ -128,14 +128,14 @@ class Recipe(_Part):
     @field_validator("dtype")
     @classmethod
     def _known_dtype(cls, dtype: str) -> str:
-        _as_value_error(resolve_dtype, dtype, on_cpu=True)
+        resolve_dtype(dtype, on_cpu=True)
         return dtype_name(dtype)
 
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
         if device != "auto":
-            _as_value_error(device_named, device)  # whether it is there shows when it is needed
+            device_named(device)  # whether it is there shows when it is needed
         return device
 
     @model_validator(mode="after")
@@ -165,14 +165,6 @@ class Recipe(_Part):
 
 
 _PARTS: dict[str, type[BaseModel]] = {"decoder": DecoderRecipe, "refiner": RefinerRecipe}
-
-
-def _as_value_error(check: Callable[..., object], *arguments: object, **options: object) -> None:
-    """Check a value; pydantic takes a mistake as a ValueError."""
-    try:
-        check(*arguments, **options)
-    except OptionError as error:
-        raise ValueError(str(error).rstrip(".")) from error
 
 
 def recipe_names() -> dict[str, str]:
