@@ -269,7 +269,8 @@ def test_the_hub_says_no_in_one_way(monkeypatch: pytest.MonkeyPatch, kind: type[
 def test_offline_mode_is_honoured_and_named(tmp_path: Path) -> None:
     script = """
 import sys
-from vlm_adapters import CheckpointError, load_adapter
+from vlm_adapters import load_adapter
+from vlm_adapters.errors import CheckpointError
 try:
     load_adapter("acme/toy")
 except CheckpointError as error:

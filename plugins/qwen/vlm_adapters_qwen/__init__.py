@@ -16,7 +16,7 @@ __all__ = ["QwenImageProcessorWrapper", "adapter_specs", "wrap_image_processor"]
 
 _MODULES = {
     "QwenImageProcessorWrapper": "vlm_adapters_qwen.image_processor",
-    "wrap_image_processor": "vlm_adapters",
+    "wrap_image_processor": "vlm_adapters.hf",
 }
 
 
