@@ -23,7 +23,7 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 
 # a folder (or a file of the top level) imports from the lines above it, and from within itself
 ROOMS = (
-    {"errors", "embedded"},
+    {"errors", "limits", "embedded"},
     {"images"},
     {"prompt", "geometry"},
     {"backbone"},
@@ -53,6 +53,7 @@ PUBLIC_MODULES = (
     "vlm_adapters.geometry",
     "vlm_adapters.hf",
     "vlm_adapters.images",
+    "vlm_adapters.limits",
     "vlm_adapters.prompt",
     "vlm_adapters.registry",
     "vlm_adapters.testing",

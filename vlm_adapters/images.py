@@ -33,6 +33,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from vlm_adapters.errors import ImageError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
 """What `load_image` takes: a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 1 | 3 | 4)."""
@@ -57,26 +58,6 @@ _BYTE, _WORD = 255, 65535
 
 
 @dataclass(frozen=True)
-class ImageLimits:
-    """How large and how elongated an image may be.
-
-    Attributes:
-        max_pixels: Largest product of width and height.
-        max_aspect: Largest ratio of the long side to the short side.
-    """
-
-    max_pixels: int = 100_000_000
-    max_aspect: float = 200.0
-
-    def __post_init__(self) -> None:
-        if not (self.max_pixels >= 1 and self.max_aspect >= 1):
-            raise ImageError(f"{self} allows no image. Give max_pixels and max_aspect of at least 1.")
-
-
-DEFAULT_LIMITS = ImageLimits()
-
-
-@dataclass(frozen=True)
 class ImageHeader:
     """The header of an image file.
 
@@ -96,13 +77,13 @@ class ImageHeader:
         return self.orientation == 1 and self.opaque_rgb
 
 
-def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+def load_image(source: ImageSource, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Open an image, upright and RGB, by the rules at the top of this module.
 
     Args:
         source: A path, the bytes of a file, a PIL image, or an array of `bool`, `uint8`, `uint16` or floats of shape
             (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). It is not changed (an unread PIL file is read).
-        limits: How large and how elongated it may be.
+        limits: What is accepted.
 
     Returns:
         A new image of mode `RGB` without metadata. Given to `load_image` again, it comes back with the same pixels.
@@ -132,7 +113,7 @@ def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Ima
     )
 
 
-def read_header(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> ImageHeader:
+def read_header(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> ImageHeader:
     """Read the header of an image file, decoding no pixel where its format allows that.
 
     Raises:
@@ -147,7 +128,7 @@ def read_header(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMI
 @contextmanager
 def _file(name: str) -> Iterator[tuple[IO[bytes], str]]:
     """Open a file, and yield it with the words that name it in an error."""
-    what = f"The image {_shown(name)}"
+    what = f"The image {shown(name, 200)}"
     if _URL.match(name):
         raise ImageError(
             f"{what} is a URL. The library opens no URL and does no network access on behalf of a prompt: download "
@@ -166,13 +147,13 @@ def _file(name: str) -> Iterator[tuple[IO[bytes], str]]:
 
 def _check_is_file(path: Path, name: str, what: str) -> None:
     if not name or not path.exists():
-        raise ImageError(f"{what} does not exist (seen from the folder {_shown(str(Path.cwd()))}). Check the path.")
+        raise ImageError(f"{what} does not exist (seen from the folder {shown(str(Path.cwd()), 200)}). Check the path.")
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise ImageError(f"{what} is {kind}. Give the path of an image file.")
 
 
-def _from_array(array: npt.NDArray[Any], limits: ImageLimits) -> Image.Image:
+def _from_array(array: npt.NDArray[Any], limits: Limits) -> Image.Image:
     what = f"The array of shape {array.shape} and type {array.dtype}"
     if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in _CHANNELS):
         raise ImageError(
@@ -204,7 +185,7 @@ def _bytes_of_array(values: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8
     return _scaled(values, 1)
 
 
-def _decoded(file: IO[bytes], what: str, limits: ImageLimits) -> Image.Image:
+def _decoded(file: IO[bytes], what: str, limits: Limits) -> Image.Image:
     with _opened(file, what) as image:
         return _finished(image, what, limits)
 
@@ -226,7 +207,7 @@ def _opened(file: IO[bytes], what: str) -> ImageFile.ImageFile:
     raise ImageError(f"{what} is not an image in a format that is read here. Give one of {', '.join(FORMATS)}.")
 
 
-def _finished(image: Image.Image, what: str, limits: ImageLimits) -> Image.Image:
+def _finished(image: Image.Image, what: str, limits: Limits) -> Image.Image:
     """Check the size, decode, make RGB, turn upright."""
     _check_size(image.size, what, limits)
     try:
@@ -309,21 +290,17 @@ def _finite_range(values: npt.NDArray[Any], what: str) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def _check_size(size: tuple[int, int], what: str, limits: ImageLimits) -> None:
+def _check_size(size: tuple[int, int], what: str, limits: Limits) -> None:
     width, height = size
     if min(size) < 1:
         raise ImageError(f"{what} is {width} x {height} pixels, so it shows nothing. Give one of at least 1 x 1.")
     if width * height > limits.max_pixels:
         raise ImageError(
             f"{what} is {width} x {height} = {width * height} pixels; at most {limits.max_pixels} are allowed. "
-            "Shrink it, or pass ImageLimits(max_pixels=...) to load_image."
+            "Shrink it, or pass Limits(max_pixels=...) to load_image."
         )
     if max(size) > limits.max_aspect * min(size):
         raise ImageError(
             f"{what} is {width} x {height} pixels, an aspect of {max(size) / min(size):.4g}:1; at most "
-            f"{limits.max_aspect:g}:1 is allowed. Crop it, or pass ImageLimits(max_aspect=...) to load_image."
+            f"{limits.max_aspect:g}:1 is allowed. Crop it, or pass Limits(max_aspect=...) to load_image."
         )
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 200 else name[:200] + "...")

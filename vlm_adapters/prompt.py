@@ -10,6 +10,7 @@ from PIL import Image
 
 from vlm_adapters.errors import PhraseError, PromptError
 from vlm_adapters.images import ImageSource, load_image
+from vlm_adapters.limits import shown
 
 DESCRIBE_QUESTION = "Please give me a description of the image."
 """The question before a caption (F-LMM, arXiv 2406.05821: the same for every data set)."""
@@ -51,15 +52,15 @@ class Phrase:
             PhraseError: It is blank, missing, or occurs more than once.
         """
         if not (words := phrase.strip()):
-            raise PhraseError(f"A phrase is blank: {phrase!r}. Name words of the text: {_shown(text)}.")
+            raise PhraseError(f"A phrase is blank: {phrase!r}. Name words of the text: {shown(text, 300)}.")
         start = text.find(words)
         if start < 0:
             raise PhraseError(
-                f"The phrase {words!r} is not in the text {_shown(text)}. Copy it from there, letter by letter."
+                f"The phrase {words!r} is not in the text {shown(text, 300)}. Copy it from there, letter by letter."
             )
         if (again := text.find(words, start + 1)) >= 0:
             raise PhraseError(
-                f"The phrase {words!r} occurs more than once in the text {_shown(text)} (at characters {start} and "
+                f"The phrase {words!r} occurs more than once in the text {shown(text, 300)} (at characters {start} and "
                 f"{again}). Give a span (start, end) or a longer phrase."
             )
         return cls(words, start, start + len(words))
@@ -73,12 +74,12 @@ class Phrase:
         """
         if not 0 <= start < end <= len(text):
             raise PhraseError(
-                f"The span ({start}, {end}) does not lie in the text of {len(text)} characters: {_shown(text)}. "
+                f"The span ({start}, {end}) does not lie in the text of {len(text)} characters: {shown(text, 300)}. "
                 "Give 0 <= start < end <= length."
             )
         words = text[start:end]
         if not (stripped := words.strip()):
-            raise PhraseError(f"The span ({start}, {end}) holds only white space in the text {_shown(text)}.")
+            raise PhraseError(f"The span ({start}, {end}) holds only white space in the text {shown(text, 300)}.")
         start += len(words) - len(words.lstrip())
         return cls(stripped, start, start + len(stripped))
 
@@ -106,7 +107,7 @@ class Message:
         if self.role not in ROLES:
             raise PromptError(f"Unknown role {self.role!r}. Use one of {', '.join(ROLES)}.")
         if not isinstance(self.content, Sequence) or isinstance(self.content, str):
-            raise PromptError(f"The content of a message is {_shown(repr(self.content))}. Give a tuple: (text,).")
+            raise PromptError(f"The content of a message is {shown(self.content)}. Give a tuple: (text,).")
         if not self.content:
             raise PromptError(f"The message of the {self.role} is empty. Give it a text or an image.")
         for part in self.content:
@@ -160,7 +161,7 @@ class Prompt:
             matches = 0 <= phrase.start < phrase.end and self.text[phrase.start : phrase.end] == phrase.text
             if not matches or not phrase.text.strip():
                 raise PhraseError(
-                    f"{phrase} does not match the text {_shown(self.text)}. Use Phrase.find or Phrase.at."
+                    f"{phrase} does not match the text {shown(self.text, 300)}. Use Phrase.find or Phrase.at."
                 )
 
     @property
@@ -181,7 +182,7 @@ class Prompt:
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
         if not isinstance(messages, Sequence) or not all(isinstance(message, Message) for message in messages):
-            raise PromptError(f"A chat is a list of Message, got {_shown(repr(messages))}.")
+            raise PromptError(f"A chat is a list of Message, got {shown(messages)}.")
         if isinstance(phrases, str) or not isinstance(phrases, Sequence):
             raise PhraseError(f"Phrases are a list, got {phrases!r}. Write [{phrases!r}] for one phrase.")
         text = messages[-1].text if messages else ""
@@ -221,7 +222,3 @@ def _phrase(text: str, phrase: PhraseLike) -> Phrase:
             f"A phrase is {phrase!r}. Give its words, or its span (start, end) in characters of the text."
         )
     return Phrase.at(text, *phrase)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 300 else text[:300] + "...")

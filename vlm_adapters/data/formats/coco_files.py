@@ -17,6 +17,7 @@ from PIL import Image
 from vlm_adapters.data.rle import decode_rle
 from vlm_adapters.errors import DataError
 from vlm_adapters.images import load_image, read_header
+from vlm_adapters.limits import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ def mask_of(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
     if isinstance(segmentation, Mapping):
         return _decoded(segmentation, size)
     if not isinstance(segmentation, list) or not segmentation:
-        raise DataError(f"it is {_shown(segmentation)}, neither polygons nor run lengths.")
+        raise DataError(f"it is {shown(segmentation)}, neither polygons nor run lengths.")
     for polygon in segmentation:
         _check_polygon(polygon, size)
     coder = _pycocotools()
@@ -210,7 +211,7 @@ def mask_of(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _decoded(rle: Mapping[str, object], size: tuple[int, int]) -> NDArray[np.bool_]:
     if rle.get("size") != list(size):
-        raise DataError(f"its size is {_shown(rle.get('size'))}, and the image is {list(size)} (height, width).")
+        raise DataError(f"its size is {shown(rle.get('size'))}, and the image is {list(size)} (height, width).")
     counts = rle.get("counts")
     if not isinstance(counts, list):
         return decode_rle(rle)
@@ -226,9 +227,9 @@ def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
         isinstance(value, int | float) and math.isfinite(value) for value in polygon
     )
     if not numbers or len(cast("list[float]", polygon)) < 6 or len(cast("list[float]", polygon)) % 2:
-        raise DataError(f"the polygon {_shown(polygon)} is not a list of three or more points x, y.")
+        raise DataError(f"the polygon {shown(polygon)} is not a list of three or more points x, y.")
     if max(map(abs, cast("list[float]", polygon))) > farthest:
-        raise DataError(f"the polygon {_shown(polygon)} lies far outside the image of {size[0]} x {size[1]} pixels.")
+        raise DataError(f"the polygon {shown(polygon)} lies far outside the image of {size[0]} x {size[1]} pixels.")
 
 
 def _pycocotools() -> Any:
@@ -239,8 +240,3 @@ def _pycocotools() -> Any:
             'Polygons need pycocotools, which is not installed. Install it with pip install "vlm-adapters[data]".'
         ) from error
     return mask
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."

@@ -1,0 +1,72 @@
+"""Limits on what strangers wrote, and the one way to show it in a message.
+
+Files, prompts and configs are data until they are checked: work whose size they decide is bounded before it starts.
+Every limit stands here, with room for what people really have; an argument `limits` raises it, never a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from reprlib import Repr
+
+_MOST_DIGITS, _MOST_SHOWN = 40, 160
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the library accepts; more is an error before any work is done.
+
+    Attributes:
+        max_pixels: Largest product of width and height of an image.
+        max_aspect: Largest ratio of the long side of an image to its short side.
+
+    Raises:
+        ValueError: A limit is below 1 and would allow nothing.
+    """
+
+    max_pixels: int = 100_000_000
+    max_aspect: float = 200.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) >= 1:
+                raise ValueError(f"{field.name}={getattr(self, field.name)} allows nothing. Give 1 or more.")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class _Shown(Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxlong = self.maxother = 80
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = 4
+
+    def repr_int(self, value: int, level: int) -> str:
+        """An integer; of a long one, which Python refuses to write out, its size."""
+        bits = value.bit_length()
+        return super().repr_int(value, level) if bits < 3 * _MOST_DIGITS else f"<an integer of {bits} bits>"
+
+    def repr_bytes(self, value: bytes, _: int) -> str:
+        """Bytes, cut before they are written out."""
+        return repr(value) if len(value) <= self.maxother else f"{value[: self.maxother]!r}..."
+
+
+_SHOWN = _Shown()
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Show a value for a message: one line of bounded length, made in bounded time, without control characters.
+
+    Args:
+        value: Whatever a file, a prompt or a caller held.
+        most: Most characters of a text that are shown.
+
+    Returns:
+        As `repr` writes it, with `...` where something was left out.
+    """
+    if isinstance(value, str):
+        return repr(value) if len(value) <= most else f"{value[:most]!r}..."
+    text = " ".join(_SHOWN.repr(value).split())
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
