@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_adapters.backbone.grids import Grids
-from vlm_adapters.geometry import place_map
+from vlm_adapters.geometry import place_map, resize_box
 from vlm_adapters.heads.ranking import RankedHead
 from vlm_adapters.output.figures import heat_sheet
+from vlm_adapters.output.render import shrunk
 from vlm_adapters.prompt import Prompt
 
 
@@ -25,14 +27,17 @@ def attention_sheet(prompt: Prompt, grids: Grids, phrase: int, sharpest: Sequenc
         sharpest: The heads to show, as `rank_heads` returns them.
     """
     image, words = prompt.images[grids.grid.image], prompt.phrases[phrase].text
-    size = image.height, image.width
-    by_layer = [(f"layer {layer}", attention_map(grids, phrase, size, layer)) for layer in grids.layers]
+    small = shrunk(image)
+    box = resize_box(grids.grid.box, (image.height, image.width), (small.height, small.width))
+    seen = replace(grids, grid=replace(grids.grid, box=box))  # on the image as it is painted
+    size = small.height, small.width
+    by_layer = [(f"layer {layer}", attention_map(seen, phrase, size, layer)) for layer in grids.layers]
     by_head = [
-        (f"layer {ranked.layer} head {ranked.head}", attention_map(grids, phrase, size, ranked.layer, ranked.head))
+        (f"layer {ranked.layer} head {ranked.head}", attention_map(seen, phrase, size, ranked.layer, ranked.head))
         for ranked in sharpest
     ]
     return heat_sheet(
-        image, [(f"{words}: mean of all heads, by layer", by_layer), (f"{words}: sharpest heads", by_head)]
+        small, [(f"{words}: mean of all heads, by layer", by_layer), (f"{words}: sharpest heads", by_head)]
     )
 
 
