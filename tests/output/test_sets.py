@@ -58,7 +58,7 @@ def test_files_of_a_person_stay(tmp_path: Path) -> None:
         "mask_007.png",
         "mask_01.jpg",
         "my_mask_01.png",
-        "mask_٠١.png",
+        "mask_\u0660\u0661.png",
         "note.txt",
     }
     for name in theirs:

@@ -21,7 +21,7 @@ from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, OptionError, PromptError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.capture import capture_rows
-from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
+from vlm_adapters.hf.chat import RenderedPrompt, count_tokens, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, plan_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.language_model import stop_after, without_compiled_code
@@ -196,6 +196,8 @@ class TransformersBackbone(ABC):
         check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
+        for prompt in prompts:
+            self._check_before_pixels(prompt)
         images = [image for prompt in prompts for image in prompt.images]
         for image in images:
             self.layouts((image.height, image.width))  # a size that the family refuses is an error before any work
@@ -320,8 +322,20 @@ class TransformersBackbone(ABC):
         """The tensor on the model's device, pixels in the precision of its weights."""
         return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)
 
+    def _check_before_pixels(self, prompt: Prompt) -> None:
+        """Refuse a prompt that is too long before anything large is made of its images."""
+        sizes = [(image.height, image.width) for image in prompt.images]
+        of_images = sum(layout.token_count for size in sizes for layout in self.layouts(size))
+        letters = sum(len(message.text) for message in prompt.messages)
+        if (limit := self._most_tokens()) is not None and of_images + letters > limit:  # else there is no need to count
+            self._check_length(of_images + count_tokens(self.processor.tokenizer, self.render(prompt)))
+
+    def _most_tokens(self) -> int | None:
+        limit: int | None = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return limit
+
     def _check_length(self, longest: int) -> None:
-        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        limit = self._most_tokens()
         if limit is not None and longest > limit:
             raise PromptError(
                 f"A prompt has {longest} tokens, images included; {self.name} takes at most {limit}. "
