@@ -422,7 +422,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         load_image(tmp_path / "empty.png")
 
 
-def test_bytes_that_are_no_image_are_refused_with_the_formats_that_are_read() -> None:
+def test_bytes_that_are_not_an_image_are_refused_with_the_formats_that_are_read() -> None:
     with pytest.raises(ImageError, match=r"not an image in a format .* JPEG, PNG, WEBP"):
         load_image(b"hello" * 100)
 

@@ -23,7 +23,7 @@ def test_a_phrase_is_found_where_it_stands() -> None:
     assert Phrase.find("a cat on a mat", "a mat") == Phrase("a mat", 9, 14)
 
 
-def test_white_space_around_a_phrase_is_no_part_of_it() -> None:
+def test_white_space_around_a_phrase_is_not_part_of_it() -> None:
     assert Phrase.find("a cat on a mat", "\t cat\n") == Phrase("cat", 2, 5)
 
 

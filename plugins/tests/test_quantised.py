@@ -105,7 +105,7 @@ def test_a_checkpoint_that_was_saved_quantised_is_loaded_as_such(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cache_tells_quantised_weights_from_plain_ones(kind: str) -> None:
+def test_a_cache_distinguishes_quantised_weights_from_plain_ones(kind: str) -> None:
     plans = [
         CacheFingerprint.of(loaded("tiny-llava", **options), "scenes:count=1,seed=1", FeatureRequest())
         for options in ({}, {"quantization_config": kind})

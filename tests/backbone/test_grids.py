@@ -75,7 +75,7 @@ def test_a_wrong_number_of_last_layers_is_refused(choice: int) -> None:
         resolve_layers(choice, HYBRID)
 
 
-def test_layers_without_gaps_are_told_as_a_range() -> None:
+def test_layers_without_gaps_are_shown_as_a_range() -> None:
     with pytest.raises(RequestError, match="There are layers 0 to 27;"):
         resolve_layers([28], range(28))
 

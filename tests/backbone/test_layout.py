@@ -33,7 +33,7 @@ def test_a_canvas_that_crops_covers_less_than_the_image() -> None:
     assert layout.box == (0, 10, 100, 90)
 
 
-def test_tokens_that_are_no_cells_are_left_out() -> None:
+def test_tokens_that_are_not_cells_are_left_out() -> None:
     layout = ImageLayout((20, 30), (20, 30), (20, 30), cells=(2, 3), first=1, row_end=1)
     (grid,) = place_layouts([layout], torch.arange(100, 109), image=4)
     assert grid.tokens.tolist() == [[101, 102, 103], [105, 106, 107]]

@@ -36,7 +36,7 @@ def recipe(fake: FakePlugin, tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_plan_tells_what_the_cache_then_takes(
+def test_a_plan_is_close_to_what_the_cache_then_takes(
     adapters: Run, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert adapters("plan", recipe, "--json") == 0

@@ -115,7 +115,7 @@ def test_every_measure_agrees_with_numpy(masks: int, pixels: int, seed: int) -> 
         assert measure(torch.from_numpy(x), torch.from_numpy(g)).item() == pytest.approx(value, abs=1e-5)
 
 
-def test_unlike_shapes_are_refused_and_not_broadcast(subtests: pytest.Subtests) -> None:
+def test_different_shapes_are_refused_and_not_broadcast(subtests: pytest.Subtests) -> None:
     for measure in ALL:
         with (
             subtests.test(measure=measure),

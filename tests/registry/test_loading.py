@@ -160,7 +160,7 @@ def test_a_lora_without_its_base_says_what_is_wrong(subtests: pytest.Subtests, t
             load_adapter(lora_in(tmp_path / f"lora-{len(list(tmp_path.iterdir()))}", content))
 
 
-def test_a_lora_is_no_base_of_another(toy: Path, tmp_path: Path) -> None:
+def test_a_lora_cannot_be_the_base_of_another(toy: Path, tmp_path: Path) -> None:
     inner = lora_in(tmp_path / "inner", json.dumps({"base_model_name_or_path": str(toy)}))
     outer = lora_in(tmp_path / "outer", json.dumps({"base_model_name_or_path": str(inner)}))
     with pytest.raises(CheckpointError, match=r"which cannot be found: No config\.json in .*inner"):
@@ -312,7 +312,7 @@ def test_what_no_plugin_knows_enough_of_is_none(published: Site) -> None:
         assert load_published(name) is None, name
 
 
-def test_a_directory_is_no_published_checkpoint(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_is_not_a_published_checkpoint(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint_in(published.path / "acme" / "toy-1b")
     monkeypatch.chdir(published.path)
     assert load_published("acme/toy-1b") is None
@@ -326,7 +326,7 @@ def test_a_directory_is_no_published_checkpoint(published: Site, monkeypatch: py
         ("build = 3", "is not a function, but 3"),
     ],
 )
-def test_a_wrong_builder_is_told_with_its_distribution(site: Site, source: str, reason: str) -> None:
+def test_a_wrong_builder_is_reported_with_its_distribution(site: Site, source: str, reason: str) -> None:
     site.add_plugin("acme-toy", PUBLISHING)
     site.add_module("toy_published", source)
     with pytest.raises(PluginError) as caught:

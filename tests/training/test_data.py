@@ -51,7 +51,7 @@ def test_other_weights_in_the_same_folder_change_it(recipe: Recipes, tmp_path: P
     assert found[0] == found[2] != found[1]
 
 
-def test_a_device_that_is_not_there_is_told_before_anything_runs(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_reported_before_anything_runs(recipe: Recipes, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"asks for device=cuda:99\. The device 'cuda:99' is not available"):
         train(recipe(device="cuda:99"), tmp_path / "run")
 

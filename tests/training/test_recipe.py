@@ -72,7 +72,7 @@ def test_a_recipe_says_how_its_backbone_is_loaded() -> None:
         assert getattr(Recipe.read("scenes", [change]), key) == value, change
 
 
-def test_what_the_caller_alone_decides_is_no_option_of_a_recipe(subtests: pytest.Subtests) -> None:
+def test_what_the_caller_alone_decides_cannot_be_an_option_of_a_recipe(subtests: pytest.Subtests) -> None:
     for keyword in sorted(NEVER_FROM_A_FILE):
         with (
             subtests.test(keyword=keyword),
@@ -125,7 +125,7 @@ def test_a_recipe_that_is_not_there_is_reported_with_those_that_are() -> None:
 
 
 @pytest.mark.parametrize(("text", "message"), [("- a", "holds a list"), ("a: [", "is not YAML")])
-def test_a_file_that_is_no_recipe_is_reported(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):

@@ -212,7 +212,7 @@ def test_a_phrase_may_straddle_two_texts() -> None:
     assert spelled(prompt) == "red circle"
 
 
-def test_the_tokens_of_an_image_within_a_phrase_are_no_tokens_of_it() -> None:
+def test_the_tokens_of_an_image_within_a_phrase_do_not_belong_to_it() -> None:
     prompt = Prompt.chat([Message("user", ("a red ", WIDE, "circle"))], ["red circle"])
     positions = adapter().preprocess([prompt]).phrase_tokens[0][0].tolist()
     assert spelled(prompt) == "red circle"
@@ -252,7 +252,7 @@ def test_a_template_that_raises_is_reported_with_its_message(monkeypatch: pytest
         adapter().preprocess([Prompt.describe(WIDE, "a cat")])
 
 
-def test_a_template_that_trims_texts_is_given_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_trims_texts_is_given_the_full_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     trimming = CHAT_TEMPLATE.replace("part['text']", "part['text'] | trim")
     monkeypatch.setattr(adapter().processor, "chat_template", trimming)
     assert spelled(Prompt.describe(WIDE, "  a cat ", ["cat"])) == "cat"

@@ -91,7 +91,7 @@ def test_whatever_would_be_imported_is_refused_by_its_name(subtests: pytest.Subt
                 read_plain_pickle(tmp_path / "a.p")
 
 
-def test_the_registry_of_extensions_is_no_way_in(tmp_path: Path) -> None:
+def test_the_registry_of_extensions_cannot_be_used_to_import(tmp_path: Path) -> None:
     copyreg.add_extension("os", "system", 0xEE)
     try:
         (tmp_path / "a.p").write_bytes(b"\x80\x02\x82\xee(S'true'\ntR.")

@@ -48,7 +48,7 @@ def test_the_long_side_becomes_that_of_the_canvas() -> None:
         assert Frame(size, 1024).resized == resized, size
 
 
-def test_points_and_boxes_are_scaled_by_each_axis_of_its_own() -> None:
+def test_points_and_boxes_are_scaled_separately_along_each_axis() -> None:
     frame = Frame((3, 2), 1024)  # 1024 x 683 on the canvas
     assert frame.on_canvas(torch.tensor([[2.0, 3.0]])).tolist() == [[683, 1024]]
     assert frame.box_on_canvas((-1, 0, 2, 1.5)) == pytest.approx((-341.5, 0, 683, 512))

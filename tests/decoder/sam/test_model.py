@@ -191,6 +191,6 @@ def test_an_image_encoded_by_another_model_is_an_error(tiny_sam: TinySam) -> Non
         sam.decode(other, boxes=torch.zeros(1, 4))
 
 
-def test_what_is_no_image_is_an_error(tiny_sam: TinySam) -> None:
+def test_what_is_not_an_image_is_an_error(tiny_sam: TinySam) -> None:
     with pytest.raises(ImageError):
         SegmentAnything(tiny_sam()).encode("nowhere.png")
