@@ -81,7 +81,7 @@ def test_every_format_of_the_list_is_read() -> None:
         assert load_image(encoded(noise(), kind)).size == (60, 40), kind
 
 
-def test_many_threads_read_the_same_bytes_alike() -> None:
+def test_many_threads_read_the_same_bytes_in_the_same_way() -> None:
     data = encoded(noise(), "JPEG")
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: load_image(data).tobytes(), range(16)))

@@ -90,7 +90,7 @@ def test_any_span_of_any_text_is_its_words_or_a_typed_error(text: str, data: st.
 
 
 @given(ANY_TEXT.filter(str.strip), st.data())
-def test_the_words_of_a_span_are_found_again_unless_they_stand_elsewhere_too(text: str, data: st.DataObject) -> None:
+def test_the_words_of_a_span_are_found_again_unless_they_occur_elsewhere_too(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
     words = text[start : data.draw(st.integers(start + 1, len(text)))].strip()
     places = [place for place in range(len(text)) if words and text.startswith(words, place)]
@@ -178,14 +178,14 @@ def test_describe_refuses_a_blank_text(text: str) -> None:
         Prompt.describe(IMAGE, text)
 
 
-def test_a_hand_made_phrase_that_does_not_stand_there_is_refused(subtests: pytest.Subtests) -> None:
+def test_a_hand_made_phrase_that_is_not_in_the_text_is_refused(subtests: pytest.Subtests) -> None:
     cases: list[Phrase] = [Phrase("dog", 0, 3), Phrase("cat", 1, 4), Phrase(" ", 1, 2), Phrase("", 0, 0)]
     for phrase in cases:
         with subtests.test(phrase=phrase), pytest.raises(PhraseError, match="does not match the text 'a cat'"):
             Prompt.describe(IMAGE, "a cat", [phrase])
 
 
-def test_the_phrases_stand_in_the_last_message() -> None:
+def test_the_phrases_are_in_the_last_message() -> None:
     turns = [Message("user", (IMAGE, "a cat?")), Message("assistant", ("yes",)), Message("user", ("where is it",))]
     assert Prompt.chat(turns, ["where"]).phrases[0].span == (0, 5)
     with pytest.raises(PhraseError, match="'cat' is not in the text 'where is it'"):

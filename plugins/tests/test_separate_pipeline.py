@@ -70,7 +70,7 @@ def test_the_images_become_what_the_adapters_model_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_cells_of_the_view_are_the_adapters(name: str) -> None:
+def test_the_cells_of_the_layout_are_those_of_the_adapter(name: str) -> None:
     adapter: Any = find_case(name).load()
     wrapper = wrap_image_processor(adapter.processor)
     assert isinstance(wrapper, ImageProcessorWrapper)

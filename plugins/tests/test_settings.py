@@ -255,7 +255,7 @@ def test_an_error_of_transformers_is_reported_with_the_checkpoint(monkeypatch: p
         load_adapter("tiny-llava", device="cpu")
 
 
-def test_what_transformers_stumbles_over_is_typed_and_names_the_versions(copied: Any) -> None:
+def test_an_error_within_transformers_is_typed_and_names_the_versions(copied: Any) -> None:
     folder = copied("tiny-llava")
     write(folder / "config.json", None, {"use_return_dict": False})  # a property of configs, which cannot be set
     with pytest.raises(

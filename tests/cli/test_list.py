@@ -82,7 +82,7 @@ def adapter_specs():
         assert whole in done.stdout
 
 
-def test_no_plugins_is_said() -> None:
+def test_having_no_plugins_is_reported() -> None:
     assert adapters("list", VLM_ADAPTERS_PLUGINS="").stdout == "No plugin is installed or allowed to load.\n"
     assert json.loads(adapters("list", "--json", VLM_ADAPTERS_PLUGINS="").stdout) == []
 

@@ -116,7 +116,7 @@ def test_the_backbone_is_loaded_at_its_revision_where_none_is_given(
 
 
 @pytest.mark.parametrize("error", [TypeError("unexpected keyword argument 'min_pixel'"), KeyError("size")])
-def test_an_error_of_the_backbone_is_not_laid_to_the_decoder(
+def test_an_error_of_the_backbone_is_not_blamed_on_the_decoder(
     over_fake: Path, fake: FakePlugin, error: Exception
 ) -> None:
     def fail() -> FakeAdapter:

@@ -241,7 +241,7 @@ def test_a_hub_id_on_disk_needs_no_network(toy: Path, tmp_path: Path, monkeypatc
     assert find_checkpoint("acme/toy") == Checkpoint("acme/toy", "toy")
 
 
-def test_the_hub_says_no_in_one_way(subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_refusal_of_the_hub_is_one_error(subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: list[tuple[type[Exception], str]] = [
         (errors.LocalEntryNotFoundError, "not in the local cache, and the hub cannot be reached"),
         (errors.GatedRepoError, "the repository is gated; accept its terms"),

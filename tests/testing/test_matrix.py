@@ -47,7 +47,7 @@ def test_a_check_that_did_not_run_is_no() -> None:
     assert row(markdown({"empty": capabilities_of([])}, {}), "empty") == ["no"] * len(CAPABILITIES)
 
 
-def test_the_versions_stand_below_once() -> None:
+def test_the_versions_are_listed_below_once() -> None:
     text = markdown({"one": outcomes(), "two": outcomes()}, {"torch": "2.14.1", "python": "3.11.7"})
     assert text.endswith("\nRun on torch 2.14.1, python 3.11.7.\n")
     assert text.count("Run on") == 1

@@ -64,7 +64,7 @@ def test_masks_and_images_are_those_of_the_annotation(refcoco: RefCocoSet, by_py
             assert np.array_equal(np.asarray(sample.image), np.asarray(Image.open(file)))
 
 
-def test_run_lengths_stand_among_the_annotations(refcoco: RefCocoSet) -> None:
+def test_run_lengths_are_found_among_the_annotations(refcoco: RefCocoSet) -> None:
     (sample,) = open_dataset(refcoco.uri(split="testA"))
     expected = np.zeros((50, 30), bool)
     expected[2:5, 0] = True
