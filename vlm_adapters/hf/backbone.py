@@ -24,7 +24,7 @@ from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, plan_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
-from vlm_adapters.hf.language_model import without_compiled_code
+from vlm_adapters.hf.language_model import stop_after, without_compiled_code
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
@@ -237,6 +237,8 @@ class TransformersBackbone(ABC):
     def extract(self, inputs: BackboneInputs, request: GridRequest | None = None) -> list[list[Grids]]:
         """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient unless requested.
 
+        Layers after the last one requested do not run, and neither does the head over the vocabulary.
+
         Raises:
             RequestError: The request names layers, heads or rows that do not exist.
             CaptureError: Rows, or the requested gradient, cannot be computed exactly.
@@ -261,6 +263,7 @@ class TransformersBackbone(ABC):
             capture_hidden_states(self.model, chosen.hidden_layers, cells, device) as of_cells,
             capture_hidden_states(self.model, chosen.phrase_hidden_layers, phrases, device) as of_phrases,
             typed_errors(f"The forward pass of {self.name}", BackboneError),
+            stop_after(self.model, chosen.last_layer),
         ):
             # The base model: logits over the vocabulary are not needed, and can be the largest tensor of all.
             self.model.base_model(**inputs.tensors, use_cache=False)

@@ -50,6 +50,11 @@ class ResolvedRequest:
             keep_rows=request.reduce == "none",
         )
 
+    @property
+    def last_layer(self) -> int:
+        """The last layer that has to run."""
+        return max((*self.layers, *self.hidden_layers, *self.phrase_hidden_layers), default=0)
+
     def attention(self, recorder: RowRecorder, plan: RowPlan, sequence: int, device: torch.device) -> Tensor:
         """Attention `(P or R, L, n, C)` of one sequence, on one device."""
         if not self.layers or not len(plan.rows):
