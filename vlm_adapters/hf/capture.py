@@ -43,8 +43,8 @@ _KNOWN = frozenset(
         "use_cache",
     }
 )
-MAX_SCORES = 2**24
-"""Scores that are held at once, heads x rows x keys (64 MiB): rows of a phrase of thousands of tokens go in blocks."""
+MAX_SCORES = 2**25
+"""Scores that are held at once, heads x rows x keys (128 MiB): rows of a phrase of thousands of tokens go in blocks."""
 
 _PACKED = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "block_table"})
 
@@ -66,6 +66,19 @@ class RowPlan:
     def to(self, device: torch.device) -> RowPlan:
         """The same plan with its indices on another device."""
         return RowPlan(self.rows.to(device), self.groups.to(device), self.columns.to(device))
+
+    def moved(self, places: Tensor) -> RowPlan:
+        """The plan in another sequence; `places (S,)` are the new positions of all of this one."""
+        return RowPlan(places[self.rows], self.groups, places[self.columns])
+
+    @classmethod
+    def joined(cls, plans: Sequence[RowPlan]) -> RowPlan:
+        """The rows of several plans with the same columns; their groups are numbered on."""
+        groups, count = [], 0
+        for plan in plans:
+            groups.append(plan.groups + count)
+            count += int(plan.groups.max()) + 1 if len(plan.groups) else 0
+        return cls(torch.cat([plan.rows for plan in plans]), torch.cat(groups), plans[0].columns)
 
 
 class RowRecorder:
