@@ -19,7 +19,7 @@ def test_all_files_are_written_and_agree(tmp_path: Path) -> None:
     mask[5:30, 10:50] = True
     found = GroundedPhrase(Phrase("a dog", 0, 5), mask, (10, 5, 50, 30), 0.9, PhraseMap.of_pixels(mask))
     files = write_grounding(Grounding(Image.new("RGB", (60, 40)), "a dog", (found,)), tmp_path / "out", image_id=7)
-    names = ["overlay.png", "figure.png", "mask_00.png", "masks.png", "grounding.json", "coco.json"]
+    names = ["overlay.png", "figure.png", "mask_00.png", "masks.png", "coco.json", "grounding.json"]
     assert files == [tmp_path / "out" / name for name in names]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     (phrase,) = json.loads((tmp_path / "out" / "grounding.json").read_text(encoding="utf-8"))["phrases"]

@@ -20,8 +20,9 @@ from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, OptionError, PromptError
 from vlm_adapters.geometry import Size
-from vlm_adapters.hf.chat import RenderedPrompt, count_tokens, pad, phrase_positions, render, tokenize
+from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
+from vlm_adapters.hf.lengths import check_before_pixels, check_length
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
 from vlm_adapters.hf.shared_prefix import ForwardPass, can_share, process_distinct, separate_pass, shared_passes
@@ -210,11 +211,10 @@ class TransformersBackbone(ABC):
         check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
-        for prompt in prompts:
-            self._check_before_pixels(prompt)
+        for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work
+            layouts = [one for image in prompt.images for one in self.layouts((image.height, image.width))]
+            check_before_pixels(prompt, layouts, self.render, self.processor.tokenizer, self.model)
         images = [image for prompt in prompts for image in prompt.images]
-        for image in images:
-            self.layouts((image.height, image.width))  # a size that the family refuses is an error before any work
         with typed_errors(f"The processor of {self.name}", BackboneError):
             if self.shares_prefix:
                 features = process_distinct(images, self.process_images, self.select_images)
@@ -232,7 +232,7 @@ class TransformersBackbone(ABC):
             sequence = tokenize(self.processor.tokenizer, rendered, of_prompt)
             sequences.append(sequence)
             positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
-        self._check_length(max(len(sequence.ids) for sequence in sequences))
+        check_length(max(len(sequence.ids) for sequence in sequences), self.model)
         tensors, shifts = pad(sequences, self.processor.tokenizer, type_name)
         accepted = signature(type(self.model).forward).parameters
         return BackboneInputs(
@@ -321,23 +321,3 @@ class TransformersBackbone(ABC):
     def _on_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the model's device, pixels in the precision of its weights."""
         return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)
-
-    def _check_before_pixels(self, prompt: Prompt) -> None:
-        """Refuse a prompt that is too long before anything large is made of its images."""
-        sizes = [(image.height, image.width) for image in prompt.images]
-        of_images = sum(layout.token_count for size in sizes for layout in self.layouts(size))
-        letters = sum(len(message.text) for message in prompt.messages)
-        if (limit := self._most_tokens()) is not None and of_images + letters > limit:  # else there is no need to count
-            self._check_length(of_images + count_tokens(self.processor.tokenizer, self.render(prompt)))
-
-    def _most_tokens(self) -> int | None:
-        limit: int | None = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        return limit
-
-    def _check_length(self, longest: int) -> None:
-        limit = self._most_tokens()
-        if limit is not None and longest > limit:
-            raise PromptError(
-                f"A prompt has {longest} tokens, images included; {self.name} takes at most {limit}. "
-                "Shorten the text or take a smaller image."
-            )
