@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import pty
 import subprocess
 import sys
 import unicodedata
@@ -184,7 +183,7 @@ def test_a_name_that_is_too_long_is_one_line(
 
 
 def test_a_terminal_is_told_colours_by_us_alone() -> None:
-    main, terminal = pty.openpty()
+    main, terminal = pytest.importorskip("pty").openpty()
     script = "from vlm_adapters.cli.printing import line; line('\\x1b[2Jx', style='red')"
     environment = {**os.environ, "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)
