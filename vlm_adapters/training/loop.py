@@ -21,7 +21,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.data.files import remove_leftovers
+from vlm_adapters.data.locks import remove_leftovers
 from vlm_adapters.decoder.losses import decoder_loss
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.model import SegmentAnything

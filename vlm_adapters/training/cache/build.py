@@ -21,11 +21,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import override
 
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
-from vlm_adapters.data.files import remove_leftovers, write_json
+from vlm_adapters.data.files import write_json
+from vlm_adapters.data.locks import FOLDER_LOCK, locked_folder
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import CacheError, DataError
 from vlm_adapters.training.cache.fingerprint import FINGERPRINT_FILE, CacheFingerprint
-from vlm_adapters.training.cache.shard import LeftOut, Manifest, ShardEntry, read_rows, shard_name, write_shard
+from vlm_adapters.training.cache.shard import (
+    SHARD_FILE,
+    LeftOut,
+    Manifest,
+    ShardEntry,
+    read_rows,
+    shard_name,
+    write_shard,
+)
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples, LiveSamples, image_digest
 
 INDEX_FILE = "index.json"
@@ -103,7 +112,7 @@ def build_cache(
     shard_samples: int = SHARD_SAMPLES,
     report: Callable[[BuildProgress], None] = lambda _: None,
 ) -> CacheIndex:
-    """Run a backbone over a data set, and keep what a decoder reads. Resumes where an earlier build ended.
+    """Run a backbone over a data set, and keep what a decoder reads. Resumes where an earlier build stopped.
 
     Args:
         live: Backbone and data.
@@ -114,7 +123,7 @@ def build_cache(
     Raises:
         CacheError: The folder holds a cache with another fingerprint, or the data set is drawn anew in every epoch.
         DataError: The data set is empty, or a sample of it is broken and the set does not skip such samples.
-        OutputError: The folder cannot be written to.
+        OutputError: The folder cannot be written to, or another process is building there.
     """
     if not len(live.data):
         raise DataError(f"There is no sample in {live.data.source}. Give data with at least one.")
@@ -123,7 +132,12 @@ def build_cache(
             f"{live.data.source} is drawn anew in every epoch, and a cache is the same in all. Take sentences=all, or "
             "train without a cache: cache=null."
         )
-    _prepare_folder(folder, live.fingerprint)
+    with locked_folder(folder):
+        _prepare_folder(folder, live.fingerprint)
+        return _build(live, folder, shard_samples, report)
+
+
+def _build(live: LiveSamples, folder: Path, shard_samples: int, report: Callable[[BuildProgress], None]) -> CacheIndex:
     entries: list[tuple[str, int, int]] = []  # no more of a manifest, or memory would grow with the data
     left_out: list[LeftOut] = []
     shards: list[int] = []
@@ -142,8 +156,9 @@ def build_cache(
         entries += ((sample.id, sample.index, sample.phrases) for sample in manifest.samples)
         left_out += manifest.left_out
         report(BuildProgress(indices.stop, len(live.data), computed, size))
-    for stale in sorted(folder.glob("shard-*"))[2 * len(shards) :]:
-        stale.unlink()  # of a longer data set, or of smaller shards
+    for path in folder.iterdir():
+        if (match := SHARD_FILE.fullmatch(path.name)) and int(match[1]) >= len(shards):
+            path.unlink()  # of a longer data set, or of smaller shards
     index = CacheIndex(
         data_fingerprint=live.data.fingerprint(),
         shard_samples=shard_samples,
@@ -288,9 +303,7 @@ def _prepare_folder(folder: Path, fingerprint: CacheFingerprint) -> None:
                 f"The cache {folder} has another fingerprint: {'; '.join(differences)}. Give another folder, "
                 "or delete it."
             )
-        remove_leftovers(folder)
         return
-    remove_leftovers(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    if any(path.name != FOLDER_LOCK for path in folder.iterdir()):
         raise CacheError(f"The folder {folder} holds other things, and no {FINGERPRINT_FILE}. Give a new folder.")
     fingerprint.write(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,8 @@ from vlm_adapters.prompt import Phrase
 from vlm_adapters.training.samples import ExtractedSample
 
 Array = NDArray[Any]
+
+SHARD_FILE = re.compile(r"shard-(\d{6,})\.(?:safetensors|json)")
 
 
 class ShardEntry(BaseModel):
