@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from vlm_adapters.cli import SIGTERM_EXIT
 from vlm_adapters.cli.arguments import Changes, JsonOption, read_recipe
 from vlm_adapters.cli.progress import ProgressBars
 from vlm_adapters.errors import RecipeError
 
 if TYPE_CHECKING:
     from vlm_adapters.training.checkpoint import RunState
-
-SIGTERM_EXIT = 143
-"""What a shell says of a process that SIGTERM ended."""
 
 
 def command(
@@ -36,7 +34,8 @@ def command(
     Caches that the recipe names are built where they are missing. The run is
     saved in --out: checkpoints, `best` (give it to `ground --model`), log.jsonl,
     tensorboard and figures. The same command resumes a run that was
-    interrupted; SIGTERM saves first. Several processes: `accelerate launch -m
+    interrupted; SIGTERM and Ctrl-C save first, and more epochs continue one that
+    is finished. Several processes: `accelerate launch -m
     vlm_adapters train RECIPE`.
     """
     from vlm_adapters.training.recipe import recipe_names
@@ -56,11 +55,8 @@ def command(
     if PartialState().is_main_process:
         _print(state, out, as_json=as_json)
     if not state.is_finished:
-        typer.echo(
-            f"Stopped at step {state.step} of {state.total_steps}; the same command resumes: "
-            f"adapters train {shlex.join([recipe, *(changes or [])])} --out {out}",
-            err=True,
-        )
+        again = shlex.join(["adapters", "train", recipe, *(changes or []), "--out", str(out)])
+        typer.echo(f"Stopped at step {state.step} of {state.total_steps}; the same command resumes: {again}", err=True)
         raise typer.Exit(SIGTERM_EXIT)
 
 

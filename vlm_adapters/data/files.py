@@ -14,6 +14,17 @@ from vlm_adapters.errors import AdapterError, OutputError
 
 
 @contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn what the system raises while something is written to a path into an `OutputError`."""
+    try:
+        yield
+    except AdapterError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}. Choose another path.") from error
+
+
+@contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there replaces it when the block ends without an error.
 
@@ -21,7 +32,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: The path cannot be written to.
     """
     final = Path(path)
-    with _typed_errors(final):
+    with output_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(final) as temporary:
             yield temporary
@@ -38,7 +49,7 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: The path cannot be written to.
     """
     final = Path(path)
-    with _typed_errors(final):
+    with output_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(final) as temporary:
             temporary.mkdir()
@@ -66,7 +77,7 @@ def append_line(path: Path, line: bytes) -> None:
     Raises:
         OutputError: The file is gone, or the disk is full.
     """
-    with _typed_errors(path), path.open("r+b", buffering=0) as file:
+    with output_errors(path), path.open("r+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         try:
             written = file.write(line)
@@ -76,16 +87,6 @@ def append_line(path: Path, line: bytes) -> None:
         if written != len(line):
             file.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@contextmanager
-def _typed_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except AdapterError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}. Choose another path.") from error
 
 
 def _file_to_disk(path: Path) -> None:

@@ -8,10 +8,8 @@ whole batch, so that any number of processes does the same.
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 
@@ -21,7 +19,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.data.locks import remove_leftovers
+from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.decoder.losses import decoder_loss
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.model import SegmentAnything
@@ -30,12 +28,13 @@ from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CacheError, RecipeError
 from vlm_adapters.training.batches import Batch, Batches
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint
-from vlm_adapters.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
+from vlm_adapters.training.checkpoint import RunState, checkpoints, keep_checkpoints, load_checkpoint, save_checkpoint
 from vlm_adapters.training.data import CacheReport, TrainingData, load_backbone, no_report
 from vlm_adapters.training.log import RunLog, Step
 from vlm_adapters.training.processes import join_processes
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ExtractedSamples, check_alike
+from vlm_adapters.training.stopping import StopRequest, stop_requests
 from vlm_adapters.training.validation import Validation
 
 
@@ -47,7 +46,10 @@ def train(
     report: Callable[[Step], None] = lambda _: None,
     cache_report: CacheReport = no_report,
 ) -> RunState:
-    """Train by a recipe; resumes where an earlier run into the same folder ended.
+    """Train by a recipe; resumes where an earlier run into the same folder was interrupted.
+
+    A finished run continues with more epochs from its last state. Its learning rate is then, at every step, that of a
+    run with so many epochs.
 
     Args:
         recipe: What to do.
@@ -61,7 +63,10 @@ def train(
         Where the run is: at its end, or where SIGTERM stopped it.
 
     Raises:
-        RecipeError: The folder holds a run of another recipe, or there is nothing to learn from.
+        RecipeError: The folder holds a run of another recipe, or a damaged one, or there is nothing to learn from.
+        OutputError: Another process is training in the folder, or it cannot be written to.
+        CacheError: A cache is damaged.
+        KeyboardInterrupt: Ctrl-C, after the run was saved as on SIGTERM.
 
     Example:
         >>> from pathlib import Path
@@ -74,13 +79,18 @@ def train(
         (1, True)
     """
     processes = join_processes(recipe.device)
-    check_recipe(out, recipe)
-    data = TrainingData.open(recipe)
-    samples, validation = _samples(recipe, data, adapter, processes, cache_report)
-    run = _Run(recipe, out, processes, new_decoder(recipe, samples.fingerprint, data.sam), samples, validation)
-    if run.state.step and run.is_due:
-        run.validate()  # where a run was stopped before it came to that
-    run.learn(report)
+    with locked_folder(out, "figures", "step-*") if processes.is_main_process else nullcontext():
+        check_recipe(out, recipe)
+        data = TrainingData.open(recipe)
+        samples, validation = _samples(recipe, data, adapter, processes, cache_report)
+        run = _Run(recipe, out, processes, new_decoder(recipe, samples.fingerprint, data.sam), samples, validation)
+        with stop_requests() as stop:
+            try:
+                run.learn(report, stop)
+            finally:
+                if run.log:
+                    run.log.close()
+            stop.raise_interrupt()
     return run.state
 
 
@@ -143,56 +153,60 @@ class _Run:
             weight_decay=recipe.weight_decay,
         )
         self.batches = Batches(samples, recipe.batch_size, recipe.seed)
-        total = self.batches.per_epoch * recipe.epochs
-        self.state = _resumed(recipe, out, total, self.decoder, self.optimizer)
-        self.log = RunLog(out, self.state.step) if processes.is_main_process else None
+        self.state = _resumed(recipe, out, self.batches.per_epoch, self.decoder, self.optimizer)
+        self.log = RunLog(out, self.state) if processes.is_main_process else None
+        if self.state.step and processes.is_main_process:
+            keep_checkpoints(out, self.state, self.is_due)  # a kill may have come before that
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time for a checkpoint and a validation."""
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint and a validation are due at a step."""
         every = self.recipe.validate_every or self.batches.per_epoch
-        return self.state.step == self.state.total_steps or self.state.step % every == 0
+        return step == self.state.total_steps or step % every == 0
 
-    def learn(self, report: Callable[[Step], None]) -> None:
-        """Take the steps that are left, until SIGTERM."""
+    def learn(self, report: Callable[[Step], None], stop_request: StopRequest) -> None:
+        """Take the steps that are left, until a stop is requested."""
         recipe, state = self.recipe, self.state
         weights = self.decoder.trainable_parameters().values()
-        with _stop_requested() as stop_requested:
-            before = monotonic()
-            for number, batch in self.batches.read(range(state.step, state.total_steps), self.processes):
-                rate = learning_rate_at(number, state.total_steps, recipe.learning_rate, recipe.warmup_ratio)
-                loss, stop = self._gradient(batch, stop=stop_requested.is_set())
-                norm = float(nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm))
-                _check_finite(loss, norm, number + 1, batch)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-                state.step = number + 1
-                now = monotonic()
-                step, before = Step(state.step, state.total_steps, loss, rate, norm, now - before), now
-                if self.log:
-                    self.log.step(step)
-                    report(step)
-                if self.is_due or stop:
-                    self.keep()
-                if stop:
-                    break
-                if self.is_due:
-                    self.validate()
+        if state.step and self.is_due(state.step) and not self.validate(stop_request):
+            return  # it was stopped before that validation, and now again
+        before = monotonic()
+        for number, batch in self.batches.read(range(state.step, state.total_steps), self.processes):
+            rate = learning_rate_at(number, state.total_steps, recipe.learning_rate, recipe.warmup_ratio)
+            loss, stop = self._gradient(batch, stop=bool(stop_request))
+            norm = float(nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm))
+            _check_finite(loss, norm, number + 1, batch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            state.step = number + 1
+            now = monotonic()
+            step, before = Step(state.step, state.total_steps, loss, rate, norm, now - before), now
+            if self.log:
+                self.log.step(step)
+                report(step)
+            if self.is_due(state.step) or stop:
+                self.keep()
+            if stop:
+                break
+            if self.is_due(state.step) and not self.validate(stop_request):
+                break
 
     def keep(self) -> None:
         """Write a checkpoint, in the main process."""
         if self.processes.is_main_process:
             save_checkpoint(self.out, self.decoder, self.optimizer, self.state, self.backbone)
+            keep_checkpoints(self.out, self.state, self.is_due)
         self.processes.wait_for_everyone()
 
-    def validate(self) -> None:
-        """Judge the decoder, unless that was done at this step."""
+    def validate(self, stop_request: StopRequest) -> bool:
+        """Judge the decoder, unless that was done at this step; returns False if a stop came first."""
         state, validation = self.state, self.validation
         if validation is None or state.validated_step == state.step:
-            return
-        iou = validation.mean_iou(self.decoder, self.processes)
+            return True
+        iou = validation.mean_iou(self.decoder, self.processes, stop_request)
+        if iou is None:
+            return False
         state.validated_step = state.step
         if state.best_mean_iou is None or iou > state.best_mean_iou:
             state.best_step, state.best_mean_iou = state.step, iou
@@ -200,6 +214,7 @@ class _Run:
             self.log.validation(state.step, iou)
             validation.write_sheet(self.decoder, self.out / "figures" / f"step-{state.step:08d}.png")
         self.keep()
+        return True
 
     def _gradient(self, batch: Batch, *, stop: bool) -> tuple[float, bool]:
         """Compute the gradient of a batch over all processes; gives its loss, and whether any process is to stop."""
@@ -224,15 +239,21 @@ class _Run:
 
 
 def check_recipe(out: Path, recipe: Recipe) -> None:
-    """Check that a folder holds no run of another recipe.
+    """Check that a folder holds no run of another recipe; a finished run may continue with more epochs.
 
     Raises:
         RecipeError: It does, or its last checkpoint is broken.
     """
     for folder in checkpoints(out)[-1:]:
-        there, here = RunState.read(folder).recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
+        state = RunState.read(folder)
+        there, here = state.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
+        if state.is_finished and recipe.epochs > state.recipe.epochs:
+            there["epochs"] = recipe.epochs
         if differing := [f"{name}: {there[name]} -> {here[name]}" for name in here if here[name] != there[name]]:
-            raise RecipeError(f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out.")
+            raise RecipeError(
+                f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out. (Only a finished "
+                "run may continue, with more epochs.)"
+            )
 
 
 def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float) -> float:
@@ -263,29 +284,18 @@ def _check_finite(loss: float, norm: float, number: int, batch: Batch) -> None:
         )
 
 
-def _resumed(recipe: Recipe, out: Path, total: int, decoder: MaskDecoder, optimizer: torch.optim.Optimizer) -> RunState:
+def _resumed(
+    recipe: Recipe, out: Path, steps_per_epoch: int, decoder: MaskDecoder, optimizer: torch.optim.Optimizer
+) -> RunState:
+    total = steps_per_epoch * recipe.epochs
     if not (found := checkpoints(out)):
         return RunState(recipe=recipe, total_steps=total)
     state = RunState.read(found[-1])
-    if state.total_steps != total:
+    if state.total_steps != steps_per_epoch * state.recipe.epochs:
         raise RecipeError(
-            f"{out} holds a run of {state.total_steps} steps, and the data now give {total}: they have changed. Give "
-            "another --out."
+            f"{out} holds a run of {state.total_steps} steps, and the data now give "
+            f"{steps_per_epoch * state.recipe.epochs}: they have changed. Give another --out."
         )
-    remove_leftovers(out)
     load_checkpoint(found[-1], decoder, optimizer)
+    state.recipe, state.total_steps = recipe, total
     return state
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """Within, SIGTERM only sets an event."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # signals are the main thread's
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)

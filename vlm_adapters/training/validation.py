@@ -19,6 +19,7 @@ from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.output.figures import mask_sheet
 from vlm_adapters.output.render import write_png
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
+from vlm_adapters.training.stopping import StopRequest
 
 BATCH_SIZE = 8
 
@@ -37,12 +38,17 @@ class Validation:
     data: Dataset
     sheet_samples: int
 
-    def mean_iou(self, decoder: MaskDecoder, processes: PartialState) -> float:
-        """Mean IoU over all phrases at the images' size, each process judging its share."""
+    def mean_iou(self, decoder: MaskDecoder, processes: PartialState, stop: StopRequest) -> float | None:
+        """Mean IoU over all phrases at the images' size, each process judging its share; None if a stop came first.
+
+        Several processes cannot agree on a stop before all are done, and go through.
+        """
         indices = range(len(self.samples))[processes.process_index :: processes.num_processes]
         total, count = 0.0, 0
         with _in_eval_mode(decoder):
             for batch in _batches(indices):
+                if stop and processes.num_processes == 1:
+                    return None
                 samples = self.samples.read(batch)
                 for sample, masks in zip(samples, _masks(decoder, samples), strict=True):
                     total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
@@ -72,8 +78,10 @@ class Validation:
 @contextmanager
 def _in_eval_mode(decoder: MaskDecoder) -> Iterator[None]:
     decoder.eval()
-    yield
-    decoder.train()
+    try:
+        yield
+    finally:
+        decoder.train()
 
 
 @torch.no_grad()
