@@ -12,7 +12,7 @@ from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, read_rec
 from vlm_adapters.cli.progress import ProgressBars
 
 if TYPE_CHECKING:
-    from vlm_adapters.training.cache.build import CacheIndex
+    from vlm_adapters.training.cache.index import CacheIndex
     from vlm_adapters.training.data import CacheLocation
 
 group = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -37,7 +37,7 @@ def build(
     `adapters plan RECIPE` says size and time before. Any data and model will do:
     adapters cache build scenes model=MODEL train=DATA validation=null cache=FOLDER
     """
-    from vlm_adapters.training.cache.build import CacheIndex
+    from vlm_adapters.training.cache.index import CacheIndex
 
     with ProgressBars(Console(stderr=True)) as bars:
         content = read_recipe(recipe, changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -80,11 +81,12 @@ def command(
 
     On several GPUs: accelerate launch $(which adapters) evaluate ...
     """
+    from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.evaluation.fingerprint import EvaluationSettings
     from vlm_adapters.evaluation.process import Process
     from vlm_adapters.evaluation.protocols import open_for_protocol
     from vlm_adapters.evaluation.record import read_records
-    from vlm_adapters.evaluation.run import RECORDS_FILE, evaluate
+    from vlm_adapters.evaluation.run import RECORDS_FILE, SUBFOLDERS, evaluate
     from vlm_adapters.grounding.load import load_grounder
     from vlm_adapters.output.gallery import write_gallery
 
@@ -113,11 +115,12 @@ def command(
         attn_implementation=attn_implementation,
         quantization_config=quantization,
     )
-    with _ProgressBar(process) as bar:
-        card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
-    if process.index:
-        return
-    write_gallery(read_records(out / RECORDS_FILE), dataset, out, seed=seed)
+    with locked_folder(out, *SUBFOLDERS) if process.index == 0 else nullcontext():
+        with _ProgressBar(process) as bar:
+            card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
+        if process.index:
+            return
+        write_gallery(read_records(out / RECORDS_FILE), dataset, out, seed=seed)
     if as_json:
         typer.echo(json.dumps(asdict(card)))
     else:

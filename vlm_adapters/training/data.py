@@ -19,11 +19,12 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CacheError, RecipeError
+from vlm_adapters.errors import RecipeError
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.registry.loading import load_adapter
 from vlm_adapters.training.cache.build import BuildProgress, CachedSamples, build_cache, is_intact
-from vlm_adapters.training.cache.fingerprint import CacheFingerprint, Precision
+from vlm_adapters.training.cache.fingerprint import FINGERPRINT_FILE, CacheFingerprint, Precision
+from vlm_adapters.training.cache.index import INDEX_FILE
 from vlm_adapters.training.processes import join_processes
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ConcatSamples, ExtractedSamples, LiveSamples
@@ -44,11 +45,14 @@ class CacheLocation:
     folder: Path
 
     def is_finished(self) -> bool:
-        """Whether the cache can be read, and its data set has the same fingerprint as it had then."""
-        try:
-            return CachedSamples(self.folder).index.data_fingerprint == self.data.fingerprint()
-        except CacheError:
+        """Whether the cache is complete, and its data set has the same fingerprint as it had then.
+
+        Raises:
+            CacheError: It is complete and damaged.
+        """
+        if not all((self.folder / name).is_file() for name in (FINGERPRINT_FILE, INDEX_FILE)):
             return False
+        return CachedSamples(self.folder).index.data_fingerprint == self.data.fingerprint()
 
     def is_intact(self) -> bool:
         """Whether every sample and every byte is as it was; reads them all."""

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from safetensors.numpy import save
 
-from vlm_adapters.training.cache.build import CacheIndex
+from vlm_adapters.training.cache.index import CacheIndex
 from vlm_adapters.training.cache.shard import packed
 from vlm_adapters.training.data import CacheLocation, TrainingData, load_backbone
 from vlm_adapters.training.processes import join_processes
