@@ -47,12 +47,11 @@ def command(
         raise RecipeError(f"Name a recipe: one of {', '.join(recipe_names())}, or a YAML file.")
     with ProgressBars(Console(stderr=True)) as bars:
         content = read_recipe(recipe, changes)
-        from accelerate import PartialState
-
+        from vlm_adapters.training.data import process_of
         from vlm_adapters.training.loop import train
 
         state = train(content, out, report=bars.stepped, cache_report=bars.built)
-    if PartialState().is_main_process:
+    if process_of(content).is_first:
         _print(state, out, as_json=as_json)
     if not state.is_finished:
         again = shlex.join(["adapters", "train", recipe, *(changes or []), "--out", str(out)])

@@ -1,8 +1,8 @@
 """The training loop: one step after the other, on one process or many, interrupted and resumed at any step.
 
-The recipe is read here, and plain values are passed on. Processes are those of Hugging Face accelerate. Every process
-computes the gradient of its share of a batch, and the gradients are summed; a loss is divided by the phrases of the
-whole batch, so that any number of processes does the same.
+The recipe is read here, and plain values are passed on. Every process computes the gradient of its share of a batch,
+and the gradients are summed; a loss is divided by the phrases of the whole batch, so that any number of processes does
+the same.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from pathlib import Path
 from time import monotonic
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
@@ -26,12 +24,12 @@ from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CacheError, RecipeError
+from vlm_adapters.evaluation.process import Process
 from vlm_adapters.training.batches import Batch, Batches
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 from vlm_adapters.training.checkpoint import RunState, checkpoints, keep_checkpoints, load_checkpoint, save_checkpoint
-from vlm_adapters.training.data import CacheReport, TrainingData, load_backbone, no_report
+from vlm_adapters.training.data import CacheReport, TrainingData, load_backbone, no_report, process_of
 from vlm_adapters.training.log import RunLog, Step
-from vlm_adapters.training.processes import join_processes
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ExtractedSamples, check_alike
 from vlm_adapters.training.stopping import StopRequest, stop_requests
@@ -78,12 +76,12 @@ def train(
         >>> state.step, state.is_finished
         (1, True)
     """
-    processes = join_processes(recipe.device)
-    with locked_folder(out, "figures", "step-*") if processes.is_main_process else nullcontext():
+    process = process_of(recipe)
+    with locked_folder(out, "figures", "step-*") if process.is_first else nullcontext():
         check_recipe(out, recipe)
         data = TrainingData.open(recipe)
-        samples, validation = _samples(recipe, data, adapter, processes, cache_report)
-        run = _Run(recipe, out, processes, new_decoder(recipe, samples.fingerprint, data.sam), samples, validation)
+        samples, validation = _samples(recipe, data, adapter, process, cache_report)
+        run = _Run(recipe, out, process, new_decoder(recipe, samples.fingerprint, data.sam), samples, validation)
         with stop_requests() as stop:
             try:
                 run.learn(report, stop)
@@ -98,18 +96,18 @@ def _samples(
     recipe: Recipe,
     data: TrainingData,
     adapter: BackboneAdapter | None,
-    processes: PartialState,
+    process: Process,
     report: CacheReport,
 ) -> tuple[ExtractedSamples, Validation | None]:
     """Open what is learned from and judged by; of caches, build those that are missing."""
     missing = [cache for cache in data.caches() if not cache.is_finished()] if recipe.cache is not None else []
-    if missing and processes.num_processes > 1:
+    if missing and process.count > 1:
         raise CacheError(
             f"The cache {missing[0].folder} is not finished, or its data have changed, and it is built by one process. "
             "Build it first: `adapters cache build` with the same recipe and changes."
         )
     if adapter is None and (missing or recipe.cache is None):
-        adapter = load_backbone(recipe, processes.device)
+        adapter = load_backbone(recipe, process.device)
     if missing and adapter is not None:
         data.build(adapter, missing, report)
     samples, judged = data.training_samples(adapter), data.validation_samples(adapter)
@@ -138,14 +136,14 @@ class _Run:
         self,
         recipe: Recipe,
         out: Path,
-        processes: PartialState,
+        process: Process,
         decoder: MaskDecoder,
         samples: ExtractedSamples,
         validation: Validation | None,
     ) -> None:
-        self.recipe, self.out, self.processes, self.validation = recipe, out, processes, validation
+        self.recipe, self.out, self.process, self.validation = recipe, out, process, validation
         self.backbone = samples.fingerprint.backbone
-        self.decoder = decoder.to(processes.device)
+        self.decoder = decoder.to(process.device)
         self.optimizer = torch.optim.AdamW(
             self.decoder.trainable_parameters().values(),
             lr=recipe.learning_rate,
@@ -154,8 +152,8 @@ class _Run:
         )
         self.batches = Batches(samples, recipe.batch_size, recipe.seed)
         self.state = _resumed(recipe, out, self.batches.per_epoch, self.decoder, self.optimizer)
-        self.log = RunLog(out, self.state) if processes.is_main_process else None
-        if self.state.step and processes.is_main_process:
+        self.log = RunLog(out, self.state) if process.is_first else None
+        if self.state.step and process.is_first:
             keep_checkpoints(out, self.state, self.is_due)  # a kill may have come before that
 
     def is_due(self, step: int) -> bool:
@@ -170,7 +168,7 @@ class _Run:
         if state.step and self.is_due(state.step) and not self.validate(stop_request):
             return  # it was stopped before that validation, and now again
         before = monotonic()
-        for number, batch in self.batches.read(range(state.step, state.total_steps), self.processes):
+        for number, batch in self.batches.read(range(state.step, state.total_steps), self.process):
             rate = learning_rate_at(number, state.total_steps, recipe.learning_rate, recipe.warmup_ratio)
             loss, stop = self._gradient(batch, stop=bool(stop_request))
             norm = float(nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm))
@@ -194,17 +192,17 @@ class _Run:
 
     def keep(self) -> None:
         """Write a checkpoint, in the main process."""
-        if self.processes.is_main_process:
+        if self.process.is_first:
             save_checkpoint(self.out, self.decoder, self.optimizer, self.state, self.backbone)
             keep_checkpoints(self.out, self.state, self.is_due)
-        self.processes.wait_for_everyone()
+        self.process.wait()
 
     def validate(self, stop_request: StopRequest) -> bool:
         """Judge the decoder, unless that was done at this step; returns False if a stop came first."""
         state, validation = self.state, self.validation
         if validation is None or state.validated_step == state.step:
             return True
-        iou = validation.mean_iou(self.decoder, self.processes, stop_request)
+        iou = validation.mean_iou(self.decoder, self.process, stop_request)
         if iou is None:
             return False
         state.validated_step = state.step
@@ -229,8 +227,8 @@ class _Run:
             total += loss.detach()
         weights = list(self.decoder.trainable_parameters().values())
         numbers = torch.stack([total, total.new_tensor(batch.phrases), total.new_tensor(float(stop))])
-        if self.processes.num_processes > 1:
-            numbers = _summed(weights, numbers)
+        if self.process.count > 1:
+            numbers = _summed(weights, numbers, self.process)
         loss_sum, phrases, stops = numbers.tolist()
         for weight in weights:
             if weight.grad is not None:
@@ -264,11 +262,11 @@ def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float) ->
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
-def _summed(weights: Sequence[nn.Parameter], numbers: Tensor) -> Tensor:
+def _summed(weights: Sequence[nn.Parameter], numbers: Tensor, process: Process) -> Tensor:
     """Sum gradients and some numbers over the processes; a weight that no process used has no gradient after it."""
     used = numbers.new_tensor([float(weight.grad is not None) for weight in weights])
     flat = [(torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in weights]
-    summed = reduce(torch.cat([*flat, used, numbers]), reduction="sum")
+    summed = process.sum(torch.cat([*flat, used, numbers]))
     *gradients, used, numbers = summed.split([*(len(part) for part in flat), len(weights), len(numbers)])
     for weight, gradient, count in zip(weights, gradients, used.tolist(), strict=True):
         weight.grad = gradient.view_as(weight).clone() if count else None
