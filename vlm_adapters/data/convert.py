@@ -48,7 +48,7 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
     names: dict[tuple[str, Path | None], str] = {}
     with locked_name(out), whole_folder(out) as folder:
         (folder / IMAGES).mkdir()
-        with (folder / SAMPLES_FILE).open("w", encoding="utf-8") as lines:
+        with (folder / SAMPLES_FILE).open("w", encoding="utf-8", newline="\n") as lines:
             for index, sample in read_samples(dataset, indices):
                 if isinstance(sample, Problem):
                     problems.append(sample)

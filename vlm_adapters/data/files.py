@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vlm_adapters.data.locks import temporary_beside
+from vlm_adapters.data.locks import IS_WINDOWS, temporary_beside
 from vlm_adapters.errors import AdapterError, OutputError
 
 
@@ -100,7 +100,7 @@ def _file_to_disk(path: Path) -> None:
 
 def _names_to_disk(folder: Path) -> None:
     """Wait until the names in a folder would survive a loss of power, where the system can."""
-    if os.name == "nt":  # a folder cannot be opened there
+    if IS_WINDOWS:
         return
     with suppress(OSError):  # some file systems cannot sync a folder; the file is there
         descriptor = os.open(folder, os.O_RDONLY)

@@ -22,7 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from vlm_adapters.errors import OutputError
 from vlm_adapters.limits import shown
@@ -31,6 +33,9 @@ TAKE_OVER = "VLM_ADAPTERS_TAKE_OVER"
 """Environment variable that overrides lock files on a file system without locks."""
 
 FOLDER_LOCK = ".vlm-adapters.lock"
+
+IS_WINDOWS = os.name == "nt"
+"""There an open file is not removed or replaced, a folder is not opened, and a rename replaces no folder."""
 
 _LEFTOVER = re.compile(r"(?P<stem>\.(?P<name>.*)\.[0-9a-f]{32})\.(?:tmp|lock)", re.DOTALL)
 _MOST_NAME = 200
@@ -50,7 +55,7 @@ class _Lock:
 
     def release(self) -> None:
         """Remove the file, and let go of the lock."""
-        if os.name == "nt":  # an open file cannot be removed there
+        if IS_WINDOWS:
             os.close(self.descriptor)
             with suppress(OSError):
                 self.file.unlink()
@@ -228,14 +233,12 @@ def _lock(descriptor: int, file: Path, *, is_new: bool) -> None:
 
 
 def _system_lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - Windows only
-
+    if IS_WINDOWS:
+        msvcrt: Any = import_module("msvcrt")
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:
-        import fcntl  # noqa: PLC0415 - not on Windows
-
+        fcntl: Any = import_module("fcntl")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

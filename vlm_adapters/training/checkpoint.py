@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.data.files import output_errors, whole_file, whole_folder
-from vlm_adapters.data.locks import temporary_beside
+from vlm_adapters.data.locks import IS_WINDOWS, temporary_beside
 from vlm_adapters.data.sealed import sealed, sha256_of_file, unsealed
 from vlm_adapters.decoder.checkpoint import DecoderCheckpoint
 from vlm_adapters.decoder.model import MaskDecoder
@@ -191,7 +190,7 @@ def _link(link: Path, target: str) -> None:
         is_link = link.is_symlink()
         if link.is_dir() and not is_link and not (link / STATE_FILE).is_file():
             raise OutputError(f"{link} is not of this run, which needs the name. Rename it, and start the run again.")
-        if link.exists() and (os.name == "nt" or not is_link):
+        if link.exists() and (IS_WINDOWS or not is_link):
             with temporary_beside(link) as old:  # a folder, or on Windows a link to one, is not replaced in one step
                 link.replace(old)
                 temporary.replace(link)

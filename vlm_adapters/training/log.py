@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +119,8 @@ def _events(folder: Path, kept: list[dict[str, float]]) -> SummaryWriter:
         _add(events, content, times)
     events.flush()
     for path in old:
-        path.unlink()
+        with suppress(OSError):  # Windows, where a reader has it open: the new file makes its steps void
+            path.unlink()
     return events
 
 
