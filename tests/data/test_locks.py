@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm_adapters.data import locks
+from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.files import whole_file, whole_folder
 from vlm_adapters.data.locks import FOLDER_LOCK, TAKE_OVER, locked_folder, locked_name, remove_leftovers
+from vlm_adapters.data.open import open_dataset
 from vlm_adapters.errors import OutputError
 
 if TYPE_CHECKING:
@@ -200,3 +202,13 @@ def test_a_folder_that_was_removed_meanwhile_is_not_unlocked_for_another(tmp_pat
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / FOLDER_LOCK).touch()  # another process, which holds the new folder
     assert names(tmp_path / "a") == {FOLDER_LOCK}
+
+
+def test_what_a_kill_left_beside_a_finished_set_is_removed_by_the_next_start(tmp_path: Path) -> None:
+    data = open_dataset("scenes:count=1,seed=1")
+    write_folder(data, tmp_path / "set", range(1))
+    for left in (f".set.{HEX}.lock", f".set.{HEX}.tmp", f".set{FOLDER_LOCK}"):
+        (tmp_path / left).touch()
+    with pytest.raises(OutputError, match="already exists and is not an empty folder"):
+        write_folder(data, tmp_path / "set", range(1))
+    assert names(tmp_path) == {"set"}

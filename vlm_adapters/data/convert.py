@@ -42,11 +42,16 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
         DataError: Masks are broken, and the set does not skip them.
         ImageError: An image is missing or cannot be used, and the set does not skip it.
     """
-    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise OutputError(f"{os.fspath(out)} already exists and is not an empty folder. Choose another path.")
+    with locked_name(out):
+        if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+            raise OutputError(f"{os.fspath(out)} already exists and is not an empty folder. Choose another path.")
+        return _write(dataset, Path(out), indices)
+
+
+def _write(dataset: Dataset, out: Path, indices: Iterable[int]) -> tuple[Problem, ...]:
     problems = []
     names: dict[tuple[str, Path | None], str] = {}
-    with locked_name(out), whole_folder(out) as folder:
+    with whole_folder(out) as folder:
         (folder / IMAGES).mkdir()
         with (folder / SAMPLES_FILE).open("w", encoding="utf-8", newline="\n") as lines:
             for index, sample in read_samples(dataset, indices):
