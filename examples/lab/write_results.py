@@ -261,8 +261,8 @@ def interruptions() -> str:
     checking = flips["checking"]
     return f"""## Killed and damaged
 
-Every trial is a process that was ended by SIGKILL, once or twice, at a random time or right before a file event. The same
-command then ran to its end; equal means the same bytes of every file and the same scalars in TensorBoard.
+Every trial is a process that was ended by SIGKILL, once or twice, at a random time or right before a file event. The
+same command then ran to its end; equal means the same bytes of every file and the same scalars in TensorBoard.
 
 {table(("", *names), [(command, *(row[name] for name in names)) for command, row in kills.items()])}
 
