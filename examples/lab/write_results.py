@@ -270,7 +270,42 @@ def _is_shown(finding: dict[str, Any]) -> bool:
     return chain or finding["part"] in ("kernels", "memory")
 
 
-SECTIONS = (embedded_models, heads, cache, recipe, large_cache, large_images, photos, bench, full_size, gpu)
+def interruptions() -> str:
+    """Commands that were killed, and files in which bits were flipped."""
+    kills, flips = read_report("kills")["kills"], read_report("flipped_bits")
+    names = [name for name in next(iter(kills.values())) if not name.startswith("file events")]
+    checking = flips["checking"]
+    return f"""## Killed and damaged
+
+Every trial is a process that was ended by SIGKILL, once or twice, at a random time or right before a file event. The
+same command then ran to its end; equal means the same bytes of every file and the same scalars in TensorBoard.
+
+{table(("", *names), [(command, *(row[name] for name in names)) for command, row in kills.items()])}
+
+Single bits flipped in what an earlier command wrote; noticed means that the next command ends with one line that names
+the file and says how to go on:
+
+{table(("", "flipped", "noticed"), [(kind, row["flipped"], row["noticed"]) for kind, row in flips["flips"].items()])}
+
+Comparing a cache of {checking["bytes of the cache"] / MEBIBYTE:,.0f} MiB with its digests, once per run, takes
+{checking["seconds of checking, once per run"]:.2g} s, {checking["share of one epoch"]:.1%} of one epoch.
+
+{sources("kills", "flipped_bits")}"""
+
+
+SECTIONS = (
+    embedded_models,
+    heads,
+    cache,
+    recipe,
+    large_cache,
+    large_images,
+    photos,
+    bench,
+    full_size,
+    interruptions,
+    gpu,
+)
 
 
 def page() -> str:

@@ -109,7 +109,8 @@ def test_a_mistake_is_one_line_and_exit_code_1(
 def test_what_is_not_installed_is_named(
     adapters: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.delitem(sys.modules, "vlm_adapters.training.loop", raising=False)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for module in ("loop", "log"):
+        monkeypatch.delitem(sys.modules, f"vlm_adapters.training.{module}", raising=False)
     assert adapters("plan", "scenes") == 1
     assert "pip install 'vlm-adapters[train]'" in capsys.readouterr().err

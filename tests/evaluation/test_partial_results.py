@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlm_adapters.data.dataset import Dataset, Problem
+from vlm_adapters.data.sealed import sealed
 from vlm_adapters.errors import DataError, OutputError
 from vlm_adapters.evaluation.fingerprint import RunFingerprint
 from vlm_adapters.evaluation.partial_results import PartialResults, merge
@@ -55,6 +57,35 @@ def work(evaluation: Evaluation, folder: Path, process: int = 0, count: int = 1,
     left = [number for number in evaluation.batch_numbers if number % count == process and number not in done]
     for _ in results.append(process, map(evaluation.batch, left[:most])):
         pass
+
+
+def with_room(room: int) -> Callable[..., Any]:
+    """`Path.open`, whose unbuffered files write short where a file would be longer, as a full disk does."""
+    plain = Path.open
+
+    class Short:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, content: bytes) -> int:
+            left = max(0, room - self.file.tell())
+            written: int = self.file.write(content[:left]) if left else 0
+            return written
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    def opened(self: Path, mode: str = "r", buffering: int = -1, **options: Any) -> Any:
+        file = plain(self, mode, buffering, **options)
+        return Short(file) if buffering == 0 else file
+
+    return opened
 
 
 def outcome(folder: Path) -> tuple[list[Record], list[Problem]]:
@@ -144,8 +175,8 @@ def test_a_batch_that_was_done_twice_counts_once_if_it_is_the_same(evaluation: E
     expected = outcome(tmp_path)
     (tmp_path / "process-001.jsonl").write_bytes((tmp_path / "process-000.jsonl").read_bytes())
     assert outcome(tmp_path) == expected
-    (tmp_path / "process-001.jsonl").write_text(
-        json.dumps(asdict(FINGERPRINT)) + "\n" + json.dumps(asdict(replace(evaluation.batch(1), records=()))) + "\n"
+    (tmp_path / "process-001.jsonl").write_bytes(
+        sealed(asdict(FINGERPRINT)) + sealed(asdict(replace(evaluation.batch(1), records=())))
     )
     message = r"Batch 1 was computed twice with different results, the second time in .*process-001"
     with pytest.raises(OutputError, match=message):
@@ -153,11 +184,64 @@ def test_a_batch_that_was_done_twice_counts_once_if_it_is_the_same(evaluation: E
 
 
 def test_a_damaged_line_is_reported(tmp_path: Path) -> None:
-    message = r"process-000\.jsonl is damaged: .* Remove it: what it holds is computed again"
-    for line in ("[1, 2]\n", '{"number": 0}\n', "no JSON\n", '{"number": 0, "samples": 3}\n'):
-        (tmp_path / "process-000.jsonl").write_text(json.dumps(asdict(FINGERPRINT)) + "\n" + line)
+    message = r"Line 2 of .*process-000\.jsonl is damaged: .* Delete that line, or remove the file: what it held is"
+    content: list[dict[str, object]] = [{"number": 0}, {"number": 0, "samples": 3}]
+    lines = [b"[1, 2]\n", b"no JSON\n", json.dumps(content[0]).encode() + b"\n", *map(sealed, content)]
+    for line in lines:
+        (tmp_path / "process-000.jsonl").write_bytes(sealed(asdict(FINGERPRINT)) + line)
         with pytest.raises(OutputError, match=message):
             PartialResults(tmp_path, FINGERPRINT).batches()
+
+
+@given(st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_flipped_bit_is_noticed_or_its_batch_computed_again(
+    evaluation: Evaluation, tmp_path: Path, data: st.DataObject
+) -> None:
+    work(evaluation, tmp_path / "complete")
+    (complete,) = (tmp_path / "complete").iterdir()
+    original = complete.read_bytes()
+    bit = data.draw(st.integers(0, 8 * len(original) - 1))
+    flipped = bytearray(original)
+    flipped[bit // 8] ^= 1 << bit % 8
+    changed = tmp_path / "changed"
+    changed.mkdir(exist_ok=True)
+    (changed / complete.name).write_bytes(flipped)
+    line = original.count(b"\n", 0, bit // 8) + 1
+    if bit // 8 == len(original) - 1:  # the last line looks as a kill leaves one: it is computed again
+        work(evaluation, changed)
+        assert (changed / complete.name).read_bytes() == original
+        return
+    with pytest.raises(OutputError, match=rf"Line {line} of .*{complete.name} is damaged"):
+        work(evaluation, changed)
+
+
+def test_a_disk_without_room_is_an_error_at_once_and_what_was_done_stays_good(
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(evaluation, tmp_path / "complete")
+    (complete,) = (tmp_path / "complete").iterdir()
+    original = complete.read_bytes()
+    for room in range(0, len(original), 97):
+        folder = tmp_path / f"room-{room}"
+        with monkeypatch.context() as context:
+            context.setattr(Path, "open", with_room(room))
+            with pytest.raises(OutputError, match="No space left on device"):
+                work(evaluation, folder)
+        (left,) = folder.iterdir()
+        assert original.startswith(left.read_bytes())
+        assert left.read_bytes().endswith(b"\n")
+        work(evaluation, folder)
+        assert left.read_bytes() == original
+
+
+def test_a_folder_that_is_removed_meanwhile_is_an_error_at_once(evaluation: Evaluation, tmp_path: Path) -> None:
+    results = PartialResults(tmp_path / "folder", FINGERPRINT)
+    written = results.append(0, map(evaluation.batch, evaluation.batch_numbers))
+    next(written)
+    shutil.rmtree(tmp_path / "folder")
+    with pytest.raises(OutputError, match=r"process-000\.jsonl cannot be written: No such file or directory"):
+        next(written)
 
 
 def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from vlm_adapters.errors import PluginError
+from vlm_adapters.errors import OptionError, PluginError
 from vlm_adapters.evaluation.process import Process
 
 
@@ -27,6 +28,20 @@ def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> N
             patch.setenv(name, "2")
             with pytest.raises(PluginError, match=r"2 processes were started.*Install 'vlm-adapters\[train\]'"):
                 Process.this()
+
+
+def test_a_device_by_its_number_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OptionError, match=r"device=cuda:1 is for one process, and 2 were started.*Take device=cuda\."):
+        Process.this("cuda:1")
+
+
+def test_alone_there_is_nothing_to_wait_for_and_a_sum_is_the_number() -> None:
+    process = Process()
+    process.wait()
+    numbers = torch.tensor([1.0, 2.0])
+    assert process.sum(numbers).tolist() == [1, 2]
+    assert process.is_first
 
 
 def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pycocotools import mask as coco
 
 from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.errors import OutputError
 from vlm_adapters.evaluation.metrics import boundary_f_score
 from vlm_adapters.evaluation.protocols import find_masks, isolated
 from vlm_adapters.evaluation.record import Record, read_records, records_of, write_records
@@ -70,3 +71,16 @@ def test_a_mask_that_is_empty_as_is_the_truth_agrees_with_it(squares: SquaresOf)
     blank = type(sample)(**{**vars(sample), "masks": empty})
     found = records_of(0, blank, isolated(sample), {"mask": empty})
     assert [record.final.iou for record in found] == [1.0, 1.0]
+
+
+def test_any_flipped_bit_of_a_record_is_noticed_and_its_line_named(records: list[Record], tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(records, path)
+    original = path.read_bytes()
+    for bit in np.random.default_rng(5).integers(8 * len(original), size=200).tolist():
+        flipped = bytearray(original)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        line = original.count(b"\n", 0, bit // 8) + 1
+        with pytest.raises(OutputError, match=rf"Line {line} of .*records\.jsonl is damaged: .* run the evaluation"):
+            read_records(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import pytest
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.scenes import Scenes
+from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.errors import OutputError
 from vlm_adapters.evaluation import (
     Card,
@@ -108,6 +111,38 @@ def test_an_interrupted_run_is_resumed(squares: SquaresOf, tmp_path: Path) -> No
     assert rest.calls == 2
     records = [(tmp_path / name / "records.jsonl").read_bytes() for name in ("resumed", "complete")]
     assert records[0] == records[1]
+
+
+def test_records_that_were_changed_are_noticed_by_the_next_run_and_then_made_anew(
+    squares: SquaresOf, tmp_path: Path
+) -> None:
+    run(tmp_path, squares(5))
+    path = tmp_path / "records.jsonl"
+    original = path.read_bytes()
+    lines = original.splitlines(keepends=True)
+    for changed in (original[:-1], b"".join(lines[1:]), original.replace(b"red", b"RED"), b""):
+        path.write_bytes(changed)
+        with pytest.raises(OutputError, match=r"records\.jsonl was changed after it was written.*Remove it and run"):
+            run(tmp_path, squares(5))
+        path.unlink()
+        run(tmp_path, squares(5))
+        assert path.read_bytes() == original
+
+
+def test_two_runs_in_one_folder_the_second_says_who_holds_it(squares: SquaresOf, tmp_path: Path) -> None:
+    with (
+        ThreadPoolExecutor(1) as other,
+        locked_folder(tmp_path),
+        pytest.raises(OutputError, match=rf"is in use by process {os.getpid()} on .* since"),
+    ):
+        other.submit(run, tmp_path, squares(5)).result()
+    run(tmp_path, squares(5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "card.json",
+        "card.md",
+        "partial_results",
+        "records.jsonl",
+    ]
 
 
 def test_progress_counts_what_an_interrupted_run_did(squares: SquaresOf, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.errors import CacheError, DecoderError, RecipeError
 from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.evaluation.process import Process
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.heads.calibrate import CalibrationSet, calibrate
 from vlm_adapters.testing.fakes import FakeAdapter
@@ -36,10 +36,9 @@ from vlm_adapters.training import data as data_module
 from vlm_adapters.training import loop as loop_module
 from vlm_adapters.training.cache.build import CachedSamples
 from vlm_adapters.training.checkpoint import checkpoints
-from vlm_adapters.training.data import TrainingData, build_caches
+from vlm_adapters.training.data import TrainingData, build_caches, process_of
 from vlm_adapters.training.log import Step, read_log
 from vlm_adapters.training.loop import learning_rate_at, new_decoder, train
-from vlm_adapters.training.processes import join_processes
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ConcatSamples, LiveSamples, check_alike
 
@@ -231,14 +230,14 @@ def test_without_validation_the_best_is_the_last(recipe: Recipes, tmp_path: Path
 
 def test_a_run_of_another_recipe_is_refused(recipe: Recipes, tmp_path: Path) -> None:
     train(recipe(epochs=1), tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"a run of another recipe: epochs: 1 -> 2\. Give another --out"):
-        train(recipe(epochs=2), tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"a run of another recipe: batch_size: 3 -> 2\. Give another --out"):
+        train(recipe(epochs=1, batch_size=2), tmp_path / "run")
 
 
 def test_a_checkpoint_that_is_broken_is_reported(recipe: Recipes, tmp_path: Path) -> None:
     train(recipe(epochs=1), tmp_path / "run")
     (checkpoints(tmp_path / "run")[-1] / "state.json").write_text("{}")
-    with pytest.raises(RecipeError, match=r"state\.json cannot be read .* Delete that folder to resume"):
+    with pytest.raises(RecipeError, match=r"state\.json cannot be read: .* Delete .* to resume"):
         train(recipe(epochs=1), tmp_path / "run")
 
 
@@ -321,7 +320,7 @@ def test_phrases_to_learn_from_are_needed(recipe: Recipes, tmp_path: Path, monke
 
 
 def test_several_processes_build_no_cache(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "join_processes", lambda _: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(loop_module, "process_of", lambda _: Process(0, 2))
     with pytest.raises(
         CacheError, match=r"is not finished, or its data have changed, and it is built by one process\. Build it first"
     ):
@@ -435,7 +434,7 @@ def test_a_gpu_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(
         RecipeError, match=r"asks for device=cuda\. The device 'cuda' is not available; found no accelerator"
     ):
-        join_processes("cuda")
+        process_of(Recipe(model="tiny", train=["scenes"], device="cuda"))
 
 
 def test_caches_of_different_models_are_not_mixed(live: Live) -> None:

@@ -2,21 +2,28 @@
 
 The command `NAME` is the function `command` in `NAME_command.py`, or the commands of its `group`; its docstring is the
 help. A command imports everything beyond typer and rich inside the function, since `adapters --help` imports them all.
-Exit codes: 0 done, 1 an error that the user can fix (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 1 an error that the user can fix (one line on stderr), 130 Ctrl-C, 143 SIGTERM; both
+unwind, so that nothing half-written stays.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shlex
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
+from typing_extensions import override
 
 from vlm_adapters.cli.printing import escape_what_cannot_be_encoded, line
 from vlm_adapters.errors import AdapterError
@@ -45,9 +52,31 @@ COMMANDS = (
 )
 """All commands, in the order of the help."""
 
+INTERRUPTED_EXIT, SIGTERM_EXIT = 130, 143
+"""What a shell says of a process that SIGINT or SIGTERM ended."""
+
+
+RESUMABLE = ("evaluate", "cache", "train")
+"""Commands that keep what they have done when they are stopped."""
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM; whatever lets Ctrl-C through lets it through."""
+
+
+class _StoppedError(BaseException):
+    """SIGTERM or Ctrl-C in a command; typer makes an exit code of `KeyboardInterrupt`, and the cause is lost."""
+
 
 class _CommandGroup(TyperGroup):
     """A group that imports a command when it is used."""
+
+    @override
+    def invoke(self, ctx: Any) -> object:  # typer brings a Context of its own
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _StoppedError from error
 
     def list_commands(self, _: object) -> list[str]:
         return list(COMMANDS)
@@ -80,8 +109,11 @@ def main() -> None:
     escape_what_cannot_be_encoded()
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # progress bars only on a terminal
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        sys.exit(_run(sys.argv[1:] or ["--help"]))
+        with _sigterm_unwinds():
+            code = _run(arguments)
+        sys.exit(code)
     except AdapterError as error:
         message = str(error)
     except TyperException as error:
@@ -90,10 +122,36 @@ def main() -> None:
         if error.errno != errno.ENAMETOOLONG:
             raise
         message = f"A name is too long for this system: {shown(error.filename)}. Choose a shorter one."
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+    except (_StoppedError, KeyboardInterrupt, typer.Abort) as error:
+        terminated = _TerminatedError in (type(error), type(error.__cause__))
+        _print_stopped("SIGTERM" if terminated else "Ctrl-C", arguments)
+        sys.exit(SIGTERM_EXIT if terminated else INTERRUPTED_EXIT)
     line(f"error: {' '.join(message.split())}", style="red", err=True)
     sys.exit(1)
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Within, SIGTERM raises an exception, as Ctrl-C does."""
+
+    def terminate(*_: object) -> None:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print_stopped(cause: str, arguments: list[str]) -> None:
+    """Say how to go on; the global options come before the name of the command."""
+    command = next((argument for argument in arguments if argument in COMMANDS), "")
+    again = "the same command resumes: " if command in RESUMABLE else "nothing half-written stays. Run it again: "
+    line(f"Stopped by {cause}; {again}{shlex.join(['adapters', *arguments])}", err=True)
 
 
 def _run(arguments: list[str]) -> int | None:
@@ -121,11 +179,26 @@ def _print_versions(*, requested: bool) -> None:
         raise typer.Exit
 
 
+def _set_take_over(*, requested: bool) -> None:
+    if requested:
+        from vlm_adapters.data.locks import TAKE_OVER  # noqa: PLC0415 - only where it is asked for
+
+        os.environ[TAKE_OVER] = "1"  # processes that are started from here inherit it
+
+
 @app.callback()
 def _options(
     *,
     version: Annotated[
         bool, typer.Option("--version", help="Print the versions.", callback=_print_versions, is_eager=True)
+    ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Write into a folder that a run has marked as in use, where the file system has no locks.",
+            callback=_set_take_over,
+        ),
     ] = False,
 ) -> None:
     """Grids and masks from frozen vision-language models."""

@@ -11,7 +11,7 @@ from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.progress import ProgressBars
 
 if TYPE_CHECKING:
-    from vlm_adapters.training.cache.build import CacheIndex
+    from vlm_adapters.training.cache.index import CacheIndex
     from vlm_adapters.training.data import CacheLocation
 
 group = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -36,7 +36,7 @@ def build(
     `adapters plan RECIPE` says size and time before. Any data and model will do:
     adapters cache build scenes model=MODEL train=DATA validation=null cache=FOLDER
     """
-    from vlm_adapters.training.cache.build import CacheIndex
+    from vlm_adapters.training.cache.index import CacheIndex
 
     with ProgressBars() as bars:
         content = read_recipe(recipe, changes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,9 +52,24 @@ def command(
             err=True,
         )
         raise typer.Exit(1)
-    write_flmm(weights, info, out)
+    with _decoder_folder(out) as folder:
+        write_flmm(weights, info, folder)
     line(f"{out}: {sum(tensor.numel() for tensor in weights.values()):,} numbers, trained on {info.checkpoint}")
     line(f"Next: adapters ground IMAGE TEXT --model {out} --sam sam_vit_l_0b3195.pth")
+
+
+@contextmanager
+def _decoder_folder(out: Path) -> Iterator[Path]:
+    """Yield where to write: a new folder appears when it is complete, and one with files gets them one by one."""
+    from vlm_adapters.data.files import whole_folder
+    from vlm_adapters.data.locks import locked_folder, locked_name
+
+    if out.is_dir() and any(out.iterdir()):
+        with locked_folder(out):
+            yield out
+    else:
+        with locked_name(out), whole_folder(out) as folder:
+            yield folder
 
 
 def _print(differences: list[Difference]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,11 +68,12 @@ def command(
 
     On several GPUs: accelerate launch $(which adapters) evaluate ...
     """
+    from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.evaluation.fingerprint import EvaluationSettings
     from vlm_adapters.evaluation.process import Process
     from vlm_adapters.evaluation.protocols import open_for_protocol
     from vlm_adapters.evaluation.record import read_records
-    from vlm_adapters.evaluation.run import RECORDS_FILE, evaluate
+    from vlm_adapters.evaluation.run import RECORDS_FILE, SUBFOLDERS, evaluate
     from vlm_adapters.grounding.load import load_grounder
     from vlm_adapters.output.gallery import write_gallery
 
@@ -100,11 +102,12 @@ def command(
         attn_implementation=attn_implementation,
         quantization_config=quantization,
     )
-    with EvaluationBar(process) as bar:
-        card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
-    if process.index:
-        return
-    write_gallery(read_records(out / RECORDS_FILE), dataset, out, seed=seed)
+    with locked_folder(out, *SUBFOLDERS) if process.index == 0 else nullcontext():
+        with EvaluationBar(process) as bar:
+            card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
+        if process.index:
+            return
+        write_gallery(read_records(out / RECORDS_FILE), dataset, out, seed=seed)
     if as_json:
         print_json(asdict(card))
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlm_adapters.cli import SIGTERM_EXIT
 from vlm_adapters.cli.arguments import Changes, JsonOption, read_recipe
 from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.progress import ProgressBars
@@ -15,9 +16,6 @@ from vlm_adapters.errors import RecipeError
 
 if TYPE_CHECKING:
     from vlm_adapters.training.checkpoint import RunState
-
-SIGTERM_EXIT = 143
-"""What a shell says of a process that SIGTERM ended."""
 
 
 def command(
@@ -35,7 +33,8 @@ def command(
     Caches that the recipe names are built where they are missing. The run is
     saved in --out: checkpoints, `best` (give it to `ground --model`), log.jsonl,
     tensorboard and figures. The same command resumes a run that was
-    interrupted; SIGTERM saves first. Several processes: `accelerate launch -m
+    interrupted; SIGTERM and Ctrl-C save first, and more epochs continue one that
+    is finished. Several processes: `accelerate launch -m
     vlm_adapters train RECIPE`.
     """
     from vlm_adapters.training.recipe import recipe_names
@@ -47,19 +46,15 @@ def command(
         raise RecipeError(f"Name a recipe: one of {', '.join(recipe_names())}, or a YAML file.")
     with ProgressBars() as bars:
         content = read_recipe(recipe, changes)
-        from accelerate import PartialState
-
+        from vlm_adapters.training.data import process_of
         from vlm_adapters.training.loop import train
 
         state = train(content, out, report=bars.stepped, cache_report=bars.built)
-    if PartialState().is_main_process:
+    if process_of(content).is_first:
         _print(state, out, as_json=as_json)
     if not state.is_finished:
-        line(
-            f"Stopped at step {state.step} of {state.total_steps}; the same command resumes: "
-            f"adapters train {shlex.join([recipe, *(changes or [])])} --out {out}",
-            err=True,
-        )
+        again = shlex.join(["adapters", "train", recipe, *(changes or []), "--out", str(out)])
+        line(f"Stopped at step {state.step} of {state.total_steps}; the same command resumes: {again}", err=True)
         raise typer.Exit(SIGTERM_EXIT)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
 from vlm_adapters.data.files import whole_folder
 from vlm_adapters.data.formats.folder import SAMPLES_FILE
+from vlm_adapters.data.locks import locked_name
 from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OutputError
@@ -37,17 +38,22 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
         What was left out, if the set skips what is broken.
 
     Raises:
-        OutputError: The folder is not empty, or cannot be written to.
+        OutputError: The folder is not empty, cannot be written to, or another process is about to write it.
         DataError: Masks are broken, and the set does not skip them.
         ImageError: An image is missing or cannot be used, and the set does not skip it.
     """
-    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise OutputError(f"{os.fspath(out)} already exists and is not an empty folder. Choose another path.")
+    with locked_name(out):
+        if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+            raise OutputError(f"{os.fspath(out)} already exists and is not an empty folder. Choose another path.")
+        return _write(dataset, Path(out), indices)
+
+
+def _write(dataset: Dataset, out: Path, indices: Iterable[int]) -> tuple[Problem, ...]:
     problems = []
     names: dict[tuple[str, Path | None], str] = {}
     with whole_folder(out) as folder:
         (folder / IMAGES).mkdir()
-        with (folder / SAMPLES_FILE).open("w", encoding="utf-8") as lines:
+        with (folder / SAMPLES_FILE).open("w", encoding="utf-8", newline="\n") as lines:
             for index, sample in read_samples(dataset, indices):
                 if isinstance(sample, Problem):
                     problems.append(sample)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from vlm_adapters.data.dataset import Problem
+from vlm_adapters.data.files import append_line, output_errors, whole_file
+from vlm_adapters.data.sealed import sealed, unsealed
 from vlm_adapters.errors import OutputError
 from vlm_adapters.evaluation.fingerprint import RunFingerprint
 from vlm_adapters.evaluation.record import Record
@@ -44,8 +45,9 @@ class BatchResult:
 class PartialResults:
     """The finished batches of a run, in a folder where every process appends to a file of its own.
 
-    The first line of a file is the fingerprint of the run; every other line is a batch. A line that was cut short when
-    a process was killed is ignored. A run can be resumed with any number of processes.
+    The first line of a file is the fingerprint of the run; every other line is a batch; every line ends with its own
+    digest. A last line that was cut short when a process was killed is ignored, and any other change is an error. A
+    run can be resumed with any number of processes.
 
     Args:
         folder: Folder of the files; it is created if it does not exist.
@@ -65,7 +67,7 @@ class PartialResults:
             ) from error
         for path in self._files():
             lines = _complete_lines(path)
-            if lines and (differences := fingerprint.differences(_parse(lines[0], path))):
+            if lines and (differences := fingerprint.differences(_parse(lines[0], path, 1))):
                 raise OutputError(
                     f"{path} belongs to a different run: {'; '.join(differences)}. Give another folder (--out), or "
                     f"remove {folder}."
@@ -79,8 +81,8 @@ class PartialResults:
         """
         found: dict[int, BatchResult] = {}
         for path in self._files():
-            for line in _complete_lines(path)[1:]:
-                batch = _read_batch(line, path)
+            for number, line in enumerate(_complete_lines(path)[1:], start=2):
+                batch = _read_batch(line, path, number)
                 if found.setdefault(batch.number, batch) != batch:
                     raise OutputError(
                         f"Batch {batch.number} was computed twice with different results, the second time in {path}. "
@@ -92,22 +94,18 @@ class PartialResults:
         """Write batches to the file of a process as they come, and pass them on.
 
         Raises:
-            OutputError: The file cannot be written.
+            OutputError: The file cannot be written, or was removed meanwhile; the batches before stay good.
         """
         path = self._folder / f"process-{process:03d}.jsonl"
-        complete = sum(map(len, _complete_lines(path)))
-        try:
-            with path.open("ab", buffering=0) as file:
-                file.truncate(complete)
-                if not complete:
-                    file.write(_line(asdict(self._fingerprint)))
-                for batch in batches:
-                    file.write(_line(asdict(batch)))
-                    yield batch
-        except OSError as error:
-            raise OutputError(
-                f"{path} cannot be written: {error.strerror or error}. Give another folder (--out)."
-            ) from error
+        if lines := _complete_lines(path):
+            with output_errors(path), path.open("r+b") as file:
+                file.truncate(sum(map(len, lines)))
+        else:
+            with whole_file(path) as temporary:
+                temporary.write_bytes(sealed(asdict(self._fingerprint)))
+        for batch in batches:
+            append_line(path, sealed(asdict(batch)))
+            yield batch
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("process-*.jsonl"))
@@ -137,10 +135,6 @@ def merge(batches: Mapping[int, BatchResult], samples: int) -> tuple[list[Record
     return [record for batch in ordered for record in batch.records], [problem for _, problem in skipped]
 
 
-def _line(content: Mapping[str, object]) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode() + b"\n"
-
-
 def _complete_lines(path: Path) -> list[bytes]:
     """The lines of a file that end with a line break; none if the file does not exist."""
     try:
@@ -153,22 +147,20 @@ def _complete_lines(path: Path) -> list[bytes]:
         ) from error
 
 
-def _parse(line: bytes, path: Path) -> dict[str, Any]:
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
-        content = json.loads(line)
+        return unsealed(line)
     except ValueError as error:
-        raise _damaged(path, error) from error
-    if not isinstance(content, dict):
-        raise _damaged(path, TypeError("a line is not an object"))
-    return content
+        raise _damaged(path, number, error) from error
 
 
-def _read_batch(line: bytes, path: Path) -> BatchResult:
+def _read_batch(line: bytes, path: Path, number: int) -> BatchResult:
     try:
-        return BatchResult.from_json(_parse(line, path))
+        return BatchResult.from_json(_parse(line, path, number))
     except (KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, number, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> OutputError:
-    return OutputError(f"{path} is damaged: {error}. Remove it: what it holds is computed again.")
+def _damaged(path: Path, number: int, error: Exception) -> OutputError:
+    what = "Remove the file" if number == 1 else "Delete that line, or remove the file"
+    return OutputError(f"Line {number} of {path} is damaged: {error}. {what}: what it held is computed again.")

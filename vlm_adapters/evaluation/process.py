@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import cast
 
 import torch
+from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from vlm_adapters.errors import PluginError
+from vlm_adapters.errors import OptionError, PluginError
 
 _LONGEST_WAIT = timedelta(days=30)
 """How long a process may wait for the others at the end: their shares can differ by more than torch's minutes."""
@@ -46,30 +48,57 @@ class Process:
 
         Raises:
             PluginError: There are several processes, and accelerate is not installed or does not see all of them.
+            OptionError: The device is one accelerator, named by its number, and there are several processes.
         """
         count = next((int(os.environ[name]) for name in _COUNT_VARIABLES if name in os.environ), 1)
         if count == 1:
             return cls(device=device)
-        try:
-            from accelerate import PartialState  # noqa: PLC0415 - an extra, needed by several processes only
-        except ImportError as error:
-            raise PluginError(
-                f"{count} processes were started, and they need accelerate to share the work. Install "
-                "'vlm-adapters[train]', or start one process."
-            ) from error
-        on_cpu = device == "cpu" or not torch.accelerator.is_available()
-        state = PartialState(cpu=on_cpu)
-        if state.num_processes != count:
-            raise PluginError(
-                f"{count} processes were started, and accelerate sees {state.num_processes}: every sample would count "
-                "several times. Start them with `accelerate launch` or `torchrun`."
+        if ":" in device:
+            raise OptionError(
+                f"device={device} is for one process, and {count} were started, which take one each. Take "
+                f"device={device.partition(':')[0]}."
             )
+        return _joined(count, on_cpu=device == "cpu" or not torch.accelerator.is_available())
 
-        # a separate group, so that a launcher whose processes never meet is noticed soon
-        waiting = cast("ProcessGroup", torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT))
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the results."""
+        return self.index == 0
 
-        def finish() -> None:
-            torch.distributed.barrier(waiting)
-            state.destroy_process_group()
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.count > 1:
+            torch.distributed.barrier()
 
-        return cls(state.process_index, count, "cpu" if on_cpu else str(state.device), finish)
+    def sum(self, numbers: Tensor) -> Tensor:
+        """Sum a tensor over all processes; each gets the sum."""
+        if self.count > 1:
+            torch.distributed.all_reduce(numbers)
+        return numbers
+
+
+@cache
+def _joined(count: int, *, on_cpu: bool) -> Process:
+    """Join the other processes, once."""
+    try:
+        from accelerate import PartialState  # noqa: PLC0415 - an extra, needed by several processes only
+    except ImportError as error:
+        raise PluginError(
+            f"{count} processes were started, and they need accelerate to share the work. Install "
+            "'vlm-adapters[train]', or start one process."
+        ) from error
+    state = PartialState(cpu=on_cpu)
+    if state.num_processes != count:
+        raise PluginError(
+            f"{count} processes were started, and accelerate sees {state.num_processes}: every sample would count "
+            "several times. Start them with `accelerate launch` or `torchrun`."
+        )
+
+    # a separate group, so that a launcher whose processes never meet is noticed soon
+    waiting = cast("ProcessGroup", torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT))
+
+    def finish() -> None:
+        torch.distributed.barrier(waiting)
+        state.destroy_process_group()
+
+    return Process(state.process_index, count, "cpu" if on_cpu else str(state.device), finish)

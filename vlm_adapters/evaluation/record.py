@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from vlm_adapters.data.files import whole_file
 from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.data.sample import Sample
+from vlm_adapters.data.sealed import sealed, unsealed
+from vlm_adapters.errors import OutputError
 from vlm_adapters.evaluation.metrics import boundary_f_score, box_iou
 from vlm_adapters.prompt import Prompt
 
@@ -137,13 +138,31 @@ def records_of(
     ]
 
 
+def records_bytes(records: Iterable[Record]) -> bytes:
+    """Records as a file holds them: one JSON object per line, each ending with its digest."""
+    return b"".join(sealed(asdict(record)) for record in records)
+
+
 def write_records(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
     """Write records to a file, one JSON object per line."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(records_bytes(records))
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Read records from a file that `write_records` wrote."""
-    with Path(path).open(encoding="utf-8", newline="\n") as file:
-        return [Record.from_json(json.loads(line)) for line in file]
+    """Read records from a file that `write_records` wrote.
+
+    Raises:
+        OutputError: A line is not what was written.
+    """
+    records = []
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                records.append(Record.from_json(unsealed(line)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise OutputError(
+                    f"Line {number} of {os.fspath(path)} is damaged: {error}. Remove the file and run the evaluation "
+                    "again: it is written anew."
+                ) from error
+    return records

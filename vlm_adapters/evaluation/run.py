@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
+from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.data.sample import Sample
+from vlm_adapters.errors import OutputError
 from vlm_adapters.evaluation.card import Card, Outcome
 from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
 from vlm_adapters.evaluation.partial_results import BatchResult, PartialResults, merge
 from vlm_adapters.evaluation.process import Process
 from vlm_adapters.evaluation.protocols import find_masks, protocol_named
-from vlm_adapters.evaluation.record import records_of, write_records
+from vlm_adapters.evaluation.record import Record, records_bytes, records_of, write_records
 from vlm_adapters.grounding.base import Grounder
 
 RECORDS_FILE = "records.jsonl"
 PARTIAL_RESULTS_FOLDER = "partial_results"
+SUBFOLDERS = (PARTIAL_RESULTS_FOLDER, "gallery")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def evaluate(
         The card, in every process.
 
     Raises:
-        OutputError: The folder holds a different run, or cannot be written.
+        OutputError: The folder holds a different run, or a damaged one; another process is evaluating there, or it
+            cannot be written to.
         DataError: A sample is broken, and the data set does not skip it.
         ImageError: An image is missing or cannot be used, and the data set does not skip it.
 
@@ -77,16 +82,27 @@ def evaluate(
     """
     process, out = process or Process.this(), Path(out)
     fingerprint = RunFingerprint.of(settings, grounder, dataset)
-    results = PartialResults(out / PARTIAL_RESULTS_FOLDER, fingerprint)
-    _compute(Evaluation(grounder, dataset, settings.protocol, settings.batch_size), results, process, report)
-    process.finish()
-    records, skipped = merge(results.batches(), len(dataset))
-    outcome = Outcome(records, tuple(skipped), len(dataset.problems))
-    card = Card.of(settings, fingerprint, outcome, processes=process.count)
-    if process.index == 0:
-        write_records(records, out / RECORDS_FILE)
-        card.write(out)
+    with locked_folder(out, *SUBFOLDERS) if process.index == 0 else nullcontext():
+        results = PartialResults(out / PARTIAL_RESULTS_FOLDER, fingerprint)
+        _compute(Evaluation(grounder, dataset, settings.protocol, settings.batch_size), results, process, report)
+        process.finish()
+        records, skipped = merge(results.batches(), len(dataset))
+        outcome = Outcome(records, tuple(skipped), len(dataset.problems))
+        card = Card.of(settings, fingerprint, outcome, processes=process.count)
+        if process.index == 0:
+            _write_records(records, out / RECORDS_FILE)
+            card.write(out)
     return card
+
+
+def _write_records(records: Sequence[Record], path: Path) -> None:
+    """Write the records; those of an earlier run into the folder are the same, or were changed."""
+    if path.is_file() and path.read_bytes() != records_bytes(records):
+        raise OutputError(
+            f"{path} was changed after it was written: it is not what the partial results say. Remove it and run the "
+            "evaluation again: it is written anew."
+        )
+    write_records(records, path)
 
 
 @dataclass(frozen=True)

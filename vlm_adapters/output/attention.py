@@ -19,7 +19,7 @@ from vlm_adapters.data.files import write_json
 from vlm_adapters.geometry import place_map, resize_box
 from vlm_adapters.heads.ranking import RankedHead, rank_heads
 from vlm_adapters.output.figures import heat_sheet
-from vlm_adapters.output.files import begin_set
+from vlm_adapters.output.files import set_of_files
 from vlm_adapters.output.render import shrunk, write_png
 from vlm_adapters.prompt import Prompt
 
@@ -61,15 +61,16 @@ def write_attention(adapter: BackboneAdapter, prompt: Prompt, out: Path, *, head
     """
     phrases: list[ShownPhrase] = []
     extracted = adapter.extract(adapter.preprocess([prompt]), GridRequest())[0]
-    begin_set(out, ATTENTION_FILE, _SHEETS)
-    for grids in extracted:
-        for index, words in enumerate(prompt.phrases):
-            sharpest = rank_heads(grids, index, heads)
-            file = out / f"phrase_{index:02d}_{grids.grid.shape[0]}x{grids.grid.shape[1]}.png"
-            write_png(attention_sheet(prompt, grids, index, sharpest), file)
-            phrases.append({"phrase": words.text, "file": str(file), "sharpest": [asdict(head) for head in sharpest]})
-    report: AttentionReport = {"text": prompt.text, "phrases": phrases}
-    write_json(out / ATTENTION_FILE, report)
+    with set_of_files(out, ATTENTION_FILE, _SHEETS):
+        for grids in extracted:
+            for index, words in enumerate(prompt.phrases):
+                sharpest = rank_heads(grids, index, heads)
+                file = out / f"phrase_{index:02d}_{grids.grid.shape[0]}x{grids.grid.shape[1]}.png"
+                write_png(attention_sheet(prompt, grids, index, sharpest), file)
+                heads_of_phrase = [asdict(head) for head in sharpest]
+                phrases.append({"phrase": words.text, "file": str(file), "sharpest": heads_of_phrase})
+        report: AttentionReport = {"text": prompt.text, "phrases": phrases}
+        write_json(out / ATTENTION_FILE, report)
     return report
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
 from vlm_adapters.data.files import write_json
+from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.errors import OutputError
 from vlm_adapters.grounding.result import Grounding
 from vlm_adapters.output.exports import MAX_INDEXED_PHRASES, coco_results, grounding_to_dict, indexed_image
@@ -46,13 +48,13 @@ def write_grounding(grounding: Grounding, out: str | os.PathLike[str], *, image_
     """
     folder, names = Path(out), []
     is_of_another = not any((folder / name).is_file() for name in _MARKS)
-    begin_set(folder, GROUNDING_FILE, _NOTHING if is_of_another else _MASKS)
-    for name, image in _images(grounding):
-        write_png(image, folder / name)
-        names.append(name)
-    write_json(folder / "coco.json", coco_results(grounding, image_id))
-    names += ["coco.json", GROUNDING_FILE]
-    write_json(folder / GROUNDING_FILE, {**grounding_to_dict(grounding), "files": names})
+    with set_of_files(folder, GROUNDING_FILE, _NOTHING if is_of_another else _MASKS):
+        for name, image in _images(grounding):
+            write_png(image, folder / name)
+            names.append(name)
+        write_json(folder / "coco.json", coco_results(grounding, image_id))
+        names += ["coco.json", GROUNDING_FILE]
+        write_json(folder / GROUNDING_FILE, {**grounding_to_dict(grounding), "files": names})
     return [folder / name for name in names]
 
 
@@ -66,20 +68,27 @@ def _images(grounding: Grounding) -> Iterator[tuple[str, Image.Image]]:
         yield "masks.png", indexed_image(grounding)
 
 
-def begin_set(folder: Path, last: str, stale: re.Pattern[str]) -> None:
-    """Make a folder ready for files that belong together.
+@contextmanager
+def set_of_files(folder: Path, last: str, stale: re.Pattern[str]) -> Iterator[None]:
+    """Hold a folder while files that belong together are written into it.
 
     Args:
         folder: Where they will be; new, or with earlier files in it.
-        last: Name of the file that will be written last. It is removed first, so that half a set never looks complete.
+        last: Name of the file that is written last. It is removed first, so that half a set never looks complete.
         stale: Names of the files that are removed, too, where there are such.
 
     Raises:
-        OutputError: A file cannot be removed.
+        OutputError: Another process writes there, or a file cannot be removed.
     """
+    with locked_folder(folder):
+        _remove(folder, last, stale)
+        yield
+
+
+def _remove(folder: Path, last: str, stale: re.Pattern[str]) -> None:
     try:
         (folder / last).unlink(missing_ok=True)
-        for path in list(folder.iterdir()) if folder.is_dir() else []:
+        for path in list(folder.iterdir()):
             if stale.fullmatch(path.name):
                 path.unlink(missing_ok=True)
     except OSError as error:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from accelerate import PartialState
 
 from vlm_adapters.errors import RecipeError
+from vlm_adapters.evaluation.process import Process
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
 
 
@@ -51,7 +51,7 @@ class Batches:
         order = np.random.default_rng((self.seed, number)).permutation(self.usable)
         return self.samples.at_epoch(number), order.tolist()
 
-    def read(self, steps: range, processes: PartialState) -> Iterator[tuple[int, Batch]]:
+    def read(self, steps: range, process: Process) -> Iterator[tuple[int, Batch]]:
         """Read the share of this process of every step; one step is read ahead."""
         epoch = lru_cache(maxsize=1)(self.epoch)
 
@@ -59,7 +59,7 @@ class Batches:
             epoch_number, position = divmod(number, self.per_epoch)
             samples, order = epoch(epoch_number)
             indices = order[position * self.batch_size : (position + 1) * self.batch_size]
-            return Batch(samples.read(indices[processes.process_index :: processes.num_processes]))
+            return Batch(samples.read(indices[process.index :: process.count]))
 
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(read, steps[0]) if steps else None

@@ -19,12 +19,14 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CacheError, RecipeError
+from vlm_adapters.errors import OptionError, RecipeError
+from vlm_adapters.evaluation.process import Process
 from vlm_adapters.heads.profile import HeadProfile
+from vlm_adapters.hf.placement import resolve_device
 from vlm_adapters.registry.loading import load_adapter
 from vlm_adapters.training.cache.build import BuildProgress, CachedSamples, build_cache, is_intact
-from vlm_adapters.training.cache.fingerprint import CacheFingerprint, Precision
-from vlm_adapters.training.processes import join_processes
+from vlm_adapters.training.cache.fingerprint import FINGERPRINT_FILE, CacheFingerprint, Precision
+from vlm_adapters.training.cache.index import INDEX_FILE
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ConcatSamples, ExtractedSamples, LiveSamples
 
@@ -44,11 +46,14 @@ class CacheLocation:
     folder: Path
 
     def is_finished(self) -> bool:
-        """Whether the cache can be read, and its data set has the same fingerprint as it had then."""
-        try:
-            return CachedSamples(self.folder).index.data_fingerprint == self.data.fingerprint()
-        except CacheError:
+        """Whether the cache is complete, and its data set has the same fingerprint as it had then.
+
+        Raises:
+            CacheError: It is complete and damaged.
+        """
+        if not all((self.folder / name).is_file() for name in (FINGERPRINT_FILE, INDEX_FILE)):
             return False
+        return CachedSamples(self.folder).index.data_fingerprint == self.data.fingerprint()
 
     def is_intact(self) -> bool:
         """Whether every sample and every byte is as it was; reads them all."""
@@ -148,6 +153,18 @@ class TrainingData:
         return self.live(adapter, data)
 
 
+def process_of(recipe: Recipe) -> Process:
+    """The process of this call, with the device that it takes of those that the recipe names.
+
+    Raises:
+        RecipeError: The device is not there, or several processes are to share one.
+    """
+    try:
+        return Process.this(str(resolve_device(recipe.device)))
+    except OptionError as error:
+        raise RecipeError(f"The recipe asks for device={recipe.device}. {error}") from error
+
+
 def load_backbone(recipe: Recipe, device: object) -> BackboneAdapter:
     """Load the backbone of a recipe, on the device of this process."""
     options: dict[str, Any] = {**recipe.options}
@@ -174,11 +191,11 @@ def build_caches(
     Raises:
         RecipeError: The recipe has no cache, or its device is not there.
     """
-    processes = join_processes(recipe.device)
+    process = process_of(recipe)
     data = TrainingData.open(recipe)
     caches = data.caches()
     if missing := [cache for cache in caches if not cache.is_intact()]:
-        data.build(adapter or load_backbone(recipe, processes.device), missing, report)
+        data.build(adapter or load_backbone(recipe, process.device), missing, report)
     return caches
 
 

@@ -1,41 +1,38 @@
 """The training loop: one step after the other, on one process or many, interrupted and resumed at any step.
 
-The recipe is read here, and plain values are passed on. Processes are those of Hugging Face accelerate. Every process
-computes the gradient of its share of a batch, and the gradients are summed; a loss is divided by the phrases of the
-whole batch, so that any number of processes does the same.
+The recipe is read here, and plain values are passed on. Every process computes the gradient of its share of a batch,
+and the gradients are summed; a loss is divided by the phrases of the whole batch, so that any number of processes does
+the same.
 """
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.data.files import remove_leftovers
+from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.decoder.losses import decoder_loss
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import CacheError, RecipeError
+from vlm_adapters.evaluation.process import Process
 from vlm_adapters.training.batches import Batch, Batches
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint
-from vlm_adapters.training.checkpoint import RunState, checkpoints, load_checkpoint, save_checkpoint
-from vlm_adapters.training.data import CacheReport, TrainingData, load_backbone, no_report
+from vlm_adapters.training.checkpoint import RunState, checkpoints, keep_checkpoints, load_checkpoint, save_checkpoint
+from vlm_adapters.training.data import CacheReport, TrainingData, load_backbone, no_report, process_of
 from vlm_adapters.training.log import RunLog, Step
-from vlm_adapters.training.processes import join_processes
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ExtractedSamples, check_alike
+from vlm_adapters.training.stopping import StopRequest, stop_requests
 from vlm_adapters.training.validation import Validation
 
 
@@ -47,7 +44,10 @@ def train(
     report: Callable[[Step], None] = lambda _: None,
     cache_report: CacheReport = no_report,
 ) -> RunState:
-    """Train by a recipe; resumes where an earlier run into the same folder ended.
+    """Train by a recipe; resumes where an earlier run into the same folder was interrupted.
+
+    A finished run continues with more epochs from its last state. Its learning rate is then, at every step, that of a
+    run with so many epochs.
 
     Args:
         recipe: What to do.
@@ -61,7 +61,10 @@ def train(
         Where the run is: at its end, or where SIGTERM stopped it.
 
     Raises:
-        RecipeError: The folder holds a run of another recipe, or there is nothing to learn from.
+        RecipeError: The folder holds a run of another recipe, or a damaged one, or there is nothing to learn from.
+        OutputError: Another process is training in the folder, or it cannot be written to.
+        CacheError: A cache is damaged.
+        KeyboardInterrupt: Ctrl-C, after the run was saved as on SIGTERM.
 
     Example:
         >>> from pathlib import Path
@@ -73,14 +76,19 @@ def train(
         >>> state.step, state.is_finished
         (1, True)
     """
-    processes = join_processes(recipe.device)
-    check_recipe(out, recipe)
-    data = TrainingData.open(recipe)
-    samples, validation = _samples(recipe, data, adapter, processes, cache_report)
-    run = _Run(recipe, out, processes, new_decoder(recipe, samples.fingerprint, data.sam), samples, validation)
-    if run.state.step and run.is_due:
-        run.validate()  # where a run was stopped before it came to that
-    run.learn(report)
+    process = process_of(recipe)
+    with locked_folder(out, "figures", "step-*") if process.is_first else nullcontext():
+        check_recipe(out, recipe)
+        data = TrainingData.open(recipe)
+        samples, validation = _samples(recipe, data, adapter, process, cache_report)
+        run = _Run(recipe, out, process, new_decoder(recipe, samples.fingerprint, data.sam), samples, validation)
+        with stop_requests() as stop:
+            try:
+                run.learn(report, stop)
+            finally:
+                if run.log:
+                    run.log.close()
+            stop.raise_interrupt()
     return run.state
 
 
@@ -88,18 +96,18 @@ def _samples(
     recipe: Recipe,
     data: TrainingData,
     adapter: BackboneAdapter | None,
-    processes: PartialState,
+    process: Process,
     report: CacheReport,
 ) -> tuple[ExtractedSamples, Validation | None]:
     """Open what is learned from and judged by; of caches, build those that are missing."""
     missing = [cache for cache in data.caches() if not cache.is_finished()] if recipe.cache is not None else []
-    if missing and processes.num_processes > 1:
+    if missing and process.count > 1:
         raise CacheError(
             f"The cache {missing[0].folder} is not finished, or its data have changed, and it is built by one process. "
             "Build it first: `adapters cache build` with the same recipe and changes."
         )
     if adapter is None and (missing or recipe.cache is None):
-        adapter = load_backbone(recipe, processes.device)
+        adapter = load_backbone(recipe, process.device)
     if missing and adapter is not None:
         data.build(adapter, missing, report)
     samples, judged = data.training_samples(adapter), data.validation_samples(adapter)
@@ -128,14 +136,14 @@ class _Run:
         self,
         recipe: Recipe,
         out: Path,
-        processes: PartialState,
+        process: Process,
         decoder: MaskDecoder,
         samples: ExtractedSamples,
         validation: Validation | None,
     ) -> None:
-        self.recipe, self.out, self.processes, self.validation = recipe, out, processes, validation
+        self.recipe, self.out, self.process, self.validation = recipe, out, process, validation
         self.backbone = samples.fingerprint.backbone
-        self.decoder = decoder.to(processes.device)
+        self.decoder = decoder.to(process.device)
         self.optimizer = torch.optim.AdamW(
             self.decoder.trainable_parameters().values(),
             lr=recipe.learning_rate,
@@ -143,56 +151,60 @@ class _Run:
             weight_decay=recipe.weight_decay,
         )
         self.batches = Batches(samples, recipe.batch_size, recipe.seed)
-        total = self.batches.per_epoch * recipe.epochs
-        self.state = _resumed(recipe, out, total, self.decoder, self.optimizer)
-        self.log = RunLog(out, self.state.step) if processes.is_main_process else None
+        self.state = _resumed(recipe, out, self.batches.per_epoch, self.decoder, self.optimizer)
+        self.log = RunLog(out, self.state) if process.is_first else None
+        if self.state.step and process.is_first:
+            keep_checkpoints(out, self.state, self.is_due)  # a kill may have come before that
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time for a checkpoint and a validation."""
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint and a validation are due at a step."""
         every = self.recipe.validate_every or self.batches.per_epoch
-        return self.state.step == self.state.total_steps or self.state.step % every == 0
+        return step == self.state.total_steps or step % every == 0
 
-    def learn(self, report: Callable[[Step], None]) -> None:
-        """Take the steps that are left, until SIGTERM."""
+    def learn(self, report: Callable[[Step], None], stop_request: StopRequest) -> None:
+        """Take the steps that are left, until a stop is requested."""
         recipe, state = self.recipe, self.state
         weights = self.decoder.trainable_parameters().values()
-        with _stop_requested() as stop_requested:
-            before = monotonic()
-            for number, batch in self.batches.read(range(state.step, state.total_steps), self.processes):
-                rate = learning_rate_at(number, state.total_steps, recipe.learning_rate, recipe.warmup_ratio)
-                loss, stop = self._gradient(batch, stop=stop_requested.is_set())
-                norm = float(nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm))
-                _check_finite(loss, norm, number + 1, batch)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-                state.step = number + 1
-                now = monotonic()
-                step, before = Step(state.step, state.total_steps, loss, rate, norm, now - before), now
-                if self.log:
-                    self.log.step(step)
-                    report(step)
-                if self.is_due or stop:
-                    self.keep()
-                if stop:
-                    break
-                if self.is_due:
-                    self.validate()
+        if state.step and self.is_due(state.step) and not self.validate(stop_request):
+            return  # it was stopped before that validation, and now again
+        before = monotonic()
+        for number, batch in self.batches.read(range(state.step, state.total_steps), self.process):
+            rate = learning_rate_at(number, state.total_steps, recipe.learning_rate, recipe.warmup_ratio)
+            loss, stop = self._gradient(batch, stop=bool(stop_request))
+            norm = float(nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm))
+            _check_finite(loss, norm, number + 1, batch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            state.step = number + 1
+            now = monotonic()
+            step, before = Step(state.step, state.total_steps, loss, rate, norm, now - before), now
+            if self.log:
+                self.log.step(step)
+                report(step)
+            if self.is_due(state.step) or stop:
+                self.keep()
+            if stop:
+                break
+            if self.is_due(state.step) and not self.validate(stop_request):
+                break
 
     def keep(self) -> None:
         """Write a checkpoint, in the main process."""
-        if self.processes.is_main_process:
+        if self.process.is_first:
             save_checkpoint(self.out, self.decoder, self.optimizer, self.state, self.backbone)
-        self.processes.wait_for_everyone()
+            keep_checkpoints(self.out, self.state, self.is_due)
+        self.process.wait()
 
-    def validate(self) -> None:
-        """Judge the decoder, unless that was done at this step."""
+    def validate(self, stop_request: StopRequest) -> bool:
+        """Judge the decoder, unless that was done at this step; returns False if a stop came first."""
         state, validation = self.state, self.validation
         if validation is None or state.validated_step == state.step:
-            return
-        iou = validation.mean_iou(self.decoder, self.processes)
+            return True
+        iou = validation.mean_iou(self.decoder, self.process, stop_request)
+        if iou is None:
+            return False
         state.validated_step = state.step
         if state.best_mean_iou is None or iou > state.best_mean_iou:
             state.best_step, state.best_mean_iou = state.step, iou
@@ -200,6 +212,7 @@ class _Run:
             self.log.validation(state.step, iou)
             validation.write_sheet(self.decoder, self.out / "figures" / f"step-{state.step:08d}.png")
         self.keep()
+        return True
 
     def _gradient(self, batch: Batch, *, stop: bool) -> tuple[float, bool]:
         """Compute the gradient of a batch over all processes; gives its loss, and whether any process is to stop."""
@@ -214,8 +227,8 @@ class _Run:
             total += loss.detach()
         weights = list(self.decoder.trainable_parameters().values())
         numbers = torch.stack([total, total.new_tensor(batch.phrases), total.new_tensor(float(stop))])
-        if self.processes.num_processes > 1:
-            numbers = _summed(weights, numbers)
+        if self.process.count > 1:
+            numbers = _summed(weights, numbers, self.process)
         loss_sum, phrases, stops = numbers.tolist()
         for weight in weights:
             if weight.grad is not None:
@@ -224,15 +237,21 @@ class _Run:
 
 
 def check_recipe(out: Path, recipe: Recipe) -> None:
-    """Check that a folder holds no run of another recipe.
+    """Check that a folder holds no run of another recipe; a finished run may continue with more epochs.
 
     Raises:
         RecipeError: It does, or its last checkpoint is broken.
     """
     for folder in checkpoints(out)[-1:]:
-        there, here = RunState.read(folder).recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
+        state = RunState.read(folder)
+        there, here = state.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
+        if state.is_finished and recipe.epochs > state.recipe.epochs:
+            there["epochs"] = recipe.epochs
         if differing := [f"{name}: {there[name]} -> {here[name]}" for name in here if here[name] != there[name]]:
-            raise RecipeError(f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out.")
+            raise RecipeError(
+                f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out. (Only a finished "
+                "run may continue, with more epochs.)"
+            )
 
 
 def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float) -> float:
@@ -243,11 +262,11 @@ def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float) ->
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
-def _summed(weights: Sequence[nn.Parameter], numbers: Tensor) -> Tensor:
+def _summed(weights: Sequence[nn.Parameter], numbers: Tensor, process: Process) -> Tensor:
     """Sum gradients and some numbers over the processes; a weight that no process used has no gradient after it."""
     used = numbers.new_tensor([float(weight.grad is not None) for weight in weights])
     flat = [(torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in weights]
-    summed = reduce(torch.cat([*flat, used, numbers]), reduction="sum")
+    summed = process.sum(torch.cat([*flat, used, numbers]))
     *gradients, used, numbers = summed.split([*(len(part) for part in flat), len(weights), len(numbers)])
     for weight, gradient, count in zip(weights, gradients, used.tolist(), strict=True):
         weight.grad = gradient.view_as(weight).clone() if count else None
@@ -263,29 +282,18 @@ def _check_finite(loss: float, norm: float, number: int, batch: Batch) -> None:
         )
 
 
-def _resumed(recipe: Recipe, out: Path, total: int, decoder: MaskDecoder, optimizer: torch.optim.Optimizer) -> RunState:
+def _resumed(
+    recipe: Recipe, out: Path, steps_per_epoch: int, decoder: MaskDecoder, optimizer: torch.optim.Optimizer
+) -> RunState:
+    total = steps_per_epoch * recipe.epochs
     if not (found := checkpoints(out)):
         return RunState(recipe=recipe, total_steps=total)
     state = RunState.read(found[-1])
-    if state.total_steps != total:
+    if state.total_steps != steps_per_epoch * state.recipe.epochs:
         raise RecipeError(
-            f"{out} holds a run of {state.total_steps} steps, and the data now give {total}: they have changed. Give "
-            "another --out."
+            f"{out} holds a run of {state.total_steps} steps, and the data now give "
+            f"{steps_per_epoch * state.recipe.epochs}: they have changed. Give another --out."
         )
-    remove_leftovers(out)
     load_checkpoint(found[-1], decoder, optimizer)
+    state.recipe, state.total_steps = recipe, total
     return state
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """Within, SIGTERM only sets an event."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # signals are the main thread's
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from numpy.typing import NDArray
 
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.decoder.model import MaskDecoder, binary_masks
 from vlm_adapters.evaluation.metrics import mask_iou
+from vlm_adapters.evaluation.process import Process
 from vlm_adapters.output.figures import mask_sheet
 from vlm_adapters.output.render import write_png
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
+from vlm_adapters.training.stopping import StopRequest
 
 BATCH_SIZE = 8
 
@@ -37,19 +37,22 @@ class Validation:
     data: Dataset
     sheet_samples: int
 
-    def mean_iou(self, decoder: MaskDecoder, processes: PartialState) -> float:
-        """Mean IoU over all phrases at the images' size, each process judging its share."""
-        indices = range(len(self.samples))[processes.process_index :: processes.num_processes]
+    def mean_iou(self, decoder: MaskDecoder, process: Process, stop: StopRequest) -> float | None:
+        """Mean IoU over all phrases at the images' size, each process judging its share; None if a stop came first.
+
+        Several processes cannot agree on a stop before all are done, and go through.
+        """
+        indices = range(len(self.samples))[process.index :: process.count]
         total, count = 0.0, 0
         with _in_eval_mode(decoder):
             for batch in _batches(indices):
+                if stop and process.count == 1:
+                    return None
                 samples = self.samples.read(batch)
                 for sample, masks in zip(samples, _masks(decoder, samples), strict=True):
                     total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
                     count += len(masks)
-        summed = torch.tensor([total, count], device=processes.device, dtype=torch.float32)
-        if processes.num_processes > 1:
-            summed = reduce(summed, reduction="sum")
+        summed = process.sum(torch.tensor([total, count], device=process.device, dtype=torch.float32))
         return float(summed[0] / summed[1].clamp(min=1))
 
     def write_sheet(self, decoder: MaskDecoder, path: Path) -> None:
@@ -72,8 +75,10 @@ class Validation:
 @contextmanager
 def _in_eval_mode(decoder: MaskDecoder) -> Iterator[None]:
     decoder.eval()
-    yield
-    decoder.train()
+    try:
+        yield
+    finally:
+        decoder.train()
 
 
 @torch.no_grad()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,15 @@ import torch
 
 from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.sam.model import SegmentAnything
-from vlm_adapters.errors import CacheError, DataError, ImageError
+from vlm_adapters.errors import CacheError, DataError, ImageError, OutputError
 from vlm_adapters.testing.fakes import FakeAdapter
 from vlm_adapters.training.cache.build import BuildProgress, CachedSamples, build_cache, is_intact
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint
+from vlm_adapters.training.cache.shard import Manifest
 from vlm_adapters.training.samples import LiveSamples
 
 Live = Callable[..., LiveSamples]
@@ -138,7 +143,7 @@ def test_only_the_shard_of_another_image_is_computed_again(live: Live, tmp_path:
     source.data = Changed(source.data, 2)
     build_cache(source, tmp_path, shard_samples=2)
     differing = {name for name, digest in digests(tmp_path).items() if before[name] != digest}
-    assert differing == {"shard-000001.json", "shard-000001.safetensors"}
+    assert differing == {"index.json", "shard-000001.json", "shard-000001.safetensors"}  # the index holds digests
     assert source.adapter.extracted - done == 2
 
 
@@ -175,7 +180,7 @@ def test_a_cache_is_intact_for_its_own_data_alone(live: Live, tmp_path: Path) ->
 
 
 def test_what_a_kill_left_of_the_fingerprint_does_not_matter(live: Live, tmp_path: Path) -> None:
-    (tmp_path / ".fingerprint.json.999999999.tmp").touch()
+    (tmp_path / f".fingerprint.json.{'0123abcd' * 4}.tmp").touch()
     build_cache(live(), tmp_path)
     assert not list(tmp_path.glob(".*"))
 
@@ -276,8 +281,95 @@ def test_a_damaged_shard_is_reported(live: Live, tmp_path: Path) -> None:
     build_cache(live(), tmp_path)
     (tmp_path / "shard-000000.safetensors").write_bytes(b"nothing of that kind")
     cached = CachedSamples(tmp_path)
-    with pytest.raises(CacheError, match=r"shard-000000\.safetensors cannot be read: .* build the cache again"):
+    with pytest.raises(
+        CacheError, match=r"shard-000000\.safetensors is damaged: its sha256 differs .* `adapters cache"
+    ):
         cached.read([0])
+
+
+NAMES = ("index.json", "fingerprint.json", "shard-000001.json", "shard-000001.safetensors")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_flipped_bit_is_noticed_and_its_file_named_when_it_is_first_read(
+    live: Live, tmp_path: Path, name: str
+) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=2)
+    before, path = digests(tmp_path), tmp_path / name
+    original = path.read_bytes()
+    for bit in np.random.default_rng(3).integers(8 * len(original), size=30).tolist():
+        flipped = bytearray(original)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CacheError, match=rf"{name}"):
+            CachedSamples(tmp_path).read(range(5))
+        assert not is_intact(tmp_path, source.data)
+    if name != "fingerprint.json":
+        build_cache(source, tmp_path, shard_samples=2)  # what the message says
+        assert digests(tmp_path) == before
+
+
+def test_shards_that_were_swapped_are_noticed_with_and_without_their_manifests(live: Live, tmp_path: Path) -> None:
+    source = live("scenes:count=4,seed=3")
+    build_cache(source, tmp_path, shard_samples=2)
+    before = digests(tmp_path)
+    for suffixes in ((".safetensors",), (".json",), (".safetensors", ".json")):
+        for suffix in suffixes:
+            one, two = (tmp_path / f"shard-00000{number}{suffix}" for number in (0, 1))
+            one.rename(tmp_path / "swap")
+            two.rename(one)
+            (tmp_path / "swap").rename(two)
+        with pytest.raises(CacheError, match=r"shard-000000.* is damaged: its sha256 differs .* `adapters cache"):
+            CachedSamples(tmp_path).read([0])
+        assert not is_intact(tmp_path, source.data)
+        build_cache(source, tmp_path, shard_samples=2)
+        assert digests(tmp_path) == before
+
+
+def test_a_shard_is_compared_with_its_digest_once_and_only_if_it_is_read(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_cache(live(), tmp_path, shard_samples=2)
+    checked: list[str] = []
+    is_as_written = Manifest.is_intact
+    monkeypatch.setattr(Manifest, "is_intact", lambda self, at: checked.append(self.file) or is_as_written(self, at))
+    cached = CachedSamples(tmp_path)
+    assert checked == []
+    for _ in range(3):
+        cached.at_epoch(1).read([3, 0, 2])
+    assert checked == ["shard-000000.safetensors", "shard-000001.safetensors"]
+
+
+def test_a_persons_files_beside_the_shards_stay(live: Live, tmp_path: Path) -> None:
+    source = live()
+    build_cache(source, tmp_path, shard_samples=2)
+    persons = ["shard-000000.safetensors.bak", "shard-mine.json", "shard-1.json", "a-shard-000009.json"]
+    for name in persons:
+        (tmp_path / name).touch()
+    build_cache(source, tmp_path, shard_samples=4)
+    assert all((tmp_path / name).is_file() for name in persons)
+    assert len(CachedSamples(tmp_path).read(range(5))) == 5
+
+
+def test_a_folder_that_is_removed_meanwhile_is_an_error(live: Live, tmp_path: Path) -> None:
+    def remove(progress: BuildProgress) -> None:
+        if progress.samples == 2:
+            shutil.rmtree(tmp_path / "cache")
+
+    with pytest.raises(OutputError, match=r"cannot be written|was removed while it was built"):
+        build_cache(live(), tmp_path / "cache", shard_samples=2, report=remove)
+    assert len(build_cache(live(), tmp_path / "cache", shard_samples=2).ids) == 5
+
+
+def test_two_builds_in_one_folder_the_second_says_who_holds_it(live: Live, tmp_path: Path) -> None:
+    source = live()
+    with (
+        ThreadPoolExecutor(1) as other,
+        locked_folder(tmp_path),
+        pytest.raises(OutputError, match=rf"is in use by process {os.getpid()} on"),
+    ):
+        other.submit(build_cache, source, tmp_path).result()
 
 
 def test_a_broken_sample_ends_the_build(live: Live, tmp_path: Path) -> None:

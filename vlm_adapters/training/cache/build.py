@@ -17,66 +17,28 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import override
 
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
-from vlm_adapters.data.files import remove_leftovers, write_json
+from vlm_adapters.data.locks import FOLDER_LOCK, locked_folder
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.errors import CacheError, DataError
+from vlm_adapters.data.sealed import sha256_of_file
+from vlm_adapters.errors import CacheError, DataError, OutputError
 from vlm_adapters.training.cache.fingerprint import FINGERPRINT_FILE, CacheFingerprint
-from vlm_adapters.training.cache.shard import LeftOut, Manifest, ShardEntry, read_rows, shard_name, write_shard
+from vlm_adapters.training.cache.index import INDEX_FILE, CacheIndex
+from vlm_adapters.training.cache.shard import (
+    SHARD_FILE,
+    LeftOut,
+    Manifest,
+    ShardEntry,
+    damaged,
+    read_rows,
+    shard_name,
+    write_shard,
+)
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples, LiveSamples, image_digest
 
-INDEX_FILE = "index.json"
 SHARD_SAMPLES = 64
-
-
-class CacheIndex(BaseModel):
-    """Where every sample of a finished cache is.
-
-    Attributes:
-        data_fingerprint: Fingerprint of the data set.
-        shard_samples: Samples of the data set that a shard covers.
-        bytes: Size of all shards.
-        ids: Names of the samples, in the order of the data set, without those left out.
-        indices: Where each is in the data set.
-        phrases: How many phrases each has.
-        shards: How many samples every shard holds.
-        left_out: The samples that were skipped.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    data_fingerprint: str
-    shard_samples: int
-    bytes: int
-    ids: list[str]
-    indices: list[int]
-    phrases: list[int]
-    shards: list[int]
-    left_out: list[LeftOut]
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read the index of a cache.
-
-        Raises:
-            CacheError: The cache is unfinished, or the index is broken.
-        """
-        try:
-            return cls.model_validate_json((folder / INDEX_FILE).read_bytes())
-        except FileNotFoundError as error:
-            done = len(list(folder.glob("shard-*.json")))
-            raise CacheError(
-                f"The cache {folder} is unfinished: it has no {INDEX_FILE}, and {done} shards. "
-                "Run the same `adapters cache build` again: it resumes where it stopped."
-            ) from error
-        except (OSError, ValidationError) as error:
-            raise CacheError(
-                f"{folder / INDEX_FILE} cannot be read: {str(error).splitlines()[0]}. Build the cache again: intact "
-                "shards stay."
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -103,7 +65,7 @@ def build_cache(
     shard_samples: int = SHARD_SAMPLES,
     report: Callable[[BuildProgress], None] = lambda _: None,
 ) -> CacheIndex:
-    """Run a backbone over a data set, and keep what a decoder reads. Resumes where an earlier build ended.
+    """Run a backbone over a data set, and keep what a decoder reads. Resumes where an earlier build stopped.
 
     Args:
         live: Backbone and data.
@@ -114,7 +76,7 @@ def build_cache(
     Raises:
         CacheError: The folder holds a cache with another fingerprint, or the data set is drawn anew in every epoch.
         DataError: The data set is empty, or a sample of it is broken and the set does not skip such samples.
-        OutputError: The folder cannot be written to.
+        OutputError: The folder cannot be written to, or another process is building there.
     """
     if not len(live.data):
         raise DataError(f"There is no sample in {live.data.source}. Give data with at least one.")
@@ -123,27 +85,37 @@ def build_cache(
             f"{live.data.source} is drawn anew in every epoch, and a cache is the same in all. Take sentences=all, or "
             "train without a cache: cache=null."
         )
-    _prepare_folder(folder, live.fingerprint)
+    with locked_folder(folder):
+        _prepare_folder(folder, live.fingerprint)
+        return _build(live, folder, shard_samples, report)
+
+
+def _build(live: LiveSamples, folder: Path, shard_samples: int, report: Callable[[BuildProgress], None]) -> CacheIndex:
     entries: list[tuple[str, int, int]] = []  # no more of a manifest, or memory would grow with the data
     left_out: list[LeftOut] = []
     shards: list[int] = []
+    manifests: list[str] = []
     computed = size = 0
     for number, start in enumerate(range(0, len(live.data), shard_samples)):
         indices = range(start, min(start + shard_samples, len(live.data)))
         shard = _ShardBuild.of(live.data, live.fingerprint, indices)
         manifest = shard.found(folder, number)
         if manifest is None:
+            if not (folder / FINGERPRINT_FILE).is_file():
+                raise OutputError(f"The cache {folder} was removed while it was built. Build it again.")
             (folder / INDEX_FILE).unlink(missing_ok=True)  # from here on the cache is unfinished
             begun = BuildProgress(start, len(live.data), computed, size)
             manifest = write_shard(folder, number, shard.entries, shard.extracted(live, begun, report), shard.left_out)
             computed += len(shard.samples)
         size += manifest.bytes
         shards.append(len(manifest.samples))
+        manifests.append(manifest.digest)
         entries += ((sample.id, sample.index, sample.phrases) for sample in manifest.samples)
         left_out += manifest.left_out
         report(BuildProgress(indices.stop, len(live.data), computed, size))
-    for stale in sorted(folder.glob("shard-*"))[2 * len(shards) :]:
-        stale.unlink()  # of a longer data set, or of smaller shards
+    for path in folder.iterdir():
+        if (match := SHARD_FILE.fullmatch(path.name)) and int(match[1]) >= len(shards):
+            path.unlink()  # of a longer data set, or of smaller shards
     index = CacheIndex(
         data_fingerprint=live.data.fingerprint(),
         shard_samples=shard_samples,
@@ -153,8 +125,10 @@ def build_cache(
         phrases=[phrases for _, _, phrases in entries],
         shards=shards,
         left_out=left_out,
+        fingerprint=sha256_of_file(folder / FINGERPRINT_FILE),
+        manifests=manifests,
     )
-    write_json(folder / INDEX_FILE, index.model_dump())
+    index.write(folder)
     return index
 
 
@@ -167,17 +141,24 @@ def is_intact(folder: Path, data: Dataset) -> bool:
         fingerprint, index = CacheFingerprint.read(folder), CacheIndex.read(folder)
     except CacheError:
         return False
+    if sha256_of_file(folder / FINGERPRINT_FILE) != index.fingerprint:
+        return False
     starts = range(0, len(data), index.shard_samples)
-    return len(starts) == len(index.shards) and all(
-        _ShardBuild.of(data, fingerprint, range(start, min(start + index.shard_samples, len(data)))).found(
-            folder, number
-        )
-        for number, start in enumerate(starts)
-    )
+    if len(starts) != len(index.manifests):
+        return False
+    for number, start in enumerate(starts):
+        indices = range(start, min(start + index.shard_samples, len(data)))
+        manifest = _ShardBuild.of(data, fingerprint, indices).found(folder, number)
+        if manifest is None or manifest.digest != index.manifests[number]:
+            return False
+    return True
 
 
 class CachedSamples(ExtractedSamples):
     """Reads the samples of a finished cache; any of them in the same time. Safe to use from several processes.
+
+    What is read is what was written: index and fingerprint are compared with their digests at once, a shard and its
+    manifest when the first of its samples is read.
 
     Args:
         folder: Folder of the cache.
@@ -188,13 +169,19 @@ class CachedSamples(ExtractedSamples):
         index: Where every sample is.
 
     Raises:
-        CacheError: It is not a cache, or an unfinished one.
+        CacheError: It is not a cache, an unfinished one, or a damaged one.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.fingerprint = CacheFingerprint.read(self.folder)
         self.index = CacheIndex.read(self.folder)
+        if sha256_of_file(self.folder / FINGERPRINT_FILE) != self.index.fingerprint:
+            raise CacheError(
+                f"{self.folder / FINGERPRINT_FILE} was changed after it was written: its sha256 differs. Delete the "
+                f"folder {self.folder}, and build the cache again."
+            )
+        self._checked: set[int] = set()
         # shard and row of every sample, so that a look-up takes one step
         self._shard = np.repeat(np.arange(len(self.index.shards)), self.index.shards)
         self._row = np.arange(len(self)) - np.repeat(np.cumsum([0, *self.index.shards[:-1]]), self.index.shards)
@@ -222,9 +209,21 @@ class CachedSamples(ExtractedSamples):
             rows[int(self._shard[index])].append((position, int(self._row[index])))
         found: dict[int, ExtractedSample] = {}
         for number, wanted in sorted(rows.items()):
+            self._check(number)
             samples = read_rows(self.folder / f"{shard_name(number)}.safetensors", [row for _, row in wanted])
             found |= {position: sample for (position, _), sample in zip(wanted, samples, strict=True)}
         return [found[position] for position in range(len(indices))]
+
+    def _check(self, number: int) -> None:
+        """Compare a shard and its manifest with their digests, once."""
+        if number in self._checked:
+            return
+        manifest = Manifest.read(self.folder / f"{shard_name(number)}.json")
+        if manifest.digest != self.index.manifests[number]:
+            raise damaged(self.folder / f"{shard_name(number)}.json", "its sha256 differs from that in the index")
+        if not manifest.is_intact(self.folder):
+            raise damaged(self.folder / manifest.file, "its sha256 differs from that in its manifest")
+        self._checked.add(number)
 
 
 @dataclass(frozen=True)
@@ -288,9 +287,7 @@ def _prepare_folder(folder: Path, fingerprint: CacheFingerprint) -> None:
                 f"The cache {folder} has another fingerprint: {'; '.join(differences)}. Give another folder, "
                 "or delete it."
             )
-        remove_leftovers(folder)
         return
-    remove_leftovers(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    if any(path.name != FOLDER_LOCK for path in folder.iterdir()):
         raise CacheError(f"The folder {folder} holds other things, and no {FINGERPRINT_FILE}. Give a new folder.")
     fingerprint.write(folder)

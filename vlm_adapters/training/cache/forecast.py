@@ -7,10 +7,9 @@ from time import perf_counter
 
 from safetensors.numpy import save
 
-from vlm_adapters.training.cache.build import CacheIndex
+from vlm_adapters.training.cache.index import CacheIndex
 from vlm_adapters.training.cache.shard import packed
-from vlm_adapters.training.data import CacheLocation, TrainingData, load_backbone
-from vlm_adapters.training.processes import join_processes
+from vlm_adapters.training.data import CacheLocation, TrainingData, load_backbone, process_of
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import LiveSamples
 
@@ -52,11 +51,11 @@ def forecast(recipe: Recipe, count: int) -> list[Forecast]:
     Raises:
         RecipeError: The recipe has no cache, or its device is not there.
     """
-    processes = join_processes(recipe.device)
+    process = process_of(recipe)
     data = TrainingData.open(recipe)
     caches = data.caches()
     finished = [cache.is_finished() for cache in caches]
-    adapter = None if all(finished) else load_backbone(recipe, processes.device)
+    adapter = None if all(finished) else load_backbone(recipe, process.device)
     return [
         _of_finished(cache) if adapter is None or done else _measured(cache, data.live(adapter, cache.data), count)
         for cache, done in zip(caches, finished, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from vlm_adapters.data.files import whole_file, write_json
+from vlm_adapters.data.files import json_bytes, whole_file, write_json
 from vlm_adapters.data.sample import Annotation
+from vlm_adapters.data.sealed import sha256_of_file
 from vlm_adapters.decoder.features import PhraseFeatures
 from vlm_adapters.decoder.sam.geometry import Frame
 from vlm_adapters.decoder.sam.model import EncodedImage
@@ -26,6 +28,8 @@ from vlm_adapters.prompt import Phrase
 from vlm_adapters.training.samples import ExtractedSample
 
 Array = NDArray[Any]
+
+SHARD_FILE = re.compile(r"shard-(\d{6,})\.(?:safetensors|json)")
 
 
 class ShardEntry(BaseModel):
@@ -88,20 +92,33 @@ class Manifest(BaseModel):
             CacheError: It is missing, or broken.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
+            manifest = cls.model_validate_json(content)
         except (OSError, ValidationError) as error:
-            raise CacheError(
-                f"The manifest {path} cannot be read: {str(error).splitlines()[0]}. Build the cache again: it resumes "
-                "where it stopped."
-            ) from error
+            raise damaged(path, str(error).splitlines()[0]) from error
+        if content != json_bytes(manifest.model_dump()):
+            raise damaged(path, "it is not as it was written")
+        return manifest
+
+    @property
+    def digest(self) -> str:
+        """Digest of the manifest's file."""
+        return hashlib.sha256(json_bytes(self.model_dump())).hexdigest()
 
     def is_intact(self, folder: Path) -> bool:
         """Whether the shard is there, and has the bytes that were written."""
         path = folder / self.file
         if not path.is_file() or path.stat().st_size != self.bytes:
             return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+        return sha256_of_file(path) == self.sha256
+
+
+def damaged(path: Path, reason: str) -> CacheError:
+    """The error for a file of a cache that is not what was written."""
+    return CacheError(
+        f"{path} is damaged: {reason}. Run `adapters cache build` with the same recipe and changes: it computes "
+        "again what is damaged, and the rest stays."
+    )
 
 
 def write_shard(
@@ -153,9 +170,7 @@ def read_rows(path: Path, rows: Sequence[int]) -> list[ExtractedSample]:
         with safe_open(path, framework="pt") as tensors:
             return [_unpacked(row, tensors.get_tensor, set(tensors.keys())) for row in rows]
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise CacheError(
-            f"The shard {path} cannot be read: {error}. Delete it and build the cache again: the others stay."
-        ) from error
+        raise damaged(path, str(error)) from error
 
 
 def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
