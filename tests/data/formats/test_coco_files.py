@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vlm_adapters.data.formats.coco_files import Instances, mask_of, open_image, read_json
+from vlm_adapters.data.documents import read_json
+from vlm_adapters.data.formats.coco_files import CocoImage, Instances, open_image
+from vlm_adapters.data.formats.masks import mask_of
 from vlm_adapters.errors import DataError, ImageError
 
 Mask = Callable[[object, tuple[int, int]], np.ndarray]
@@ -100,16 +102,40 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
         ("{", "cannot be read as JSON: .*Download it again"),
         ("[]", "has no list 'images'"),
         ({"images": [IMAGE]}, "has no list 'annotations'"),
-        ({"images": [IMAGE, {"id": 2}], "annotations": []}, r"images\[1\] is not an object with id, file_name, height"),
-        ({"images": [{**IMAGE, "height": 0}], "annotations": []}, "image 1 has no usable file_name, height and"),
-        ({"images": [], "annotations": [{"id": 1.5, "image_id": 1}]}, r"annotations\[0\]: The id 1\.5 is not an int"),
     ],
 )
-def test_a_malformed_file_is_reported_by_entry(content: object, message: str, tmp_path: Path) -> None:
+def test_a_malformed_file_is_reported(content: object, message: str, tmp_path: Path) -> None:
     text = content if isinstance(content, str) else json.dumps(content)
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=rf"a\.json.*{message}"):
         Instances.read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": [IMAGE, {"id": 2}]}, r"images\[1\]: The image 2 has no usable file_name, height and width: found"),
+        ({"images": [{**IMAGE, "id": 2, "height": 0}]}, r"image 2 has no usable .* height 0, width 60"),
+        ({"images": [{**IMAGE, "id": 2, "height": 427.5}]}, r"image 2 has no usable .* height 427\.5"),
+        ({"images": [{**IMAGE, "id": 2, "height": 10**9}]}, r"image 2 is 1000000000 x 60 pixels, too large"),
+        ({"images": [IMAGE]}, r"no 2 in images of .*a\.json"),
+        (
+            {"images": [{**IMAGE, "id": 2}, IMAGE, {**IMAGE, "id": "2"}]},
+            r"images\[0\] and images\[2\] have the same id 2",
+        ),
+    ],
+)
+def test_an_unusable_entry_is_an_error_when_it_is_asked_for(content: object, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"annotations": [], **dict(content)}), encoding="utf-8")  # type: ignore[call-overload]
+    instances = Instances.read(tmp_path / "a.json")
+    with pytest.raises(DataError, match=message):
+        instances.images[2]
+
+
+def test_ids_and_sizes_may_be_whole_floats(tmp_path: Path) -> None:
+    content = {"images": [{**IMAGE, "id": 1.0, "height": 40.0, "width": 60.0}], "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
+    assert Instances.read(tmp_path / "a.json").images[1] == CocoImage("a.jpg", 40, 60)
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_broken_narrative_is_reported_by_its_entry(entry: object, message: str
 
 
 def test_a_segment_of_an_unknown_category_is_reported(png: PngSet) -> None:
-    png.panoptic["annotations"][1]["segments_info"][0]["category_id"] = 5
+    png.panoptic["annotations"][1]["segments_info"][1]["category_id"] = 5
     with pytest.raises(DataError, match="has no category 5 for a segment of image 2"):
         open_dataset(png.write().uri())
 
