@@ -1,4 +1,4 @@
-"""The one function through which files that strangers made are opened: regular files only.
+"""The one way in which files that strangers made are opened: regular files only, and bounded reading.
 
 A named pipe blocks whoever opens it, `/dev/zero` never ends, and some devices act when they are read.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 _KINDS = {
@@ -33,6 +33,36 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
         return Path(path).open("rb")
     except ValueError as error:  # a name with a zero character
         raise OSError(f"its name is impossible ({error})") from error
+
+
+class _Counting:
+    """Counts what another library reads of a header, which a hostile file can make endless, letter by letter."""
+
+    _reads_left = 20_000
+    _bytes_left = 32 * 1024**2
+
+    def allow_decoding(self) -> None:
+        """Allow as many reads as the pixels of a file of this size take, from now on."""
+        size = self.seek(0, os.SEEK_END)  # type: ignore[attr-defined]
+        self._reads_left += size // 256
+        self._bytes_left += 16 * size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content: bytes = super().read(size)  # type: ignore[misc]
+        self._reads_left -= 1
+        if size is not None and size >= 0:  # what is read at once is bounded by the file itself
+            self._bytes_left -= len(content)
+        if self._reads_left < 0 or self._bytes_left < 0:
+            raise OSError("its header is longer than that of any image")
+        return content
+
+
+class CountedFile(_Counting, BufferedReader):
+    """A file of which a header takes a bounded number of reads."""
+
+
+class CountedBytes(_Counting, BytesIO):
+    """The same in memory."""
 
 
 def read_at_most(path: str | os.PathLike[str], most: int) -> bytes:
