@@ -10,6 +10,7 @@ import stat
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
+_CHUNK = 1024**2
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -72,7 +73,12 @@ def read_at_most(path: str | os.PathLike[str], most: int) -> bytes:
         OSError: As `open_regular`, or it is longer.
     """
     with open_regular(path) as file:
-        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
-    if content is None or len(content) > most:
+        length = os.fstat(file.fileno()).st_size
+        # a read of `most` bytes would take that much memory; files of the system say that they have none
+        content = file.read(length + 1) if length <= most else b""
+        while length <= most and (more := file.read(_CHUNK)):
+            content += more
+            length = len(content)
+    if length > most:
         raise OSError(f"it is longer than {most:,} bytes")
     return content

@@ -72,7 +72,10 @@ class ImageFolder:
             DataError: One does.
         """
         if not self.access.allow_outside:
-            target, folder = os.path.realpath(path), os.path.realpath(self.path)
+            try:
+                target, folder = os.path.realpath(path), os.path.realpath(self.path)
+            except (OSError, ValueError) as error:  # a name that no file system has
+                raise DataError(f"The image {shown(str(path), 200)} has an impossible name: {error}.") from error
             if os.path.commonpath([target, folder]) != folder:
                 raise DataError(
                     f"The image {path} is a link to {shown(target, 200)}, outside the folder {self.path}. Copy it "

@@ -44,6 +44,8 @@ def read_json(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> 
         raise DataError(f"{name} cannot be read as JSON: {error}. Download it again.") from error
     except RecursionError as error:
         raise DataError(f"{name} cannot be read as JSON: brackets are nested too deeply. Download it again.") from error
+    except MemoryError as error:
+        raise DataError(f"{name} cannot be read as JSON: it takes more memory than there is. Divide it.") from error
 
 
 def _check_containers(content: bytes, most: int) -> None:
