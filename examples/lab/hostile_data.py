@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostile_files import Case, all_cases, write_sound
+from hostile_bombs import bombs, pictures
+from hostile_files import Case, damaged, encodings, odd_values, sources, special_files, write_sound
 from report import write_report
 
 import vlm_adapters.data.check
@@ -163,7 +164,14 @@ def _adapters(command: Sequence[str], file: Path) -> tuple[int, str]:
     return code, file.read_text(encoding="utf-8", errors="replace")
 
 
+def all_cases(seed: int) -> list[Case]:
+    """Every case; those of values, damage and images depend on the seed."""
+    files = [*odd_values(160, seed), *damaged(40, seed), *special_files(), *encodings()]
+    return [*files, *bombs(), *sources(), *pictures(seed)]
+
+
 def main() -> None:
+    """Run the cases and print what failed and the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="run the cases whose name holds this")
