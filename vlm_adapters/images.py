@@ -209,7 +209,7 @@ def _opened(file: CountedFile | CountedBytes, what: str) -> ImageFile.ImageFile:
                 file.seek(0)
                 return factory(file, "")
     except Exception as error:  # PIL's readers raise errors of every kind on damaged files
-        raise ImageError(f"{what} has a damaged header: {error}. Download or export it again.") from error
+        raise ImageError(f"{what} has a damaged header: {_reason(error)}. Download or export it again.") from error
     raise ImageError(f"{what} is not an image in a format that is read here. Give one of {', '.join(FORMATS)}.")
 
 
@@ -219,19 +219,24 @@ def _finished(image: Image.Image, what: str, limits: Limits, *, is_ours: bool = 
     try:
         image.load()
     except Exception as error:  # PIL's decoders raise errors of every kind on damaged files
-        raise ImageError(f"{what} is truncated or damaged: {error}. Download or export it again.") from error
+        raise ImageError(f"{what} is truncated or damaged: {_reason(error)}. Download or export it again.") from error
     try:
         rgb = _rgb(image, what)
     except ImageError:
         raise
     except Exception as error:  # an unknown mode, or a palette that its own file contradicts
-        raise ImageError(f"{what} cannot be converted to RGB: {error}. Export it as a PNG.") from error
+        raise ImageError(f"{what} cannot be converted to RGB: {_reason(error)}. Export it as a PNG.") from error
     turn = _TURNS.get(_orientation(image))
     if is_ours:
         image.close()
     upright = rgb if turn is None else rgb.transpose(turn)
     upright.info = {}
     return upright
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error of PIL, which may hold anything of the file."""
+    return shown(str(error) or type(error).__name__, 200)[1:-1]
 
 
 def _orientation(image: Image.Image) -> int:

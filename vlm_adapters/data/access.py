@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 from vlm_adapters.errors import DataError
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
@@ -56,14 +56,15 @@ class ImageFolder:
         Raises:
             DataError: The name leads out of the folder; links are not looked at.
         """
-        path = PurePosixPath(name.replace("\\", "/"))
-        leads_out = path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive
+        parts = name.replace("\\", "/").split("/")
+        has_drive = ":" in name and PureWindowsPath(name).drive
+        leads_out = (not parts[0] and len(parts) > 1) or ".." in parts or has_drive
         if leads_out and not self.access.allow_outside:
             raise DataError(
                 f"{shown(name, 200)} is outside the folder. Give a path relative to the folder, or allow others with "
                 "open_dataset(..., allow_outside=True)."
             )
-        return self.path / path
+        return self.path / "/".join(parts)
 
     def check_inside(self, path: Path) -> Path:
         """Return the path of an image if no link leads out of the folder.

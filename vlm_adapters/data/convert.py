@@ -44,7 +44,7 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
             the set was opened with `allow_outside`.
         ImageError: An image is missing or cannot be used, and the set does not skip it.
     """
-    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+    if not _is_free(out):
         raise OutputError(f"{os.fspath(out)} already exists and is not an empty folder. Choose another path.")
     if dataset.access.allow_outside:
         raise DataError(
@@ -68,6 +68,18 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
                 _check_ids(sample, ids, first, file)
                 lines.write(json.dumps(_line(sample, name), ensure_ascii=False) + "\n")
     return tuple(problems)
+
+
+def _is_free(out: str | os.PathLike[str]) -> bool:
+    """Whether a folder is new or empty."""
+    try:
+        return not os.listdir(out)  # noqa: PTH208 - `Path` raises where a name is impossible
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    except ValueError as error:
+        raise OutputError(f"{shown(os.fspath(out), 200)} cannot be written: {error}. Choose another path.") from error
 
 
 def _check_ids(sample: Sample, ids: set[str], first: Path | None, file: Path | None) -> None:

@@ -43,8 +43,13 @@ def first_mistake(error: ValidationError) -> Mistake:
     unknown = [mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"]
     first = unknown[0] if unknown and mistakes[0]["type"] == "missing" else mistakes[0]
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    key = ".".join(part[:_LONGEST_WORD] if isinstance(part, str) else shown(part) for part in first["loc"])
+    key = ".".join(_part(part) for part in first["loc"])
     return Mistake(key, message, first["type"], first["input"])
+
+
+def _part(part: str | int) -> str:
+    is_plain = isinstance(part, str) and part.isprintable() and len(part) <= _LONGEST_WORD
+    return part if isinstance(part, str) and is_plain else shown(part)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -117,7 +117,7 @@ class Folder(Dataset):
             if (first := ids.setdefault(line.id, place.number)) != place.number:
                 raise DataError(f"id: {shown(line.id)} is already the id of line {first}. Give every line its own id.")
             first, image = images.setdefault(line.image_id, (place.number, line.image))
-            if self._folder.named(image) != path:
+            if image != line.image and self._folder.named(image) != path:
                 raise DataError(
                     f"image_id: {shown(line.image_id)} names the image {shown(image)} in line {first}, and "
                     f"{shown(line.image)} here. Give different images different ids."
