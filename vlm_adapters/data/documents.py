@@ -54,12 +54,17 @@ def _check_containers(content: bytes, most: int) -> None:
         raise ValueError(f"it holds {containers:,} lists and objects; at most {most:,} are read")
 
 
-def encodable(text: str) -> str:
-    """Return a text that can be written as UTF-8.
+def usable_text(text: str, limits: Limits) -> str:
+    """Return the text of a sample if it is not too long and can be written as UTF-8.
 
     Raises:
-        DataError: It holds half of a character (a lone surrogate), as text that was cut between the halves does.
+        DataError: It is too long, or holds half of a character (a lone surrogate), as text that was cut there does.
     """
+    if len(text) > limits.max_text:
+        raise DataError(
+            f"The text {shown(text)} has {len(text):,} characters; at most {limits.max_text:,} are read. Divide it, or "
+            "pass Limits(max_text=...) to open_dataset."
+        )
     try:
         text.encode()
     except UnicodeEncodeError:

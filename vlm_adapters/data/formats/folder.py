@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
 from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.documents import usable_text
 from vlm_adapters.data.formats.coco_files import blank_masks
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
 from vlm_adapters.data.rle import decode_rle
@@ -108,6 +109,7 @@ class Folder(Dataset):
         images: dict[str, tuple[int, str]] = {}
 
         def check(place: Line, line: SampleLine) -> None:
+            usable_text(line.text, access.limits)
             line.annotation()
             try:
                 path = self._folder.named(line.image)

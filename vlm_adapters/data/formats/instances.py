@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
 from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.documents import usable_text
 from vlm_adapters.data.formats.coco_files import Instances, blank_masks, image_path, open_image
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
 from vlm_adapters.data.sample import Annotation, Sample
@@ -148,6 +149,7 @@ class CaptionedInstances(Dataset):
             raise DataError(f"image_id: the image {shown(caption.image_id)} is not in {self._instances.path}.")
         self._file(caption)
         blank_masks(len(caption.phrases), (1, 1), self.access.limits)
+        usable_text(caption.text, self.access.limits)
         for number in (number for phrase in caption.phrases for number in phrase.annotations):
             if number not in self._instances.annotations:
                 raise DataError(f"annotations: the annotation {shown(number)} is not in {self._instances.path}.")

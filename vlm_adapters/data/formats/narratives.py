@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_adapters.data.access import ImageFolder
 from vlm_adapters.data.dataset import Problem, ProblemList
-from vlm_adapters.data.documents import encodable, read_json
+from vlm_adapters.data.documents import read_json, usable_text
 from vlm_adapters.data.formats.by_id import ById, identity
 from vlm_adapters.data.formats.coco_files import blank_masks, entries, image_path, read_images
 from vlm_adapters.data.formats.neighbours import form_of
@@ -90,7 +90,7 @@ class Narratives:
         for index, entry in enumerate(content):
             mistakes: list[str] = []
             try:
-                narrative, mistakes = _narrative(index, entry, listed)
+                narrative, mistakes = _narrative(index, entry, listed, limits)
                 _check(narrative, limits)
                 image_path(images, listed.images, narrative.image)
                 listed.segments_path(segments, narrative.image)
@@ -126,7 +126,7 @@ class Panoptic:
     def __init__(self, path: Path, content: object, limits: Limits) -> None:
         self.path = path
         annotations, categories = entries(path, content, "annotations"), entries(path, content, "categories")
-        self.images = read_images(path, content, limits)
+        self.images = read_images(path, content, replace(limits, max_pixels=max(1, limits.max_pixels // 2)))
         if (form := form_of(content)) and form.is_instances and annotations:
             raise DataError(f"{path} is not a panoptic file: it looks like {form}.")
         self._annotations = ById(path, "annotations", annotations, _panoptic_entry, "image_id")
@@ -177,7 +177,7 @@ def _is_thing(entry: Mapping[str, Any]) -> bool:
     return bool(entry["isthing"])
 
 
-def _narrative(index: int, entry: object, panoptic: Panoptic) -> tuple[Narrative, list[str]]:
+def _narrative(index: int, entry: object, panoptic: Panoptic, limits: Limits) -> tuple[Narrative, list[str]]:
     """Read a narrative, and list the mistakes for which phrases were left out of it."""
     if not (isinstance(entry, dict) and "image_id" in entry and isinstance(entry.get("segments"), list)):
         raise DataError("It is not a narrative with image_id and segments. Download the file again.")
@@ -198,7 +198,8 @@ def _narrative(index: int, entry: object, panoptic: Panoptic) -> tuple[Narrative
                 continue
             tags = ("thing" if plural or is_thing else "stuff", "plural" if plural else "singular")
             phrases.append(Utterance(length - len(words), length, ids, tags))
-    return Narrative(index, image, " ".join(words_so_far), tuple(phrases)), mistakes
+    text = usable_text(" ".join(words_so_far), limits)
+    return Narrative(index, image, text, tuple(phrases)), mistakes
 
 
 def _utterance(part: object) -> tuple[str, tuple[int, ...], bool]:
@@ -206,7 +207,7 @@ def _utterance(part: object) -> tuple[str, tuple[int, ...], bool]:
     if isinstance(part, dict):
         words, ids = part.get("utterance"), part.get("segment_ids")
         if isinstance(words, str) and isinstance(ids, list):
-            return encodable(words.strip()), tuple(map(identity, ids)), bool(part.get("plural"))
+            return words.strip(), tuple(map(identity, ids)), bool(part.get("plural"))
     raise DataError("A segment of it has no utterance, or no list segment_ids. Download the file again.")
 
 

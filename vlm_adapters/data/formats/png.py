@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from vlm_adapters.errors import DataError
 from vlm_adapters.images import load_image
 from vlm_adapters.limits import Limits, shown
 from vlm_adapters.prompt import Phrase
+
+_STRIP = 1_000_000
+"""Pixels whose segments are looked at together: all of a large image would take much memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,22 +112,24 @@ class Png(Dataset):
         masks = blank_masks(len(narrative.phrases), size, self.access.limits)
         image = open_image(self._images.check_inside(self.image_file(index)), size, self.access.limits)
         mask_file = self._segments.check_inside(self.mask_file(index))
-        segments = _segment_ids(mask_file, size, self.access.limits)
-        painted = set(np.unique(segments).tolist())
-        for mask, phrase in zip(masks, narrative.phrases, strict=True):
+        painted: set[int] = set()
+        for rows, segments in _segment_ids(mask_file, size, self.access.limits):
+            painted.update(np.unique(segments).tolist())
+            for mask, phrase in zip(masks, narrative.phrases, strict=True):
+                mask[rows] = np.isin(segments, phrase.segments)
+        for phrase in narrative.phrases:
             if missing := [segment for segment in phrase.segments if segment not in painted]:
                 raise DataError(
                     f"The phrase {shown(narrative.text[phrase.start : phrase.end])} names segments {shown(missing)} "
-                    f"that have no pixel in {mask_file}. {_remedy(segments)}"
+                    f"that have no pixel in {mask_file}. {_remedy(painted)}"
                 )
-            mask[:] = np.isin(segments, phrase.segments)
         return Sample(**vars(self.annotation(index)), image=image, masks=masks)
 
 
-def _remedy(segments: NDArray[np.uint32]) -> str:
+def _remedy(painted: set[int]) -> str:
     """What to do about segments that are not painted: some files hold colours of another meaning."""
-    red, green, blue = segments % 256, segments // 256 % 256, segments // 65536
-    if not blue.any() or (np.array_equal(red, green) and np.array_equal(red, blue)):
+    colours = [(segment % 256, segment // 256 % 256, segment // 65536) for segment in painted]
+    if all(blue == 0 for _, _, blue in colours) or all(red == green == blue for red, green, blue in colours):
         return (
             "If it is a PNG of two channels (category and instance), convert it with panopticapi's "
             "2channels2panoptic_coco_format.py; else use files of one release."
@@ -131,16 +137,16 @@ def _remedy(segments: NDArray[np.uint32]) -> str:
     return "Use files of one release."
 
 
-def _segment_ids(path: Path, size: tuple[int, int], limits: Limits) -> NDArray[np.uint32]:
-    """Read the segment id of every pixel, `(H, W)`."""
-    colours = np.asarray(load_image(path, limits))
-    if colours.shape[:2] != size:
+def _segment_ids(path: Path, size: tuple[int, int], limits: Limits) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+    """Read the segment id of every pixel, in strips of rows, each with its place."""
+    image = load_image(path, limits)
+    if (image.height, image.width) != size:
         raise DataError(
-            f"The segments {path} are {colours.shape[0]} x {colours.shape[1]}, and their image is {size[0]} x "
-            f"{size[1]} (height x width). Use files of one release."
+            f"The segments {path} are {image.height} x {image.width}, and their image is {size[0]} x {size[1]} "
+            "(height x width). Use files of one release."
         )
-    segments = colours[..., 2].astype(np.uint32)
-    for channel in (1, 0):
-        segments *= 256
-        segments += colours[..., channel]
-    return segments
+    height = max(1, _STRIP // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(image.height, top + height)
+        colours = np.asarray(image.crop((0, top, image.width, bottom)), dtype=np.uint32)
+        yield slice(top, bottom), colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from vlm_adapters.data.access import ImageFolder
 from vlm_adapters.data.dataset import Problem, ProblemList
-from vlm_adapters.data.documents import encodable
+from vlm_adapters.data.documents import usable_text
 from vlm_adapters.data.formats.by_id import identity
 from vlm_adapters.data.formats.coco_files import Instances, image_path
 from vlm_adapters.data.formats.plain_pickle import read_plain_pickle
 from vlm_adapters.errors import DataError
-from vlm_adapters.limits import shown
+from vlm_adapters.limits import Limits, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Refs:
                 continue
             mistakes: list[str] = []
             try:
-                ref, mistakes = _ref(index, entry, ids)
+                ref, mistakes = _ref(index, entry, ids, instances.limits)
                 _check_named(ref, instances, images)
             except DataError as error:
                 ref, mistakes = None, [*mistakes, str(error)]
@@ -139,7 +139,7 @@ def _file(folder: Path, split_by: str | None) -> Path:
     raise DataError(f"{folder} needs {needed}, found: {names}. Choose one with split_by, such as split_by=unc.")
 
 
-def _ref(index: int, entry: object, ids: _SeenIds) -> tuple[Ref, list[str]]:
+def _ref(index: int, entry: object, ids: _SeenIds, limits: Limits) -> tuple[Ref, list[str]]:
     """Read a ref, and list the mistakes for which sentences were left out of it."""
     if not isinstance(entry, dict) or not entry.keys() >= {"ref_id", "ann_id", "image_id", "sentences"}:
         raise DataError("It is not a ref with ref_id, ann_id, image_id and sentences. Download the file again.")
@@ -151,7 +151,7 @@ def _ref(index: int, entry: object, ids: _SeenIds) -> tuple[Ref, list[str]]:
             "refcoco reads refs with one object each."
         )
     number, annotation, image = (identity(entry[name]) for name in ("ref_id", "ann_id", "image_id"))
-    sentences = [_sentence(sentence) for sentence in entry["sentences"]]
+    sentences = [_sentence(sentence, limits) for sentence in entry["sentences"]]
     ids.check_ref(number, index)
     kept, mistakes = [], []
     for sentence, found in zip(sentences, entry["sentences"], strict=True):
@@ -167,10 +167,10 @@ def _ref(index: int, entry: object, ids: _SeenIds) -> tuple[Ref, list[str]]:
     return Ref(number, annotation, image, index, tuple(kept)), mistakes
 
 
-def _sentence(sentence: object) -> Sentence:
+def _sentence(sentence: object, limits: Limits) -> Sentence:
     if not (isinstance(sentence, dict) and "sent_id" in sentence and isinstance(sentence.get("raw"), str)):
         raise DataError("A sentence of it has no sent_id, or its raw is not a string. Download the file again.")
-    return Sentence(identity(sentence["sent_id"]), encodable(sentence["raw"].lower().strip()))
+    return Sentence(identity(sentence["sent_id"]), usable_text(sentence["raw"].lower().strip(), limits))
 
 
 def _check_named(ref: Ref, instances: Instances, images: ImageFolder) -> None:
