@@ -43,6 +43,7 @@ def _laughs(start: str, line: str, end: str) -> str:
 def bombs() -> Iterator[Case]:
     """Small files that ask for much work."""
     yield from _masks()
+    yield from _large()
     yield from _json()
     yield from _lines()
     yield from _yaml()
@@ -70,6 +71,36 @@ def _masks() -> Iterator[Case]:
             "instances", "captions.jsonl", (0, "phrases", 0, "annotations"), lambda count=count: [11, 12] * count
         )
         yield Case(f"{2 * count:,} annotations of a phrase", "instances", many)
+
+
+def _large() -> Iterator[Case]:
+    """Samples that are large in every direction at once."""
+    for length, count in ((10_000_000, 900), (150_000, 900), (1_000, 100_000)):
+        line = LINES[0] | {"text": "x" * length, "phrases": [LINES[0]["phrases"][0] | {"span": [0, length]}] * count}  # type: ignore[index]
+        make = _change("folder", "samples.jsonl", (0,), lambda line=line: line)
+        yield Case(f"{count:,} phrases of {length:,} letters", "folder", make, None if length == 150_000 else "error")
+    for side in (9_000, 40_000, 2**40):
+        image = {"id": 1, "file_name": "1.png", "height": side, "width": side}
+        for form, name in (("instances", "instances.json"), ("png", "panoptic.json"), ("refcoco", "instances.json")):
+            make = _change(form, name, ("images", 0), lambda image=image: image)
+            yield Case(f"{name}: an image of {side:,} pixels a side", form, make, "error")
+    for count in (5_000, 1_000_000):
+        part = {"utterance": "a dog", "segment_ids": ["7"], "plural": False}
+        make = _change("png", "narratives.json", (0, "segments"), lambda part=part, count=count: [part] * count)
+        yield Case(f"{count:,} utterances", "png", make, "error")
+        make = _change("png", "narratives.json", (0, "segments", 0, "segment_ids"), lambda count=count: ["7"] * count)
+        yield Case(f"{count:,} segments of an utterance", "png", make)
+    sentences = [{"sent_id": 100 + n, "raw": "a dog"} for n in range(5_000)]  # each is a sample that is read
+    make = _change("refcoco", "refs(unc).p", (0, "sentences"), lambda: sentences)
+    yield Case("5,000 sentences of a ref", "refcoco", make)
+    for form, name, place in (
+        ("folder", "samples.jsonl", (0, "text")),
+        ("instances", "captions.jsonl", (0, "text")),
+        ("png", "narratives.json", (0, "segments", 0, "utterance")),
+        ("refcoco", "refs(unc).p", (0, "sentences", 0, "raw")),
+    ):
+        make = _change(form, name, place, lambda: "a dog \ud83d")
+        yield Case(f"{name} with half a character", form, make, "error")
 
 
 def _json() -> Iterator[Case]:

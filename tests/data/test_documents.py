@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_adapters.data.documents import parse_yaml, read_json, read_yaml
+from vlm_adapters.data.documents import parse_yaml, read_json, read_yaml, usable_text
 from vlm_adapters.data.formats.json_lines import JsonLines
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.data.validated import BaseModel
@@ -107,6 +107,18 @@ def test_any_text_is_read_or_a_typed_error(text: str) -> None:
         message = str(error)
     assert len(message) < 600
     assert "\n" not in message
+
+
+def test_half_a_character_is_an_error_of_its_text() -> None:
+    with pytest.raises(DataError, match=r"The text 'a dog \\ud83d' holds half of a character"):
+        usable_text("a dog \ud83d", Limits())
+    assert usable_text("a dog 😀", Limits()) == "a dog 😀"
+
+
+def test_a_long_text_is_an_error_unless_it_is_allowed() -> None:
+    with pytest.raises(DataError, match=r"300,000 characters; at most 200,000 are read\. .* Limits\(max_text=\.\.\.\)"):
+        usable_text("x" * 300_000, Limits())
+    assert usable_text("x" * 300_000, Limits(max_text=300_000)) == "x" * 300_000
 
 
 def test_a_set_that_leaves_out_itself_is_an_error(tmp_path: Path) -> None:
