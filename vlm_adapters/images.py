@@ -19,14 +19,13 @@ What `load_image` does (nothing else in the library opens or converts an image):
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +33,7 @@ from PIL import Image, ImageFile
 
 from vlm_adapters.errors import ImageError
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+from vlm_adapters.reading import CountedBytes, CountedFile, open_regular
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
 """What `load_image` takes: a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 1 | 3 | 4)."""
@@ -55,6 +55,9 @@ _TURNS = {
 _WITH_ALPHA = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa")
 _CHANNELS = (1, 3, 4)
 _BYTE, _WORD = 255, 65535
+_STRIP = 1_000_000
+_TEXT_PIXELS = (b"P1", b"P2", b"P3")
+_MOST_TEXT = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def load_image(source: ImageSource, limits: Limits = DEFAULT_LIMITS) -> Image.Im
     if isinstance(source, np.ndarray):
         return _from_array(source, limits)
     if isinstance(source, bytes):
-        return _decoded(io.BytesIO(source), f"The image of {len(source)} bytes", limits)
+        return _decoded(CountedBytes(source), f"The image of {len(source)} bytes", limits)
     if isinstance(source, str | os.PathLike):
         with _file(os.fsdecode(source)) as (file, what):
             return _decoded(file, what, limits)
@@ -126,7 +129,7 @@ def read_header(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -
 
 
 @contextmanager
-def _file(name: str) -> Iterator[tuple[IO[bytes], str]]:
+def _file(name: str) -> Iterator[tuple[CountedFile, str]]:
     """Open a file, and yield it with the words that name it in an error."""
     what = f"The image {shown(name, 200)}"
     if _URL.match(name):
@@ -137,7 +140,7 @@ def _file(name: str) -> Iterator[tuple[IO[bytes], str]]:
     path = Path(name)
     try:
         _check_is_file(path, name, what)
-        with path.open("rb") as file:
+        with CountedFile(open_regular(path).detach()) as file:
             yield file, what
     except ImageError:
         raise
@@ -185,17 +188,20 @@ def _bytes_of_array(values: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8
     return _scaled(values, 1)
 
 
-def _decoded(file: IO[bytes], what: str, limits: Limits) -> Image.Image:
+def _decoded(file: CountedFile | CountedBytes, what: str, limits: Limits) -> Image.Image:
     with _opened(file, what) as image:
-        return _finished(image, what, limits)
+        file.allow_decoding()
+        return _finished(image, what, limits, is_ours=True)
 
 
-def _opened(file: IO[bytes], what: str) -> ImageFile.ImageFile:
+def _opened(file: CountedFile | CountedBytes, what: str) -> ImageFile.ImageFile:
     """Read the header without `Image.open`, which warns or fails at PIL's process-wide limit; here `limits` decide."""
     Image.init()
     prefix = file.read(16)
     if not prefix:
         raise ImageError(f"{what} is empty. Check how it was written or downloaded.")
+    if prefix.startswith(_TEXT_PIXELS) and file.seek(0, os.SEEK_END) > _MOST_TEXT:
+        raise ImageError(f"{what} has its pixels as text, more than {_MOST_TEXT:,} bytes. Export it as a PNG.")
     try:
         for name in FORMATS:
             factory, accept = Image.OPEN.get(name, (None, None))
@@ -203,27 +209,34 @@ def _opened(file: IO[bytes], what: str) -> ImageFile.ImageFile:
                 file.seek(0)
                 return factory(file, "")
     except Exception as error:  # PIL's readers raise errors of every kind on damaged files
-        raise ImageError(f"{what} has a damaged header: {error}. Download or export it again.") from error
+        raise ImageError(f"{what} has a damaged header: {_reason(error)}. Download or export it again.") from error
     raise ImageError(f"{what} is not an image in a format that is read here. Give one of {', '.join(FORMATS)}.")
 
 
-def _finished(image: Image.Image, what: str, limits: Limits) -> Image.Image:
-    """Check the size, decode, make RGB, turn upright."""
+def _finished(image: Image.Image, what: str, limits: Limits, *, is_ours: bool = False) -> Image.Image:
+    """Check the size, decode, make RGB, turn upright; what is ours is closed as soon as it is copied."""
     _check_size(image.size, what, limits)
     try:
         image.load()
     except Exception as error:  # PIL's decoders raise errors of every kind on damaged files
-        raise ImageError(f"{what} is truncated or damaged: {error}. Download or export it again.") from error
+        raise ImageError(f"{what} is truncated or damaged: {_reason(error)}. Download or export it again.") from error
     try:
         rgb = _rgb(image, what)
     except ImageError:
         raise
     except Exception as error:  # an unknown mode, or a palette that its own file contradicts
-        raise ImageError(f"{what} cannot be converted to RGB: {error}. Export it as a PNG.") from error
+        raise ImageError(f"{what} cannot be converted to RGB: {_reason(error)}. Export it as a PNG.") from error
     turn = _TURNS.get(_orientation(image))
+    if is_ours:
+        image.close()
     upright = rgb if turn is None else rgb.transpose(turn)
     upright.info = {}
     return upright
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error of PIL, which may hold anything of the file."""
+    return shown(str(error) or type(error).__name__, 200)[1:-1]
 
 
 def _orientation(image: Image.Image) -> int:
@@ -241,9 +254,10 @@ def _rgb(image: Image.Image, what: str) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in _WITH_ALPHA and image.has_transparency_data:
-        colours = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
-        white.paste(colours, mask=colours.getchannel("A"))
+        for top, bottom in _strips(image.height, image.width):
+            colours = image.crop((0, top, image.width, bottom)).convert("RGBA")
+            white.paste(colours, (0, top), mask=colours.getchannel("A"))
         return white
     return image.convert("RGB")
 
@@ -261,8 +275,17 @@ def _from_deep(image: Image.Image, what: str) -> Image.Image:
 
 def _scaled(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
     """Scale values in [0, white] to [0, 255], rounded to the nearest."""
-    scaled: npt.NDArray[np.float32] = values.astype(np.float32) * np.float32(_BYTE / white)
-    return np.rint(scaled).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    for top, bottom in _strips(len(values), max(1, values[:1].size)):
+        floats: npt.NDArray[np.float32] = values[top:bottom].astype(np.float32) * np.float32(_BYTE / white)
+        scaled[top:bottom] = np.rint(floats)
+    return scaled
+
+
+def _strips(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Divide the rows of a large image into strips of about a million pixels, for work that takes memory."""
+    height = max(1, _STRIP // columns)
+    return ((top, min(rows, top + height)) for top in range(0, rows, height))
 
 
 def _integer_white(values: npt.NDArray[Any], what: str) -> int:

@@ -18,8 +18,24 @@ class Limits:
     """What the library accepts; more is an error before any work is done.
 
     Attributes:
-        max_pixels: Largest product of width and height of an image.
+        max_pixels: Largest product of width and height of an image; half of it where a second image, of panoptic
+            segments, is read beside the first.
         max_aspect: Largest ratio of the long side of an image to its short side.
+        max_file_bytes: Longest file that is read at once: JSON and pickles.
+        max_containers: Most lists and objects in such a file; each takes about 64 bytes of memory.
+        max_line_bytes: Longest line of a file with a JSON object per line.
+        max_line_values: Most values in such a line, counted by commas.
+        max_lines: Most lines in such a file.
+        max_yaml_bytes: Longest YAML file.
+        max_yaml_values: Most values in a YAML file, each counted again wherever an alias repeats it.
+        max_sets: Most data sets that are opened for one: itself, and those that `without` names.
+        max_problems: Most entries of a data set that may be broken; with more, the file is of another kind.
+        max_phrases: Most phrases of a sample.
+        max_text: Longest text of a sample, in characters.
+        max_mask_pixels: Largest product of phrases, height and width of a sample; and a fourth of that of annotations,
+            height and width, which are read one after another.
+        max_outline: Longest outline, in pixels, of all polygons of a sample together.
+        max_run_letters: Longest text of run lengths.
 
     Raises:
         ValueError: A limit is below 1 and would allow nothing.
@@ -27,6 +43,20 @@ class Limits:
 
     max_pixels: int = 100_000_000
     max_aspect: float = 200.0
+    max_file_bytes: int = 2 * 1024**3
+    max_containers: int = 16_000_000
+    max_line_bytes: int = 16 * 1024**2
+    max_line_values: int = 100_000
+    max_lines: int = 10_000_000
+    max_yaml_bytes: int = 100_000
+    max_yaml_values: int = 20_000
+    max_sets: int = 100
+    max_problems: int = 10_000
+    max_phrases: int = 1_000
+    max_text: int = 200_000
+    max_mask_pixels: int = 400_000_000
+    max_outline: int = 4_000_000
+    max_run_letters: int = 8_000_000
 
     def __post_init__(self) -> None:
         for field in fields(self):

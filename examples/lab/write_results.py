@@ -191,6 +191,23 @@ coarse mask is the truth on 24 x 24 cells. How candidates are chosen was settled
 {sources("photos")}"""
 
 
+def hostile() -> str:
+    """Hostile data files and images."""
+    report = read_report("hostile_data")
+    names = ("inputs", "held", "typed errors", "read", "anything else")
+    rows = [(name, report[name]) for name in (*names, "most seconds of processor time", "most MiB above the start")]
+    doors = ", ".join(f"{door} {count}" for door, count in report["by door"].items())
+    return f"""## Hostile data files and images
+
+Every value of every file of a set replaced by awkward ones, files cut and flipped, pipes, devices and links where files
+belong, and the known bombs; each in a process of its own ({doors}). An input holds if it ends in a typed error or is
+read, within 5 seconds of processor time and 1 GiB above the process's start.
+
+{table(("", ""), rows)}
+
+{sources("hostile_data")}"""
+
+
 def bench() -> str:
     """What attention rows cost beside a plain forward pass."""
     names = ("bench_4_layers_16_rows", "bench_4_layers_300_rows", "bench_28_layers_cpu")
@@ -301,6 +318,7 @@ SECTIONS = (
     large_cache,
     large_images,
     photos,
+    hostile,
     bench,
     full_size,
     interruptions,

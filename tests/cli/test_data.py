@@ -70,6 +70,17 @@ def test_one_id_for_different_images_is_reported_by_line(
     ]
 
 
+def test_an_image_outside_is_checked_if_asked(
+    folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = folder / "images" / "000000.png"
+    image.rename(folder.parent / "outside.png")
+    image.symlink_to(folder.parent / "outside.png")
+    assert adapters("data", "check", str(folder)) == 1
+    assert "samples.jsonl:1: The image" in capsys.readouterr().out
+    assert adapters("data", "check", str(folder), "--allow-outside") == 0
+
+
 def test_json_holds_the_same(folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     break_it(folder)
     assert adapters("data", "check", str(folder), "--json") == 1

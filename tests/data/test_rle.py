@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ from pycocotools import mask as coco
 from vlm_adapters.data.rle import decode_rle, encode_rle
 from vlm_adapters.errors import DataError
 from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PhraseMap
+from vlm_adapters.limits import Limits
 from vlm_adapters.output.exports import grounding_to_dict
 from vlm_adapters.prompt import Phrase
 
@@ -112,13 +114,34 @@ MALFORMED: dict[str, dict[str, object]] = {
     "a letter below": {"size": [2, 3], "counts": "6 "},
     "a letter above": {"size": [2, 3], "counts": "6é"},
     "an end within a number": {"size": [2, 3], "counts": "6P"},
+    "sides that are truth values": {"size": [True, True], "counts": "1"},
+    "a number that goes on": {"size": [2, 3], "counts": "o" * 2_000_000},
+    "a number of thirteen letters": {"size": [2, 3], "counts": "oooooooooooo0"},
+    "more letters than any mask has": {"size": [2, 3], "counts": "0" * 9_000_000},
+    "a trillion pixels": {"size": [10**6, 10**6], "counts": "0"},
+    "sides of thirty digits": {"size": [10**30, 1], "counts": "0"},
+    "sides of five thousand digits": {"size": [10**5000, 1], "counts": "0"},
+    "runs beyond the pixels": {"size": [2, 3], "counts": "oooooo0oooooo0"},
 }
 
 
 def test_malformed_run_lengths_are_a_typed_error(subtests: pytest.Subtests) -> None:
     for name, rle in MALFORMED.items():
-        with subtests.test(name), pytest.raises(DataError, match="COCO mask"):
-            decode_rle(rle)
+        with subtests.test(name):
+            start = time.process_time()
+            with pytest.raises(DataError, match="COCO mask") as caught:
+                decode_rle(rle)
+            assert len(str(caught.value)) < 300
+            assert time.process_time() - start < 5
+
+
+def test_limits_of_run_lengths_can_be_raised() -> None:
+    rle = encode_rle(NAMED["checks"])
+    with pytest.raises(DataError, match="has more than 71 pixels"):
+        decode_rle(rle, Limits(max_pixels=71))
+    with pytest.raises(DataError, match=r"have \d+ letters, over 5\."):
+        decode_rle(rle, Limits(max_run_letters=5))
+    np.testing.assert_array_equal(decode_rle(rle, Limits(max_pixels=72, max_run_letters=500)), NAMED["checks"])
 
 
 def test_run_lengths_of_another_image_say_both_numbers() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vlm_adapters.data.access import Access
 from vlm_adapters.data.config import RefCocoConfig
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.decoder.sam.refiner import UntrainedRefiner
@@ -188,9 +189,9 @@ def test_a_set_is_opened_once(expressions: str, monkeypatch: pytest.MonkeyPatch)
     opened: list[str] = []
     open_refcoco = RefCocoConfig.open
 
-    def counting(config: RefCocoConfig) -> Dataset:
+    def counting(config: RefCocoConfig, access: Access) -> Dataset:
         opened.append(config.form)
-        return open_refcoco(config)
+        return open_refcoco(config, access)
 
     monkeypatch.setattr(RefCocoConfig, "open", counting)
     open_for_protocol(f"{expressions},form=isolated", "packed", "first")

@@ -101,7 +101,7 @@ def test_a_mistake_is_reported(subtests: pytest.Subtests) -> None:
         (["epochs"], "'epochs' is not of the form key=value"),
         (["epochs.more=1"], "goes into 'epochs', which has no keys"),
         (["train=[]"], "train: List should have at least 1 item"),
-        (["epochs=[1"], "has no YAML after '='"),
+        (["epochs=[1"], "cannot be read as YAML"),
         (["top_heads=3"], "top_heads chooses among the heads of a profile; name it with head_profile"),
         (["precision=float8"], "precision: Input should be 'float32' or 'bfloat16', found 'float8'"),
         (["device=banana"], "device: Unknown device 'banana'. Use auto, cpu, cuda, cuda:1, mps, .*, found 'banana'"),
@@ -109,9 +109,9 @@ def test_a_mistake_is_reported(subtests: pytest.Subtests) -> None:
         (["quantization=int4"], "quantization: Input should be 'nf4' or 'int8', found 'int4'"),
         (["attn_implementation=someone/kernel"], "attn_implementation: String should match pattern"),
         (["options.trust_remote_code=true"], "options: trust_remote_code decides how a model is loaded; a file cannot"),
-        (["betas=[2,0.9]"], r"betas\.0: Input should be less than 1, found '2'"),
+        (["betas=[2,0.9]"], r"betas\.0: Input should be less than 1, found 2"),
         (["seed=-1"], "seed: Input should be greater than or equal to 0"),
-        (["epochs=true"], "epochs: Input should be a valid integer, found 'True'"),
+        (["epochs=true"], "epochs: Input should be a valid integer, found True"),
         (["weight_decay=.inf"], "weight_decay: Input should be a finite number"),
     ]
     for changes, message in cases:
@@ -124,7 +124,7 @@ def test_a_recipe_that_is_not_there_is_reported_with_those_that_are() -> None:
         Recipe.read("scene")
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a", "holds a list"), ("a: [", "is not YAML")])
+@pytest.mark.parametrize(("text", "message"), [("- a", "holds a list"), ("a: [", "cannot be read as YAML")])
 def test_a_file_that_is_not_a_recipe_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)

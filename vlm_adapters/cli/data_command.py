@@ -36,7 +36,14 @@ def about() -> None:
 
 
 @group.command()
-def check(data: Data, *, as_json: JsonOption = False) -> None:
+def check(
+    data: Data,
+    *,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Read images outside their folder, where names or links lead there.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Open every image and mask of DATA, and list what is wrong by file and line or entry.
 
     The exit code is 1 if anything is wrong. What is broken is listed, with broken=skip too.
@@ -44,7 +51,7 @@ def check(data: Data, *, as_json: JsonOption = False) -> None:
     from vlm_adapters.data.check import check_dataset
     from vlm_adapters.data.open import open_skipping
 
-    dataset = open_skipping(data)
+    dataset = open_skipping(data, allow_outside=allow_outside)
     report = check_dataset(dataset, _indices(dataset, "Checking"))
     if as_json:
         print_json(asdict(report), indent=2)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 from typing_extensions import override
 
+from vlm_adapters.data.access import DEFAULT_ACCESS, Access
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.folder import Folder
 from vlm_adapters.data.formats.instances import CaptionedInstances
 from vlm_adapters.data.formats.png import Png, PngFiles
 from vlm_adapters.data.formats.refcoco import Form, RefCoco, SentenceChoice, SentencePolicy
 from vlm_adapters.data.formats.scenes import COLOURS, SHAPES, Scenes
+
+MOST_SCENES = 10**12
+"""Largest number of scenes, far above what any run draws; beyond it Python has no length for a set."""
 
 
 class DatasetConfig(BaseModel, ABC):
@@ -23,8 +27,8 @@ class DatasetConfig(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @abstractmethod
-    def open(self) -> Dataset:
-        """Open the set with all its samples."""
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        """Open the set with all its samples, reaching no further than `access` allows."""
 
 
 class ScenesConfig(DatasetConfig):
@@ -38,9 +42,9 @@ class ScenesConfig(DatasetConfig):
         most: Largest number of shapes in a scene.
     """
 
-    count: PositiveInt
+    count: Annotated[PositiveInt, Field(le=MOST_SCENES)]
     seed: NonNegativeInt = 0
-    first: NonNegativeInt = 0
+    first: int = Field(default=0, ge=0, le=MOST_SCENES)
     fewest: PositiveInt = 2
     most: int = Field(default=4, ge=1, le=len(COLOURS) * len(SHAPES))
 
@@ -51,7 +55,7 @@ class ScenesConfig(DatasetConfig):
         return self
 
     @override
-    def open(self) -> Dataset:
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
         return Scenes(self.count, seed=self.seed, first=self.first, objects=(self.fewest, self.most))
 
 
@@ -98,8 +102,8 @@ class FolderConfig(FileDatasetConfig):
     path: Path
 
     @override
-    def open(self) -> Dataset:
-        return Folder(self.path)
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        return Folder(self.path, access)
 
 
 class RefCocoConfig(FileDatasetConfig):
@@ -137,9 +141,11 @@ class RefCocoConfig(FileDatasetConfig):
         return super().draws or self.sentences == "random"
 
     @override
-    def open(self) -> Dataset:
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
         policy = SentencePolicy(form=self.form, sentences=self.sentences, seed=self.seed or 0, epoch=self.epoch)
-        return RefCoco(self.annotations, self.images, split=self.split, split_by=self.split_by, policy=policy)
+        return RefCoco(
+            self.annotations, self.images, split=self.split, split_by=self.split_by, policy=policy, access=access
+        )
 
 
 class PngConfig(FileDatasetConfig):
@@ -158,10 +164,9 @@ class PngConfig(FileDatasetConfig):
     images: Path
 
     @override
-    def open(self) -> Dataset:
-        return Png(
-            PngFiles(narratives=self.narratives, panoptic=self.panoptic, segments=self.segments, images=self.images)
-        )
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        files = PngFiles(narratives=self.narratives, panoptic=self.panoptic, segments=self.segments, images=self.images)
+        return Png(files, access)
 
 
 class InstancesConfig(FileDatasetConfig):
@@ -178,8 +183,8 @@ class InstancesConfig(FileDatasetConfig):
     images: Path
 
     @override
-    def open(self) -> Dataset:
-        return CaptionedInstances(self.annotations, self.captions, self.images)
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        return CaptionedInstances(self.annotations, self.captions, self.images, access)
 
 
 DATASET_CONFIGS: dict[str, type[DatasetConfig]] = {

@@ -11,8 +11,10 @@ from typing import overload
 
 from typing_extensions import override
 
+from vlm_adapters.data.access import DEFAULT_ACCESS, Access
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.errors import DataError, ImageError
+from vlm_adapters.reading import open_regular
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,46 @@ class Problem:
     message: str
 
 
+class ProblemList:
+    """Collects the problems of a file, of which no more are kept than a person reads.
+
+    Args:
+        path: The file.
+        most: How many entries may be broken.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        self._path, self._most = path, most
+        self._found: list[Problem] = []
+
+    def add(self, place: str, message: str) -> None:
+        """Add a problem.
+
+        Raises:
+            DataError: There are too many.
+        """
+        self._found.append(Problem(place, message))
+        if len(self._found) > self._most:
+            raise DataError(
+                f"{self._path} has more than {self._most:,} broken entries, so it is probably of another kind. The "
+                f"first is {self._found[0].place}: {self._found[0].message}"
+            )
+
+    def as_tuple(self) -> tuple[Problem, ...]:
+        """The problems, in the order in which they were found."""
+        return tuple(self._found)
+
+
 class Dataset(Sequence[Sample]):
     """Samples that are read only when they are used. Two threads, or two processes, may read at once.
 
     Attributes:
         skips_broken: Whether a sample that cannot be read is left out and counted instead of being an error.
         problems: What was left out when the set was opened.
+        access: How far it may reach.
     """
 
+    access: Access = DEFAULT_ACCESS
     skips_broken: bool = False
     problems: tuple[Problem, ...] = ()
 
@@ -83,8 +117,9 @@ class Dataset(Sequence[Sample]):
         Reads `files`; takes only names and sizes in bytes of `image_file` and `mask_file`, and opens none of them.
         """
         digest = hashlib.sha256(self.source.encode())
-        for file in self.files():
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        for path in self.files():
+            with open_regular(path) as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
         for index in range(len(self)):
             for file in filter(None, (self.image_file(index), self.mask_file(index))):
                 size = file.stat().st_size if file.is_file() else None
@@ -117,6 +152,7 @@ class Subset(Dataset):
     def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
         self._dataset, self._indices = dataset, indices
         self.skips_broken, self.problems = dataset.skips_broken, dataset.problems
+        self.access = dataset.access
 
     @property
     @override

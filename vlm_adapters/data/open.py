@@ -6,19 +6,20 @@ import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 from typing_extensions import override
 
+from vlm_adapters.data.access import Access
 from vlm_adapters.data.config import DATASET_CONFIGS, DatasetConfig, FileDatasetConfig
 from vlm_adapters.data.dataset import Dataset, Subset
+from vlm_adapters.data.documents import read_yaml
 from vlm_adapters.data.formats.folder import SAMPLES_FILE
 from vlm_adapters.data.stable_random import stable_sample
 from vlm_adapters.data.uri import Value, format_uri, parse_uri
 from vlm_adapters.data.validated import did_you_mean, first_mistake
 from vlm_adapters.errors import DataError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 
 DatasetSource = str | os.PathLike[str] | Mapping[str, object] | DatasetConfig
 """Anything that names a data set: see `open_dataset`."""
@@ -26,7 +27,7 @@ DatasetSource = str | os.PathLike[str] | Mapping[str, object] | DatasetConfig
 _YAML = (".yaml", ".yml")
 
 
-def open_dataset(source: DatasetSource) -> Dataset:
+def open_dataset(source: DatasetSource, *, limits: Limits = DEFAULT_LIMITS, allow_outside: bool = False) -> Dataset:
     """Open a data set. Its entries are read once, and no image is opened.
 
     Args:
@@ -39,6 +40,9 @@ def open_dataset(source: DatasetSource) -> Dataset:
             * The keys that `read_config` read.
 
             Paths are relative to the working folder.
+        limits: What is accepted of files, samples and images, such as `Limits(max_phrases=5000)`.
+        allow_outside: Whether names in the files may lead out of the folder of the images, by `..`, an absolute path
+            or a symbolic link. Such a set is not converted.
 
     Raises:
         DataError: There is no such set or key, a file cannot be read, nothing is left of the set, or an entry is
@@ -50,7 +54,10 @@ def open_dataset(source: DatasetSource) -> Dataset:
         >>> len(scenes), scenes[0].image.size, scenes[0].masks.shape
         (3, (282, 312), (3, 312, 282))
     """
-    dataset = _open(read_config(source))
+    return _checked(_Opening(Access(limits, allow_outside)).open(source))
+
+
+def _checked(dataset: Dataset) -> Dataset:
     if dataset.problems and not dataset.skips_broken:
         first = dataset.problems[0]
         raise DataError(
@@ -62,13 +69,18 @@ def open_dataset(source: DatasetSource) -> Dataset:
     return dataset
 
 
-def open_skipping(source: DatasetSource) -> Dataset:
+def open_skipping(source: DatasetSource, *, limits: Limits = DEFAULT_LIMITS, allow_outside: bool = False) -> Dataset:
     """Open a data set as `open_dataset` does with `broken=skip`, even if nothing is left of it.
+
+    Args:
+        source: As `open_dataset` takes it.
+        limits: Likewise.
+        allow_outside: Likewise.
 
     Raises:
         DataError: There is no such set or key, or a file cannot be read.
     """
-    dataset = _open(read_config(source))
+    dataset = _Opening(Access(limits, allow_outside)).open(source)
     dataset.skips_broken = True
     return dataset
 
@@ -93,23 +105,41 @@ class _Selection(Subset):
         return selection
 
 
-def _open(config: DatasetConfig) -> Dataset:
-    with _garbage_collection_paused():
-        dataset = config.open()
-    if not isinstance(config, FileDatasetConfig):
-        return dataset
-    excluded = [open_dataset(source) for source in config.without]
-    values: dict[str, Value | None] = {
-        "limit": config.limit,
-        "seed": config.seed,
-        "without": [other.source for other in excluded] or None,
-        "broken": None if config.broken == "error" else config.broken,
-    }
-    if not any(value is not None for value in values.values()):
-        return dataset
-    selection = _Selection(dataset, _indices(dataset, config, excluded), values)
-    selection.skips_broken = config.broken == "skip"
-    return selection
+class _Opening:
+    """Opens a set and those that its `without` names, which are not followed without end.
+
+    Args:
+        access: How far all of them may reach.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._opened = 0
+
+    def open(self, source: DatasetSource) -> Dataset:
+        self._opened += 1
+        if self._opened > self._access.limits.max_sets:
+            raise DataError(
+                f"More than {self._access.limits.max_sets} data sets belong to one, by `without`. Look for a set that "
+                "leaves out itself."
+            )
+        config = read_config(source, self._access.limits)
+        with _garbage_collection_paused():
+            dataset = config.open(self._access)
+        if not isinstance(config, FileDatasetConfig):
+            return dataset
+        excluded = [_checked(self.open(other)) for other in config.without]
+        values: dict[str, Value | None] = {
+            "limit": config.limit,
+            "seed": config.seed,
+            "without": [other.source for other in excluded] or None,
+            "broken": None if config.broken == "error" else config.broken,
+        }
+        if not any(value is not None for value in values.values()):
+            return dataset
+        selection = _Selection(dataset, _indices(dataset, config, excluded), values)
+        selection.skips_broken = config.broken == "skip"
+        return selection
 
 
 @contextmanager
@@ -134,7 +164,7 @@ def _indices(dataset: Dataset, config: FileDatasetConfig, excluded: Sequence[Dat
     return indices[: config.limit] if config.seed is None else stable_sample(indices, config.limit, config.seed)
 
 
-def read_config(source: DatasetSource) -> DatasetConfig:
+def read_config(source: DatasetSource, limits: Limits = DEFAULT_LIMITS) -> DatasetConfig:
     """Read the keys of a data set from anything that names it, without opening it.
 
     Raises:
@@ -146,14 +176,14 @@ def read_config(source: DatasetSource) -> DatasetConfig:
         values = {str(key): value for key, value in source.items()}
         return _validated(values.pop("kind", None), values)
     text = os.fspath(source)
-    if Path(text).is_dir():
+    if os.path.isdir(text):  # noqa: PTH112 - `Path.is_dir` raises where a name is too long
         return _validated("folder", {"path": text})
     if text.endswith(_YAML):
-        return read_config(_read_yaml(Path(text)))
+        return read_config(_read_yaml(text, limits), limits)
     if ":" not in text:
         raise DataError(
-            f"There is no data set {text!r}: it is neither a folder with {SAMPLES_FILE}, nor a .yaml file, nor "
-            f"kind:key=value,key=value. Kinds are {', '.join(DATASET_CONFIGS)}."
+            f"There is no data set {shown(text, 200)}: it is neither a folder with {SAMPLES_FILE}, nor a .yaml file, "
+            f"nor kind:key=value,key=value. Kinds are {', '.join(DATASET_CONFIGS)}."
         )
     kind, uri_values = parse_uri(text)
     return _validated(kind, dict(uri_values))
@@ -169,11 +199,8 @@ def change_config(config: DatasetConfig, changes: Mapping[str, object]) -> Datas
     return _validated(kind, {**config.model_dump(exclude_unset=True), **changes})
 
 
-def _read_yaml(path: Path) -> Mapping[str, object]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}. Check the file.") from error
+def _read_yaml(path: str, limits: Limits) -> Mapping[str, object]:
+    content = read_yaml(path, limits)
     if not isinstance(content, Mapping):
         raise DataError(f"{path} does not name a data set. Give it kind and its keys, a line for each.")
     return content
@@ -185,7 +212,8 @@ def _validated(kind: object, values: Mapping[str, object]) -> DatasetConfig:
         raise DataError(f"A data set is named without its kind. Use one of {kinds}.")
     if not isinstance(kind, str) or kind not in DATASET_CONFIGS:
         raise DataError(
-            f"There is no kind of data set {kind!r}.{did_you_mean(str(kind), DATASET_CONFIGS)} Use one of {kinds}."
+            f"There is no kind of data set {shown(kind)}.{did_you_mean(shown(kind)[1:-1], DATASET_CONFIGS)} "
+            f"Use one of {kinds}."
         )
     try:
         return DATASET_CONFIGS[kind].model_validate(values)
@@ -199,11 +227,11 @@ def _mistake_message(kind: str, error: ValidationError) -> str:
     mistake = first_mistake(error)
     keys = ", ".join(f"{name} (needed)" if field.is_required() else name for name, field in fields.items())
     if mistake.kind == "extra_forbidden":
-        return (
-            f"A data set of {kind} has no key {mistake.key!r}.{did_you_mean(mistake.key, fields)} Its keys are {keys}."
-        )
+        meant = did_you_mean(mistake.key, fields)
+        return f"A data set of {kind} has no key {shown(mistake.key)}.{meant} Its keys are {keys}."
     if mistake.kind == "missing":
-        return f"A data set of {kind} needs the key {mistake.key!r}. Its keys are {keys}."
+        return f"A data set of {kind} needs the key {shown(mistake.key)}. Its keys are {keys}."
     if not mistake.key:
         return f"The keys of {kind} do not fit together: {mistake.message}."
-    return f"The key {mistake.key} of {kind} is {mistake.value!r}: {mistake.message[:1].lower()}{mistake.message[1:]}."
+    reason = f"{mistake.message[:1].lower()}{mistake.message[1:]}"
+    return f"The key {shown(mistake.key)[1:-1]} of {kind} is {shown(mistake.value)}: {reason}."

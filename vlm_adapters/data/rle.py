@@ -8,6 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_adapters.errors import DataError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+
+_MOST_LETTERS = 12
+"""Most letters of one run length: 60 bits, far above the pixels of any image."""
+
+_NOT_LETTERS = "A COCO mask needs its run lengths in counts, a string of the letters '0' to 'o'."
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> dict[str, object]:
@@ -35,30 +41,55 @@ def encode_rle(mask: NDArray[np.bool_]) -> dict[str, object]:
     return {"size": list(mask.shape), "counts": "".join(letters)}
 
 
-def decode_rle(rle: Mapping[str, object]) -> NDArray[np.bool_]:
+def decode_rle(rle: Mapping[str, object], limits: Limits = DEFAULT_LIMITS) -> NDArray[np.bool_]:
     """Decode COCO's compressed run lengths into a `(H, W)` bool mask.
 
+    Args:
+        rle: `{"size": [H, W], "counts": str}`.
+        limits: Largest mask and longest run lengths that are decoded.
+
     Raises:
-        DataError: The run lengths do not fill the image, or are malformed.
+        DataError: The run lengths do not fill the image, are malformed, or are beyond the limits.
     """
     size, text = rle.get("size"), rle.get("counts")
-    if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)):
-        raise DataError(f"A COCO mask needs size [H, W] in pixels, got {size!r}.")
-    if not (isinstance(text, str) and all(48 <= ord(letter) < 112 for letter in text)):
-        raise DataError("A COCO mask needs its run lengths in counts, a string of the letters '0' to 'o'.")
-    counts: list[int] = []
-    value = shift = 0
-    for letter in text:
-        bits = ord(letter) - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if not bits & 0x20:
-            if bits & 0x10:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
+    if not (isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int for side in size)):
+        raise DataError(f"A COCO mask needs size [H, W] in pixels, got {shown(size)}.")
     height, width = size
-    if min(height, width, *counts) < 0 or shift or sum(counts) != height * width:
-        raise DataError(f"The run lengths of a COCO mask cover {sum(counts)} of {height} x {width} pixels.")
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape((height, width), order="F")
+    if height * width > limits.max_pixels:
+        raise DataError(f"A COCO mask of {shown(size)} (H, W) has more than {limits.max_pixels:,} pixels.")
+    if not (isinstance(text, str) and text.isascii()):
+        raise DataError(_NOT_LETTERS)
+    if len(text) > limits.max_run_letters:
+        raise DataError(f"The run lengths of a COCO mask have {len(text):,} letters, over {limits.max_run_letters:,}.")
+    counts = _run_lengths(text, height, width)
+    covered = int(counts.sum())
+    if min(height, width, int(counts.min(initial=0))) < 0 or covered != height * width:
+        raise DataError(f"The run lengths of a COCO mask cover {covered} of {height} x {width} pixels.")
+    return fill_runs(counts, (height, width))
+
+
+def fill_runs(counts: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Fill a mask `(H, W)` by columns with runs of False and True in turn; their sum is `H x W`."""
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
+
+
+def _run_lengths(text: str, height: int, width: int) -> NDArray[np.int64]:
+    letters = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    if letters.size and (letters.min() < 0 or letters.max() >= 64):
+        raise DataError(_NOT_LETTERS)
+    ends = np.flatnonzero(letters & 0x20 == 0) + 1
+    lengths = np.diff(ends, prepend=0)
+    pixels = height * width
+    if letters.size and (not ends.size or ends[-1] != letters.size or lengths.max() > _MOST_LETTERS):
+        raise DataError(f"The run lengths of a COCO mask of {height} x {width} pixels are malformed.")
+    if not letters.size:
+        return np.zeros(0, np.int64)
+    shifts = 5 * (np.arange(letters.size) - np.repeat(ends - lengths, lengths))
+    values = np.add.reduceat((letters & 0x1F) << shifts, ends - lengths)
+    values -= np.where(letters[ends - 1] & 0x10, np.int64(1) << 5 * lengths, 0)
+    if np.abs(values).max() > abs(pixels):
+        raise DataError(f"A run length of a COCO mask is longer than its {height} x {width} pixels.")
+    # from the fourth run on COCO stores the difference to the run two before
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_adapters.errors import DataError
+from vlm_adapters.limits import shown
 from vlm_adapters.prompt import Phrase, Prompt
 
 
@@ -38,8 +39,8 @@ class Annotation:
         for name in ("phrase_ids", "phrase_tags"):
             if getattr(self, name) and len(getattr(self, name)) != len(self.phrases):
                 raise DataError(
-                    f"Sample {self.id}: {name} has {len(getattr(self, name))} entries for {len(self.phrases)} phrases. "
-                    "Give one for each, or none at all."
+                    f"Sample {shown(self.id)}: {name} has {len(getattr(self, name))} entries for {len(self.phrases)} "
+                    "phrases. Give one for each, or none at all."
                 )
 
 
@@ -60,7 +61,8 @@ class Sample(Annotation):
         expected = (len(self.phrases), self.image.height, self.image.width)
         if self.masks.shape != expected or self.masks.dtype != np.bool_:
             raise DataError(
-                f"Sample {self.id}: masks are {self.masks.dtype} {self.masks.shape}. Give bool {expected} (P, H, W)."
+                f"Sample {shown(self.id)}: masks are {self.masks.dtype} {self.masks.shape}. "
+                f"Give bool {expected} (P, H, W)."
             )
 
     @property

@@ -9,10 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 
 from vlm_adapters.errors import DataError
+from vlm_adapters.limits import shown
 
 Value = str | int | Sequence["Value"]
 """The value of a key."""
 
+_LONGEST = 100_000
 _SYNTAX = "Write kind:key=value,key=value, and a value with commas in double quotes"
 
 
@@ -28,17 +30,19 @@ def parse_uri(uri: str) -> tuple[str, dict[str, Value]]:
     Raises:
         DataError: The line does not have this syntax, or repeats a key.
     """
+    if len(uri) > _LONGEST:
+        raise DataError(f"The data set {shown(uri, 200)} has {len(uri):,} characters. Write it as a .yaml file.")
     kind, _, rest = uri.partition(":")
     values: dict[str, Value] = {}
     while rest:
         key, equals, rest = rest.partition("=")
         if key in values:
-            raise DataError(f"The data set {uri!r} has the key {key!r} twice. {_SYNTAX}.")
+            raise DataError(f"The data set {shown(uri, 200)} has the key {shown(key)} twice. {_SYNTAX}.")
         if not (equals and key.isidentifier()):
-            raise DataError(f"The data set {uri!r} has {key!r} where a key and '=' belong. {_SYNTAX}.")
+            raise DataError(f"The data set {shown(uri, 200)} has {shown(key)} where a key and '=' belong. {_SYNTAX}.")
         values[key], rest = _parse_value(rest, uri)
         if rest == ",":
-            raise DataError(f"The data set {uri!r} ends with a comma. {_SYNTAX}.")
+            raise DataError(f"The data set {shown(uri, 200)} ends with a comma. {_SYNTAX}.")
         rest = rest.removeprefix(",")
     return kind, values
 
@@ -57,8 +61,10 @@ def _parse_value(text: str, uri: str) -> tuple[Value, str]:
         return value, comma + rest
     try:
         value, end = json.JSONDecoder().raw_decode(text)
-    except ValueError as error:
-        raise DataError(f"The data set {uri!r} has quotes or brackets that do not close: {error}. {_SYNTAX}.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"The data set {shown(uri, 200)} has quotes or brackets that do not close: {error}. {_SYNTAX}."
+        ) from None
     if text[end : end + 1] not in ("", ","):
-        raise DataError(f"The data set {uri!r} has {text[end:]!r} after a value in quotes. {_SYNTAX}.")
+        raise DataError(f"The data set {shown(uri, 200)} has {shown(text[end:])} after a value in quotes. {_SYNTAX}.")
     return value, text[end:]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from vlm_adapters.errors import AdapterError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+from vlm_adapters.reading import read_at_most
+
+_LONGEST_WORD = 100
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -40,17 +43,31 @@ def first_mistake(error: ValidationError) -> Mistake:
     unknown = [mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"]
     first = unknown[0] if unknown and mistakes[0]["type"] == "missing" else mistakes[0]
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return Mistake(".".join(map(str, first["loc"])), message, first["type"], first["input"])
+    key = ".".join(_part(part) for part in first["loc"])
+    return Mistake(key, message, first["type"], first["input"])
+
+
+def _part(part: str | int) -> str:
+    is_plain = isinstance(part, str) and part.isprintable() and len(part) <= _LONGEST_WORD
+    return part if isinstance(part, str) and is_plain else shown(part)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question that names the most similar of the known words, with a space before it; empty if none is similar."""
+    if len(word) > _LONGEST_WORD:  # its comparison takes time by its length
+        return ""
     close = get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def read_model(
-    path: str | os.PathLike[str], model: type[Model], *, what: str, error: type[AdapterError], remedy: str
+    path: str | os.PathLike[str],
+    model: type[Model],
+    *,
+    what: str,
+    error: type[AdapterError],
+    remedy: str,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Model:
     """Read a JSON file into a model.
 
@@ -60,12 +77,13 @@ def read_model(
         what: What the file should be, such as `"head profile"`.
         error: The type of the error to raise.
         remedy: The sentence at the end of its message that says what to do.
+        limits: Longest file that is read.
 
     Raises:
         AdapterError: The file cannot be read, or does not fit the model; the type is `error`.
     """
     try:
-        return model.model_validate_json(Path(path).read_bytes())
+        return model.model_validate_json(read_at_most(path, limits.max_file_bytes))
     except OSError as cause:
         raise error(f"No {what} can be read from {os.fspath(path)}: {cause.strerror or cause}. {remedy}") from cause
     except ValidationError as cause:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vlm_adapters.data.documents import parse_yaml, read_yaml
 from vlm_adapters.data.validated import did_you_mean, first_mistake
 from vlm_adapters.decoder.checkpoint import OptionsFromFile
 from vlm_adapters.errors import RecipeError
 from vlm_adapters.hf.placement import device_named, resolve_dtype
+from vlm_adapters.limits import shown
 from vlm_adapters.registry.load_options import dtype_name
 from vlm_adapters.training.cache.fingerprint import Precision
 
@@ -177,16 +178,16 @@ def recipe_names() -> dict[str, str]:
 
 def _content(name_or_path: str) -> dict[str, object]:
     names = list(recipe_names())
-    path = _RECIPES / f"{name_or_path}.yaml" if name_or_path in names else Path(name_or_path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if name_or_path in names:
+        text = (_RECIPES / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        content = parse_yaml(text, f"The recipe {name_or_path}", error=RecipeError)
+    elif os.path.exists(name_or_path):  # noqa: PTH110 - `Path.exists` raises where a name is too long
+        content = read_yaml(name_or_path, error=RecipeError)
+    else:
         raise RecipeError(
-            f"There is no recipe {name_or_path!r}: {error.strerror or error}. Give a YAML file, or one of "
+            f"There is no recipe {shown(name_or_path, 200)}: no such file. Give a YAML file, or one of "
             f"{', '.join(names)}."
-        ) from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"The recipe {name_or_path} is not YAML: {' '.join(str(error).split())}.") from error
+        )
     if not isinstance(content, dict):
         raise RecipeError(f"The recipe {name_or_path} holds a {type(content).__name__}. Give keys and values.")
     return content
@@ -195,20 +196,17 @@ def _content(name_or_path: str) -> dict[str, object]:
 def _apply(content: dict[str, object], change: str) -> None:
     path, equals, text = change.partition("=")
     if not (path and equals):
-        raise RecipeError(f"The change {change!r} is not of the form key=value, such as epochs=2.")
+        raise RecipeError(f"The change {shown(change)} is not of the form key=value, such as epochs=2.")
     *parents, last = path.split(".")
     place = content
     for key in parents:
         inner = place.get(key)
         inner = {} if inner is None else inner
         if not isinstance(inner, dict):
-            raise RecipeError(f"The change {change!r} goes into {key!r}, which has no keys.")
+            raise RecipeError(f"The change {shown(change)} goes into {shown(key)}, which has no keys.")
         place[key] = inner
         place = cast("dict[str, object]", inner)
-    try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"The change {change!r} has no YAML after '=': {' '.join(str(error).split())}.") from error
+    place[last] = parse_yaml(text, f"The change {shown(change)}", error=RecipeError)
 
 
 def _mistake_message(name: str, error: ValidationError) -> str:
@@ -217,6 +215,6 @@ def _mistake_message(name: str, error: ValidationError) -> str:
         part, _, key = mistake.key.rpartition(".")
         known = list(_PARTS.get(part, Recipe).model_fields)
         remedy = did_you_mean(key, known) or f" Use {', '.join(known)}."
-        return f"The recipe {name} has an unknown key {mistake.key!r}.{remedy}"
-    found = "" if isinstance(mistake.value, dict) else f", found {str(mistake.value)[:100]!r}"
+        return f"The recipe {name} has an unknown key {shown(mistake.key)}.{remedy}"
+    found = "" if isinstance(mistake.value, dict) else f", found {shown(mistake.value)}"
     return f"The recipe {name} cannot be used: {mistake}{found}."

@@ -6,6 +6,7 @@ import copyreg
 import datetime as dt
 import os
 import pickle
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import product
@@ -108,6 +109,54 @@ def test_a_damaged_pickle_is_reported(subtests: pytest.Subtests, tmp_path: Path)
             (tmp_path / "a.p").write_bytes(content)
             with pytest.raises(DataError, match=r"a\.p is not a readable pickle: .*\. Download it again\."):
                 read_plain_pickle(tmp_path / "a.p")
+
+
+def shared_tuples(depth: int) -> bytes:
+    """A tuple that holds another twice, which holds another twice, and so on."""
+    return b")q\x00" + b"".join(b"h%ch%c\x86q%c" % (n - 1, n - 1, n) for n in range(1, depth))
+
+
+BOMBS = {
+    "a memo of gigabytes": b"\x80\x02]r\x00\xc2\xeb\x0b.",
+    "a memo of gigabytes in text": b"(lp200000000\n.",
+    "a key that takes forever": b"\x80\x02}" + shared_tuples(60) + b"K\x01s.",
+    "keys that take forever": b"\x80\x02}(" + shared_tuples(60) + b"K\x01u.",
+    "keys in a dict of marks": b"\x80\x02(" + shared_tuples(60) + b"K\x01d.",
+    "a deep tuple as key": b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s.",
+    "thirty million lists": b"\x80\x02](" + b"]" * 30_000_000 + b"e.",
+    "a long number": b"\x80\x02]\x8b\x00\x00\x10\x00" + b"\x7f" * 2**20 + b"a.",
+    "five thousand digits": b"(lI" + b"9" * 5000 + b"\na.",
+    "a bytearray": b"\x80\x05\x96" + b"\xff" * 7 + b"\x0f.",
+    "an endless text": b"\x80\x04\x8d" + b"\xff" * 7 + b"\x0f.",
+    "a set": b"\x80\x04\x8f.",
+    "copies": b"\x80\x02]" + b"2a" * 10 + b".",
+}
+
+
+def test_a_bomb_is_refused_at_once(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for name, content in BOMBS.items():
+        with subtests.test(name):
+            (tmp_path / "a.p").write_bytes(content)
+            start = time.process_time()
+            message = r"a\.p (is not a readable pickle|has a tuple as the key of a dict)"
+            with pytest.raises(DataError, match=message) as caught:
+                read_plain_pickle(tmp_path / "a.p")
+            assert time.process_time() - start < 5
+            assert len(str(caught.value)) < 500
+
+
+def test_shared_tuples_that_are_values_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.p").write_bytes(b"\x80\x02](" + shared_tuples(60) + b"e.")
+    found = read_plain_pickle(tmp_path / "a.p")
+    assert isinstance(found, list)
+    assert found[-1][0] is found[-1][1]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_not_a_file_is_not_opened(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "a.p")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_plain_pickle(tmp_path / "a.p")
 
 
 def test_a_missing_pickle_is_reported(tmp_path: Path) -> None:

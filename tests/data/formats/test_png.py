@@ -54,6 +54,12 @@ def test_masks_are_unions_of_the_ids_in_the_colours(png: PngSet) -> None:
     assert np.array_equal(first.masks, np.stack(expected))
 
 
+def test_segments_of_many_strips_are_those_of_one(png: PngSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [sample.masks for sample in open_dataset(png.uri())]
+    monkeypatch.setattr("vlm_adapters.data.formats.png._STRIP", 150)  # a few rows
+    assert all(np.array_equal(a.masks, b) for a, b in zip(open_dataset(png.uri()), expected, strict=True))
+
+
 def test_the_image_is_that_of_2017(png: PngSet) -> None:
     dataset = open_dataset(png.uri())
     assert dataset.image_file(1) == png.folder / "val2017" / "000000000002.jpg"
@@ -149,7 +155,7 @@ def test_a_broken_narrative_is_reported_by_its_entry(subtests: pytest.Subtests, 
 
 
 def test_a_segment_of_an_unknown_category_is_reported(png: PngSet) -> None:
-    png.panoptic["annotations"][1]["segments_info"][0]["category_id"] = 5
+    png.panoptic["annotations"][1]["segments_info"][1]["category_id"] = 5
     with pytest.raises(DataError, match="has no category 5 for a segment of image 2"):
         open_dataset(png.write().uri())
 

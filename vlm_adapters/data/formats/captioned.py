@@ -6,17 +6,24 @@ import os
 import re
 from pathlib import Path
 
+from vlm_adapters.data.documents import check_encoding
 from vlm_adapters.errors import DataError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits
 from vlm_adapters.prompt import Phrase, Prompt
+from vlm_adapters.reading import read_at_most
 
 _MARKED = re.compile(r"\[([^][]*)\]")
 
 
-def read_captioned(folder: str | os.PathLike[str]) -> list[Prompt]:
+def read_captioned(folder: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> list[Prompt]:
     """Read the images of a folder, each with a sentence about it in a `.txt` file of the same name.
 
     Brackets mark phrases, `"[a red circle] left of [a blue star]"`, and are removed; a sentence without brackets is one
     phrase. Images without a sentence are left out.
+
+    Args:
+        folder: The folder.
+        limits: Longest text that is read.
 
     Returns:
         The prompts, in the order of the file names.
@@ -32,16 +39,18 @@ def read_captioned(folder: str | os.PathLike[str]) -> list[Prompt]:
             f"There is no sentence in {os.fspath(folder)}. Give a folder with images and, beside each, a .txt file "
             "of the same name."
         )
-    return [_prompt(path) for path in sentences]
+    return [_prompt(path, limits) for path in sentences]
 
 
-def _prompt(path: Path) -> Prompt:
+def _prompt(path: Path, limits: Limits) -> Prompt:
     images = sorted(other for other in path.parent.glob("*") if other.stem == path.stem and other != path)
     if len(images) != 1:
         found = ", ".join(image.name for image in images) or "none"
         raise DataError(f"{path} needs one image of the same name beside it, found: {found}.")
     try:
-        marked = path.read_text(encoding="utf-8").strip()
+        content = read_at_most(path, limits.max_line_bytes)
+        check_encoding(content)
+        marked = content.decode("utf-8-sig").strip()
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}. Save it as UTF-8.") from error
     text = _MARKED.sub(r"\1", marked)

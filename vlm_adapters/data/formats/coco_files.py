@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlm_adapters.data.rle import decode_rle
+from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
+from vlm_adapters.data.documents import read_json
+from vlm_adapters.data.formats.by_id import ById, identity, whole
+from vlm_adapters.data.formats.masks import mask_of, outline_length
+from vlm_adapters.data.formats.neighbours import form_of
 from vlm_adapters.errors import DataError
 from vlm_adapters.images import load_image, read_header
-from vlm_adapters.limits import shown
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +57,27 @@ class Instances:
         path: The file.
         images: The images by their ids.
         annotations: The annotations by their ids.
+        limits: What is accepted of masks.
     """
 
     path: Path
-    images: Mapping[int, CocoImage]
-    annotations: Mapping[int, CocoAnnotation]
+    images: ById[CocoImage]
+    annotations: ById[CocoAnnotation]
+    limits: Limits
 
     @classmethod
-    def read(cls, path: Path) -> Instances:
+    def read(cls, path: Path, access: Access = DEFAULT_ACCESS) -> Instances:
         """Read the file.
 
         Raises:
-            DataError: It is missing or not JSON, or an entry lacks its id, size or image.
+            DataError: It is missing, not JSON, or of another form.
         """
-        content = read_json(path)
-        return cls(
-            path,
-            read_images(path, content),
-            {
-                identity(entry["id"]): CocoAnnotation(identity(entry["image_id"]), entry.get("segmentation"))
-                for entry in entries(path, content, "annotations", ("id", "image_id"))
-            },
-        )
+        content = read_json(path, access.limits)
+        images = read_images(path, content, access.limits)
+        found = entries(path, content, "annotations")
+        if (form := form_of(content)) and not form.is_instances:
+            raise DataError(f"{path} is not an instances file: it looks like {form}.")
+        return cls(path, images, ById(path, "annotations", found, _annotation), access.limits)
 
     def mask(self, annotation: int) -> NDArray[np.bool_]:
         """Decode the mask `(H, W)` of an annotation, by its id.
@@ -87,96 +87,128 @@ class Instances:
         """
         entry = self.annotations[annotation]
         image = self.images[entry.image]
+        if not entry.segmentation:
+            raise DataError(
+                f"Annotation {annotation} of {self.path} has no mask, as in a file with boxes only: its segmentation "
+                f"is {shown(entry.segmentation)}, neither polygons nor run lengths. Give a file with masks."
+            )
         try:
-            return mask_of(entry.segmentation, (image.height, image.width))
+            return mask_of(entry.segmentation, (image.height, image.width), self.limits)
         except DataError as error:
             raise DataError(f"Annotation {annotation} of {self.path} has a broken mask: {error}") from error
 
+    def masks(self, phrases: Sequence[Sequence[int]], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Decode the masks `(P, H, W)` of phrases, each the union of its annotations of one image.
 
-def read_json(path: Path) -> object:
-    """Read a JSON file.
+        Args:
+            phrases: The ids of the annotations of every phrase.
+            size: `(H, W)` of the image.
+
+        Raises:
+            DataError: A mask is broken, or together they are beyond the limits.
+        """
+        users: dict[int, list[int]] = {}
+        for index, numbers in enumerate(phrases):
+            for annotation in numbers:
+                users.setdefault(annotation, []).append(index)
+        masks = blank_masks(len(phrases), size, self.limits)
+        if len(users) * size[0] * size[1] > 4 * self.limits.max_mask_pixels:
+            raise DataError(
+                f"{len(users)} annotations of {size[0]} x {size[1]} pixels are too many for one sample. Divide it, or "
+                "pass Limits(max_mask_pixels=...) to open_dataset."
+            )
+        outline = 0.0
+        for annotation, indices in users.items():
+            mask = self.mask(annotation)
+            for index in dict.fromkeys(indices):
+                masks[index] |= mask
+            outline += outline_length(self.annotations[annotation].segmentation)
+            if outline > self.limits.max_outline:
+                raise DataError(
+                    f"The outlines of its masks are longer than {self.limits.max_outline:,} pixels. Simplify them, or "
+                    "pass Limits(max_outline=...) to open_dataset."
+                )
+        return masks
+
+
+def blank_masks(phrases: int, size: tuple[int, int], limits: Limits) -> NDArray[np.bool_]:
+    """Make masks `(P, H, W)` without a pixel, for phrases to be filled in.
 
     Raises:
-        DataError: It is missing or not JSON.
+        DataError: They are beyond the limits.
     """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}. Check the path.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}. Download it again.") from error
+    if phrases > limits.max_phrases or phrases * size[0] * size[1] > limits.max_mask_pixels:
+        raise DataError(
+            f"{phrases:,} masks of {size[0]} x {size[1]} pixels are too many for one sample: at most "
+            f"{limits.max_phrases:,}, and {limits.max_mask_pixels:,} pixels together. Divide it, or pass "
+            "Limits(max_phrases=..., max_mask_pixels=...) to open_dataset."
+        )
+    return np.zeros((phrases, *size), np.bool_)
 
 
-def entries(path: Path, content: object, key: str, needed: Sequence[str]) -> list[Mapping[str, Any]]:
-    """Check the list under `key` of a JSON object, whose entries are objects with the keys `needed`.
+def _annotation(entry: Mapping[str, Any]) -> CocoAnnotation:
+    if "image_id" not in entry:
+        raise DataError("It has no image_id. Fix it in the file.")
+    return CocoAnnotation(identity(entry["image_id"]), entry.get("segmentation"))
+
+
+def entries(path: Path, content: object, key: str) -> list[object]:
+    """Look up the list under `key` of a JSON object; what it holds is not checked.
 
     Raises:
-        DataError: There is no such list, or an entry lacks a key; the message names the file and the entry.
+        DataError: There is no such list; the message names the file and, if it is known, its form.
     """
     found = content.get(key) if isinstance(content, Mapping) else None
     if not isinstance(found, list):
-        raise DataError(f"{path} has no list {key!r}. Give a file in COCO's format.")
-    for index, entry in enumerate(found):
-        if not isinstance(entry, dict) or not entry.keys() >= set(needed):
-            raise DataError(f"{path} {key}[{index}] is not an object with {', '.join(needed)}. Fix it in the file.")
-        for name in needed:
-            if name.endswith("id"):
-                identity(entry[name], f"{path} {key}[{index}]: ")
-    return cast("list[Mapping[str, Any]]", found)
+        form = form_of(content)
+        looks = f": it looks like {form}" if form else ""
+        raise DataError(f"{path} has no list {key!r}{looks}. Give a file in COCO's format.")
+    return found
 
 
-def read_images(path: Path, content: object) -> dict[int, CocoImage]:
+def read_images(path: Path, content: object, limits: Limits) -> ById[CocoImage]:
     """Read the list `images` of a file, by id.
 
     Raises:
-        DataError: An entry lacks its id, size or file.
+        DataError: There is no such list.
     """
-    images = {}
-    for entry in entries(path, content, "images", ("id", "file_name", "height", "width")):
-        name, height, width = entry["file_name"], entry["height"], entry["width"]
-        if not (
-            isinstance(name, str) and isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
-        ):
-            raise DataError(f"{path} images: the image {entry['id']!r} has no usable file_name, height and width.")
-        images[identity(entry["id"])] = CocoImage(name, height, width)
-    return images
+
+    def read(entry: Mapping[str, Any]) -> CocoImage:
+        name, height, width = entry.get("file_name"), whole(entry.get("height")), whole(entry.get("width"))
+        if not isinstance(name, str) or not name or height is None or width is None or min(height, width) < 1:
+            found = ", ".join(f"{key} {shown(entry.get(key))}" for key in ("file_name", "height", "width"))
+            raise DataError(
+                f"The image {shown(entry['id'])} has no usable file_name, height and width: found {found}. Give "
+                "a name and sizes in pixels."
+            )
+        if height * width > limits.max_pixels:
+            raise DataError(f"The image {shown(entry['id'])} is {shown(height)} x {shown(width)} pixels, too large.")
+        return CocoImage(name, height, width)
+
+    return ById(path, "images", entries(path, content, "images"), read)
 
 
-def identity(value: object, place: str = "") -> int:
-    """Read an id that is written as a number or as a string of digits.
-
-    Args:
-        value: The id as it stands in the file.
-        place: The beginning of an error message.
+def image_path(folder: ImageFolder, images: ById[CocoImage], number: int) -> Path:
+    """Find the path of an image by its id; whether a link leads out of the folder is not looked at.
 
     Raises:
-        DataError: It is neither.
+        DataError: The image is not listed or unusable, or its name leads out of the folder.
     """
-    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
-        return int(value)
-    raise DataError(f"{place}The id {value!r} is not an integer. Fix it in the file.")
+    entry = images[number]
+    try:
+        return folder.named(entry.file_name)
+    except DataError as error:
+        raise DataError(f"The file_name of image {number} in {images.path}: {error}") from error
 
 
-def folder_of(path: str | os.PathLike[str]) -> Path:
-    """Check that a folder exists.
-
-    Raises:
-        DataError: It does not.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}. Check the path.")
-    return folder
-
-
-def open_image(path: Path, size: tuple[int, int]) -> Image.Image:
+def open_image(path: Path, size: tuple[int, int], limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Open an image whose masks have `size` `(H, W)`.
 
     Raises:
         ImageError: It is missing or cannot be used.
         DataError: Its size differs, or an EXIF orientation turns it so that its masks may no longer fit.
     """
-    image, header = load_image(path), read_header(path)
+    image, header = load_image(path, limits), read_header(path, limits)
     upright = (image.height, image.width)
     if upright == size and (header.orientation == 1 or header.size != size):
         return image
@@ -186,57 +218,3 @@ def open_image(path: Path, size: tuple[int, int]) -> Image.Image:
         f"The image {path} is {upright[0]} x {upright[1]}{turned}, and its masks are {size[0]} x {size[1]} as they "
         f"stand in the file (height x width). {remedy}."
     )
-
-
-def mask_of(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Rasterise COCO's polygons or decode its run lengths, compressed or not, as a `(H, W)` mask.
-
-    Args:
-        segmentation: A list of polygons `[x, y, x, y, ...]` in pixels, or `{"size": [H, W], "counts": ...}`.
-        size: `(H, W)` of the image.
-
-    Raises:
-        DataError: It is malformed, or its size differs.
-    """
-    if isinstance(segmentation, Mapping):
-        return _decoded(segmentation, size)
-    if not isinstance(segmentation, list) or not segmentation:
-        raise DataError(f"it is {shown(segmentation)}, neither polygons nor run lengths.")
-    for polygon in segmentation:
-        _check_polygon(polygon, size)
-    coder = _pycocotools()
-    merged = coder.merge(coder.frPyObjects(segmentation, *size))
-    return decode_rle({"size": list(size), "counts": merged["counts"].decode()})
-
-
-def _decoded(rle: Mapping[str, object], size: tuple[int, int]) -> NDArray[np.bool_]:
-    if rle.get("size") != list(size):
-        raise DataError(f"its size is {shown(rle.get('size'))}, and the image is {list(size)} (height, width).")
-    counts = rle.get("counts")
-    if not isinstance(counts, list):
-        return decode_rle(rle)
-    if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != math.prod(size):
-        raise DataError(f"its run lengths do not cover the {size[0]} x {size[1]} pixels of the image.")
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
-
-
-def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
-    # pycocotools is C: an edge takes time and memory by its length, and NaN passes for a coordinate
-    farthest = 10 * max(size)
-    numbers = isinstance(polygon, list) and all(
-        isinstance(value, int | float) and math.isfinite(value) for value in polygon
-    )
-    if not numbers or len(cast("list[float]", polygon)) < 6 or len(cast("list[float]", polygon)) % 2:
-        raise DataError(f"the polygon {shown(polygon)} is not a list of three or more points x, y.")
-    if max(map(abs, cast("list[float]", polygon))) > farthest:
-        raise DataError(f"the polygon {shown(polygon)} lies far outside the image of {size[0]} x {size[1]} pixels.")
-
-
-def _pycocotools() -> Any:
-    try:
-        from pycocotools import mask  # noqa: PLC0415 (optional)
-    except ImportError as error:
-        raise DataError(
-            'Polygons need pycocotools, which is not installed. Install it with pip install "vlm-adapters[data]".'
-        ) from error
-    return mask

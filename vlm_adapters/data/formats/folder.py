@@ -5,15 +5,15 @@
  "phrases": [{"span": [0, 5], "mask": {"size": [480, 640], "counts": "..."}, "id": "7", "tags": ["thing"]}]}
 ```
 
-`image` is relative to the folder, `span` counts characters of `text`, `mask` is COCO's compressed run lengths on the
-upright image; `id` and `tags` of phrases may be left out, but then of all phrases of a sample. Lines with the same
-`image_id` have the same `image`.
+`image` is relative to the folder and stays in it, `span` counts characters of `text`, `mask` is COCO's compressed run
+lengths on the upright image; `id` and `tags` of phrases may be left out, but then of all phrases of a sample.
+Lines with the same `image_id` have the same `image`.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,17 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
+from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
 from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.documents import usable_text
+from vlm_adapters.data.formats.coco_files import blank_masks
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
 from vlm_adapters.data.rle import decode_rle
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.data.uri import format_uri
 from vlm_adapters.errors import DataError
 from vlm_adapters.images import load_image
+from vlm_adapters.limits import Limits, shown
 from vlm_adapters.prompt import Phrase
 
 SAMPLES_FILE = "samples.jsonl"
@@ -69,12 +73,9 @@ class SampleLine(BaseModel):
         """The line as an annotation.
 
         Raises:
-            DataError: The image lies outside the folder, or some phrases have ids or tags and others do not.
+            DataError: Some phrases have ids or tags and others do not.
             PhraseError: A span is outside the text, or blank.
         """
-        path = PurePosixPath(self.image)
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"image: {self.image!r} is outside the folder. Give a path relative to the folder.")
         for name in ("id", "tags"):
             if len({getattr(phrase, name) is None for phrase in self.phrases}) > 1:
                 raise DataError(f"Some phrases have {name} and others do not. Give {name} to all, or to none.")
@@ -93,26 +94,35 @@ class Folder(Dataset):
 
     Args:
         path: The folder.
+        access: How far it may reach.
 
     Raises:
         DataError: There is no `samples.jsonl` in the folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._folder = Path(path)
-        self._lines = JsonLines(self._folder / SAMPLES_FILE, SampleLine)
+    def __init__(self, path: str | os.PathLike[str], access: Access = DEFAULT_ACCESS) -> None:
+        self.access = access
+        self._folder = ImageFolder(Path(path), access)
+        self._file = Path(path) / SAMPLES_FILE
+        self._lines = JsonLines(self._file, SampleLine, access.limits)
         ids: dict[str, int] = {}
         images: dict[str, tuple[int, str]] = {}
 
         def check(place: Line, line: SampleLine) -> None:
+            usable_text(line.text, access.limits)
             line.annotation()
+            try:
+                path = self._folder.named(line.image)
+            except DataError as error:
+                raise DataError(f"image: {error}") from error
+            blank_masks(len(line.phrases), (1, 1), access.limits)
             if (first := ids.setdefault(line.id, place.number)) != place.number:
-                raise DataError(f"id: {line.id!r} is already the id of line {first}. Give every line its own id.")
+                raise DataError(f"id: {shown(line.id)} is already the id of line {first}. Give every line its own id.")
             first, image = images.setdefault(line.image_id, (place.number, line.image))
-            if PurePosixPath(image) != PurePosixPath(line.image):
+            if image != line.image and self._folder.named(image) != path:
                 raise DataError(
-                    f"image_id: {line.image_id!r} names the image {image!r} in line {first}, and "
-                    f"{line.image!r} here. Give different images different ids."
+                    f"image_id: {shown(line.image_id)} names the image {shown(image)} in line {first}, and "
+                    f"{shown(line.image)} here. Give different images different ids."
                 )
 
         self._samples, self.problems = self._lines.usable(check)
@@ -120,7 +130,7 @@ class Folder(Dataset):
     @property
     @override
     def source(self) -> str:
-        return format_uri("folder", {"path": str(self._folder)})
+        return format_uri("folder", {"path": str(self._folder.path)})
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -135,31 +145,31 @@ class Folder(Dataset):
 
     @override
     def files(self) -> tuple[Path, ...]:
-        return (self._folder / SAMPLES_FILE,)
+        return (self._file,)
 
     @override
     def image_file(self, index: int) -> Path:
-        return self._folder / self._lines.read(self._samples[index]).image
+        return self._folder.named(self._lines.read(self._samples[index]).image)
 
     @override
     def sample(self, index: int) -> Sample:
         line = self._lines.read(self._samples[index])
         annotation = line.annotation()
-        image = load_image(self._folder / line.image)
-        masks = [
-            _mask(phrase, entry.mask, image) for phrase, entry in zip(annotation.phrases, line.phrases, strict=True)
-        ]
-        return Sample(**vars(annotation), image=image, masks=np.stack(masks))
+        image = load_image(self._folder.check_inside(self._folder.named(line.image)), self.access.limits)
+        masks = blank_masks(len(line.phrases), (image.height, image.width), self.access.limits)
+        for mask, phrase, entry in zip(masks, annotation.phrases, line.phrases, strict=True):
+            mask[:] = _mask(phrase, entry.mask, image, self.access.limits)
+        return Sample(**vars(annotation), image=image, masks=masks)
 
 
-def _mask(phrase: Phrase, mask: RunLengths, image: Image.Image) -> NDArray[np.bool_]:
+def _mask(phrase: Phrase, mask: RunLengths, image: Image.Image, limits: Limits) -> NDArray[np.bool_]:
     height, width = mask.size
     if (height, width) != (image.height, image.width):
         raise DataError(
-            f"The mask of {phrase.text!r} is {height} x {width}, and the image is {image.height} x {image.width} "
-            "(height x width). Give masks of the upright image."
+            f"The mask of {shown(phrase.text)} is {shown(height)} x {shown(width)}, and the image is {image.height} x "
+            f"{image.width} (height x width). Give masks of the upright image."
         )
     try:
-        return decode_rle(mask.model_dump())
+        return decode_rle(mask.model_dump(), limits)
     except DataError as error:
-        raise DataError(f"The mask of {phrase.text!r} is broken: {error}") from error
+        raise DataError(f"The mask of {shown(phrase.text)} is broken: {error}") from error

@@ -15,16 +15,18 @@ import os
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
 
+from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_image
+from vlm_adapters.data.documents import usable_text
+from vlm_adapters.data.formats.coco_files import Instances, blank_masks, image_path, open_image
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.data.uri import format_uri
 from vlm_adapters.errors import DataError
+from vlm_adapters.limits import shown
 from vlm_adapters.prompt import Phrase
 
 
@@ -68,17 +70,23 @@ class CaptionedInstances(Dataset):
         annotations: The instances file.
         captions: The JSONL file, as described at the top of this module.
         images: The folder of the images.
+        access: How far it may reach.
 
     Raises:
         DataError: A file or folder is missing, or the instances file is malformed.
     """
 
     def __init__(
-        self, annotations: str | os.PathLike[str], captions: str | os.PathLike[str], images: str | os.PathLike[str]
+        self,
+        annotations: str | os.PathLike[str],
+        captions: str | os.PathLike[str],
+        images: str | os.PathLike[str],
+        access: Access = DEFAULT_ACCESS,
     ) -> None:
-        self._images = folder_of(images)
-        self._instances = Instances.read(Path(annotations))
-        self._lines = JsonLines(captions, Caption)
+        self.access = access
+        self._images = ImageFolder.existing(images, access)
+        self._instances = Instances.read(Path(annotations), access)
+        self._lines = JsonLines(captions, Caption, access.limits)
         self._samples, self.problems = self._lines.usable(self._check)
 
     @property
@@ -89,7 +97,7 @@ class CaptionedInstances(Dataset):
             {
                 "annotations": str(self._instances.path),
                 "captions": str(self._lines.path),
-                "images": str(self._images),
+                "images": str(self._images.path),
             },
         )
 
@@ -118,15 +126,13 @@ class CaptionedInstances(Dataset):
         line = self._samples[index]
         caption = self._lines.read(line)
         entry = self._instances.images[caption.image_id]
-        image = open_image(self._file(caption), (entry.height, entry.width))
-        masks = [
-            np.logical_or.reduce([self._instances.mask(annotation) for annotation in phrase.annotations])
-            for phrase in caption.phrases
-        ]
-        return Sample(**vars(self._annotation(line, caption)), image=image, masks=np.stack(masks))
+        size = (entry.height, entry.width)
+        image = open_image(self._images.check_inside(self._file(caption)), size, self.access.limits)
+        masks = self._instances.masks([phrase.annotations for phrase in caption.phrases], size)
+        return Sample(**vars(self._annotation(line, caption)), image=image, masks=masks)
 
     def _file(self, caption: Caption) -> Path:
-        return self._images / self._instances.images[caption.image_id].file_name
+        return image_path(self._images, self._instances.images, caption.image_id)
 
     def _annotation(self, line: Line, caption: Caption) -> Annotation:
         return Annotation(
@@ -140,11 +146,14 @@ class CaptionedInstances(Dataset):
 
     def _check(self, line: Line, caption: Caption) -> None:
         if caption.image_id not in self._instances.images:
-            raise DataError(f"image_id: the image {caption.image_id} is not in {self._instances.path}.")
+            raise DataError(f"image_id: the image {shown(caption.image_id)} is not in {self._instances.path}.")
+        self._file(caption)
+        blank_masks(len(caption.phrases), (1, 1), self.access.limits)
+        usable_text(caption.text, self.access.limits)
         for number in (number for phrase in caption.phrases for number in phrase.annotations):
-            annotation = self._instances.annotations.get(number)
-            if annotation is None:
-                raise DataError(f"annotations: the annotation {number} is not in {self._instances.path}.")
+            if number not in self._instances.annotations:
+                raise DataError(f"annotations: the annotation {shown(number)} is not in {self._instances.path}.")
+            annotation = self._instances.annotations[number]
             if annotation.image != caption.image_id:
                 raise DataError(
                     f"annotations: {number} belongs to image {annotation.image} in {self._instances.path}, and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.formats.coco_files import folder_of, open_image
+from vlm_adapters.data.formats.coco_files import blank_masks, image_path, open_image
 from vlm_adapters.data.formats.narratives import Narratives
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.data.uri import format_uri
 from vlm_adapters.errors import DataError
 from vlm_adapters.images import load_image
+from vlm_adapters.limits import Limits, shown
 from vlm_adapters.prompt import Phrase
+
+_STRIP = 1_000_000
+"""Pixels whose segments are looked at together: all of a large image would take much memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +51,18 @@ class Png(Dataset):
 
     Args:
         files: The files and folders of the set.
+        access: How far they may reach.
 
     Raises:
         DataError: A file or folder is missing or malformed.
     """
 
-    def __init__(self, files: PngFiles) -> None:
+    def __init__(self, files: PngFiles, access: Access = DEFAULT_ACCESS) -> None:
+        self.access = access
         self._files = files
-        self._segments, self._images = folder_of(files.segments), folder_of(files.images)
-        self._content = Narratives.read(Path(files.narratives), Path(files.panoptic))
+        self._segments = ImageFolder.existing(files.segments, access)
+        self._images = ImageFolder.existing(files.images, access)
+        self._content = Narratives.read(Path(files.narratives), Path(files.panoptic), self._images, self._segments)
         self.problems = self._content.problems
 
     @property
@@ -89,36 +98,55 @@ class Png(Dataset):
 
     @override
     def image_file(self, index: int) -> Path:
-        return self._images / self._content.panoptic[self._content.narratives[index].image].image.file_name
+        return image_path(self._images, self._content.panoptic.images, self._content.narratives[index].image)
 
     @override
     def mask_file(self, index: int) -> Path:
-        return self._segments / self._content.panoptic[self._content.narratives[index].image].file_name
+        return self._content.panoptic.segments_path(self._segments, self._content.narratives[index].image)
 
     @override
     def sample(self, index: int) -> Sample:
         narrative = self._content.narratives[index]
-        entry, mask_file = self._content.panoptic[narrative.image].image, self.mask_file(index)
+        entry = self._content.panoptic.images[narrative.image]
         size = (entry.height, entry.width)
-        image = open_image(self.image_file(index), size)
-        segments = _segment_ids(mask_file, size)
-        masks = np.stack([np.isin(segments, phrase.segments) for phrase in narrative.phrases])
-        painted = set(np.unique(segments).tolist())
+        masks = blank_masks(len(narrative.phrases), size, self.access.limits)
+        image = open_image(self._images.check_inside(self.image_file(index)), size, self.access.limits)
+        mask_file = self._segments.check_inside(self.mask_file(index))
+        painted: set[int] = set()
+        for rows, segments in _segment_ids(mask_file, size, self.access.limits):
+            painted.update(np.unique(segments).tolist())
+            for mask, phrase in zip(masks, narrative.phrases, strict=True):
+                mask[rows] = np.isin(segments, phrase.segments)
         for phrase in narrative.phrases:
             if missing := [segment for segment in phrase.segments if segment not in painted]:
                 raise DataError(
-                    f"The phrase {narrative.text[phrase.start : phrase.end]!r} names segments {missing} that have no "
-                    f"pixel in {mask_file}. Use files of one release."
+                    f"The phrase {shown(narrative.text[phrase.start : phrase.end])} names segments {shown(missing)} "
+                    f"that have no pixel in {mask_file}. {_remedy(painted)}"
                 )
         return Sample(**vars(self.annotation(index)), image=image, masks=masks)
 
 
-def _segment_ids(path: Path, size: tuple[int, int]) -> NDArray[np.uint32]:
-    """Read the segment id of every pixel, `(H, W)`."""
-    colours = np.asarray(load_image(path), dtype=np.uint32)
-    if colours.shape[:2] != size:
-        raise DataError(
-            f"The segments {path} are {colours.shape[0]} x {colours.shape[1]}, and their image is {size[0]} x "
-            f"{size[1]} (height x width). Use files of one release."
+def _remedy(painted: set[int]) -> str:
+    """What to do about segments that are not painted: some files hold colours of another meaning."""
+    colours = [(segment % 256, segment // 256 % 256, segment // 65536) for segment in painted]
+    if all(blue == 0 for _, _, blue in colours) or all(red == green == blue for red, green, blue in colours):
+        return (
+            "If it is a PNG of two channels (category and instance), convert it with panopticapi's "
+            "2channels2panoptic_coco_format.py; else use files of one release."
         )
-    return colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
+    return "Use files of one release."
+
+
+def _segment_ids(path: Path, size: tuple[int, int], limits: Limits) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+    """Read the segment id of every pixel, in strips of rows, each with its place."""
+    image = load_image(path, limits)
+    if (image.height, image.width) != size:
+        raise DataError(
+            f"The segments {path} are {image.height} x {image.width}, and their image is {size[0]} x {size[1]} "
+            "(height x width). Use files of one release."
+        )
+    height = max(1, _STRIP // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(image.height, top + height)
+        colours = np.asarray(image.crop((0, top, image.width, bottom)), dtype=np.uint32)
+        yield slice(top, bottom), colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]

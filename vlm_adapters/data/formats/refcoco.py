@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from typing_extensions import override
 
+from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.formats.coco_files import Instances, folder_of, open_image
+from vlm_adapters.data.formats.coco_files import Instances, image_path, open_image
 from vlm_adapters.data.formats.refs import Ref, Refs, Sentence
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.data.stable_random import stable_hash
@@ -62,6 +63,7 @@ class RefCoco(Dataset):
         split: The split, such as `val` or `testA`.
         split_by: Who made the splits: `unc`, `umd` or `google`; None if there is only one file of refs.
         policy: How the sentences of refs become samples.
+        access: How far the files may reach.
 
     Raises:
         DataError: A folder, file or split is missing, or a file is malformed.
@@ -75,17 +77,17 @@ class RefCoco(Dataset):
         split: str,
         split_by: str | None = None,
         policy: SentencePolicy = SentencePolicy(),
+        access: Access = DEFAULT_ACCESS,
     ) -> None:
-        self._annotations, self._images = folder_of(annotations), folder_of(images)
+        self.access = access
+        self._annotations = ImageFolder.existing(annotations, access).path
+        self._images = ImageFolder.existing(images, access)
         self._split, self._policy = split, policy
-        instances = Instances.read(self._annotations / "instances.json")
-        self._refs = Refs.read(self._annotations, split, split_by, instances)
+        self._instances = Instances.read(self._annotations / "instances.json", access)
+        self._refs = Refs.read(self._annotations, split, split_by, self._instances, self._images)
         # of the set's 196,771 annotations a split needs some thousands
-        self._instances = replace(
-            instances,
-            images={ref.image: instances.images[ref.image] for ref in self._refs.refs},
-            annotations={ref.annotation: instances.annotations[ref.annotation] for ref in self._refs.refs},
-        )
+        self._instances.images.keep({ref.image for ref in self._refs.refs})
+        self._instances.annotations.keep({ref.annotation for ref in self._refs.refs})
         self.problems = self._refs.problems
         self._samples = _samples(self._refs.refs, policy)
 
@@ -94,7 +96,7 @@ class RefCoco(Dataset):
     def source(self) -> str:
         keys: dict[str, Value | None] = {
             "annotations": str(self._annotations),
-            "images": str(self._images),
+            "images": str(self._images.path),
             "split": self._split,
             "split_by": self._refs.split_by,
             "form": self._policy.form,
@@ -144,15 +146,16 @@ class RefCoco(Dataset):
 
     @override
     def image_file(self, index: int) -> Path:
-        return self._images / self._instances.images[self._samples[index][0].ref.image].file_name
+        return image_path(self._images, self._instances.images, self._samples[index][0].ref.image)
 
     @override
     def sample(self, index: int) -> Sample:
         annotations = [ref.annotation for ref, _ in self._samples[index]]
         entry = self._instances.images[self._samples[index][0].ref.image]
-        image = open_image(self.image_file(index), (entry.height, entry.width))
-        masks = {annotation: self._instances.mask(annotation) for annotation in dict.fromkeys(annotations)}
-        return Sample(**vars(self.annotation(index)), image=image, masks=np.stack([masks[key] for key in annotations]))
+        size = (entry.height, entry.width)
+        image = open_image(self._images.check_inside(self.image_file(index)), size, self.access.limits)
+        masks = self._instances.masks([(annotation,) for annotation in annotations], size)
+        return Sample(**vars(self.annotation(index)), image=image, masks=masks)
 
 
 def _samples(refs: Sequence[Ref], policy: SentencePolicy) -> list[tuple[_RefSentence, ...]]:
