@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from inspect import signature
@@ -18,7 +19,7 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
-from vlm_adapters.errors import BackboneError, OptionError, PromptError
+from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, PromptError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
@@ -27,7 +28,9 @@ from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.language_model import without_compiled_code
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
+from vlm_adapters.hf.sizes import check_layouts, check_length
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.registry.load_options import LOADER_KEYWORDS, unknown_option
 from vlm_adapters.registry.versions import typed_errors
@@ -52,6 +55,7 @@ class TransformersBackbone(ABC):
     Attributes:
         name: `model_type` of the checkpoint's config.
         processor: The checkpoint's processor.
+        limits: What of images and templates is accepted.
 
     Example:
         >>> from vlm_adapters import TransformersBackbone, load_adapter
@@ -70,6 +74,8 @@ class TransformersBackbone(ABC):
         self._checkpoint = checkpoint or str(self.model.config.name_or_path)
         self._revision = revision
         self._fingerprint = ModuleFingerprint()
+
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def model(self) -> PreTrainedModel:
@@ -113,16 +119,13 @@ class TransformersBackbone(ABC):
         loader = {name: options.pop(name) for name in LOADER_KEYWORDS if name in options}
         if unknown := sorted(set(options) - set(cls.option_names())):
             raise OptionError(unknown_option(cls.__name__, unknown[0], cls.option_names()))
-        loaded = load_pretrained(
-            name_or_path,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            loader=loader,
-        )
+        placed: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
+        loaded = load_pretrained(name_or_path, **placed, trust_remote_code=trust_remote_code, loader=loader)
         checkpoint = os.fspath(name_or_path)
-        return cls(loaded.model, loaded.processor, checkpoint=checkpoint, revision=loaded.revision, **options)
+        with typed_errors(f"Loading {shown(checkpoint)}", CheckpointError):
+            adapter = cls(loaded.model, loaded.processor, checkpoint=checkpoint, revision=loaded.revision, **options)
+        adapter.limits = loader.get("limits", DEFAULT_LIMITS)
+        return adapter
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
@@ -153,7 +156,7 @@ class TransformersBackbone(ABC):
             [
                 grid
                 for index, (image, positions) in enumerate(zip(prompt.images, of_images, strict=True))
-                for grid in place_layouts(self.layouts((image.height, image.width)), positions, index)
+                for grid in place_layouts(self._layouts((image.height, image.width)), positions, index)
             ]
             for prompt, of_images in zip(inputs.prompts, inputs.image_tokens, strict=True)
         ]
@@ -182,7 +185,7 @@ class TransformersBackbone(ABC):
         Raises:
             PromptError: The template refuses the prompt, or drops a text or an image of it.
         """
-        return render(self.processor, prompt)
+        return render(self.processor, prompt, self.limits)
 
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
         """Turn prompts into the model's inputs, on its device. Uses no network.
@@ -198,7 +201,7 @@ class TransformersBackbone(ABC):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
         images = [image for prompt in prompts for image in prompt.images]
         for image in images:
-            self.layouts((image.height, image.width))  # a size that the family refuses is an error before any work
+            self._layouts((image.height, image.width))  # a size that the family refuses is an error before any work
         with typed_errors(f"The processor of {self.name}", BackboneError):
             features = dict(self.process_images(images))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
@@ -213,7 +216,7 @@ class TransformersBackbone(ABC):
             sequence = tokenize(self.processor.tokenizer, rendered, of_prompt)
             sequences.append(sequence)
             positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
-        self._check_length(max(len(sequence.ids) for sequence in sequences))
+        check_length(max(len(sequence.ids) for sequence in sequences), self.model)
         tensors, shifts = pad(sequences, self.processor.tokenizer, type_name)
         accepted = signature(type(self.model).forward).parameters
         return BackboneInputs(
@@ -293,16 +296,14 @@ class TransformersBackbone(ABC):
     def info(self) -> BackboneInfo:
         """What a consumer must know of the backbone."""
         config = self.model.config.get_text_config(decoder=True)
-        layouts = self.layouts(_ANY_SIZE)
+        layouts = self._layouts(_ANY_SIZE)
         kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
         return BackboneInfo(
             model_type=self.name,
             checkpoint=self._checkpoint,
             revision=self._revision,
             num_layers=config.num_hidden_layers,
-            attention_layers=tuple(
-                i for i, kind in enumerate(kinds) if kind.endswith("_attention") and "linear" not in kind
-            ),
+            attention_layers=tuple(i for i, kind in enumerate(kinds) if re.fullmatch("(?!.*linear).*_attention", kind)),
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
             cell=layouts[-1].cell,
@@ -313,14 +314,13 @@ class TransformersBackbone(ABC):
             fingerprint=self._fingerprint.of(self.model),
         )
 
+    def _layouts(self, size: Size) -> list[ImageLayout]:
+        """The layouts of an image, none of them larger than the limits."""
+        with typed_errors(f"The image processor of {self.name}, given {size[1]} x {size[0]} pixels,", BackboneError):
+            layouts = list(self.layouts(size))
+        check_layouts(layouts, self.limits)
+        return layouts
+
     def _on_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the model's device, pixels in the precision of its weights."""
         return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)
-
-    def _check_length(self, longest: int) -> None:
-        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        if limit is not None and longest > limit:
-            raise PromptError(
-                f"A prompt has {longest} tokens, images included; {self.name} takes at most {limit}. "
-                "Shorten the text or take a smaller image."
-            )
