@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 
 from vlm_adapters import GridRequest, GroundedVLM, Prompt, load_adapter
 from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.inspection.model import describe
 
 MODELS = ("tiny-qwen2_5_vl", "tiny-llava")
 HOSTILE: dict[str, Any] = {
@@ -268,6 +269,7 @@ def use(folder: Path, door: str) -> None:
         GroundedVLM.from_pretrained(folder, device="cpu").ground(image, prompt.text, ["a red circle"])
         return
     adapter = load_adapter(folder, device="cpu")
+    describe(adapter)
     for grids in adapter.extract(adapter.preprocess([prompt]), GridRequest(hidden_layers=[-1]))[0]:
         if not torch.isfinite(grids.attention).all():
             raise AssertionError("attention that is not finite, without a word")

@@ -203,7 +203,10 @@ class TransformersBackbone(ABC):
         for image in images:
             self._layouts((image.height, image.width))  # a size that the family refuses is an error before any work
         with typed_errors(f"The processor of {self.name}", BackboneError):
-            features = dict(self.process_images(images))
+            return self._inputs(prompts, images)
+
+    def _inputs(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> BackboneInputs:
+        features = dict(self.process_images(images))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
         # Processors give the types under the name that their model's forward takes.
         type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
@@ -295,31 +298,32 @@ class TransformersBackbone(ABC):
     @property
     def info(self) -> BackboneInfo:
         """What a consumer must know of the backbone."""
-        config = self.model.config.get_text_config(decoder=True)
-        layouts = self._layouts(_ANY_SIZE)
-        kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-        return BackboneInfo(
-            model_type=self.name,
-            checkpoint=self._checkpoint,
-            revision=self._revision,
-            num_layers=config.num_hidden_layers,
-            attention_layers=tuple(i for i, kind in enumerate(kinds) if re.fullmatch("(?!.*linear).*_attention", kind)),
-            num_heads=config.num_attention_heads,
-            hidden_size=config.hidden_size,
-            cell=layouts[-1].cell,
-            grids_per_image=len(layouts),
-            options=tuple((name, getattr(self, name)) for name in self.option_names()),
-            device=str(self.device),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            fingerprint=self._fingerprint.of(self.model),
-        )
+        with typed_errors(f"The config of {self.name}", BackboneError):
+            config = self.model.config.get_text_config(decoder=True)
+            layouts = self._layouts(_ANY_SIZE)
+            kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+            return BackboneInfo(
+                model_type=self.name,
+                checkpoint=self._checkpoint,
+                revision=self._revision,
+                num_layers=config.num_hidden_layers,
+                attention_layers=tuple(
+                    i for i, kind in enumerate(kinds) if re.fullmatch("(?!.*linear).*_attention", kind)
+                ),
+                num_heads=config.num_attention_heads,
+                hidden_size=config.hidden_size,
+                cell=layouts[-1].cell,
+                grids_per_image=len(layouts),
+                options=tuple((name, getattr(self, name)) for name in self.option_names()),
+                device=str(self.device),
+                dtype=str(self.model.dtype).removeprefix("torch."),
+                fingerprint=self._fingerprint.of(self.model),
+            )
 
     def _layouts(self, size: Size) -> list[ImageLayout]:
         """The layouts of an image, none of them larger than the limits."""
         with typed_errors(f"The image processor of {self.name}, given {size[1]} x {size[0]} pixels,", BackboneError):
-            layouts = list(self.layouts(size))
-        check_layouts(layouts, self.limits)
-        return layouts
+            return check_layouts(self.layouts(size), self.limits)
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the model's device, pixels in the precision of its weights."""

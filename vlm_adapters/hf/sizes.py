@@ -82,8 +82,8 @@ def no_larger_than_its_files(folder: Path) -> Iterator[None]:
             hook.remove()
 
 
-def check_layouts(layouts: Sequence[ImageLayout], limits: Limits) -> None:
-    """Make sure that a processor does not enlarge an image beyond the limits, before it makes a pixel.
+def check_layouts(layouts: Sequence[ImageLayout], limits: Limits) -> list[ImageLayout]:
+    """Return the layouts of an image if a processor does not enlarge it beyond the limits, before it makes a pixel.
 
     Raises:
         ImageError: It would.
@@ -96,6 +96,7 @@ def check_layouts(layouts: Sequence[ImageLayout], limits: Limits) -> None:
             f"{limits.max_resized_pixels:,} are allowed. Give a smaller min_pixels or image, or load with "
             "limits=Limits(max_resized_pixels=...)."
         )
+    return list(layouts)
 
 
 def check_length(longest: int, model: PreTrainedModel) -> None:

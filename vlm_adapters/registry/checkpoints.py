@@ -62,7 +62,7 @@ class LoraFolder:
             CheckpointError: `adapter_config.json` names no base.
         """
         path = folder / "adapter_config.json"
-        if (folder / "config.json").exists() or not path.is_file():
+        if os.path.exists(folder / "config.json") or not os.path.isfile(path):  # noqa: PTH110, PTH113 - as in `find_checkpoint`
             return None
         config = read_json(path)
         base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
@@ -179,7 +179,7 @@ def _not_found(name: str) -> str:
                 f"{_embedded_checkpoints_listed(name)}"
             )
     return (
-        f"No checkpoint {name!r}: it is neither a local directory nor a hub id (owner/name, such as "
+        f"No checkpoint {shown(name, 300)}: it is neither a local directory nor a hub id (owner/name, such as "
         f"Qwen/Qwen2.5-VL-3B-Instruct, from `hf download`). {_embedded_checkpoints_listed()}"
     )
 

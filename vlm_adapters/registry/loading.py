@@ -93,9 +93,9 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
     checkpoint = find_checkpoint(
         name, revision=revision, subfolder=subfolder, limits=limits or DEFAULT_LIMITS, **_given(hub)
     )
-    if revision is not None and Path(checkpoint.location).is_dir():
+    if revision is not None and os.path.isdir(checkpoint.location):  # noqa: PTH112 - as in `find_checkpoint`
         raise CheckpointError(
-            f"{name_or_path} is a folder, which has no revision {revision!r}. Leave the revision out."
+            f"{name_or_path} is a folder, which has no revision {shown(revision)}. Leave the revision out."
         )
     adapter = adapter_class(find_adapter(checkpoint.model_type))
     arguments = {
