@@ -59,16 +59,19 @@ class AdapterSpec:
             )
         if not _matches(_TARGET, self.target):
             raise PluginError(
-                f"The target {shown(self.target)} of the adapter {self.name!r} is malformed. Write 'package.module:Class'."
+                f"The target {shown(self.target)} of the adapter {self.name!r} is malformed. "
+                "Write 'package.module:Class'."
             )
         if self.extra is not None and not _matches(_EXTRA, self.extra):
             raise PluginError(
-                f"The extra {shown(self.extra)} of the adapter {self.name!r} is malformed. Name one extra, without brackets."
+                f"The extra {shown(self.extra)} of the adapter {self.name!r} is malformed. "
+                "Name one extra, without brackets."
             )
         for field, form in (("case", "CASE"), ("wrapper", "Class"), ("published", "function")):
             if (address := getattr(self, field)) is not None and not _matches(_TARGET, address):
                 raise PluginError(
-                    f"The {field} {shown(address)} of the adapter {self.name!r} is malformed. Write 'package.module:{form}'."
+                    f"The {field} {shown(address)} of the adapter {self.name!r} is malformed. "
+                    f"Write 'package.module:{form}'."
                 )
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")
@@ -83,7 +86,8 @@ class AdapterSpec:
         names = getattr(self, field)
         if not isinstance(names, tuple) or not all(map(_is_word, names)):
             raise PluginError(
-                f"The field {field} of the adapter {self.name!r} is {shown(names)}. Give a tuple of {meaning}, as strings."
+                f"The field {field} of the adapter {self.name!r} is {shown(names)}. "
+                f"Give a tuple of {meaning}, as strings."
             )
 
 
