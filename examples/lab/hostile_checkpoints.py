@@ -280,6 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sample", type=int, help="run this many of the cases, drawn by the seed")
     parser.add_argument("--only", default="", help="a word of the cases to run")
     parser.add_argument("--report", type=Path)
     chosen = parser.parse_args()
@@ -288,7 +289,10 @@ def main() -> None:
     use(embedded_checkpoints()[MODELS[1]], "")
     counts: dict[str, Counter[str]] = {}
     fallen, most = [], [0.0, 0.0]
-    for case in cases(chosen.cases, chosen.seed):
+    chosen_cases = cases(chosen.cases, chosen.seed)
+    if chosen.sample:
+        chosen_cases = random.Random(chosen.seed).sample(chosen_cases, chosen.sample)  # noqa: S311 - as above
+    for case in chosen_cases:
         label = f"{case.door}, {case.model}, {case.name}"
         if chosen.only not in label:
             continue
