@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm_adapters import GridRequest, Message, Prompt, load_adapter
+from vlm_adapters import GridRequest, GroundedVLM, Message, Prompt, load_adapter
 from vlm_adapters.embedded import embedded_checkpoints
-from vlm_adapters.errors import CaptureError, CheckpointError, ImageError, PromptError
+from vlm_adapters.errors import CaptureError, CheckpointError, DecoderError, ImageError, PromptError
 from vlm_adapters.limits import Limits
 
 LAB = Path(__file__).parents[2] / "examples" / "lab"
@@ -160,3 +160,23 @@ def test_a_text_of_all_private_characters_is_refused() -> None:
     text = "".join(map(chr, range(0xF0000, 0xFFFFE)))
     with pytest.raises(PromptError, match="contains every private-use character"):
         load_adapter("tiny-llava", device="cpu").preprocess([Prompt.describe(IMAGE, text)])
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_a_lora_of_another_rank_than_its_weights_is_not_built(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base: Any = load_adapter("tiny-llava", device="cpu")
+    settings = peft.LoraConfig(r=2, target_modules=r".*language_model.*\.q_proj")
+    peft.get_peft_model(base.model, settings).save_pretrained(tmp_path)
+    edit(tmp_path / "adapter_config.json", "base_model_name_or_path", value="tiny-llava")
+    load_adapter(tmp_path, device="cpu")
+    edit(tmp_path / "adapter_config.json", "r", value=10**6)
+    with pytest.raises(CheckpointError, match="they are incomplete, or belong to another config"):
+        load_adapter(tmp_path, device="cpu")
+
+
+def test_a_larger_canvas_than_the_limit_is_refused_before_it_is_made(folder: Path) -> None:
+    edit(folder / "decoder" / "config.json", "unet", "canvas", value=2000)
+    with pytest.raises(DecoderError, match="is 2000 cells; at most 1024 are allowed"):
+        GroundedVLM.from_pretrained(folder, device="cpu")
+    GroundedVLM.from_pretrained(folder, device="cpu", limits=Limits(max_canvas=2000))

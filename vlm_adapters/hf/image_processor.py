@@ -7,7 +7,6 @@ wraps them; `wrap_image_processor` finds the wrapper by the processor's class.
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -21,7 +20,7 @@ from vlm_adapters.geometry import Size
 from vlm_adapters.hf.sizes import check_layouts
 from vlm_adapters.images import ImageSource, load_image
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits
-from vlm_adapters.registry.discovery import list_adapters
+from vlm_adapters.registry.discovery import list_adapters, wrapper_class
 from vlm_adapters.registry.versions import typed_errors
 
 
@@ -140,9 +139,8 @@ def wrap_image_processor(processor: Any) -> Any:
     for entry in list_adapters():
         if entry.broken or not entry.spec or not classes & set(entry.spec.image_processors):
             continue
-        if wrapper := entry.ready_spec().wrapper:
-            module, name = wrapper.split(":")
-            return getattr(importlib.import_module(module), name)(processor)
+        if entry.ready_spec().wrapper:
+            return wrapper_class(entry)(processor)
     return processor
 
 

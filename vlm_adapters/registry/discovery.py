@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -107,6 +108,18 @@ def published_builder(entry: AdapterEntry) -> PublishedBuilder:
     if not callable(found):
         raise PluginError(f"{complaint} is not a function, but {shown(found)}. {remedy}")
     return cast("PublishedBuilder", found)
+
+
+def wrapper_class(entry: AdapterEntry) -> Callable[[object], object]:
+    """Import the `ImageProcessorWrapper` of a plugin; the entry's spec must name one.
+
+    Raises:
+        PluginError: The entry is not ready, or what its spec names cannot be imported or called.
+    """
+    found, complaint, remedy = _import(entry, "wrapper")
+    if not callable(found):
+        raise PluginError(f"{complaint} is not a class, but {shown(found)}. {remedy}")
+    return found
 
 
 def _import(entry: AdapterEntry, field: str) -> tuple[object, str, str]:
