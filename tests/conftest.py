@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,15 @@ class Site:
         importlib.invalidate_caches()
         return info
 
+    def clear(self) -> None:
+        """Uninstall everything."""
+        for module in self.modules:
+            sys.modules.pop(module, None)
+        self.modules.clear()
+        shutil.rmtree(self.path)
+        self.path.mkdir()
+        importlib.invalidate_caches()
+
     def add_fake(self, case: str | None, *, target: str = "vlm_adapters.testing.fakes:FakeAdapter") -> None:
         """Write a plugin that offers the fake adapter, with this case."""
         self.add_plugin("acme-fake", FAKE.format(target=target, case=case), plugin="fake")
@@ -136,8 +146,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = Site(tmp_path_factory.mktemp("site"))
     monkeypatch.syspath_prepend(str(folder.path))
     yield folder
-    for module in folder.modules:
-        sys.modules.pop(module, None)
+    folder.clear()
 
 
 @pytest.fixture

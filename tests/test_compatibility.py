@@ -81,7 +81,7 @@ def test_the_page_has_a_row_for_every_stack(script: Any) -> None:
     assert "## What failed\n\nNothing.\n" in text
 
 
-def test_the_page_tells_failures_and_warnings(script: Any) -> None:
+def test_the_page_reports_failures_and_warnings(script: Any) -> None:
     text = script.page([result(script, failures=["llava, check_threads: raised"], warnings=["FutureWarning: use b"])])
     assert "\n* oldest: llava, check_threads: raised\n" in text
     assert "\n* oldest: `FutureWarning: use b`\n" in text

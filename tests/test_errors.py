@@ -23,17 +23,16 @@ def test_every_error_is_the_librarys_and_a_builtin() -> None:
     assert not plain
 
 
-@pytest.mark.parametrize(
-    ("builtin", "fails"),
-    [
+def test_an_error_is_caught_as_the_builtin_that_fits_it(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[type[Exception], Callable[[], object]]] = [
         (FileNotFoundError, lambda: load_adapter("nothing-of-this-name")),
         (LookupError, lambda: find_adapter("nothing_of_this_name")),
         (ValueError, lambda: load_image(np.zeros((2, 2, 7), np.uint8))),
         (ValueError, lambda: Prompt.describe(Image.new("RGB", (8, 8)), "a cat", ["a dog"])),
         (ValueError, lambda: open_dataset("nothing-of-this-name")),
-    ],
-)
-def test_an_error_is_caught_as_the_builtin_that_fits_it(builtin: type[Exception], fails: Callable[[], object]) -> None:
-    with pytest.raises(builtin) as caught:
-        fails()
-    assert isinstance(caught.value, AdapterError)
+    ]
+    for builtin, fails in cases:
+        with subtests.test(builtin=builtin, fails=fails):
+            with pytest.raises(builtin) as caught:
+                fails()
+            assert isinstance(caught.value, AdapterError)

@@ -76,12 +76,12 @@ def test_a_file_that_pil_opened_but_did_not_read_yet_is_taken(tmp_path: Path) ->
         assert rows(load_image(image)) == [[RED, GREEN, BLUE], [WHITE, BLACK, RED]]
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_of_the_list_is_read(kind: str) -> None:
-    assert load_image(encoded(noise(), kind)).size == (60, 40)
+def test_every_format_of_the_list_is_read() -> None:
+    for kind in FORMATS:
+        assert load_image(encoded(noise(), kind)).size == (60, 40), kind
 
 
-def test_many_threads_read_the_same_bytes_alike() -> None:
+def test_many_threads_read_the_same_bytes_in_the_same_way() -> None:
     data = encoded(noise(), "JPEG")
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: load_image(data).tobytes(), range(16)))
@@ -213,9 +213,8 @@ def test_a_header_that_cannot_be_read_is_an_image_error(tmp_path: Path) -> None:
 # Modes
 
 
-@pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
-    [
+def test_a_mode_without_transparency_is_converted() -> None:
+    cases: list[tuple[str, float | tuple[int, ...], tuple[int, ...]]] = [
         ("1", 1, WHITE),
         ("L", 7, (7, 7, 7)),
         ("RGB", (1, 2, 3), (1, 2, 3)),
@@ -224,29 +223,22 @@ def test_a_header_that_cannot_be_read_is_an_image_error(tmp_path: Path) -> None:
         ("YCbCr", (255, 128, 128), WHITE),
         ("HSV", (85, 255, 255), GREEN),
         ("LAB", (255, 128, 128), WHITE),
-    ],
-)
-def test_a_mode_without_transparency_is_converted(
-    mode: str, colour: float | tuple[int, ...], expected: tuple[int, ...]
-) -> None:
-    assert load_image(Image.new(mode, (2, 2), colour)).getpixel((1, 1)) == pytest.approx(expected, abs=1)
+    ]
+    for mode, colour, expected in cases:
+        assert load_image(Image.new(mode, (2, 2), colour)).getpixel((1, 1)) == pytest.approx(expected, abs=1), mode
 
 
-@pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
-    [
+def test_an_alpha_channel_is_laid_on_white() -> None:
+    cases: list[tuple[str, float | tuple[int, ...], tuple[int, ...]]] = [
         ("RGBA", (255, 0, 0, 0), WHITE),
         ("RGBA", (255, 0, 0, 255), RED),
         ("RGBA", (0, 0, 0, 51), (204, 204, 204)),
         ("LA", (0, 51), (204, 204, 204)),
         ("La", (0, 51), (204, 204, 204)),
         ("RGBa", (0, 0, 0, 51), (204, 204, 204)),
-    ],
-)
-def test_an_alpha_channel_is_laid_on_white(
-    mode: str, colour: float | tuple[int, ...], expected: tuple[int, ...]
-) -> None:
-    assert load_image(Image.new(mode, (2, 2), colour)).getpixel((0, 0)) == expected
+    ]
+    for mode, colour, expected in cases:
+        assert load_image(Image.new(mode, (2, 2), colour)).getpixel((0, 0)) == expected, (mode, colour)
 
 
 def test_a_palette_with_alpha_is_laid_on_white() -> None:
@@ -288,12 +280,12 @@ def test_a_transparent_grey_of_a_16_bit_png_becomes_white() -> None:
     assert rows(load_image(encoded(image, transparency=0))) == [[WHITE, (9, 9, 9)]]
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L", "I"])
-def test_deep_grey_is_scaled_from_65535_to_255(mode: str) -> None:
-    image = Image.new(mode, (3, 1))
-    for x, value in enumerate((0, 257 * 100, 65535)):
-        image.putpixel((x, 0), value)
-    assert rows(load_image(image)) == [[BLACK, (100, 100, 100), WHITE]]
+def test_deep_grey_is_scaled_from_65535_to_255() -> None:
+    for mode in ["I;16", "I;16B", "I;16L", "I"]:
+        image = Image.new(mode, (3, 1))
+        for x, value in enumerate((0, 257 * 100, 65535)):
+            image.putpixel((x, 0), value)
+        assert rows(load_image(image)) == [[BLACK, (100, 100, 100), WHITE]], mode
 
 
 def test_a_16_bit_png_is_scaled_and_not_saturated() -> None:
@@ -330,20 +322,20 @@ def test_integers_beyond_16_bits_are_refused(value: float) -> None:
         load_image(Image.new("I", (2, 2), value))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_an_animation_gives_its_first_frame(kind: str) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {}
-    first, second = Image.new("RGB", (4, 4), RED), Image.new("RGB", (4, 4), BLUE)
-    data = encoded(first, kind, save_all=True, append_images=[second], **options)
-    assert load_image(data).getpixel((0, 0)) == RED
+def test_an_animation_gives_its_first_frame(subtests: pytest.Subtests) -> None:
+    for kind in ["GIF", "PNG", "WEBP", "TIFF"]:
+        with subtests.test(kind=kind):
+            options = {"lossless": True} if kind == "WEBP" else {}
+            first, second = Image.new("RGB", (4, 4), RED), Image.new("RGB", (4, 4), BLUE)
+            data = encoded(first, kind, save_all=True, append_images=[second], **options)
+            assert load_image(data).getpixel((0, 0)) == RED
 
 
 # Arrays
 
 
-@pytest.mark.parametrize(
-    ("array", "expected"),
-    [
+def test_an_array_becomes_an_image() -> None:
+    cases: list[tuple[np.ndarray[Any, Any], list[list[tuple[int, ...]]]]] = [
         (np.array([[0, 7]], np.uint8), [[BLACK, (7, 7, 7)]]),
         (np.array([[[0], [7]]], np.uint8), [[BLACK, (7, 7, 7)]]),
         (np.array([[[1, 2, 3]]], np.uint8), [[(1, 2, 3)]]),
@@ -355,10 +347,9 @@ def test_an_animation_gives_its_first_frame(kind: str) -> None:
         (np.array([[0.0, 0.2, 1.0]], np.float64), [[BLACK, (51, 51, 51), WHITE]]),
         (np.array([[0.0, 1.0]], np.float16), [[BLACK, WHITE]]),
         (np.array([[0.001, 0.999]], np.float32), [[BLACK, WHITE]]),
-    ],
-)
-def test_an_array_becomes_an_image(array: np.ndarray[Any, Any], expected: list[list[tuple[int, ...]]]) -> None:
-    assert rows(load_image(array)) == expected
+    ]
+    for array, expected in cases:
+        assert rows(load_image(array)) == expected, array
 
 
 def test_an_array_that_is_not_contiguous_keeps_its_pixels() -> None:
@@ -377,28 +368,33 @@ def test_an_array_with_nan_is_refused() -> None:
         load_image(np.array([[0.5, np.nan]]))
 
 
-@pytest.mark.parametrize("dtype", ["int64", "int8", "uint32", "complex64", "object"])
-def test_an_array_of_a_type_without_a_rule_is_refused(dtype: str) -> None:
-    with pytest.raises(ImageError, match="Give bool, uint8, uint16 or floats"):
-        load_image(np.zeros((2, 2), dtype))
+def test_an_array_of_a_type_without_a_rule_is_refused(subtests: pytest.Subtests) -> None:
+    for dtype in ["int64", "int8", "uint32", "complex64", "object"]:
+        with subtests.test(dtype=dtype), pytest.raises(ImageError, match="Give bool, uint8, uint16 or floats"):
+            load_image(np.zeros((2, 2), dtype))
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 2, 2), (3, 8, 8), (1, 2, 2, 3), ()])
-def test_an_array_of_a_wrong_shape_is_refused_with_a_hint_about_channels_first(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match=rf"shape {re.escape(str(shape))}.*array.transpose\(1, 2, 0\)"):
-        load_image(np.zeros(shape, np.uint8))
+def test_an_array_of_a_wrong_shape_is_refused_with_a_hint_about_channels_first(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[int, ...]] = [(3,), (2, 2, 2), (3, 8, 8), (1, 2, 2, 3), ()]
+    for shape in cases:
+        with (
+            subtests.test(shape=shape),
+            pytest.raises(ImageError, match=rf"shape {re.escape(str(shape))}.*array.transpose\(1, 2, 0\)"),
+        ):
+            load_image(np.zeros(shape, np.uint8))
 
 
 # Inputs are left alone
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
-def test_a_pil_image_is_left_as_it_was(mode: str) -> None:
-    image = corner_image().convert(mode)
-    image.info["exif"] = with_orientation(6).tobytes()
-    before = (image.tobytes(), image.mode, image.size, dict(image.info))
-    load_image(image).putpixel((0, 0), BLUE)
-    assert (image.tobytes(), image.mode, image.size, dict(image.info)) == before
+def test_a_pil_image_is_left_as_it_was(subtests: pytest.Subtests) -> None:
+    for mode in ["RGB", "L", "P", "RGBA"]:
+        with subtests.test(mode=mode):
+            image = corner_image().convert(mode)
+            image.info["exif"] = with_orientation(6).tobytes()
+            before = (image.tobytes(), image.mode, image.size, dict(image.info))
+            load_image(image).putpixel((0, 0), BLUE)
+            assert (image.tobytes(), image.mode, image.size, dict(image.info)) == before
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 3), (2, 3, 4)])
@@ -426,7 +422,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         load_image(tmp_path / "empty.png")
 
 
-def test_bytes_that_are_no_image_are_refused_with_the_formats_that_are_read() -> None:
+def test_bytes_that_are_not_an_image_are_refused_with_the_formats_that_are_read() -> None:
     with pytest.raises(ImageError, match=r"not an image in a format .* JPEG, PNG, WEBP"):
         load_image(b"hello" * 100)
 
@@ -436,11 +432,14 @@ def test_a_postscript_file_is_not_handed_to_another_program() -> None:
         load_image(encoded(corner_image(), "EPS"))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"])
-def test_a_truncated_file_is_refused(kind: str) -> None:
-    data = encoded(noise(200, 150), kind)
-    with pytest.raises(ImageError, match=r"(truncated or damaged|damaged header).* Download or export it again"):
-        load_image(data[: len(data) // 3])
+def test_a_truncated_file_is_refused(subtests: pytest.Subtests) -> None:
+    for kind in ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"]:
+        with subtests.test(kind=kind):
+            data = encoded(noise(200, 150), kind)
+            with pytest.raises(
+                ImageError, match=r"(truncated or damaged|damaged header).* Download or export it again"
+            ):
+                load_image(data[: len(data) // 3])
 
 
 def test_a_missing_file_is_refused_with_the_folder_it_was_looked_for() -> None:
@@ -450,10 +449,10 @@ def test_a_missing_file_is_refused_with_the_folder_it_was_looked_for() -> None:
         load_image("no/such/image.png")
 
 
-@pytest.mark.parametrize("name", ["", "a\0b.png", "x" * 5000, "\ud800.png"])
-def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
-    with pytest.raises(ImageError, match=r"does not exist|cannot be read"):
-        load_image(name)
+def test_a_name_that_no_file_can_have_is_refused(subtests: pytest.Subtests) -> None:
+    for name in ["", "a\0b.png", "x" * 5000, "\ud800.png"]:
+        with subtests.test(name=name), pytest.raises(ImageError, match=r"does not exist|cannot be read"):
+            load_image(name)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
@@ -468,9 +467,8 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         load_image(tmp_path / "pipe.png")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
+def test_a_url_is_refused_with_the_reason(subtests: pytest.Subtests) -> None:
+    cases = [
         "http://127.0.0.1:9/cat.png",
         "HTTPS://example.org/cat.png",
         "ftp://example.org/cat.png",
@@ -479,13 +477,15 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         "data:image/png;base64,iVBORw0KGgo=",
         "s3://bucket/cat.png",
         " http://example.org/cat.png",
-    ],
-)
-def test_a_url_is_refused_with_the_reason(address: str) -> None:
-    with pytest.raises(
-        ImageError, match=r"opens no URL and does no network access .* download it first and pass a path"
-    ):
-        load_image(address)
+    ]
+    for address in cases:
+        with (
+            subtests.test(address=address),
+            pytest.raises(
+                ImageError, match=r"opens no URL and does no network access .* download it first and pass a path"
+            ),
+        ):
+            load_image(address)
 
 
 def test_a_path_object_made_of_a_url_is_refused_as_one(tmp_path: Path) -> None:
@@ -504,12 +504,16 @@ def test_a_file_name_with_a_colon_is_a_path(tmp_path: Path) -> None:
     assert load_image(tmp_path / "time 12:30.png").size == (3, 2)
 
 
-@pytest.mark.parametrize("source", [None, 3, [1, 2], io.BytesIO(b"")])
-def test_another_type_is_refused_with_those_that_are_taken(source: ImageSource) -> None:
-    with pytest.raises(
-        ImageError, match=r"is not an image. Give a path, the bytes of a file, a PIL image or a numpy array"
-    ):
-        load_image(source)
+def test_another_type_is_refused_with_those_that_are_taken(subtests: pytest.Subtests) -> None:
+    cases: list[ImageSource] = [None, 3, [1, 2], io.BytesIO(b"")]
+    for source in cases:
+        with (
+            subtests.test(source=source),
+            pytest.raises(
+                ImageError, match=r"is not an image. Give a path, the bytes of a file, a PIL image or a numpy array"
+            ),
+        ):
+            load_image(source)
 
 
 @pytest.mark.parametrize("source", [np.zeros((0, 10, 3), np.uint8), np.zeros((10, 0)), Image.new("RGB", (0, 5))])

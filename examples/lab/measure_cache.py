@@ -78,8 +78,8 @@ class Clock:
 def large_backbone(sizes: Sizes) -> TransformersBackbone:
     """The embedded backbone's classes and processor with random weights, larger, on images of more tokens."""
     tiny = load_adapter(EMBEDDED, device="cpu")
-    told = tiny.model.config.to_dict()
-    text = {key: value for key, value in told["text_config"].items() if key not in ("layer_types", "rope_scaling")}
+    settings = tiny.model.config.to_dict()
+    text = {key: value for key, value in settings["text_config"].items() if key not in ("layer_types", "rope_scaling")}
     text |= {
         "hidden_size": sizes.width,
         "intermediate_size": sizes.width * 38 // 7,
@@ -90,8 +90,8 @@ def large_backbone(sizes: Sizes) -> TransformersBackbone:
         "max_window_layers": sizes.layers,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
     }
-    told |= {"text_config": text, "vision_config": told["vision_config"] | {"out_hidden_size": sizes.width}}
-    model = random_model(type(tiny.model.config).from_dict(told)).eval()
+    settings |= {"text_config": text, "vision_config": settings["vision_config"] | {"out_hidden_size": sizes.width}}
+    model = random_model(type(tiny.model.config).from_dict(settings)).eval()
     images = tiny.processor.image_processor
     cell = (images.patch_size * images.merge_size) ** 2
     limits = {"min_pixels": sizes.cells * cell * 97 // 100, "max_pixels": sizes.cells * cell * 106 // 100}

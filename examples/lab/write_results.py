@@ -265,8 +265,8 @@ def hostile_models() -> str:
     return f"""## Hostile checkpoints and texts
 
 {checkpoints["cases"]} copies of embedded models with one thing changed, each in a process of its own: a field set to a
-hostile value, a damaged file, a pipe or device in place of one, a template that does not end. Every one has to give maps
-or a typed error within 5 seconds and 1 GiB; {len(checkpoints["fell"])} did not. The most that any took were
+hostile value, a damaged file, a pipe or device in place of one, a template that does not end. Every one has to give
+maps or a typed error within 5 seconds and 1 GiB; {len(checkpoints["fell"])} did not. The most that any took were
 {checkpoints["most processor seconds"]} s of processor time and {checkpoints["most MiB above the start"]} MiB.
 
 {table(("what was changed", "accepted, finite maps", "typed error", "fell"), doors)}

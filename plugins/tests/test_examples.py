@@ -50,7 +50,7 @@ def numbers(pattern: str, text: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_an_example_has_less_than_40_lines_of_code(name: str) -> None:
+def test_an_example_has_fewer_than_40_lines_of_code(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     docstrings = {
@@ -83,7 +83,7 @@ def test_the_backbone_is_swapped_by_its_name(
     assert "tiny-qwen2_5_vl is a qwen2_5_vl: 32 channels, width 128" in capsys.readouterr().out
 
 
-def test_a_backbone_that_nobody_adapts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backbone_without_an_adapter_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["discover_adapters.py", "no-such-backbone"])
     with pytest.raises(SystemExit, match=r"^The config's backbone cannot be used: .*no-such-backbone"):
         example("discover_adapters").main()
@@ -162,7 +162,7 @@ def test_the_examples_use_public_names_alone() -> None:
                 assert names <= set(importlib.import_module(str(node.module)).__all__), path.name
 
 
-def test_a_head_of_ones_own_is_trained_and_evaluated(run: Callable[[str], str]) -> None:
+def test_a_head_of_your_own_is_trained_and_evaluated(run: Callable[[str], str]) -> None:
     assert len((EXAMPLES / "own_head.py").read_text(encoding="utf-8").splitlines()) < 60
     before, after = numbers("mean IoU", run("own_head"))
     assert before < 0.2

@@ -158,7 +158,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
-def test_half_a_lora_is_told_and_never_a_bare_base(
+def test_half_a_lora_is_an_error_and_never_a_bare_base(
     saved: tuple[Path, Tensor], change: Callable[[Path], None], message: str
 ) -> None:
     folder, _ = saved

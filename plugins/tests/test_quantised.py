@@ -42,7 +42,7 @@ def rows(adapter: TransformersBackbone) -> Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_those_of_the_quantised_models_own_eager_kernel(name: str, kind: str) -> None:
+def test_rows_are_those_of_the_eager_kernel_of_the_quantised_model(name: str, kind: str) -> None:
     adapter = loaded(name, quantization_config=kind, attn_implementation="eager")
     assert any(isinstance(module, KINDS[kind]) for module in adapter.model.modules())
     inputs = adapter.preprocess([SCENE.prompt])
@@ -105,7 +105,7 @@ def test_a_checkpoint_that_was_saved_quantised_is_loaded_as_such(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cache_tells_quantised_weights_from_plain_ones(kind: str) -> None:
+def test_a_cache_distinguishes_quantised_weights_from_plain_ones(kind: str) -> None:
     plans = [
         CacheFingerprint.of(loaded("tiny-llava", **options), "scenes:count=1,seed=1", FeatureRequest())
         for options in ({}, {"quantization_config": kind})

@@ -38,20 +38,20 @@ def processor(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [(60, 180), (180, 60), (96, 96), (131, 77)])
-def test_a_mask_follows_its_object(name: str, size: tuple[int, int]) -> None:
-    pixels = np.zeros((*size, 3), np.uint8)
-    top, left = size[0] // 3, size[1] // 2
-    pixels[top : top + size[0] // 3, left : left + size[1] // 4] = 255
-    sample = example().prepare(
-        wrap_image_processor(processor(name)), Image.fromarray(pixels), torch.from_numpy(pixels[..., 0] > 0)
-    )
-    assert sample.pixel_values.dtype == torch.float32
-    assert sample.pixel_values.shape[1:] == sample.mask.shape
-    bright = sample.pixel_values.mean(0)
-    bright = bright > (bright.max() + bright.median()) / 2
-    overlap = (bright & sample.mask).sum() / (bright | sample.mask).sum()
-    assert overlap > 0.75  # an edge between two columns may fall to either: one of five on transformers 5.17
+def test_a_mask_follows_its_object(name: str, subtests: pytest.Subtests) -> None:
+    wrapper, prepare = wrap_image_processor(processor(name)), example().prepare
+    for size in [(60, 180), (180, 60), (96, 96), (131, 77)]:
+        with subtests.test(size=size):
+            pixels = np.zeros((*size, 3), np.uint8)
+            top, left = size[0] // 3, size[1] // 2
+            pixels[top : top + size[0] // 3, left : left + size[1] // 4] = 255
+            sample = prepare(wrapper, Image.fromarray(pixels), torch.from_numpy(pixels[..., 0] > 0))
+            assert sample.pixel_values.dtype == torch.float32
+            assert sample.pixel_values.shape[1:] == sample.mask.shape
+            bright = sample.pixel_values.mean(0)
+            bright = bright > (bright.max() + bright.median()) / 2
+            overlap = (bright & sample.mask).sum() / (bright | sample.mask).sum()
+            assert overlap > 0.75  # an edge between two columns may fall to either: one of five on transformers 5.17
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,7 +70,7 @@ def test_the_images_become_what_the_adapters_model_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_cells_of_the_view_are_the_adapters(name: str) -> None:
+def test_the_cells_of_the_layout_are_those_of_the_adapter(name: str) -> None:
     adapter: Any = find_case(name).load()
     wrapper = wrap_image_processor(adapter.processor)
     assert isinstance(wrapper, ImageProcessorWrapper)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ def assert_same(checkpoint: Path, name: str) -> None:
 def copied(tmp_path: Path) -> Any:
     def copy(name: str) -> Path:
         ignored = shutil.ignore_patterns("decoder", "*.md")
-        return Path(shutil.copytree(embedded_checkpoints()[name], tmp_path / name, ignore=ignored))
+        folder = tmp_path / str(len(list(tmp_path.iterdir()))) / name  # a new one at every call
+        return Path(shutil.copytree(embedded_checkpoints()[name], folder, ignore=ignored))
 
     return copy
 
@@ -114,19 +116,20 @@ def write(path: Path, part: str | None, settings: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("part", [None, "text_config", "vision_config"])
-@pytest.mark.parametrize("setting", CONFIG)
-def test_a_setting_of_config_json_changes_nothing(name: str, part: str | None, setting: str, copied: Any) -> None:
-    folder = copied(name)
-    write(folder / "config.json", part, {setting: CONFIG[setting]})
-    assert_same(folder, name)
+def test_a_setting_of_config_json_changes_nothing(name: str, copied: Any, subtests: pytest.Subtests) -> None:
+    for part, setting in product([None, "text_config", "vision_config"], CONFIG):
+        with subtests.test(part=part, setting=setting):
+            folder = copied(name)
+            write(folder / "config.json", part, {setting: CONFIG[setting]})
+            assert_same(folder, name)
 
 
-@pytest.mark.parametrize("setting", GENERATION)
-def test_a_setting_of_generation_config_json_changes_nothing(setting: str, copied: Any) -> None:
-    folder = copied("tiny-llava")
-    write(folder / "generation_config.json", None, {setting: GENERATION[setting]})
-    assert_same(folder, "tiny-llava")
+def test_a_setting_of_generation_config_json_changes_nothing(copied: Any, subtests: pytest.Subtests) -> None:
+    for setting, value in GENERATION.items():
+        with subtests.test(setting=setting):
+            folder = copied("tiny-llava")
+            write(folder / "generation_config.json", None, {setting: value})
+            assert_same(folder, "tiny-llava")
 
 
 def test_several_answers_that_generation_config_json_asks_for_are_one(copied: Any) -> None:
@@ -157,29 +160,31 @@ KERNELS = (
 )
 
 
-@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_kernel_that_is_not_here_is_replaced_in_one_line(name: str, key: str, kernel: str, copied: Any) -> None:
-    folder = copied(name)
-    write(folder / "config.json", None, {key: kernel})
-    with pytest.warns(LoadingWarning) as caught:
-        load_adapter(folder, device="cpu")
-    (message,) = (str(warning.message) for warning in caught)
-    named = f"config.json of {folder} names the attention kernel {kernel}, which is not available"
-    assert message == f"{named}; sdpa is used instead."
-    with pytest.warns(LoadingWarning):
-        assert_same(folder, name)
+def test_a_kernel_that_is_not_here_is_replaced_in_one_line(name: str, copied: Any, subtests: pytest.Subtests) -> None:
+    for key, kernel in product(["attn_implementation", "_attn_implementation"], KERNELS):
+        with subtests.test(key=key, kernel=kernel):
+            folder = copied(name)
+            write(folder / "config.json", None, {key: kernel})
+            with pytest.warns(LoadingWarning) as caught:
+                load_adapter(folder, device="cpu")
+            (message,) = (str(warning.message) for warning in caught)
+            named = f"config.json of {folder} names the attention kernel {kernel}, which is not available"
+            assert message == f"{named}; sdpa is used instead."
+            with pytest.warns(LoadingWarning):
+                assert_same(folder, name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("part", ["text_config", "vision_config"])
-def test_a_kernel_of_one_part_that_is_not_here_changes_nothing(name: str, part: str, copied: Any) -> None:
-    folder = copied(name)
-    write(folder / "config.json", part, {"_attn_implementation": "flash_attention_2"})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LoadingWarning)
-        assert_same(folder, name)
+def test_a_kernel_of_one_part_that_is_not_here_changes_nothing(
+    name: str, copied: Any, subtests: pytest.Subtests
+) -> None:
+    for part in ("text_config", "vision_config"):
+        with subtests.test(part=part), warnings.catch_warnings():
+            warnings.simplefilter("ignore", LoadingWarning)
+            folder = copied(name)
+            write(folder / "config.json", part, {"_attn_implementation": "flash_attention_2"})
+            assert_same(folder, name)
 
 
 def test_a_kernel_and_settings_together_change_nothing(copied: Any) -> None:
@@ -222,7 +227,7 @@ def test_a_flash_kernel_is_kept_where_it_is_installed_and_there_is_a_gpu(
     assert pretrained_module._can_run("flash_attention_2", placement) is expected  # noqa: SLF001 - needs a GPU else
 
 
-def test_the_command_line_tells_it_as_one_line(copied: Any) -> None:
+def test_the_command_line_reports_it_in_one_line(copied: Any) -> None:
     folder = copied("tiny-llava")
     write(folder / "config.json", None, {"_attn_implementation": "flash_attention_2"})
     command = [sys.executable, "-m", "vlm_adapters", "probe", str(folder), "--device", "cpu", "--json"]
@@ -232,7 +237,7 @@ def test_the_command_line_tells_it_as_one_line(copied: Any) -> None:
     assert json.loads(done.stdout)["adapter"] == "llava"
 
 
-def test_memory_that_runs_out_is_no_fault_of_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_not_blamed_on_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -241,7 +246,7 @@ def test_memory_that_runs_out_is_no_fault_of_the_checkpoint(monkeypatch: pytest.
         load_adapter("tiny-llava", device="cpu")
 
 
-def test_an_error_of_transformers_is_told_with_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_transformers_is_reported_with_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> object:
         raise RuntimeError("no\nluck.")
 
@@ -250,7 +255,7 @@ def test_an_error_of_transformers_is_told_with_the_checkpoint(monkeypatch: pytes
         load_adapter("tiny-llava", device="cpu")
 
 
-def test_what_transformers_stumbles_over_is_typed_and_names_the_versions(copied: Any) -> None:
+def test_an_error_within_transformers_is_typed_and_names_the_versions(copied: Any) -> None:
     folder = copied("tiny-llava")
     write(folder / "config.json", None, {"use_return_dict": False})  # a property of configs, which cannot be set
     with pytest.raises(

@@ -78,21 +78,24 @@ def parts(name: str, of_language_model: str, of_others: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}, torch.device("cpu")], ids=str)
-def test_a_device_map_gives_the_same(name: str, device_map: Any) -> None:
-    assert difference(outputs(loaded(name, device="auto", device_map=device_map)), plain(name)) == 0
+def test_a_device_map_gives_the_same(name: str, subtests: pytest.Subtests) -> None:
+    device_maps: list[Any] = ["cpu", "auto", {"": "cpu"}, torch.device("cpu")]
+    for device_map in device_maps:
+        with subtests.test(device_map=device_map):
+            assert difference(outputs(loaded(name, device="auto", device_map=device_map)), plain(name)) == 0
 
 
 @OFFLOADS
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("of_language_model", "of_others"), [("disk", "cpu"), ("cpu", "disk"), ("disk", "disk")])
 def test_weights_that_a_map_leaves_on_the_disk_give_the_same(
-    name: str, of_language_model: str, of_others: str, tmp_path: Path
+    name: str, subtests: pytest.Subtests, tmp_path: Path
 ) -> None:
-    device_map = parts(name, of_language_model, of_others)
-    adapter = loaded(name, device="auto", device_map=device_map, offload_folder=tmp_path)
-    assert any(weight.is_meta for weight in adapter.model.parameters())
-    assert difference(outputs(adapter), plain(name)) < 1e-6
+    for places in [("disk", "cpu"), ("cpu", "disk"), ("disk", "disk")]:
+        with subtests.test(places=places):
+            folder = tmp_path / "-".join(places)
+            adapter = loaded(name, device="auto", device_map=parts(name, *places), offload_folder=folder)
+            assert any(weight.is_meta for weight in adapter.model.parameters())
+            assert difference(outputs(adapter), plain(name)) < 1e-6
 
 
 @OFFLOADS
@@ -110,14 +113,13 @@ OFFLOADING: dict[str, Callable[[Any, Path], object]] = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("offload", OFFLOADING.values(), ids=OFFLOADING)
-def test_weights_that_accelerate_brings_give_the_same(
-    name: str, offload: Callable[[Any, Path], object], tmp_path: Path
-) -> None:
-    adapter = loaded(name)
-    offload(adapter.model, tmp_path)
-    assert all(weight.is_meta for weight in adapter.model.parameters())
-    assert difference(outputs(adapter), plain(name)) < 1e-6
+def test_weights_that_accelerate_brings_give_the_same(name: str, subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for kind, offload in OFFLOADING.items():
+        with subtests.test(kind):
+            adapter = loaded(name)
+            offload(adapter.model, tmp_path / kind)
+            assert all(weight.is_meta for weight in adapter.model.parameters())
+            assert difference(outputs(adapter), plain(name)) < 1e-6
 
 
 @OFFLOADS
@@ -165,9 +167,8 @@ def test_a_mapped_or_quantised_model_is_not_moved(monkeypatch: pytest.MonkeyPatc
     assert loaded(name, device="auto", **options).model is model
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_options_that_cannot_be_used_are_reported(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         (
             {"device": "cpu", "device_map": "auto"},
             "Both device='cpu' and device_map place the model. Give one of them.",
@@ -182,12 +183,12 @@ def test_a_mapped_or_quantised_model_is_not_moved(monkeypatch: pytest.MonkeyPatc
         ({"atn_implementation": "sdpa"}, "Did you mean attn_implementation?"),
         ({"attn_implementation": "flash_attention_9"}, "cannot be loaded with attn_implementation=flash_attention_9"),
         ({"attn_implementation": "flash_attention_9"}, "Leave attn_implementation out, or install what it needs."),
-    ],
-)
-def test_options_that_cannot_be_used_are_told(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError) as caught:
-        load_adapter("tiny-llava", **options)
-    assert message in str(caught.value)
+    ]
+    for options, message in cases:
+        with subtests.test(options=options):
+            with pytest.raises(OptionError) as caught:
+                load_adapter("tiny-llava", **options)
+            assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_layers_and_base_that_were_sharded_in_place_give_the_same() -> None:
 
 
 @pytest.mark.usefixtures("process_group")
-def test_a_model_that_was_sharded_as_a_whole_is_refused_with_what_to_shard() -> None:
+def test_a_model_that_was_sharded_as_one_is_refused_with_what_to_shard() -> None:
     adapter = loaded("tiny-llava")
     fully_shard(adapter.model, mesh=init_device_mesh("cpu", (1,)))
     message = r"called on the LlavaForConditionalGeneration itself, .* Shard the layers, and then model\.base_model"
@@ -304,6 +305,6 @@ def test_a_model_that_was_sharded_as_a_whole_is_refused_with_what_to_shard() -> 
         type(adapter)(adapter.model, adapter.processor)
 
 
-def test_what_is_no_model_of_transformers_is_refused() -> None:
+def test_what_is_not_a_model_of_transformers_is_refused() -> None:
     with pytest.raises(OptionError, match=r"A Linear is not a model of transformers\. Give a PreTrainedModel"):
         loaded("tiny-llava").model = torch.nn.Linear(2, 2)

@@ -33,14 +33,15 @@ def test_the_order_of_keys_does_not_matter() -> None:
     assert json_fingerprint({"a": 1, "b": 2}) == json_fingerprint({"b": 2, "a": 1}) != json_fingerprint({"a": 2})
 
 
-@pytest.mark.parametrize("size", [0, 1, 5000, 1_000_000])
-def test_a_file_is_recognised_by_its_name_size_and_content(size: int, tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(b"x" * size)
-    before = file_fingerprint(path)
-    assert before[:2] == (path.name, size)
-    path.write_bytes(b"x" * size + b"y")
-    assert file_fingerprint(path) != before
+def test_a_file_is_recognised_by_its_name_size_and_content(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    for size in [0, 1, 5000, 1_000_000]:
+        with subtests.test(size=size):
+            path = tmp_path / "w.safetensors"
+            path.write_bytes(b"x" * size)
+            before = file_fingerprint(path)
+            assert before[:2] == (path.name, size)
+            path.write_bytes(b"x" * size + b"y")
+            assert file_fingerprint(path) != before
 
 
 def test_the_fingerprint_of_a_backbone_follows_its_weights() -> None:

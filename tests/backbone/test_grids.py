@@ -39,9 +39,8 @@ def grids(**changes: Any) -> Grids:
     return Grids(**{**fields, **changes})
 
 
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [
+def test_the_one_rule_chooses_layers_of_a_hybrid() -> None:
+    cases: list[tuple[Any, tuple[int, ...]]] = [
         (None, (3, 7, 11)),
         (0, ()),
         (1, (11,)),
@@ -54,16 +53,19 @@ def grids(**changes: Any) -> Grids:
         ([-3, -1], (3, 11)),
         ((7, -2), (7, 7)),
         (range(3, 12, 4), (3, 7, 11)),
-    ],
-)
-def test_the_one_rule_chooses_layers_of_a_hybrid(choice: Any, expected: tuple[int, ...]) -> None:
-    assert resolve_layers(choice, HYBRID) == expected
+    ]
+    for choice, expected in cases:
+        assert resolve_layers(choice, HYBRID) == expected, choice
 
 
-@pytest.mark.parametrize("choice", [[0], [4], [12], [-4], [3, 5]])
-def test_a_layer_without_attention_is_refused_with_those_that_have_it(choice: list[int]) -> None:
-    with pytest.raises(RequestError, match=rf"Layer {choice[-1]} is not available\. There are layers 3, 7, 11; neg"):
-        resolve_layers(choice, HYBRID)
+def test_a_layer_without_attention_is_refused_with_those_that_have_it(subtests: pytest.Subtests) -> None:
+    cases: list[list[int]] = [[0], [4], [12], [-4], [3, 5]]
+    for choice in cases:
+        with (
+            subtests.test(choice=choice),
+            pytest.raises(RequestError, match=rf"Layer {choice[-1]} is not available\. There are layers 3, 7, 11; neg"),
+        ):
+            resolve_layers(choice, HYBRID)
 
 
 @pytest.mark.parametrize("choice", [4, -1])
@@ -73,7 +75,7 @@ def test_a_wrong_number_of_last_layers_is_refused(choice: int) -> None:
         resolve_layers(choice, HYBRID)
 
 
-def test_layers_without_gaps_are_told_as_a_range() -> None:
+def test_layers_without_gaps_are_shown_as_a_range() -> None:
     with pytest.raises(RequestError, match="There are layers 0 to 27;"):
         resolve_layers([28], range(28))
 
@@ -88,11 +90,16 @@ def test_layers_are_chosen_as_python_slices_and_indexes(available: list[int], da
     assert resolve_layers([place - len(available) for place in places], available) == expected
 
 
-@pytest.mark.parametrize(
-    ("choice", "expected"), [(None, (0, 1, 2, 3)), ([], ()), ([2, 0], (2, 0)), ([-1, -4], (3, 0)), (range(2), (0, 1))]
-)
-def test_heads_are_chosen_by_index(choice: Sequence[int] | None, expected: tuple[int, ...]) -> None:
-    assert resolve_heads(choice, 4) == expected
+def test_heads_are_chosen_by_index() -> None:
+    cases: list[tuple[Sequence[int] | None, tuple[int, ...]]] = [
+        (None, (0, 1, 2, 3)),
+        ([], ()),
+        ([2, 0], (2, 0)),
+        ([-1, -4], (3, 0)),
+        (range(2), (0, 1)),
+    ]
+    for choice, expected in cases:
+        assert resolve_heads(choice, 4) == expected, choice
 
 
 @pytest.mark.parametrize("head", [4, -5])
@@ -133,32 +140,49 @@ def test_the_shape_of_a_grid_is_rows_then_columns() -> None:
     assert GRID.shape == (2, 3)
 
 
-@pytest.mark.parametrize(
-    "tokens", [torch.arange(6), torch.zeros(1, 2, 3, dtype=torch.long), torch.zeros(2, 3), torch.zeros(2, 3).int()]
-)
-def test_a_grid_refuses_tokens_of_another_shape_or_type(tokens: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"tokens must be a \(h, w\) LongTensor"):
-        ImageGrid(tokens, (0, 0, 1, 1))
+def test_a_grid_refuses_tokens_of_another_shape_or_type(subtests: pytest.Subtests) -> None:
+    cases: list[torch.Tensor] = [
+        torch.arange(6),
+        torch.zeros(1, 2, 3, dtype=torch.long),
+        torch.zeros(2, 3),
+        torch.zeros(2, 3).int(),
+    ]
+    for tokens in cases:
+        with subtests.test(tokens=tokens), pytest.raises(ValueError, match=r"tokens must be a \(h, w\) LongTensor"):
+            ImageGrid(tokens, (0, 0, 1, 1))
 
 
-@pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 5, 5, 5), (5, 0, 0, 5), (0, 5, 5, 0), (0, 0, float("nan"), 1)])
-def test_a_grid_refuses_a_box_without_an_area(box: Box) -> None:
-    with pytest.raises(ValueError, match="box must be"):
-        ImageGrid(torch.zeros(2, 3, dtype=torch.long), box)
+def test_a_grid_refuses_a_box_without_an_area(subtests: pytest.Subtests) -> None:
+    cases: list[Box] = [(0, 0, 0, 5), (0, 5, 5, 5), (5, 0, 0, 5), (0, 5, 5, 0), (0, 0, float("nan"), 1)]
+    for box in cases:
+        with subtests.test(box=box), pytest.raises(ValueError, match="box must be"):
+            ImageGrid(torch.zeros(2, 3, dtype=torch.long), box)
 
 
-@pytest.mark.parametrize(
-    "shape", [(2, 3, 4, 3, 2), (1, 3, 4, 2, 3), (2, 2, 4, 2, 3), (2, 3, 1, 2, 3), (3, 4, 2, 3), (2, 12, 2, 3)]
-)
-def test_grids_refuse_attention_of_another_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"attention must be (2, 3, 4, 2, 3) (P, L, n, h, w), got {shape}")):
-        grids(attention=torch.zeros(shape))
+def test_grids_refuse_attention_of_another_shape(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[int, ...]] = [
+        (2, 3, 4, 3, 2),
+        (1, 3, 4, 2, 3),
+        (2, 2, 4, 2, 3),
+        (2, 3, 1, 2, 3),
+        (3, 4, 2, 3),
+        (2, 12, 2, 3),
+    ]
+    for shape in cases:
+        with (
+            subtests.test(shape=shape),
+            pytest.raises(
+                ValueError, match=re.escape(f"attention must be (2, 3, 4, 2, 3) (P, L, n, h, w), got {shape}")
+            ),
+        ):
+            grids(attention=torch.zeros(shape))
 
 
-@pytest.mark.parametrize("shape", [(2, 32, 2, 3), (1, 32, 3, 2), (1, 32, 6), (0, 32, 2, 3)])
-def test_grids_refuse_hidden_states_of_another_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="hidden must be"):
-        grids(hidden=torch.zeros(shape))
+def test_grids_refuse_hidden_states_of_another_shape(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[int, ...]] = [(2, 32, 2, 3), (1, 32, 3, 2), (1, 32, 6), (0, 32, 2, 3)]
+    for shape in cases:
+        with subtests.test(shape=shape), pytest.raises(ValueError, match="hidden must be"):
+            grids(hidden=torch.zeros(shape))
 
 
 def test_channel_is_layer_times_heads_plus_head() -> None:
@@ -184,10 +208,11 @@ def test_inputs_refuse_a_phrase_without_positions() -> None:
         BackboneInputs((prompt,), {}, ())
 
 
-@pytest.mark.parametrize("item", [INFO, GRID, GridRequest(), grids(), BackboneInputs((), {}, ())])
-def test_data_are_frozen(item: Any) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(item, dataclasses.fields(item)[0].name, None)
+def test_data_are_frozen(subtests: pytest.Subtests) -> None:
+    cases: list[Any] = [INFO, GRID, GridRequest(), grids(), BackboneInputs((), {}, ())]
+    for item in cases:
+        with subtests.test(item=item), pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(item, dataclasses.fields(item)[0].name, None)
 
 
 LAYER_FIELDS = ("layers", "hidden_layers", "phrase_hidden_layers")
@@ -227,9 +252,11 @@ def test_true_and_false_choose_no_heads() -> None:
         assert "; True and False do not count as numbers" in message
 
 
-@pytest.mark.parametrize("choice", [range(2), (0, 1), np.arange(2), torch.arange(2), iter([0, 1])])
-def test_whole_numbers_of_any_kind_are_kept_as_plain_ones(choice: Any) -> None:
-    request = GridRequest(layers=choice)
-    assert request.layers == (0, 1)
-    assert {type(layer) for layer in request.layers} == {int}
-    assert GridRequest(layers=np.int64(2)).layers == 2
+def test_whole_numbers_of_any_kind_are_kept_as_plain_ones(subtests: pytest.Subtests) -> None:
+    cases: list[Any] = [range(2), (0, 1), np.arange(2), torch.arange(2), iter([0, 1])]
+    for choice in cases:
+        with subtests.test(choice=choice):
+            request = GridRequest(layers=choice)
+            assert request.layers == (0, 1)
+            assert {type(layer) for layer in request.layers} == {int}
+            assert GridRequest(layers=np.int64(2)).layers == 2

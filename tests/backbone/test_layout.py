@@ -15,14 +15,14 @@ from vlm_adapters.backbone.layout import place_layouts
 from vlm_adapters.errors import ImageError, PromptError
 
 
-def test_a_view_without_padding_covers_the_image() -> None:
+def test_a_layout_without_padding_covers_the_image() -> None:
     layout = ImageLayout((480, 640), resized=(476, 644), canvas=(476, 644), cells=(17, 23))
     assert layout.box == (0, 0, 640, 480)
     assert layout.cell == (28, 28)
     assert layout.token_count == 17 * 23
 
 
-def test_a_padded_view_reaches_beyond_the_image() -> None:
+def test_a_padded_layout_reaches_beyond_the_image() -> None:
     layout = square_layout((480, 640), side=336, cells=24)
     assert (layout.resized, layout.offset) == ((252, 336), (42, 0))
     assert layout.box == (0, -80, 640, 560)
@@ -33,14 +33,14 @@ def test_a_canvas_that_crops_covers_less_than_the_image() -> None:
     assert layout.box == (0, 10, 100, 90)
 
 
-def test_tokens_that_are_no_cells_are_left_out() -> None:
+def test_tokens_that_are_not_cells_are_left_out() -> None:
     layout = ImageLayout((20, 30), (20, 30), (20, 30), cells=(2, 3), first=1, row_end=1)
     (grid,) = place_layouts([layout], torch.arange(100, 109), image=4)
     assert grid.tokens.tolist() == [[101, 102, 103], [105, 106, 107]]
     assert grid.image == 4
 
 
-def test_views_share_the_tokens_in_order() -> None:
+def test_layouts_share_the_tokens_in_order() -> None:
     coarse, fine = ImageLayout((8, 8), (8, 8), (8, 8), (1, 2)), ImageLayout((8, 8), (8, 8), (8, 8), (2, 2), row_end=1)
     grids = place_layouts([coarse, fine], torch.arange(8), image=0)
     assert [grid.tokens.tolist() for grid in grids] == [[[0, 1]], [[2, 3], [5, 6]]]
@@ -57,7 +57,7 @@ def test_an_image_without_a_cell_is_refused() -> None:
 
 
 @given(height=st.integers(1, 400), width=st.integers(1, 400), side=st.integers(2, 200))
-def test_the_square_holds_the_image_where_the_view_says(height: int, width: int, side: int) -> None:
+def test_the_square_holds_the_image_where_the_layout_says(height: int, width: int, side: int) -> None:
     layout = square_layout((height, width), side, 1)
     square = np.asarray(fit_square(Image.new("RGB", (width, height), "white"), side, (10, 20, 30)))
     rows, columns = (square == 255).all(-1).nonzero()

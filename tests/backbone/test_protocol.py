@@ -40,7 +40,7 @@ def test_a_frame_without_an_area_is_refused() -> None:
         CoordinateFrame(0, 5)
 
 
-def test_abilities_are_told_apart() -> None:
+def test_abilities_are_distinguished() -> None:
     assert not isinstance(FakeAdapter(), SupportsGeneration)
     assert not isinstance(FakeAdapter(), SupportsPointing)
 

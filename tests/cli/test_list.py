@@ -82,7 +82,7 @@ def adapter_specs():
         assert whole in done.stdout
 
 
-def test_no_plugins_is_said() -> None:
+def test_having_no_plugins_is_reported() -> None:
     assert adapters("list", VLM_ADAPTERS_PLUGINS="").stdout == "No plugin is installed or allowed to load.\n"
     assert json.loads(adapters("list", "--json", VLM_ADAPTERS_PLUGINS="").stdout) == []
 
@@ -124,22 +124,21 @@ def test_help_names_every_command() -> None:
     assert all(f" {name} " in done.stdout for name in command_line.COMMANDS)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_a_wrong_use_is_one_line_too(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["lits"], "No such command 'lits'"),
         (["list", "--nosuch"], "No such option: --nosuch"),
         (["ground", "a.png"], "Missing argument 'text'"),
         (["ground", "a.png", "a", "red", "circle"], "(red circle)"),
         (["demo", "--scene", "-1"], "Invalid value for '--scene'"),
-    ],
-)
-def test_a_wrong_use_is_one_line_too(arguments: list[str], message: str) -> None:
-    done = adapters(*arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    ]
+    for arguments, message in cases:
+        with subtests.test(arguments=arguments):
+            done = adapters(*arguments)
+            assert done.returncode == 1
+            assert done.stderr.startswith("error: ")
+            assert message in done.stderr
+            assert len(done.stderr.splitlines()) == 1
 
 
 def test_no_command_shows_the_help() -> None:

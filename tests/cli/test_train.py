@@ -36,7 +36,7 @@ def recipe(fake: FakePlugin, tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_plan_tells_what_the_cache_then_takes(
+def test_a_plan_is_close_to_what_the_cache_then_takes(
     adapters: Run, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert adapters("plan", recipe, "--json") == 0
@@ -84,9 +84,10 @@ def test_the_recipes_of_the_library_are_listed(adapters: Run, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out) == recipe_names()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_a_mistake_is_one_line_and_exit_code_1(
+    subtests: pytest.Subtests, adapters: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["train"], "Name a recipe: one of flmm, scenes,"),
         (["train", "nothing"], "There is no recipe 'nothing'"),
         (["train", "scenes", "epoch=2"], "Did you mean 'epochs'?"),
@@ -96,15 +97,13 @@ def test_the_recipes_of_the_library_are_listed(adapters: Run, capsys: pytest.Cap
             "has no cache to build. Give it a folder: cache=FOLDER.",
         ),
         (["plan", "scenes", "head_profile=nowhere.json"], "No head profile can be read from nowhere.json"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_1(
-    adapters: Run, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert adapters(*arguments) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    ]
+    for arguments, message in cases:
+        with subtests.test(arguments=arguments):
+            assert adapters(*arguments) == 1
+            error = capsys.readouterr().err
+            assert message in error
+            assert error.count("\n") == 1
 
 
 def test_what_is_not_installed_is_named(

@@ -11,7 +11,7 @@ from vlm_adapters.data.files import whole_file, whole_folder, write_json
 from vlm_adapters.errors import OutputError
 
 
-def test_what_was_written_stands_at_the_final_name(tmp_path: Path) -> None:
+def test_what_was_written_is_at_the_final_name(tmp_path: Path) -> None:
     with whole_file(tmp_path / "a.txt") as temporary:
         temporary.write_text("new", encoding="utf-8")
     assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [("a.txt", "new")]
@@ -22,7 +22,7 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "c" / "a.json").is_file()
 
 
-def test_the_old_file_stands_until_the_new_one_is_complete(tmp_path: Path) -> None:
+def test_the_old_file_remains_until_the_new_one_is_complete(tmp_path: Path) -> None:
     final = tmp_path / "a.txt"
     final.write_text("old", encoding="utf-8")
     with whole_file(final) as temporary:

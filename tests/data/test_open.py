@@ -71,24 +71,22 @@ def test_a_mapping_and_a_yaml_file_are_the_same_set(folder: Path, tmp_path: Path
     assert ids(opened[0]) == [str(number) for number in range(2, 11)]
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
+def test_the_source_opens_the_same_refs(subtests: pytest.Subtests, refcoco: RefCocoSet) -> None:
+    cases: list[dict[str, object]] = [
         {},
         {"form": "packed"},
         {"sentences": "random", "seed": 3},
         {"sentences": "random", "seed": 3, "limit": 2, "form": "packed", "epoch": 4},
         {"limit": 2, "broken": "skip"},
         {"limit": 2, "seed": 0},
-    ],
-    ids=str,
-)
-def test_the_source_opens_the_same_refs(keys: dict[str, object], refcoco: RefCocoSet) -> None:
-    dataset = open_dataset(refcoco.uri(**keys))
-    again = open_dataset(dataset.source)
-    assert again.source == dataset.source
-    assert again.skips_broken == dataset.skips_broken == ("broken" in keys)
-    assert [sample.text for sample in again] == [sample.text for sample in dataset]
+    ]
+    for keys in cases:
+        with subtests.test(keys=keys):
+            dataset = open_dataset(refcoco.uri(**keys))
+            again = open_dataset(dataset.source)
+            assert again.source == dataset.source
+            assert again.skips_broken == dataset.skips_broken == ("broken" in keys)
+            assert [sample.text for sample in again] == [sample.text for sample in dataset]
 
 
 def test_the_source_opens_the_same_set_of_every_kind(png: PngSet, instances: InstancesSet, folder: Path) -> None:
@@ -218,9 +216,8 @@ def test_the_collector_runs_again_after_a_set_was_opened(folder: Path) -> None:
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
+def test_a_mistake_says_what_was_meant(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[str | dict[str, object], str]] = [
         (
             "nowhere",
             r"no data set 'nowhere': it is neither a folder with samples\.jsonl, nor a \.yaml file, nor kind:key=value",
@@ -252,12 +249,12 @@ def test_the_collector_runs_again_after_a_set_was_opened(folder: Path) -> None:
         ("refcoco:annotations=x,images=x,split=val,form=all", "The key form of refcoco is 'all': input should be 'iso"),
         ("png:narratives=x", r"png needs the key 'panoptic'"),
         ("gone.yaml", r"gone\.yaml cannot be read as YAML: .*No such file"),
-    ],
-)
-def test_a_mistake_says_what_was_meant(source: str | dict[str, object], message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        open_dataset(source)
-    assert "\n" not in str(caught.value)
+    ]
+    for source, message in cases:
+        with subtests.test(source=source):
+            with pytest.raises(DataError, match=message) as caught:
+                open_dataset(source)
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -37,18 +37,19 @@ def test_only_what_needs_quotes_has_them() -> None:
     assert format_uri("folder", {"path": "a,b"}) == 'folder:path="a,b"'
 
 
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
+def test_a_line_with_another_syntax_is_refused_with_the_place_of_the_mistake(subtests: pytest.Subtests) -> None:
+    cases = [
         ("scenes:count", "has 'count' where a key and '=' belong"),
         ("scenes:count=1,,seed=2", "has ',seed' where a key and '=' belong"),
         ("scenes:count=1,count=2", "has the key 'count' twice"),
         ("scenes:count=1,", "ends with a comma"),
         ('folder:path="a', "quotes or brackets that do not close"),
         ('folder:path="a"b', "has 'b' after a value in quotes"),
-    ],
-)
-def test_a_line_with_another_syntax_is_refused_with_the_place_of_the_mistake(uri: str, message: str) -> None:
-    with pytest.raises(DataError, match=r"Write kind:key=value,key=value, and a value with commas in") as caught:
-        parse_uri(uri)
-    assert message in str(caught.value)
+    ]
+    for uri, message in cases:
+        with subtests.test(uri=uri):
+            with pytest.raises(
+                DataError, match=r"Write kind:key=value,key=value, and a value with commas in"
+            ) as caught:
+                parse_uri(uri)
+            assert message in str(caught.value)

@@ -86,7 +86,7 @@ def test_a_refiner_without_the_encoded_image_is_an_error() -> None:
         MaskDecoder(UNet(UNetConfig(2, base_width=2)), refiner=refiner)([features])
 
 
-def test_images_of_unlike_grids_are_decoded_each_as_it_is_alone() -> None:
+def test_images_of_different_grids_are_each_decoded_as_they_are_alone() -> None:
     torch.manual_seed(0)
     unet = UNet(UNetConfig(2, base_width=2)).eval()
     shapes = [(1, 2, 3, 4), (2, 2, 5, 3), (0, 2, 3, 4), (3, 2, 3, 4)]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -48,43 +49,44 @@ def test_a_logit_of_zero_and_a_target_of_one_half_are_outside() -> None:
     assert accuracy(tensor([[0.0, 1.0]]), tensor([[0.5, 0.6]])).item() == 1
 
 
-@pytest.mark.parametrize(("measure", "best"), [(mask_loss, 0), (dice_loss, 0), (accuracy, 1), (mean_iou, 1)])
-def test_a_perfect_mask_has_the_best_value(measure: Measure, best: float) -> None:
-    targets = tensor([[1, 0, 1, 1], [0, 0, 1, 0]])
-    assert measure((2 * targets - 1) * SURE, targets).item() == pytest.approx(best, abs=1e-6)
+def test_a_perfect_mask_has_the_best_value() -> None:
+    cases: list[tuple[Measure, float]] = [(mask_loss, 0), (dice_loss, 0), (accuracy, 1), (mean_iou, 1)]
+    for measure, best in cases:
+        targets = tensor([[1, 0, 1, 1], [0, 0, 1, 0]])
+        assert measure((2 * targets - 1) * SURE, targets).item() == pytest.approx(best, abs=1e-6), measure
 
 
-@pytest.mark.parametrize(
-    ("measure", "worst"), [(mask_loss, SURE), (dice_loss, 1 - 1 / 3), (accuracy, 0), (mean_iou, 0)]
-)
-def test_an_inverted_mask_has_the_worst_value(measure: Measure, worst: float) -> None:
-    targets = tensor([[1, 0]])
-    assert measure((1 - 2 * targets) * SURE, targets).item() == pytest.approx(worst, abs=1e-6)
+def test_an_inverted_mask_has_the_worst_value() -> None:
+    cases: list[tuple[Measure, float]] = [(mask_loss, SURE), (dice_loss, 1 - 1 / 3), (accuracy, 0), (mean_iou, 0)]
+    for measure, worst in cases:
+        targets = tensor([[1, 0]])
+        assert measure((1 - 2 * targets) * SURE, targets).item() == pytest.approx(worst, abs=1e-6), measure
 
 
-@pytest.mark.parametrize(("measure", "best"), [(mask_loss, 0), (dice_loss, 0), (accuracy, 1), (mean_iou, 1)])
-def test_nothing_found_of_nothing_is_right(measure: Measure, best: float) -> None:
-    assert measure(torch.full((1, 4), -SURE), torch.zeros(1, 4)).item() == pytest.approx(best, abs=1e-6)
+def test_nothing_found_of_nothing_is_right() -> None:
+    cases: list[tuple[Measure, float]] = [(mask_loss, 0), (dice_loss, 0), (accuracy, 1), (mean_iou, 1)]
+    for measure, best in cases:
+        assert measure(torch.full((1, 4), -SURE), torch.zeros(1, 4)).item() == pytest.approx(best, abs=1e-6), measure
 
 
-@pytest.mark.parametrize("logit", [-1e4, 1e4])
-@pytest.mark.parametrize("measure", ALL)
-def test_extreme_logits_stay_finite(measure: Measure, logit: float) -> None:
-    assert torch.isfinite(measure(torch.full((2, 3), logit), torch.eye(2, 3)))
+def test_extreme_logits_stay_finite() -> None:
+    for measure, logit in product(ALL, [-1e4, 1e4]):
+        assert torch.isfinite(measure(torch.full((2, 3), logit), torch.eye(2, 3))), (measure, logit)
 
 
-@pytest.mark.parametrize("measure", ALL)
-def test_pixels_may_have_rows_and_columns(measure: Measure) -> None:
-    logits, targets = torch.linspace(-3, 3, 24).reshape(2, 3, 4), torch.arange(24).reshape(2, 3, 4) % 3 == 0
-    assert measure(logits, targets).item() == measure(logits.reshape(2, 12), targets.reshape(2, 12)).item()
+def test_pixels_may_have_rows_and_columns() -> None:
+    for measure in ALL:
+        logits, targets = torch.linspace(-3, 3, 24).reshape(2, 3, 4), torch.arange(24).reshape(2, 3, 4) % 3 == 0
+        assert measure(logits, targets).item() == measure(logits.reshape(2, 12), targets.reshape(2, 12)).item(), measure
 
 
-@pytest.mark.parametrize("measure", ALL)
-def test_bool_targets_and_half_precision_logits_are_computed_in_float32(measure: Measure) -> None:
-    logits, targets = torch.ones(1, 300, 300, dtype=torch.float16), torch.ones(1, 300, 300, dtype=torch.bool)
-    value = measure(logits, targets)
-    assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(measure(logits.float(), targets.float()).item())
+def test_bool_targets_and_half_precision_logits_are_computed_in_float32(subtests: pytest.Subtests) -> None:
+    for measure in ALL:
+        with subtests.test(measure=measure):
+            logits, targets = torch.ones(1, 300, 300, dtype=torch.float16), torch.ones(1, 300, 300, dtype=torch.bool)
+            value = measure(logits, targets)
+            assert value.dtype == torch.float32
+            assert value.item() == pytest.approx(measure(logits.float(), targets.float()).item())
 
 
 @pytest.mark.parametrize("loss", [mask_loss, dice_loss])
@@ -113,14 +115,20 @@ def test_every_measure_agrees_with_numpy(masks: int, pixels: int, seed: int) -> 
         assert measure(torch.from_numpy(x), torch.from_numpy(g)).item() == pytest.approx(value, abs=1e-5)
 
 
-@pytest.mark.parametrize("measure", ALL)
-def test_unlike_shapes_are_refused_and_not_broadcast(measure: Measure) -> None:
-    with pytest.raises(DecoderError, match=r"logits have shape \(2, 4\) and the targets \(1, 4\). Give one target"):
-        measure(torch.zeros(2, 4), torch.zeros(1, 4))
+def test_different_shapes_are_refused_and_not_broadcast(subtests: pytest.Subtests) -> None:
+    for measure in ALL:
+        with (
+            subtests.test(measure=measure),
+            pytest.raises(DecoderError, match=r"logits have shape \(2, 4\) and the targets \(1, 4\). Give one target"),
+        ):
+            measure(torch.zeros(2, 4), torch.zeros(1, 4))
 
 
-@pytest.mark.parametrize("measure", ALL)
-@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (3,)])
-def test_no_masks_or_pixels_are_refused_and_not_averaged_to_nan(measure: Measure, shape: tuple[int, ...]) -> None:
-    with pytest.raises(DecoderError, match=r"Give \(K, H, W\) or \(K, N\) with at least one mask and pixel"):
-        measure(torch.zeros(shape), torch.zeros(shape))
+def test_no_masks_or_pixels_are_refused_and_not_averaged_to_nan(subtests: pytest.Subtests) -> None:
+    shapes: list[tuple[int, ...]] = [(0, 4), (2, 0), (3,)]
+    for shape, measure in product(shapes, ALL):
+        with (
+            subtests.test(shape=shape, measure=measure),
+            pytest.raises(DecoderError, match=r"Give \(K, H, W\) or \(K, N\) with at least one mask and pixel"),
+        ):
+            measure(torch.zeros(shape), torch.zeros(shape))

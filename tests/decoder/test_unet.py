@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict
+from itertools import product
 
 import numpy as np
 import pytest
@@ -93,11 +94,13 @@ def test_its_config_survives_json() -> None:
     assert UNetConfig(**json.loads(json.dumps(asdict(SMALL)))) == SMALL
 
 
-@pytest.mark.parametrize("name", ["channels", "base_width", "depth", "canvas"])
-@pytest.mark.parametrize("value", [0, -1, 2.5, None])
-def test_a_size_that_makes_no_sense_is_refused(name: str, value: int) -> None:
-    with pytest.raises(DecoderError, match=rf"UNetConfig.{name} is {value}. Give an integer of at least 1"):
-        UNetConfig(**{"channels": 4, name: value})
+def test_a_size_that_makes_no_sense_is_refused(subtests: pytest.Subtests) -> None:
+    for value, name in product([0, -1, 2.5, None], ["channels", "base_width", "depth", "canvas"]):
+        with (
+            subtests.test(value=value, name=name),
+            pytest.raises(DecoderError, match=rf"UNetConfig.{name} is {value}. Give an integer of at least 1"),
+        ):
+            UNetConfig(**{"channels": 4, name: value})
 
 
 # The way through
@@ -140,25 +143,25 @@ ROUNDED = [(9, 31), (17, 23), (32, 48), (37, 28), (49, 49), (5, 3)]
 """Grids whose enlarged sides are whole numbers, and such whose sides are rounded down."""
 
 
-@pytest.mark.parametrize(("h", "w"), WHOLE + ROUNDED)
-def test_fresh_weights_give_the_published_logits(h: int, w: int) -> None:
-    model = unet(UNetConfig(channels=5, base_width=16)).double()
-    maps = attention(2, 5, h, w)
-    assert (model(maps) - by_hand(model, maps.double())).abs().max() < 1e-5
+def test_fresh_weights_give_the_published_logits() -> None:
+    for h, w in WHOLE + ROUNDED:
+        model = unet(UNetConfig(channels=5, base_width=16)).double()
+        maps = attention(2, 5, h, w)
+        assert (model(maps) - by_hand(model, maps.double())).abs().max() < 1e-5, (h, w)
 
 
-@pytest.mark.parametrize(("h", "w"), WHOLE + ROUNDED)
-def test_it_computes_the_published_architecture(h: int, w: int) -> None:
-    model = unet(UNetConfig(channels=5, base_width=4))
-    for parameter in model.parameters():
-        torch.nn.init.uniform_(parameter, -0.5, 1)
-    maps = attention(2, 5, h, w)
-    torch.testing.assert_close(model(maps), by_hand(model, maps), rtol=1e-4, atol=1e-4)
+def test_it_computes_the_published_architecture(subtests: pytest.Subtests) -> None:
+    for h, w in WHOLE + ROUNDED:
+        with subtests.test(h=h, w=w):
+            model = unet(UNetConfig(channels=5, base_width=4))
+            for parameter in model.parameters():
+                torch.nn.init.uniform_(parameter, -0.5, 1)
+            maps = attention(2, 5, h, w)
+            torch.testing.assert_close(model(maps), by_hand(model, maps), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("cells", "expected"),
-    [
+def test_the_long_side_is_enlarged_to_the_canvas_and_never_shrunk() -> None:
+    cases = [
         ((24, 24), (64, 64)),
         ((36, 48), (48, 64)),
         ((17, 23), (47, 64)),
@@ -176,12 +179,9 @@ def test_it_computes_the_published_architecture(h: int, w: int) -> None:
         ((3, 128), (3, 128)),
         ((21, 64), (21, 64)),
         ((20, 28), (45, 64)),
-    ],
-)
-def test_the_long_side_is_enlarged_to_the_canvas_and_never_shrunk(
-    cells: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    assert UNetConfig(channels=1).output_size(*cells) == expected
+    ]
+    for cells, expected in cases:
+        assert UNetConfig(channels=1).output_size(*cells) == expected, cells
 
 
 @settings(max_examples=60, deadline=None)
@@ -248,15 +248,16 @@ def copying() -> UNet:
     return model
 
 
-@pytest.mark.parametrize(("h", "w"), [(8, 16), (16, 8), (5, 16), (20, 18)])
-def test_every_cell_comes_out_where_it_went_in(h: int, w: int) -> None:
-    model = copying()
-    for y, x in ((0, 0), (0, w - 1), (h - 1, 0), (h - 1, w - 1), (h // 2, w // 3)):
-        maps = torch.full((1, 2, h, w), 1e-3)
-        maps[0, 0, y, x] = 1
-        logits = model(maps)[0]
-        assert logits.shape == (h, w)
-        assert divmod(int(logits.argmax()), w) == (y, x)
+def test_every_cell_comes_out_where_it_went_in(subtests: pytest.Subtests) -> None:
+    for h, w in [(8, 16), (16, 8), (5, 16), (20, 18)]:
+        with subtests.test(h=h, w=w):
+            model = copying()
+            for y, x in ((0, 0), (0, w - 1), (h - 1, 0), (h - 1, w - 1), (h // 2, w // 3)):
+                maps = torch.full((1, 2, h, w), 1e-3)
+                maps[0, 0, y, x] = 1
+                logits = model(maps)[0]
+                assert logits.shape == (h, w)
+                assert divmod(int(logits.argmax()), w) == (y, x)
 
 
 @pytest.mark.parametrize(("h", "w"), [(4, 8), (8, 3)])

@@ -75,7 +75,7 @@ def test_a_wrong_mask_beside_the_right_one_costs_precision() -> None:
     assert boundary_f_score(found, truth) == pytest.approx(2 * (16 / 20) * 1 / (16 / 20 + 1))
 
 
-def test_the_edge_of_the_image_is_no_outline() -> None:
+def test_the_edge_of_the_image_is_not_an_outline() -> None:
     # Only the right column of each mask counts: 10 pixels, 1 apart, while upper, left and lower ends agree anyway.
     assert boundary_f_score(rectangle(0, 0, 10, 6), rectangle(0, 0, 10, 7), tolerance=0) == 0
     assert boundary_f_score(rectangle(0, 0, 10, 6), rectangle(0, 0, 10, 7), tolerance=1) == 1

@@ -27,7 +27,7 @@ from vlm_adapters.testing.fakes import FakeAdapter
 if TYPE_CHECKING:
     from conftest import FakePlugin
 
-SOURCE = {"checkpoint": "acme/fake-1b", "revision": "abc123", "options": (("min_pixels", 49),)}
+SOURCE: dict[str, Any] = {"checkpoint": "acme/fake-1b", "revision": "abc123", "options": (("min_pixels", 49),)}
 
 TOKEN = "hf_secret"
 
@@ -116,7 +116,7 @@ def test_the_backbone_is_loaded_at_its_revision_where_none_is_given(
 
 
 @pytest.mark.parametrize("error", [TypeError("unexpected keyword argument 'min_pixel'"), KeyError("size")])
-def test_an_error_of_the_backbone_is_not_laid_to_the_decoder(
+def test_an_error_of_the_backbone_is_not_blamed_on_the_decoder(
     over_fake: Path, fake: FakePlugin, error: Exception
 ) -> None:
     def fail() -> FakeAdapter:
@@ -172,12 +172,13 @@ def test_broken_weights_are_reported(saved: Path, content: bytes) -> None:
     assert "No decoder can be read from" in str(error)
 
 
-@pytest.mark.parametrize("content", ["[]", "3", "null", '{"model_type": "qwen2_5_vl"}', '"text"'])
-def test_json_that_is_no_decoders_config_is_reported(saved: Path, content: str) -> None:
-    (saved / "config.json").write_text(content, encoding="utf-8")
-    error = refused(saved)
-    assert isinstance(error, CheckpointError)
-    assert f"{saved / 'config.json'} is not a decoder's config" in str(error)
+def test_json_that_is_not_the_config_of_a_decoder_is_reported(subtests: pytest.Subtests, saved: Path) -> None:
+    for content in ["[]", "3", "null", '{"model_type": "qwen2_5_vl"}', '"text"']:
+        with subtests.test(content=content):
+            (saved / "config.json").write_text(content, encoding="utf-8")
+            error = refused(saved)
+            assert isinstance(error, CheckpointError)
+            assert f"{saved / 'config.json'} is not a decoder's config" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -200,12 +201,18 @@ def test_a_config_of_the_format_before_is_refused(saved: Path) -> None:
     assert "is not a decoder's config: decoder: Extra inputs are not permitted. Write it with " in str(refused(saved))
 
 
-@pytest.mark.parametrize("keyword", sorted(NEVER_FROM_A_FILE))
-def test_what_the_caller_alone_decides_cannot_stand_in_a_file(over_fake: Path, fake: FakePlugin, keyword: str) -> None:
-    edit(over_fake, lambda config: config["backbone"]["options"].update({keyword: True}))
-    with pytest.raises(CheckpointError, match=f"backbone.options: {keyword} decides how a model is loaded; a file can"):
-        GroundedVLM.from_pretrained(over_fake)
-    assert not fake.loads
+def test_what_the_caller_alone_decides_cannot_stand_in_a_file(
+    subtests: pytest.Subtests, over_fake: Path, fake: FakePlugin
+) -> None:
+    for keyword in sorted(NEVER_FROM_A_FILE):
+        with subtests.test(keyword=keyword):
+            options = {**dict(SOURCE["options"]), keyword: True}
+            edit(over_fake, lambda config, options=options: config["backbone"].update(options=options))
+            with pytest.raises(
+                CheckpointError, match=f"backbone.options: {keyword} decides how a model is loaded; a file can"
+            ):
+                GroundedVLM.from_pretrained(over_fake)
+            assert not fake.loads
 
 
 def test_what_the_caller_gives_reaches_the_backbone(over_fake: Path, fake: FakePlugin) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from vlm_adapters.hf.byte_tokenizer import byte_tokenizer, token_ids
@@ -21,11 +23,12 @@ def test_without_ids_control_tokens_come_after_the_bytes() -> None:
     assert token_ids(byte_tokenizer(["<a>", "<b>"], end="<a>", padding="<b>")) == {"<a>": 256, "<b>": 257}
 
 
-@pytest.mark.parametrize("special_tokens", [TRUE_IDS, list(TRUE_IDS)])
-@pytest.mark.parametrize("text", ["a cat", "Zoë 红 😀", "\n\t  ", "".join(map(chr, range(256)))])
-def test_every_text_comes_back(special_tokens: dict[str, int] | list[str], text: str) -> None:
-    ids = byte_tokenizer(special_tokens, end="</s>", padding="</s>")(text)["input_ids"]
-    tokenizer = byte_tokenizer(special_tokens, end="</s>", padding="</s>")
-    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
-    assert len(ids) == len(text.encode())
-    assert not set(ids) & set(token_ids(tokenizer).values())
+def test_every_text_comes_back(subtests: pytest.Subtests) -> None:
+    forms: list[dict[str, int] | list[str]] = [TRUE_IDS, list(TRUE_IDS)]
+    for text, special_tokens in product(["a cat", "Zoë 红 😀", "\n\t  ", "".join(map(chr, range(256)))], forms):
+        with subtests.test(text=text, special_tokens=special_tokens):
+            ids = byte_tokenizer(special_tokens, end="</s>", padding="</s>")(text)["input_ids"]
+            tokenizer = byte_tokenizer(special_tokens, end="</s>", padding="</s>")
+            assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+            assert len(ids) == len(text.encode())
+            assert not set(ids) & set(token_ids(tokenizer).values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
+from itertools import product
 from typing import Any
 
 import pytest
@@ -97,52 +98,54 @@ def plan(rows: list[int], columns: list[int], groups: list[int] | None = None) -
     return RowPlan(torch.tensor(rows), torch.tensor(groups or [0] * len(rows)), torch.tensor(columns))
 
 
-@pytest.mark.parametrize("build", MODELS)
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_rows_equal_eager_attention_in_padded_batches(build: Any, side: str) -> None:
-    ids, mask = tokens([12, 9], side)
-    starts = [0, 3 if side == "left" else 0]
-    rows, columns = [3, 7, 8], [0, 1, 4, 5]
-    plans = [plan([s + r for r in rows], [s + c for c in columns], [0, 1, 2]) for s in starts]
-    model = build()
-    with torch.no_grad(), capture_rows(model, plans, range(3)) as recorder:
-        model(ids, attention_mask=mask)
-    truth = eager_attention(build(), ids, mask)
-    for layer in range(3):
-        for b in range(2):
-            expected = truth[layer][b][:, plans[b].rows][:, :, plans[b].columns].transpose(0, 1)
-            torch.testing.assert_close(recorder.maps[layer][b], expected, atol=1e-5, rtol=0)
+def test_rows_equal_eager_attention_in_padded_batches(subtests: pytest.Subtests) -> None:
+    for side, build in product(["left", "right"], MODELS):
+        with subtests.test(side=side, build=build):
+            ids, mask = tokens([12, 9], side)
+            starts = [0, 3 if side == "left" else 0]
+            rows, columns = [3, 7, 8], [0, 1, 4, 5]
+            plans = [plan([s + r for r in rows], [s + c for c in columns], [0, 1, 2]) for s in starts]
+            model = build()
+            with torch.no_grad(), capture_rows(model, plans, range(3)) as recorder:
+                model(ids, attention_mask=mask)
+            truth = eager_attention(build(), ids, mask)
+            for layer in range(3):
+                for b in range(2):
+                    expected = truth[layer][b][:, plans[b].rows][:, :, plans[b].columns].transpose(0, 1)
+                    torch.testing.assert_close(recorder.maps[layer][b], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("build", MODELS)
-def test_logits_are_bit_identical_with_capture_on_and_off(build: Any) -> None:
-    ids, mask = tokens([12, 9], "left")
-    model = build()
-    with torch.no_grad():
-        off = model(ids, attention_mask=mask).logits
-        with capture_rows(model, [plan([8], [4]), plan([8], [4])], range(3)):
-            on = model(ids, attention_mask=mask).logits
-        after = model(ids, attention_mask=mask).logits
-    assert torch.equal(on, off)
-    assert torch.equal(after, off)
+def test_logits_are_bit_identical_with_capture_on_and_off(subtests: pytest.Subtests) -> None:
+    for build in MODELS:
+        with subtests.test(build=build):
+            ids, mask = tokens([12, 9], "left")
+            model = build()
+            with torch.no_grad():
+                off = model(ids, attention_mask=mask).logits
+                with capture_rows(model, [plan([8], [4]), plan([8], [4])], range(3)):
+                    on = model(ids, attention_mask=mask).logits
+                after = model(ids, attention_mask=mask).logits
+            assert torch.equal(on, off)
+            assert torch.equal(after, off)
 
 
-@pytest.mark.parametrize("build", MODELS)
-def test_cached_steps_give_the_rows_of_one_teacher_forced_pass(build: Any) -> None:
-    ids, mask = tokens([12, 9], "left")
-    plans = [plan([3, 7, 8, 11], [0, 1, 4, 9], [0, 0, 1, 1]), plan([5, 7, 9, 10], [3, 4, 6, 8], [0, 0, 1, 1])]
-    model = build()
-    with torch.no_grad():
-        with capture_rows(model, plans, range(3)) as whole:
-            model(ids, attention_mask=mask)
-        with capture_rows(model, plans, range(3)) as stepwise:
-            cache = DynamicCache(config=model.config)
-            model(ids[:, :6], attention_mask=mask[:, :6], **{CACHE: cache})
-            for end in range(7, 13):
-                model(ids[:, end - 1 : end], attention_mask=mask[:, :end], **{CACHE: cache})
-    for layer in range(3):
-        for b in range(2):
-            torch.testing.assert_close(stepwise.maps[layer][b], whole.maps[layer][b], atol=1e-5, rtol=0)
+def test_cached_steps_give_the_rows_of_one_teacher_forced_pass(subtests: pytest.Subtests) -> None:
+    for build in MODELS:
+        with subtests.test(build=build):
+            ids, mask = tokens([12, 9], "left")
+            plans = [plan([3, 7, 8, 11], [0, 1, 4, 9], [0, 0, 1, 1]), plan([5, 7, 9, 10], [3, 4, 6, 8], [0, 0, 1, 1])]
+            model = build()
+            with torch.no_grad():
+                with capture_rows(model, plans, range(3)) as whole:
+                    model(ids, attention_mask=mask)
+                with capture_rows(model, plans, range(3)) as stepwise:
+                    cache = DynamicCache(config=model.config)
+                    model(ids[:, :6], attention_mask=mask[:, :6], **{CACHE: cache})
+                    for end in range(7, 13):
+                        model(ids[:, end - 1 : end], attention_mask=mask[:, :end], **{CACHE: cache})
+            for layer in range(3):
+                for b in range(2):
+                    torch.testing.assert_close(stepwise.maps[layer][b], whole.maps[layer][b], atol=1e-5, rtol=0)
 
 
 def test_generation_gives_the_rows_of_one_teacher_forced_pass() -> None:
@@ -349,34 +352,35 @@ def reduced(rows: Tensor, groups: Tensor, reduce: str) -> Tensor:
     return torch.stack([part.mean(0) if reduce == "mean" else part.amax(0) for part in parts])
 
 
-@pytest.mark.parametrize("build", MODELS)
-@pytest.mark.parametrize("reduce", ["mean", "max", "none"])
-def test_the_gradient_of_rows_is_that_of_eager_attention(build: Any, reduce: Any) -> None:
-    ids, mask = tokens([12, 9], "left")
-    columns = [[0, 1, 4, 5], [3, 4, 6]]
-    plans = [plan([5, 6, 9, 11], columns[0], [0, 0, 1, 1]), plan([7, 8, 11], columns[1], [0, 0, 1])]
-    model, chosen = trainable(build)
-    with capture_rows(model, plans, range(3), reduce) as recorder:
-        model(ids, attention_mask=mask)
-    found = [recorder.maps[layer][b] for layer in range(3) for b in range(2)]
+def test_the_gradient_of_rows_is_that_of_eager_attention(subtests: pytest.Subtests) -> None:
+    reduces: list[Any] = ["mean", "max", "none"]
+    for reduce, build in product(reduces, MODELS):
+        with subtests.test(reduce=reduce, build=build):
+            ids, mask = tokens([12, 9], "left")
+            columns = [[0, 1, 4, 5], [3, 4, 6]]
+            plans = [plan([5, 6, 9, 11], columns[0], [0, 0, 1, 1]), plan([7, 8, 11], columns[1], [0, 0, 1])]
+            model, chosen = trainable(build)
+            with capture_rows(model, plans, range(3), reduce) as recorder:
+                model(ids, attention_mask=mask)
+            found = [recorder.maps[layer][b] for layer in range(3) for b in range(2)]
 
-    eager, of_eager = trainable(build)
-    eager.set_attn_implementation("eager")
-    truth = eager(ids, attention_mask=mask, output_attentions=True).attentions
-    expected = [
-        reduced(truth[layer][b][:, one.rows][:, :, one.columns].transpose(0, 1), one.groups, reduce)
-        for layer in range(3)
-        for b, one in enumerate(plans)
-    ]
-    generator = torch.Generator().manual_seed(0)
-    weights = [torch.randn(one.shape, generator=generator) for one in expected]
-    scalars = [sum((one * w).sum() for one, w in zip(maps, weights, strict=True)) for maps in (found, expected)]
-    got = torch.autograd.grad(scalars[0], chosen)
-    wanted = torch.autograd.grad(scalars[1], of_eager)
-    largest = max(gradient.abs().max().item() for gradient in wanted)
-    assert largest > 0.01
-    for one, other in zip(got, wanted, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5 * largest, rtol=0)
+            eager, of_eager = trainable(build)
+            eager.set_attn_implementation("eager")
+            truth = eager(ids, attention_mask=mask, output_attentions=True).attentions
+            expected = [
+                reduced(truth[layer][b][:, one.rows][:, :, one.columns].transpose(0, 1), one.groups, reduce)
+                for layer in range(3)
+                for b, one in enumerate(plans)
+            ]
+            generator = torch.Generator().manual_seed(0)
+            weights = [torch.randn(one.shape, generator=generator) for one in expected]
+            scalars = [sum((one * w).sum() for one, w in zip(maps, weights, strict=True)) for maps in (found, expected)]
+            got = torch.autograd.grad(scalars[0], chosen)
+            wanted = torch.autograd.grad(scalars[1], of_eager)
+            largest = max(gradient.abs().max().item() for gradient in wanted)
+            assert largest > 0.01
+            for one, other in zip(got, wanted, strict=True):
+                torch.testing.assert_close(one, other, atol=1e-5 * largest, rtol=0)
 
 
 def test_rows_carry_gradient_only_where_the_pass_does() -> None:

@@ -65,7 +65,7 @@ def test_there_is_one_start_token_and_it_is_the_first(opening: str) -> None:
 
 
 @pytest.mark.parametrize("control", ["</s>", "<s>", "<image>"])
-def test_a_control_token_of_the_user_is_spelled_out_without_spaces_of_its_own(control: str) -> None:
+def test_a_control_token_of_the_user_is_spelled_out_without_added_spaces(control: str) -> None:
     text = f"a {control} dog"
     _, phrase = encoded(LetterProcessor(), Prompt.describe(IMAGE, text, [(0, len(text))]))
     assert "".join(phrase).replace("\u2581", " ").strip() == text

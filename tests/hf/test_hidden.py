@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import pytest
@@ -34,19 +35,21 @@ def ids(seed: int = 0) -> Tensor:
     return torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("kind", [AutoModel, AutoModelForCausalLM])
-@pytest.mark.parametrize("layers", [[0], [1], [2], [2, 0], []])
-def test_states_are_those_of_the_layers_asked_for_in_their_order(kind: Any, layers: list[int]) -> None:
-    model = build(kind)
-    with torch.no_grad():
-        with capture_hidden_states(model, layers, POSITIONS, CPU) as gathered:
-            model(ids())
-        every = model(ids(), output_hidden_states=True).hidden_states
-    for b, positions in enumerate(POSITIONS):
-        found = gathered.at(b, layers, 32)
-        assert found.shape == (len(layers), len(positions), 32)
-        for layer, states in zip(layers, found, strict=True):
-            assert torch.equal(states, every[layer + 1][b][positions])
+def test_states_are_those_of_the_layers_asked_for_in_their_order(subtests: pytest.Subtests) -> None:
+    choices: list[list[int]] = [[0], [1], [2], [2, 0], []]
+    kinds: list[Any] = [AutoModel, AutoModelForCausalLM]
+    for layers, kind in product(choices, kinds):
+        with subtests.test(layers=layers, kind=kind):
+            model = build(kind)
+            with torch.no_grad():
+                with capture_hidden_states(model, layers, POSITIONS, CPU) as gathered:
+                    model(ids())
+                every = model(ids(), output_hidden_states=True).hidden_states
+            for b, positions in enumerate(POSITIONS):
+                found = gathered.at(b, layers, 32)
+                assert found.shape == (len(layers), len(positions), 32)
+                for layer, states in zip(layers, found, strict=True):
+                    assert torch.equal(states, every[layer + 1][b][positions])
 
 
 def test_no_hook_stays_behind_even_after_an_error() -> None:

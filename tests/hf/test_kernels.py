@@ -172,23 +172,26 @@ def every_row(mask: Tensor | None) -> list[RowPlan]:
 
 @pytest.mark.parametrize("kernel", ["flash_attention_2", "flash_attention_3"])
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_rows_beside_a_flash_kernel_are_its_own(
-    flash: FlashStandIn, kernel: str, config: PreTrainedConfig, mask: Tensor | None
+def test_rows_beside_a_flash_kernel_are_those_of_the_kernel(
+    flash: FlashStandIn, kernel: str, config: PreTrainedConfig, subtests: pytest.Subtests
 ) -> None:
     model = build(config, kernel)
-    plans = every_row(mask)
-    with torch.no_grad(), capture_rows(model, plans, range(2), "none") as recorder:
-        model(tokens(), attention_mask=mask)
-    assert len(flash.weights) == 2
-    for layer, of_layer in enumerate(flash.weights):
-        for found, expected, plan in zip(recorder.maps[layer], of_layer, plans, strict=True):
-            seen = found[..., plan.rows].transpose(0, 1)
-            torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
-            assert found.sum().item() == pytest.approx(expected.sum().item(), abs=1e-3)  # nothing falls on padding
+    for name, mask in MASKS.items():
+        with subtests.test(name):
+            flash.weights.clear()
+            plans = every_row(mask)
+            with torch.no_grad(), capture_rows(model, plans, range(2), "none") as recorder:
+                model(tokens(), attention_mask=mask)
+            assert len(flash.weights) == 2
+            for layer, of_layer in enumerate(flash.weights):
+                for found, expected, plan in zip(recorder.maps[layer], of_layer, plans, strict=True):
+                    seen = found[..., plan.rows].transpose(0, 1)
+                    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
+                    total = expected.sum().item()
+                    assert found.sum().item() == pytest.approx(total, abs=1e-3)  # nothing falls on padding
 
 
-def test_rows_beside_a_flash_kernel_with_a_cache_are_its_own(flash: FlashStandIn) -> None:
+def test_rows_beside_a_flash_kernel_with_a_cache_are_those_of_the_kernel(flash: FlashStandIn) -> None:
     model, ids = build(SLIDING, "flash_attention_2"), tokens()
     plans = [RowPlan(torch.tensor([10, 11]), torch.tensor([0, 1]), torch.arange(12)) for _ in range(2)]
     with torch.no_grad(), capture_rows(model, plans, range(2), "none") as recorder:
@@ -225,7 +228,7 @@ def test_the_kernel_keeps_its_name_and_its_bits_and_nothing_is_left_behind(kerne
     assert ALL_ATTENTION_FUNCTIONS.get(kernel) is before
 
 
-def test_rows_beside_a_flash_kernel_from_the_hub_are_its_own(
+def test_rows_beside_a_flash_kernel_from_the_hub_are_those_of_the_kernel(
     flash: FlashStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "kernels-community/flash-attn2"  # what transformers falls back to where flash-attention is not installed
@@ -268,24 +271,29 @@ def test_packed_sequences_are_refused(flash: FlashStandIn, packed: dict[str, Any
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("mask", [MASKS[name] for name in ("no mask", "padded on the left", "padded on the right")])
 @pytest.mark.filterwarnings(
     "ignore:flex_attention called without torch.compile", "ignore:_compile flag on create_block"
 )
-def test_rows_beside_flex_attention_are_those_of_eager_attention(config: PreTrainedConfig, mask: Tensor | None) -> None:
-    model, plans = build(config, "flex_attention"), every_row(mask)
-    with (
-        torch.no_grad(),
-        torch.compiler.set_stance("force_eager"),  # compiled for a CPU, every shape would take half a minute
-        capture_rows(model, plans, range(2), "none") as recorder,
-    ):
-        model(tokens(), attention_mask=mask)
-    with torch.no_grad():
-        truth = build(config, "eager")(tokens(), attention_mask=mask, output_attentions=True).attentions
-    for layer in range(2):
-        for b, plan in enumerate(plans):
-            expected = truth[layer][b][:, plan.rows].transpose(0, 1)
-            torch.testing.assert_close(recorder.maps[layer][b], expected, atol=1e-5, rtol=0)
+def test_rows_beside_flex_attention_are_those_of_eager_attention(
+    config: PreTrainedConfig, subtests: pytest.Subtests
+) -> None:
+    model, eager = build(config, "flex_attention"), build(config, "eager")
+    for name in ("no mask", "padded on the left", "padded on the right"):
+        with subtests.test(name):
+            mask = MASKS[name]
+            plans = every_row(mask)
+            with (
+                torch.no_grad(),
+                torch.compiler.set_stance("force_eager"),  # compiled for a CPU, every shape would take half a minute
+                capture_rows(model, plans, range(2), "none") as recorder,
+            ):
+                model(tokens(), attention_mask=mask)
+            with torch.no_grad():
+                truth = eager(tokens(), attention_mask=mask, output_attentions=True).attentions
+            for layer in range(2):
+                for b, plan in enumerate(plans):
+                    expected = truth[layer][b][:, plan.rows].transpose(0, 1)
+                    torch.testing.assert_close(recorder.maps[layer][b], expected, atol=1e-5, rtol=0)
 
 
 def test_a_block_mask_that_differs_by_head_is_read_for_every_head() -> None:

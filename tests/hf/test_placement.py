@@ -20,9 +20,8 @@ def with_accelerator(monkeypatch: pytest.MonkeyPatch, kind: str | None, count: i
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
 
 
-@pytest.mark.parametrize(
-    ("kind", "count", "device", "expected"),
-    [
+def test_a_device_is_any_of_torch_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases: list[tuple[str | None, int, Any, str]] = [
         (None, 0, "auto", "cpu"),
         ("cuda", 1, "auto", "cuda"),
         ("mps", 1, "auto", "mps"),
@@ -31,36 +30,31 @@ def with_accelerator(monkeypatch: pytest.MonkeyPatch, kind: str | None, count: i
         ("cuda", 2, torch.device("cuda", 1), "cuda:1"),
         ("mps", 1, "mps", "mps"),
         ("xpu", 4, "xpu:3", "xpu:3"),
-    ],
-)
-def test_a_device_is_any_of_torch_that_is_there(
-    monkeypatch: pytest.MonkeyPatch, kind: str | None, count: int, device: Any, expected: str
+    ]
+    for kind, count, device, expected in cases:
+        with_accelerator(monkeypatch, kind, count)
+        assert resolve_device(device) == torch.device(expected), (kind, count, device)
+
+
+def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are(
+    subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_accelerator(monkeypatch, kind, count)
-    assert resolve_device(device) == torch.device(expected)
-
-
-@pytest.mark.parametrize(
-    ("kind", "count", "device", "message"),
-    [
+    cases: list[tuple[str | None, int, str, str]] = [
         (None, 0, "cuda:1", "The device 'cuda:1' is not available; found no accelerator. Use auto or cpu."),
         ("cuda", 1, "cuda:1", "The device 'cuda:1' is not available; found 1 x cuda. Use auto or cpu."),
         ("cuda", 1, "mps", "The device 'mps' is not available; found 1 x cuda. Use auto or cpu."),
         (None, 0, "gpu", "Unknown device 'gpu'. Use auto, cpu, cuda, cuda:1, mps, ..."),
-    ],
-)
-def test_a_device_that_is_not_there_is_told_with_what_is(
-    monkeypatch: pytest.MonkeyPatch, kind: str | None, count: int, device: str, message: str
-) -> None:
-    with_accelerator(monkeypatch, kind, count)
-    with pytest.raises(OptionError) as caught:
-        resolve_device(device)
-    assert str(caught.value) == message
+    ]
+    for kind, count, device, message in cases:
+        with subtests.test(kind=kind, count=count, device=device):
+            with_accelerator(monkeypatch, kind, count)
+            with pytest.raises(OptionError) as caught:
+                resolve_device(device)
+            assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(
-    ("dtype", "on_cpu", "expected"),
-    [
+def test_a_precision_has_several_names() -> None:
+    cases: list[tuple[Any, bool, object]] = [
         ("auto", True, torch.float32),
         ("auto", False, "auto"),
         ("bf16", True, torch.bfloat16),
@@ -69,24 +63,27 @@ def test_a_device_that_is_not_there_is_told_with_what_is(
         ("torch.bfloat16", True, torch.bfloat16),
         ("half", True, torch.float16),
         (torch.float64, True, torch.float64),
-    ],
-)
-def test_a_precision_has_several_names(dtype: Any, expected: object, *, on_cpu: bool) -> None:
-    assert resolve_dtype(dtype, on_cpu=on_cpu) == expected
+    ]
+    for dtype, on_cpu, expected in cases:
+        assert resolve_dtype(dtype, on_cpu=on_cpu) == expected, (dtype, on_cpu)
 
 
 @pytest.mark.parametrize("dtype", ["bf15", "nn", "float99"])
-def test_an_unknown_precision_is_told_with_those_there_are(dtype: str) -> None:
+def test_an_unknown_precision_is_an_error_that_names_those_there_are(dtype: str) -> None:
     with pytest.raises(OptionError) as caught:
         resolve_dtype(dtype, on_cpu=True)
     expected = f"Unknown dtype {dtype!r}. Use auto, float32, bfloat16 (bf16) or float16 (fp16)."
     assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", torch.float8_e4m3fn, torch.int32])
-def test_a_type_that_nothing_is_computed_in_leads_to_quantisation(dtype: Any) -> None:
-    with pytest.raises(OptionError, match=r"cannot compute in .*give quantization_config='nf4' or 'int8'"):
-        resolve_dtype(dtype, on_cpu=True)
+def test_a_type_that_nothing_is_computed_in_leads_to_quantisation(subtests: pytest.Subtests) -> None:
+    cases: list[Any] = ["int8", "uint8", torch.float8_e4m3fn, torch.int32]
+    for dtype in cases:
+        with (
+            subtests.test(dtype=dtype),
+            pytest.raises(OptionError, match=r"cannot compute in .*give quantization_config='nf4' or 'int8'"),
+        ):
+            resolve_dtype(dtype, on_cpu=True)
 
 
 class Embedded(nn.Module):
@@ -102,19 +99,17 @@ class Embedded(nn.Module):
         return self.embedding
 
 
-@pytest.mark.parametrize(
-    ("weights", "hook", "expected"),
-    [
+def test_inputs_go_where_the_embedding_is_computed() -> None:
+    cases: list[tuple[str, object, str]] = [
         ("cpu", None, "cpu"),
         ("meta", None, "cpu"),
         ("meta", SimpleNamespace(execution_device="cuda:1"), "cuda:1"),
         ("meta", SimpleNamespace(execution_device=torch.device("cpu")), "cpu"),
         ("meta", SimpleNamespace(hooks=(SimpleNamespace(), SimpleNamespace(execution_device="mps"))), "mps"),
         ("cpu", SimpleNamespace(execution_device=None), "cpu"),
-    ],
-)
-def test_inputs_go_where_the_embedding_is_computed(weights: str, hook: object, expected: str) -> None:
-    assert input_device(Embedded(weights, hook)) == torch.device(expected)
+    ]
+    for weights, hook, expected in cases:
+        assert input_device(Embedded(weights, hook)) == torch.device(expected), (weights, hook)
 
 
 def test_pixels_have_the_precision_of_the_first_weights_that_are_not_packed() -> None:

@@ -112,6 +112,6 @@ def test_what_is_freed_counts_no_more() -> None:
     assert peak_bytes(nn.Identity(), run) == 2 * 1000 * FLOAT
 
 
-def test_a_model_that_asks_for_values_is_no_wrong_figure() -> None:
+def test_a_model_that_asks_for_values_does_not_give_a_wrong_figure() -> None:
     with pytest.raises(RuntimeError, match="meta"):
         peak_bytes(nn.Identity(), lambda: torch.ones(3, device="meta").sum().item())

@@ -120,20 +120,18 @@ def test_options_are_the_keywords_that_the_adapter_keeps() -> None:
     assert dict(describe(adapter).info.options) == {"most_pixels": 7}
 
 
-@pytest.mark.parametrize(
-    ("family", "sizes"),
-    [
+def test_towers_of_all_families_have_the_same_words() -> None:
+    cases: list[tuple[str, dict[str, int]]] = [
         ("Qwen2VL", {"depth": 32, "width": 1280, "heads": 16, "patch": 14, "merge": 2}),
         ("Qwen3VL", {"depth": 27, "width": 1152, "heads": 16, "patch": 16, "merge": 2}),
         ("Llava", {"depth": 24, "width": 1024, "heads": 16, "patch": 14}),
         ("DeepseekVL", {"depth": 12, "width": 768, "heads": 12, "patch": 16}),
         ("Fuyu", {"patch": 30}),
-    ],
-)
-def test_towers_of_all_families_have_the_same_words(family: str, sizes: dict[str, int]) -> None:
-    (tower,) = towers(getattr(transformers, f"{family}Config")())
-    assert tower.sizes == sizes
-    assert not set(tower.more) & {"depth", "num_heads", "patch_size", "output_attentions", "num_labels"}
+    ]
+    for family, sizes in cases:
+        (tower,) = towers(getattr(transformers, f"{family}Config")())
+        assert tower.sizes == sizes, family
+        assert not set(tower.more) & {"depth", "num_heads", "patch_size", "output_attentions", "num_labels"}, family
 
 
 def test_a_model_may_have_two_towers_or_none() -> None:

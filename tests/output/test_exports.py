@@ -84,7 +84,7 @@ def test_supervision_takes_the_detections() -> None:
 
 
 @numpy_backend
-def test_nothing_found_is_no_detection() -> None:
+def test_nothing_found_gives_no_detection() -> None:
     assert len(to_detections(replace(GROUNDING, phrases=GROUNDING.phrases[2:]))) == 0
 
 

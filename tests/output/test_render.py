@@ -63,7 +63,7 @@ def has_colour(image: Image.Image, colour: tuple[int, int, int]) -> bool:
     return bool((pixels(image) == colour).all(axis=2).any())
 
 
-def test_colours_stand_where_the_masks_are_and_nowhere_else() -> None:
+def test_colours_are_where_the_masks_are_and_nowhere_else() -> None:
     masks = [rectangle(5, 10, 25, 40), rectangle(30, 50, 55, 85)]
     drawn = mask_overlay(IMAGE, masks, PALETTE[:2])
     assert (colourfulness(drawn) > 20).tolist() == (masks[0] | masks[1]).tolist()

@@ -102,19 +102,21 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("source", "reason"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_plugin_is_told_and_the_others_work_on(site: Site, source: str, reason: str) -> None:
-    site.add_plugin("acme-bad", source, plugin="bad")
-    site.add_plugin("zeta-toy")
-    bad = entry_of("acme-bad")
-    assert bad.state.startswith("broken: ")
-    assert reason in bad.state
-    assert "\n" not in bad.state
-    assert (bad.name, bad.plugin, bad.version) == (None, "bad", "1.0")
-    assert entry_of("zeta-toy").state == "ready"
-    assert find_adapter("toy").distribution == "zeta-toy"
-    with pytest.raises(PluginError, match=r"The plugin 'bad' of acme-bad 1\.0 is broken: "):
-        adapter_class(bad)
+def test_a_broken_plugin_is_reported_and_the_others_still_work(subtests: pytest.Subtests, site: Site) -> None:
+    for name, (source, reason) in BROKEN.items():
+        with subtests.test(name):
+            site.clear()
+            site.add_plugin("acme-bad", source, plugin="bad")
+            site.add_plugin("zeta-toy")
+            bad = entry_of("acme-bad")
+            assert bad.state.startswith("broken: ")
+            assert reason in bad.state
+            assert "\n" not in bad.state
+            assert (bad.name, bad.plugin, bad.version) == (None, "bad", "1.0")
+            assert entry_of("zeta-toy").state == "ready"
+            assert find_adapter("toy").distribution == "zeta-toy"
+            with pytest.raises(PluginError, match=r"The plugin 'bad' of acme-bad 1\.0 is broken: "):
+                adapter_class(bad)
 
 
 def test_somebody_at_the_keyboard_can_interrupt_a_plugin(site: Site) -> None:
@@ -124,7 +126,7 @@ def test_somebody_at_the_keyboard_can_interrupt_a_plugin(site: Site) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[vlm_adapters]\nno equals sign", b"[vlm_adapters]\ntoy = \xff"])
-def test_unreadable_metadata_is_told_and_the_others_work_on(site: Site, content: bytes) -> None:
+def test_unreadable_metadata_is_reported_and_the_others_still_work(site: Site, content: bytes) -> None:
     info = site.add_plugin("acme-bad")
     (info / "entry_points.txt").write_bytes(content)
     site.add_plugin("zeta-toy")
@@ -169,21 +171,21 @@ def test_only_the_first_on_the_path_counts(site: Site, tmp_path: Path, monkeypat
     assert entry_of("acme-toy").version == "1.0"
 
 
-@pytest.mark.parametrize(
-    ("value", "plugins"), [("toy", ["toy"]), (" toy , more,", ["more", "toy"]), ("", []), (" ", [])]
-)
 def test_the_variable_restricts_what_loads(
-    site: Site, monkeypatch: pytest.MonkeyPatch, value: str, plugins: list[str]
+    subtests: pytest.Subtests, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cases: list[tuple[str, list[str]]] = [("toy", ["toy"]), (" toy , more,", ["more", "toy"]), ("", []), (" ", [])]
     site.add_plugin("acme-toy")
     site.add_plugin("acme-more", offering("more"), plugin="more")
     site.add_plugin("acme-never", "raise SystemExit", plugin="never")
-    monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", value)
-    assert [entry.plugin for entry in list_adapters()] == plugins
-    assert "acme_never_plugin" not in sys.modules
+    for value, plugins in cases:
+        with subtests.test(value=value):
+            monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", value)
+            assert [entry.plugin for entry in list_adapters()] == plugins
+            assert "acme_never_plugin" not in sys.modules
 
 
-def test_an_unknown_name_in_the_variable_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_in_the_variable_is_reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.add_plugin("acme-toy")
     monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", "toy,tooy")
     ready, unknown = list_adapters()
@@ -214,35 +216,34 @@ def test_the_class_is_imported_on_first_use(site: Site) -> None:
     assert adapter_class(entry).__name__ == "ToyAdapter"  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
+def test_a_wrong_target_is_reported_with_its_distribution(subtests: pytest.Subtests, site: Site) -> None:
+    cases: list[tuple[str | None, str]] = [
         (None, "cannot be imported: ModuleNotFoundError: No module named 'toy_adapter'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError"),
         ("", "does not exist: toy_adapter has no name ToyAdapter"),
         ("ToyAdapter = 3", "is not a class, but 3"),
         ("class ToyAdapter: ...", "has no classmethod from_pretrained"),
-    ],
-)
-def test_a_wrong_target_is_told_with_its_distribution(site: Site, source: str | None, reason: str) -> None:
-    site.add_plugin("acme-toy")
-    if source is not None:
-        site.add_module("toy_adapter", source)
-    with pytest.raises(PluginError) as caught:
-        adapter_class(find_adapter("toy"))
-    assert reason in str(caught.value)
-    assert "(plugin 'toy' of acme-toy 1.0)" in str(caught.value)
-    assert "Update acme-toy" in str(caught.value)
+    ]
+    for source, reason in cases:
+        with subtests.test(source=source):
+            site.clear()
+            site.add_plugin("acme-toy")
+            if source is not None:
+                site.add_module("toy_adapter", source)
+            with pytest.raises(PluginError) as caught:
+                adapter_class(find_adapter("toy"))
+            assert reason in str(caught.value)
+            assert "(plugin 'toy' of acme-toy 1.0)" in str(caught.value)
+            assert "Update acme-toy" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "phi-msft", "NVLM_D", "3m"])
-def test_names_of_the_hub_are_good_names(name: str) -> None:
-    assert AdapterSpec(name, "a.b:C").name == name
+def test_names_of_the_hub_are_good_names() -> None:
+    for name in ["qwen2_5_vl", "phi-msft", "NVLM_D", "3m"]:
+        assert AdapterSpec(name, "a.b:C").name == name, name
 
 
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
+def test_a_malformed_spec_says_what_to_write(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[dict[str, object], str]] = [
         ({"name": ""}, "name '' is malformed"),
         ({"name": "two words"}, "malformed"),
         ({"name": "-dash"}, "malformed"),
@@ -269,8 +270,10 @@ def test_names_of_the_hub_are_good_names(name: str) -> None:
         ({"checkpoints": (" ",)}, "Give a tuple of hub ids"),
         ({"image_processors": "ToyProcessor"}, "Give a tuple of names of classes"),
         ({"wrapper": "a.b.C"}, "Write 'package.module:Class'"),
-    ],
-)
-def test_a_malformed_spec_says_what_to_write(fields: dict[str, object], reason: str) -> None:
-    with pytest.raises(PluginError, match=reason.replace("(", r"\(").replace("[", r"\[")):
-        AdapterSpec(**{"name": "toy", "target": "a:C", **fields})  # type: ignore[arg-type]
+    ]
+    for fields, reason in cases:
+        with (
+            subtests.test(fields=fields),
+            pytest.raises(PluginError, match=reason.replace("(", r"\(").replace("[", r"\[")),
+        ):
+            AdapterSpec(**{"name": "toy", "target": "a:C", **fields})  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, cast
+from unittest.mock import Mock
 
 import pytest
 from huggingface_hub import constants, errors
@@ -65,11 +66,11 @@ EVERY_KEYWORD = {
 }
 
 
-@pytest.mark.parametrize(("keyword", "value"), EVERY_KEYWORD.items())
-def test_a_keyword_of_loading_reaches_the_class_where_it_is_given(toy: Path, keyword: str, value: object) -> None:
-    _, options = cast("tuple[str, dict[str, object]]", load_adapter(toy, **{keyword: value}))  # type: ignore[arg-type]
-    assert options.pop(keyword) == value
-    assert set(options) == {"device", "dtype", "revision", "trust_remote_code"}
+def test_a_keyword_of_loading_reaches_the_class_where_it_is_given(toy: Path) -> None:
+    for keyword, value in EVERY_KEYWORD.items():
+        _, options = cast("tuple[str, dict[str, object]]", load_adapter(toy, **{keyword: value}))  # type: ignore[arg-type]
+        assert options.pop(keyword) == value, keyword
+        assert set(options) == {"device", "dtype", "revision", "trust_remote_code"}, keyword
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bf16", "bfloat16"), ("fp16", "float16"), ("float32", "float32")])
@@ -144,24 +145,22 @@ def test_a_folder_with_a_model_and_a_lora_is_a_model(toy: Path, tmp_path: Path) 
     assert find_checkpoint(both) == Checkpoint(str(both), "toy")
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
+def test_a_lora_without_its_base_says_what_is_wrong(subtests: pytest.Subtests, toy: Path, tmp_path: Path) -> None:
+    cases = [
         ('{"base_model_name_or_path": "/gone"}', "a LoRA over '/gone', which cannot be found: No checkpoint '/gone'"),
         ('{"base_model_name_or_path": "/gone"}', r"adapter\.model = peft\.PeftModel\.from_pretrained\(adapter\.model"),
         ("{}", "adapter_config.json has no base_model_name_or_path, the model that the LoRA belongs to"),
         ('{"base_model_name_or_path": null}', "has no base_model_name_or_path"),
         ("[]", "has no base_model_name_or_path"),
         ("{", r"adapter_config\.json cannot be read as JSON"),
-    ],
-)
-def test_a_lora_without_its_base_says_what_is_wrong(toy: Path, tmp_path: Path, content: str, reason: str) -> None:
+    ]
     assert toy
-    with pytest.raises(CheckpointError, match=reason):
-        load_adapter(lora_in(tmp_path / "lora", content))
+    for content, reason in cases:
+        with subtests.test(content=content, reason=reason), pytest.raises(CheckpointError, match=reason):
+            load_adapter(lora_in(tmp_path / f"lora-{len(list(tmp_path.iterdir()))}", content))
 
 
-def test_a_lora_is_no_base_of_another(toy: Path, tmp_path: Path) -> None:
+def test_a_lora_cannot_be_the_base_of_another(toy: Path, tmp_path: Path) -> None:
     inner = lora_in(tmp_path / "inner", json.dumps({"base_model_name_or_path": str(toy)}))
     outer = lora_in(tmp_path / "outer", json.dumps({"base_model_name_or_path": str(inner)}))
     with pytest.raises(CheckpointError, match=r"which cannot be found: No config\.json in .*inner"):
@@ -191,9 +190,8 @@ def test_a_checkpoint_without_an_adapter_says_so(toy: Path, tmp_path: Path) -> N
         load_adapter(other)
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
+def test_a_wrong_config_says_what_is_wrong(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    cases: list[tuple[bytes | None, str]] = [
         (b"{", "config.json cannot be read as JSON: .* Download the checkpoint again"),
         (b"\xff\xfe\x00", "cannot be read as JSON"),
         (b"[]", "has no model_type, by which the adapter is chosen"),
@@ -201,13 +199,14 @@ def test_a_checkpoint_without_an_adapter_says_so(toy: Path, tmp_path: Path) -> N
         (b'{"model_type": 3}', "has no model_type"),
         (b'{"model_type": ""}', "has no model_type"),
         (None, "No config.json in .* Give the directory of a checkpoint"),
-    ],
-)
-def test_a_wrong_config_says_what_is_wrong(tmp_path: Path, content: bytes | None, reason: str) -> None:
-    if content is not None:
-        (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=reason):
-        find_checkpoint(tmp_path)
+    ]
+    for content, reason in cases:
+        with subtests.test(content=content):
+            (tmp_path / "config.json").unlink(missing_ok=True)
+            if content is not None:
+                (tmp_path / "config.json").write_bytes(content)
+            with pytest.raises(CheckpointError, match=reason):
+                find_checkpoint(tmp_path)
 
 
 def test_the_name_of_an_adapter_is_not_a_checkpoint(toy: Path) -> None:
@@ -219,13 +218,17 @@ def test_the_name_of_an_adapter_is_not_a_checkpoint(toy: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["", "nowhere", "./acme/toy", "/no/such/place", "a b/c", "x" * 5000, "a\0b"])
-def test_what_cannot_be_a_checkpoint_says_what_can(toy: Path, name: str) -> None:
+def test_what_cannot_be_a_checkpoint_says_what_can(subtests: pytest.Subtests, toy: Path) -> None:
+    cases = ["", "nowhere", "./acme/toy", "/no/such/place", "a b/c", "x" * 5000, "a\0b"]
     assert toy
-    with pytest.raises(
-        CheckpointError, match=r"neither a local directory nor a hub id \(owner/name.*Embedded: tiny-toy\."
-    ):
-        find_checkpoint(name)
+    for name in cases:
+        with (
+            subtests.test(name=name),
+            pytest.raises(
+                CheckpointError, match=r"neither a local directory nor a hub id \(owner/name.*Embedded: tiny-toy\."
+            ),
+        ):
+            find_checkpoint(name)
 
 
 def test_a_hub_id_on_disk_needs_no_network(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,9 +241,8 @@ def test_a_hub_id_on_disk_needs_no_network(toy: Path, tmp_path: Path, monkeypatc
     assert find_checkpoint("acme/toy") == Checkpoint("acme/toy", "toy")
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
+def test_every_refusal_of_the_hub_is_one_error(subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases: list[tuple[type[Exception], str]] = [
         (errors.LocalEntryNotFoundError, "not in the local cache, and the hub cannot be reached"),
         (errors.GatedRepoError, "the repository is gated; accept its terms"),
         (errors.RepositoryNotFoundError, "there is no such repository, or it is private"),
@@ -248,22 +250,20 @@ def test_a_hub_id_on_disk_needs_no_network(toy: Path, tmp_path: Path, monkeypatc
         (errors.RemoteEntryNotFoundError, "the repository has no config.json"),
         (errors.HFValidationError, "HFValidationError:"),
         (RuntimeError, "RuntimeError:"),
-    ],
-)
-def test_the_hub_says_no_in_one_way(monkeypatch: pytest.MonkeyPatch, kind: type[Exception], reason: str) -> None:
-    def no(*_: object, **__: object) -> str:
-        raise kind.__new__(kind)  # the hub's errors want a response, which says nothing here
-
-    monkeypatch.setattr(checkpoints, "hf_hub_download", no)
+    ]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(CheckpointError) as caught:
-        find_checkpoint("acme/toy", revision="v1")
-    message = str(caught.value)
-    assert message.startswith(
-        "'acme/toy' is not a local directory, and its config.json cannot be downloaded from the hub: "
-    )
-    assert reason in message
-    assert "Run `hf download acme/toy --revision v1` where the hub can be reached" in message
+    for kind, reason in cases:
+        with subtests.test(kind=kind):
+            error = kind.__new__(kind)  # the hub's errors want a response, which says nothing here
+            monkeypatch.setattr(checkpoints, "hf_hub_download", Mock(side_effect=error))
+            with pytest.raises(CheckpointError) as caught:
+                find_checkpoint("acme/toy", revision="v1")
+            message = str(caught.value)
+            assert message.startswith(
+                "'acme/toy' is not a local directory, and its config.json cannot be downloaded from the hub: "
+            )
+            assert reason in message
+            assert "Run `hf download acme/toy --revision v1` where the hub can be reached" in message
 
 
 def test_offline_mode_is_honoured_and_named(tmp_path: Path) -> None:
@@ -306,13 +306,13 @@ def test_a_published_checkpoint_is_built_by_its_plugin(published: Site) -> None:
     assert load_published("acme/toy-1b") == "the small one"  # type: ignore[comparison-overlap]
 
 
-@pytest.mark.parametrize("name", ["acme/toy-9b", "acme/other", "toy", "nothing at all"])
-def test_what_no_plugin_knows_enough_of_is_none(published: Site, name: str) -> None:
+def test_what_no_plugin_knows_enough_of_is_none(published: Site) -> None:
     assert published
-    assert load_published(name) is None
+    for name in ["acme/toy-9b", "acme/other", "toy", "nothing at all"]:
+        assert load_published(name) is None, name
 
 
-def test_a_directory_is_no_published_checkpoint(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_is_not_a_published_checkpoint(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint_in(published.path / "acme" / "toy-1b")
     monkeypatch.chdir(published.path)
     assert load_published("acme/toy-1b") is None
@@ -326,7 +326,7 @@ def test_a_directory_is_no_published_checkpoint(published: Site, monkeypatch: py
         ("build = 3", "is not a function, but 3"),
     ],
 )
-def test_a_wrong_builder_is_told_with_its_distribution(site: Site, source: str, reason: str) -> None:
+def test_a_wrong_builder_is_reported_with_its_distribution(site: Site, source: str, reason: str) -> None:
     site.add_plugin("acme-toy", PUBLISHING)
     site.add_module("toy_published", source)
     with pytest.raises(PluginError) as caught:

@@ -68,11 +68,14 @@ def test_a_release_in_the_range_is_taken_in_silence(number: str, install: Instal
         check_transformers()
 
 
-@pytest.mark.parametrize("number", ["4.57.6", "5.0.0", "5.15.1", "5.9"])
-def test_an_older_release_than_the_floor_is_refused(number: str, install: Install) -> None:
-    install(number)
-    with pytest.raises(PluginError, match=rf'^transformers {number} is installed, .* "transformers>={FLOOR}"\.$'):
-        load_adapter("tiny-qwen2_5_vl")
+def test_an_older_release_than_the_floor_is_refused(subtests: pytest.Subtests, install: Install) -> None:
+    for number in ["4.57.6", "5.0.0", "5.15.1", "5.9"]:
+        with subtests.test(number=number):
+            install(number)
+            with pytest.raises(
+                PluginError, match=rf'^transformers {number} is installed, .* "transformers>={FLOOR}"\.$'
+            ):
+                load_adapter("tiny-qwen2_5_vl")
 
 
 OLD = """
@@ -148,21 +151,19 @@ def test_a_long_message_is_cut_and_an_empty_one_leaves_the_type() -> None:
         raise KeyError
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_errors_of_the_library_of_memory_and_of_the_user_pass_unchanged(subtests: pytest.Subtests) -> None:
+    cases: list[BaseException] = [
         CheckpointError("no such folder"),
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         KeyboardInterrupt(),
         SystemExit(2),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_errors_of_the_library_of_memory_and_of_the_user_pass_unchanged(error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught, typed_errors("A pass", AdapterError):
-        raise error
-    assert caught.value is error
+    ]
+    for error in cases:
+        with subtests.test(error=error):
+            with pytest.raises(type(error)) as caught, typed_errors("A pass", AdapterError):
+                raise error
+            assert caught.value is error
 
 
 def test_the_declared_floor_is_the_one_that_is_checked() -> None:
@@ -217,15 +218,11 @@ def test_no_release_is_declared_too_new() -> None:
     assert closed == []
 
 
-@pytest.mark.parametrize(
-    ("found", "release", "expected"),
-    [("1.2.0", "1.15", True), ("1.14.9", "1.15", True), ("1.15.0", "1.15", False), ("2.0", "1.15", False)],
-)
-def test_a_package_is_older_by_its_numbers(
-    monkeypatch: pytest.MonkeyPatch, found: str, release: str, *, expected: bool
-) -> None:
-    monkeypatch.setattr("vlm_adapters.registry.versions.version", lambda _: found)
-    assert is_older("accelerate", release) is expected
+def test_a_package_is_older_by_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [("1.2.0", "1.15", True), ("1.14.9", "1.15", True), ("1.15.0", "1.15", False), ("2.0", "1.15", False)]
+    for found, release, expected in cases:
+        monkeypatch.setattr("vlm_adapters.registry.versions.version", lambda _, found=found: found)
+        assert is_older("accelerate", release) is expected, (found, release)
 
 
 def test_a_package_that_is_not_installed_is_not_older() -> None:

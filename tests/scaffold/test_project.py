@@ -152,20 +152,19 @@ def test_the_tiny_model_that_is_written_conforms_once_the_rest_is_filled_in(tmp_
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("model_type", "message"),
-    [
+def test_a_family_that_cannot_be_written(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    cases = [
         ("internlv", r"has no model type 'internlv' .* Did you mean internvl.*\? Give the model_type of"),
         ("bert", r"has no model type 'bert' that reads images and text\. .* install a newer transformers\."),
         ("zzz", r"Known: .*\baria, .*"),
         ("florence2", "shows no image tokens in one sequence with the text, so a plugin cannot use Transformers"),
         ("blip", "Write a class with the methods of BackboneAdapter instead"),
-    ],
-)
-def test_a_family_that_cannot_be_written(model_type: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match=message):
-        write_project(model_type, tmp_path / "project")
-    assert list(tmp_path.iterdir()) == []
+    ]
+    for model_type, message in cases:
+        with subtests.test(model_type=model_type):
+            with pytest.raises(PluginError, match=message):
+                write_project(model_type, tmp_path / "project")
+            assert list(tmp_path.iterdir()) == []
 
 
 def test_a_family_that_has_an_adapter(site: Site, tmp_path: Path) -> None:

@@ -272,6 +272,7 @@ BROKEN = [
     ("check_left_padded_batch_equals_samples", "divided by it", break_result(FAKE_CASE, "extract", divided_by_batch)),
     ("check_right_padded_batch_equals_samples", "as if left", break_result(FAKE_CASE, "preprocess", as_if_left)),
     ("check_batch_keeps_its_order", "reversed", break_result(FAKE_CASE, "extract", lambda result, *_: result[::-1])),
+    ("check_texts_of_one_image_equal_samples", "divided by it", break_result(FAKE_CASE, "extract", divided_by_batch)),
     ("check_deterministic", "noise", attention(lambda maps: maps + 1e-6 * torch.rand(maps.shape))),
     ("check_capture_changes_no_states", "kernel swapped", extract(swap_kernel)),
     ("check_no_gradient", "not frozen", break_loaded(FAKE_CASE, lambda adapter: adapter.model.requires_grad_())),

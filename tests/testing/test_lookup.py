@@ -19,19 +19,19 @@ def test_case_of_an_installed_plugin(site: Site) -> None:
     assert find_case("fake") is FAKE_CASE
 
 
-@pytest.mark.parametrize(
-    ("case", "message"),
-    [
+def test_case_that_cannot_be_used_is_a_plugin_error(subtests: pytest.Subtests, site: Site) -> None:
+    cases: list[tuple[str | None, str]] = [
         (None, "of acme-fake 1.0 declares no case for the adapter 'fake'"),
         ("acme.nowhere:CASE", "cannot be imported: ModuleNotFoundError: No module named 'acme'"),
         ("vlm_adapters.testing.fakes:NOTHING", "is not an AdapterCase: found None"),
         ("vlm_adapters.testing.fakes:CELL", "is not an AdapterCase: found 16"),
-    ],
-)
-def test_case_that_cannot_be_used_is_a_plugin_error(site: Site, case: str | None, message: str) -> None:
-    site.add_fake(case)
-    with pytest.raises(PluginError, match=message):
-        find_case("fake")
+    ]
+    for case, message in cases:
+        with subtests.test(case=case):
+            site.clear()
+            site.add_fake(case)
+            with pytest.raises(PluginError, match=message):
+                find_case("fake")
 
 
 def test_a_case_that_builds_another_class_than_users_load_is_a_plugin_error(site: Site) -> None:

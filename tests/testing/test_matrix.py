@@ -29,13 +29,13 @@ def test_all_passed_is_yes_everywhere() -> None:
     assert row(markdown({"right": outcomes()}, {}), "right") == ["yes"] * len(CAPABILITIES)
 
 
-def test_one_failure_is_no_in_its_column_alone() -> None:
+def test_one_failure_shows_no_in_its_column_alone() -> None:
     cells = row(markdown({"wrong": outcomes(check_orientation="failed")}, {}), "wrong")
     assert [CAPABILITIES[i] for i, cell in enumerate(cells) if cell == "no"] == ["cells in place"]
     assert cells.count("yes") == len(CAPABILITIES) - 1
 
 
-def test_a_skipped_check_is_no_with_its_reason_below() -> None:
+def test_a_skipped_check_shows_no_with_its_reason_below() -> None:
     one, two = outcomes(check_several_images="skipped"), outcomes(check_precisions_agree="skipped")
     text = markdown({"one": one, "two": two}, {})
     assert row(text, "one")[CAPABILITIES.index("several images")] == "no [1]"
@@ -47,7 +47,7 @@ def test_a_check_that_did_not_run_is_no() -> None:
     assert row(markdown({"empty": capabilities_of([])}, {}), "empty") == ["no"] * len(CAPABILITIES)
 
 
-def test_the_versions_stand_below_once() -> None:
+def test_the_versions_are_listed_below_once() -> None:
     text = markdown({"one": outcomes(), "two": outcomes()}, {"torch": "2.14.1", "python": "3.11.7"})
     assert text.endswith("\nRun on torch 2.14.1, python 3.11.7.\n")
     assert text.count("Run on") == 1

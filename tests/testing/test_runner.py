@@ -26,7 +26,7 @@ def test_every_check_of_the_modules_runs() -> None:
     assert len(ALL_CHECKS) == len(CHECKS)
 
 
-def test_results_tell_what_failed_was_skipped_and_crashed() -> None:
+def test_results_report_what_failed_was_skipped_and_crashed() -> None:
     def crashes(case: AdapterCase) -> None:
         """It crashes."""
         raise ValueError(case.name)

@@ -21,9 +21,8 @@ def folder(recipe: Recipe) -> Path:
     return TrainingData.open(recipe).caches()[0].folder
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
+def test_what_changes_the_features_changes_the_folder(recipe: Recipes) -> None:
+    cases: list[dict[str, Any]] = [
         {"model": "other"},
         {"options": {"min_pixels": 9}},
         {"dtype": "bfloat16"},
@@ -31,15 +30,15 @@ def folder(recipe: Recipe) -> Path:
         {"attn_implementation": "eager"},
         {"cache_dtype": "bfloat16"},
         {"train": ["scenes:count=8,seed=3"]},
-    ],
-)
-def test_what_changes_the_features_changes_the_folder(recipe: Recipes, changes: dict[str, Any]) -> None:
-    assert folder(recipe(**changes)) != folder(recipe())
+    ]
+    for changes in cases:
+        assert folder(recipe(**changes)) != folder(recipe()), changes
 
 
-@pytest.mark.parametrize("changes", [{"epochs": 9}, {"batch_size": 1}, {"seed": 4}, {"decoder": {"base_width": 4}}])
-def test_what_is_trained_from_the_features_does_not(recipe: Recipes, changes: dict[str, Any]) -> None:
-    assert folder(recipe(**changes)) == folder(recipe())
+def test_what_is_trained_from_the_features_does_not(recipe: Recipes) -> None:
+    cases: list[dict[str, Any]] = [{"epochs": 9}, {"batch_size": 1}, {"seed": 4}, {"decoder": {"base_width": 4}}]
+    for changes in cases:
+        assert folder(recipe(**changes)) == folder(recipe()), changes
 
 
 def test_other_weights_in_the_same_folder_change_it(recipe: Recipes, tmp_path: Path) -> None:
@@ -52,7 +51,7 @@ def test_other_weights_in_the_same_folder_change_it(recipe: Recipes, tmp_path: P
     assert found[0] == found[2] != found[1]
 
 
-def test_a_device_that_is_not_there_is_told_before_anything_runs(recipe: Recipes, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_reported_before_anything_runs(recipe: Recipes, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"asks for device=cuda:99\. The device 'cuda:99' is not available"):
         train(recipe(device="cuda:99"), tmp_path / "run")
 

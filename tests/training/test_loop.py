@@ -438,7 +438,7 @@ def test_a_gpu_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) ->
         join_processes("cuda")
 
 
-def test_caches_of_unlike_models_are_not_mixed(live: Live) -> None:
+def test_caches_of_different_models_are_not_mixed(live: Live) -> None:
     fingerprint = live().fingerprint
     other = fingerprint.model_copy(
         update={"backbone": replace(fingerprint.backbone, fingerprint="0" * 16), "data": "scenes:count=2,seed=1"}

@@ -27,16 +27,17 @@ def test_a_recipe_of_the_library_can_be_read_and_says_what_it_is(name: str) -> N
     assert len(recipe_names()[name]) > 10
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_the_papers_settings_are_in_its_recipe_for_every_model(model: str) -> None:
-    recipe = Recipe.read("flmm", [f"model={model}"])
-    assert (recipe.model, recipe.dtype) == (model, "bfloat16")
-    assert (recipe.learning_rate, recipe.betas, recipe.weight_decay) == (1e-4, (0.9, 0.999), 0.01)
-    assert (recipe.epochs, recipe.batch_size, recipe.warmup_ratio, recipe.max_grad_norm) == (8, 8, 0.03, 1.0)
-    assert recipe.precision == "bfloat16"
-    assert recipe.decoder.base_width == 64
-    assert recipe.refiner is not None
-    assert recipe.refiner.use_text
+def test_the_papers_settings_are_in_its_recipe_for_every_model(subtests: pytest.Subtests) -> None:
+    for model in MODELS:
+        with subtests.test(model=model):
+            recipe = Recipe.read("flmm", [f"model={model}"])
+            assert (recipe.model, recipe.dtype) == (model, "bfloat16")
+            assert (recipe.learning_rate, recipe.betas, recipe.weight_decay) == (1e-4, (0.9, 0.999), 0.01)
+            assert (recipe.epochs, recipe.batch_size, recipe.warmup_ratio, recipe.max_grad_norm) == (8, 8, 0.03, 1.0)
+            assert recipe.precision == "bfloat16"
+            assert recipe.decoder.base_width == 64
+            assert recipe.refiner is not None
+            assert recipe.refiner.use_text
 
 
 def test_the_data_of_the_papers_recipe_is_named_as_it_can_be_opened() -> None:
@@ -58,25 +59,26 @@ def test_a_change_reaches_its_key(tmp_path: Path) -> None:
     assert (recipe.refiner.sam, recipe.refiner.use_box, recipe.refiner.use_mask) == ("sam.pth", False, True)
 
 
-@pytest.mark.parametrize(
-    ("change", "key", "value"),
-    [
+def test_a_recipe_says_how_its_backbone_is_loaded() -> None:
+    cases = [
         ("device=cuda:1", "device", "cuda:1"),
         ("device=mps", "device", "mps"),
         ("dtype=bf16", "dtype", "bfloat16"),
         ("dtype=fp16", "dtype", "float16"),
         ("quantization=nf4", "quantization", "nf4"),
         ("attn_implementation=eager", "attn_implementation", "eager"),
-    ],
-)
-def test_a_recipe_says_how_its_backbone_is_loaded(change: str, key: str, value: str) -> None:
-    assert getattr(Recipe.read("scenes", [change]), key) == value
+    ]
+    for change, key, value in cases:
+        assert getattr(Recipe.read("scenes", [change]), key) == value, change
 
 
-@pytest.mark.parametrize("keyword", sorted(NEVER_FROM_A_FILE))
-def test_what_the_caller_alone_decides_is_no_option_of_a_recipe(keyword: str) -> None:
-    with pytest.raises(RecipeError, match=f"options: {keyword} decides how a model is loaded; a file cannot set it"):
-        Recipe.read("scenes", [f"options.{keyword}=true"])
+def test_what_the_caller_alone_decides_cannot_be_an_option_of_a_recipe(subtests: pytest.Subtests) -> None:
+    for keyword in sorted(NEVER_FROM_A_FILE):
+        with (
+            subtests.test(keyword=keyword),
+            pytest.raises(RecipeError, match=f"options: {keyword} decides how a model is loaded; a file cannot set it"),
+        ):
+            Recipe.read("scenes", [f"options.{keyword}=true"])
 
 
 def test_one_set_to_learn_from_needs_no_list() -> None:
@@ -88,9 +90,8 @@ def test_a_recipe_comes_back_from_json() -> None:
     assert Recipe.model_validate(yaml.safe_load(recipe.model_dump_json())) == recipe
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_a_mistake_is_reported(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["epoch=2"], r"unknown key 'epoch'\. Did you mean 'epochs'\?"),
         (["zzz=2"], r"unknown key 'zzz'\. Use model, options, dtype, .*, max_grad_norm, "),
         (["clip=2"], r"unknown key 'clip'\. Use model, .*, max_grad_norm, "),
@@ -112,11 +113,10 @@ def test_a_recipe_comes_back_from_json() -> None:
         (["seed=-1"], "seed: Input should be greater than or equal to 0"),
         (["epochs=true"], "epochs: Input should be a valid integer, found 'True'"),
         (["weight_decay=.inf"], "weight_decay: Input should be a finite number"),
-    ],
-)
-def test_a_mistake_is_reported(changes: list[str], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        Recipe.read("scenes", changes)
+    ]
+    for changes, message in cases:
+        with subtests.test(changes=changes), pytest.raises(RecipeError, match=message):
+            Recipe.read("scenes", changes)
 
 
 def test_a_recipe_that_is_not_there_is_reported_with_those_that_are() -> None:
@@ -125,7 +125,7 @@ def test_a_recipe_that_is_not_there_is_reported_with_those_that_are() -> None:
 
 
 @pytest.mark.parametrize(("text", "message"), [("- a", "holds a list"), ("a: [", "is not YAML")])
-def test_a_file_that_is_no_recipe_is_reported(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):

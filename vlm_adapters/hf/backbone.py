@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
@@ -21,13 +21,11 @@ from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, PromptError
 from vlm_adapters.geometry import Size
-from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
-from vlm_adapters.hf.extraction import ResolvedRequest, plan_rows
-from vlm_adapters.hf.hidden import capture_hidden_states
-from vlm_adapters.hf.language_model import without_compiled_code
+from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
+from vlm_adapters.hf.shared_prefix import ForwardPass, can_share, process_distinct, separate_pass, shared_passes
 from vlm_adapters.hf.sizes import check_layouts, check_length
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
@@ -64,6 +62,10 @@ class TransformersBackbone(ABC):
         (True, 'LlavaForConditionalGeneration')
     """
 
+    limits: Limits = DEFAULT_LIMITS
+    shares_prefix: ClassVar[bool] = False
+    """Whether a token sees all tokens before it and no others, so that several texts can follow one image in a pass."""
+
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
     ) -> None:
@@ -74,8 +76,6 @@ class TransformersBackbone(ABC):
         self._checkpoint = checkpoint or str(self.model.config.name_or_path)
         self._revision = revision
         self._fingerprint = ModuleFingerprint()
-
-    limits: Limits = DEFAULT_LIMITS
 
     @property
     def model(self) -> PreTrainedModel:
@@ -161,6 +161,19 @@ class TransformersBackbone(ABC):
             for prompt, of_images in zip(inputs.prompts, inputs.image_tokens, strict=True)
         ]
 
+    def select_images(self, features: Mapping[str, Tensor], indices: Sequence[int]) -> dict[str, Tensor]:
+        """Choose the tensors of some images, which may repeat, from those of all: here the lines of every tensor.
+
+        Args:
+            features: The model's tensors as `process_images` gives them.
+            indices: Indices of images.
+        """
+        return {name: tensor[list(indices)] for name, tensor in features.items()}
+
+    def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Positions `(..., 1, S)` of one sequence without padding, as the model counts them by itself."""
+        return torch.arange(tensors["input_ids"].shape[1], device=self.device)[None]
+
     def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
         """Run the processor over images without text: the tokens of each image, and the model's tensors.
 
@@ -199,14 +212,16 @@ class TransformersBackbone(ABC):
         check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
-        images = [image for prompt in prompts for image in prompt.images]
-        for image in images:
+        for image in (images := [image for prompt in prompts for image in prompt.images]):
             self._layouts((image.height, image.width))  # a size that the family refuses is an error before any work
         with typed_errors(f"The processor of {self.name}", BackboneError):
             return self._inputs(prompts, images)
 
     def _inputs(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> BackboneInputs:
-        features = dict(self.process_images(images))
+        if self.shares_prefix:
+            features = process_distinct(images, self.process_images, self.select_images)
+        else:
+            features = dict(self.process_images(images))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
         # Processors give the types under the name that their model's forward takes.
         type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
@@ -243,46 +258,27 @@ class TransformersBackbone(ABC):
     def extract(self, inputs: BackboneInputs, request: GridRequest | None = None) -> list[list[Grids]]:
         """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient unless requested.
 
+        Layers after the last one requested do not run, and neither does the head over the vocabulary.
+
         Raises:
             RequestError: The request names layers, heads or rows that do not exist.
             CaptureError: Rows, or the requested gradient, cannot be computed exactly.
             BackboneError: The model raised an error.
         """
-        request, info = request or GridRequest(), self.info
-        chosen = ResolvedRequest.of(request, info)
+        request = request or GridRequest()
+        chosen = ResolvedRequest.of(request, self.info)
         grids = self.locate_image_tokens(inputs)
         mask = inputs.tensors["attention_mask"].cpu()
         plans = [
             plan_rows(tokens, of_prompt, keep, earlier=request.align == "predictor")
             for tokens, of_prompt, keep in zip(inputs.phrase_tokens, grids, mask, strict=True)
         ]
-        device, width = inputs.tensors["input_ids"].device, info.hidden_size
-        nothing = torch.empty(0, dtype=torch.long)
-        phrases = [torch.cat([nothing, *tokens]) for tokens in inputs.phrase_tokens]
-        cells = [plan.columns for plan in plans]
-        with (
-            torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()),
-            without_compiled_code(self.model),
-            capture_rows(self.model, plans, chosen.layers, request.reduce) as recorder,
-            capture_hidden_states(self.model, chosen.hidden_layers, cells, device) as of_cells,
-            capture_hidden_states(self.model, chosen.phrase_hidden_layers, phrases, device) as of_phrases,
-            typed_errors(f"The forward pass of {self.name}", BackboneError),
-        ):
-            # The base model: logits over the vocabulary are not needed, and can be the largest tensor of all.
-            self.model.base_model(**inputs.tensors, use_cache=False)
-        result = []
-        for b, (plan, of_prompt) in enumerate(zip(plans, grids, strict=True)):
-            phrase_states = of_phrases.at(b, chosen.phrase_hidden_layers, width)
-            result.append(
-                chosen.grids(
-                    of_prompt,
-                    plan,
-                    chosen.attention(recorder, plan, b, device),
-                    of_cells.at(b, chosen.hidden_layers, width),
-                    phrase_states.split([len(tokens) for tokens in inputs.phrase_tokens[b]], dim=1),
-                )
-            )
-        return result
+        found: dict[int, list[Grids]] = {}
+        with torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()):
+            for forward_pass in self._passes(inputs):
+                for b, captured in capture_pass(self.model, forward_pass, inputs, plans, chosen):
+                    found[b] = chosen.grids(grids[b], plans[b], captured)
+        return [found[b] for b in range(len(grids))]
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
         """Let the model answer a prompt that ends with the user's turn; see `SupportsGeneration`."""
@@ -302,14 +298,13 @@ class TransformersBackbone(ABC):
             config = self.model.config.get_text_config(decoder=True)
             layouts = self._layouts(_ANY_SIZE)
             kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+            layers = [i for i, kind in enumerate(kinds) if re.fullmatch("(?!.*linear).*_attention", kind)]
             return BackboneInfo(
                 model_type=self.name,
                 checkpoint=self._checkpoint,
                 revision=self._revision,
                 num_layers=config.num_hidden_layers,
-                attention_layers=tuple(
-                    i for i, kind in enumerate(kinds) if re.fullmatch("(?!.*linear).*_attention", kind)
-                ),
+                attention_layers=tuple(layers),
                 num_heads=config.num_attention_heads,
                 hidden_size=config.hidden_size,
                 cell=layouts[-1].cell,
@@ -324,6 +319,11 @@ class TransformersBackbone(ABC):
         """The layouts of an image, none of them larger than the limits."""
         with typed_errors(f"The image processor of {self.name}, given {size[1]} x {size[0]} pixels,", BackboneError):
             return check_layouts(self.layouts(size), self.limits)
+
+    def _passes(self, inputs: BackboneInputs) -> list[ForwardPass]:
+        if self.shares_prefix and len(inputs.prompts) > 1 and can_share(self.model):
+            return shared_passes(self.model, inputs, self.select_images, self.position_ids)
+        return [separate_pass(inputs)]
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the model's device, pixels in the precision of its weights."""

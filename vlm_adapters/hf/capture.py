@@ -64,6 +64,19 @@ class RowPlan:
         """The same plan with its indices on another device."""
         return RowPlan(self.rows.to(device), self.groups.to(device), self.columns.to(device))
 
+    def moved(self, places: Tensor) -> RowPlan:
+        """The plan in another sequence; `places (S,)` are the new positions of all of this one."""
+        return RowPlan(places[self.rows], self.groups, places[self.columns])
+
+    @classmethod
+    def joined(cls, plans: Sequence[RowPlan]) -> RowPlan:
+        """The rows of several plans with the same columns; their groups are numbered on."""
+        groups, count = [], 0
+        for plan in plans:
+            groups.append(plan.groups + count)
+            count += int(plan.groups.max()) + 1 if len(plan.groups) else 0
+        return cls(torch.cat([plan.rows for plan in plans]), torch.cat(groups), plans[0].columns)
+
 
 class RowRecorder:
     """Collects the rows that the plans ask for, layer by layer, over one or many forward passes of one sequence batch.

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from vlm_adapters.backbone.grids import Grids, ImageGrid
+from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
-from vlm_adapters.errors import RequestError
-from vlm_adapters.hf.capture import RowPlan, RowRecorder
+from vlm_adapters.errors import BackboneError, RequestError
+from vlm_adapters.hf.capture import RowPlan, RowRecorder, capture_rows
+from vlm_adapters.hf.hidden import capture_hidden_states
+from vlm_adapters.hf.language_model import stop_after, without_compiled_code
+from vlm_adapters.hf.shared_prefix import ForwardPass
+from vlm_adapters.registry.versions import typed_errors
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,16 @@ class ResolvedRequest:
         heads: Heads extracted from each of these layers.
         hidden_layers: Layers whose hidden states are extracted as grids.
         phrase_hidden_layers: Layers whose hidden states are extracted at the phrases.
-        keep_rows: Whether every row is a map, instead of one map per phrase.
+        reduce: How the rows of a phrase become one map.
+        width: Width `D` of the hidden states.
     """
 
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     hidden_layers: tuple[int, ...]
     phrase_hidden_layers: tuple[int, ...]
-    keep_rows: bool
+    reduce: Literal["mean", "max", "none"]
+    width: int
 
     @classmethod
     def of(cls, request: GridRequest, info: BackboneInfo) -> Self:
@@ -47,40 +54,24 @@ class ResolvedRequest:
             heads=resolve_heads(request.heads, info.num_heads),
             hidden_layers=resolve_layers(request.hidden_layers, every),
             phrase_hidden_layers=resolve_layers(request.phrase_hidden_layers, every),
-            keep_rows=request.reduce == "none",
+            reduce=request.reduce,
+            width=info.hidden_size,
         )
 
-    def attention(self, recorder: RowRecorder, plan: RowPlan, sequence: int, device: torch.device) -> Tensor:
-        """Attention `(P or R, L, n, C)` of one sequence, on one device."""
-        if not self.layers or not len(plan.rows):
-            count = len(self.rows(plan))
-            return torch.zeros(count, len(self.layers), len(self.heads), len(plan.columns), device=device)
-        maps = [recorder.maps[layer][sequence][:, list(self.heads)].to(device) for layer in self.layers]
-        return torch.stack(maps, dim=1)
+    @property
+    def last_layer(self) -> int:
+        """The last layer that has to run."""
+        return max((*self.layers, *self.hidden_layers, *self.phrase_hidden_layers), default=0)
 
     def rows(self, plan: RowPlan) -> tuple[int, ...]:
         """The phrase of every entry of the first axis."""
         phrases = plan.groups.tolist()
-        return tuple(phrases if self.keep_rows else sorted(set(phrases)))
+        return tuple(phrases if self.reduce == "none" else sorted(set(phrases)))
 
-    def grids(
-        self,
-        image_grids: Sequence[ImageGrid],
-        plan: RowPlan,
-        attention: Tensor,
-        hidden: Tensor,
-        phrase_hidden: Sequence[Tensor],
-    ) -> list[Grids]:
-        """Build the `Grids` of one prompt.
-
-        Args:
-            image_grids: The grids, in the order of the plan's columns.
-            plan: The rows and columns of the prompt.
-            attention: `(P or R, L, n, C)`.
-            hidden: `(K, C, D)`.
-            phrase_hidden: Per phrase `(K, T, D)`.
-        """
+    def grids(self, image_grids: Sequence[ImageGrid], plan: RowPlan, captured: Captured) -> list[Grids]:
+        """Build the `Grids` of one prompt; its grids are in the order of the plan's columns."""
         sizes = [grid.tokens.numel() for grid in image_grids]
+        by_grid = captured.attention.split(sizes, -1), captured.hidden.split(sizes, 1)
         return [
             Grids(
                 grid=grid,
@@ -90,11 +81,90 @@ class ResolvedRequest:
                 row_phrases=self.rows(plan),
                 hidden=states.transpose(1, 2).unflatten(-1, grid.shape),
                 hidden_layers=self.hidden_layers,
-                phrase_hidden=tuple(phrase_hidden),
+                phrase_hidden=captured.phrase_hidden,
                 phrase_hidden_layers=self.phrase_hidden_layers,
             )
-            for grid, maps, states in zip(image_grids, attention.split(sizes, -1), hidden.split(sizes, 1), strict=True)
+            for grid, maps, states in zip(image_grids, *by_grid, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a pass showed of one prompt.
+
+    Attributes:
+        attention: `(P or R, L, n, C)`.
+        hidden: `(K, C, D)`: hidden states of the image tokens.
+        phrase_hidden: Per phrase `(K, T, D)`.
+    """
+
+    attention: Tensor
+    hidden: Tensor
+    phrase_hidden: tuple[Tensor, ...]
+
+
+def capture_pass(
+    model: PreTrainedModel,
+    forward_pass: ForwardPass,
+    inputs: BackboneInputs,
+    plans: Sequence[RowPlan],
+    request: ResolvedRequest,
+) -> Iterator[tuple[int, Captured]]:
+    """Run the model once, no further than the request needs.
+
+    Args:
+        model: The model.
+        forward_pass: What to run.
+        inputs: The batch that it is a part of.
+        plans: The rows and columns of every prompt of the batch.
+        request: What is captured.
+
+    Yields:
+        Every prompt of the pass with what was captured of it.
+
+    Raises:
+        CaptureError: Rows, or their gradient, cannot be computed exactly.
+        BackboneError: The model raised an error.
+    """
+    device = inputs.tensors["input_ids"].device
+    places, nothing = forward_pass.places, torch.empty(0, dtype=torch.long)
+    of_sequences = [RowPlan.joined([plans[b].moved(places[b]) for b in prompts]) for prompts in forward_pass.prompts]
+    phrases = [
+        torch.cat([nothing, *(places[b][tokens] for b in prompts for tokens in inputs.phrase_tokens[b])])
+        for prompts in forward_pass.prompts
+    ]
+    cells = [plan.columns for plan in of_sequences]
+    with (
+        without_compiled_code(model),
+        capture_rows(model, of_sequences, request.layers, request.reduce) as recorder,
+        capture_hidden_states(model, request.hidden_layers, cells, device) as of_cells,
+        capture_hidden_states(model, request.phrase_hidden_layers, phrases, device) as of_phrases,
+        typed_errors(f"The forward pass of {model.config.model_type}", BackboneError),
+        stop_after(model, request.last_layer),
+    ):
+        # The base model: logits over the vocabulary are not needed, and can be the largest tensor of all.
+        body: nn.Module = model.base_model
+        body(**forward_pass.tensors, use_cache=False)
+    for sequence, prompts in enumerate(forward_pass.prompts):
+        maps = _attention(request, recorder, of_sequences[sequence], sequence, device)
+        hidden = of_cells.at(sequence, request.hidden_layers, request.width)
+        states = of_phrases.at(sequence, request.phrase_hidden_layers, request.width)
+        lengths = [[len(tokens) for tokens in inputs.phrase_tokens[b]] for b in prompts]
+        by_prompt = states.split([sum(of_prompt) for of_prompt in lengths], dim=1)
+        rows = maps.split([len(request.rows(plans[b])) for b in prompts])
+        for b, of_rows, of_prompt, length in zip(prompts, rows, by_prompt, lengths, strict=True):
+            yield b, Captured(of_rows, hidden, of_prompt.split(length, dim=1))
+
+
+def _attention(
+    request: ResolvedRequest, recorder: RowRecorder, plan: RowPlan, sequence: int, device: torch.device
+) -> Tensor:
+    """Attention `(P or R, L, n, C)` of one sequence, on one device."""
+    if not request.layers or not len(plan.rows):
+        shape = len(request.rows(plan)), len(request.layers), len(request.heads), len(plan.columns)
+        return torch.zeros(shape, device=device)
+    maps = [recorder.maps[layer][sequence][:, list(request.heads)].to(device) for layer in request.layers]
+    return torch.stack(maps, dim=1)
 
 
 def plan_rows(phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], mask: Tensor, *, earlier: bool) -> RowPlan:

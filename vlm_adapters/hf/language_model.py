@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,6 +50,45 @@ def language_model_of(model: PreTrainedModel) -> LanguageModel:
         f"The language model of {type(model).__name__} has no list of {count} layers, so nothing can be captured "
         "from them. Write an `extract` for its family."
     )
+
+
+class _LayerReached(Exception):  # noqa: N818 - no error: it ends a pass that has given all that it was run for
+    """The last layer that is needed has run."""
+
+
+_active: ContextVar[object] = ContextVar("vlm_adapters_stop_after", default=None)
+
+
+@contextmanager
+def stop_after(model: PreTrainedModel, layer: int) -> Iterator[None]:
+    """End the forward pass inside the block once a layer of the language model has run, and leave the block.
+
+    Hooks that were set on the layer before see its output. The last layer stops nothing: the final norm follows it.
+
+    Args:
+        model: A transformers model.
+        layer: Index of the last layer that is needed.
+    """
+    layers = language_model_of(model).layers
+    if layer == len(layers) - 1:
+        yield
+        return
+
+    mark = object()
+
+    def stop(_: nn.Module, __: tuple[Any, ...], ___: Any) -> None:
+        if _active.get() is mark:  # not in a pass of another thread
+            raise _LayerReached
+
+    token = _active.set(mark)
+    hook = layers[layer].register_forward_hook(stop)
+    try:
+        yield
+    except _LayerReached:
+        pass
+    finally:
+        hook.remove()
+        _active.reset(token)
 
 
 def without_compiled_code(model: nn.Module) -> AbstractContextManager[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import different_prompts, maps, prompt, require, require_agrees, require_equal, run
 
@@ -38,16 +40,31 @@ def check_batch_keeps_its_order(case: AdapterCase) -> None:
         )
 
 
+def check_texts_of_one_image_equal_samples(case: AdapterCase) -> None:
+    """Several texts about one image give the same as each alone, whether or not they share a pass."""
+    adapter = case.load()
+    texts = ("a red circle", "a blue star and a red circle", "two grey squares, a red circle", "a red circle")
+    about_one = [prompt(text=text, phrases=["a red circle"]) for text in texts]
+    prompts = [about_one[0], prompt(seed=1), *about_one[1:]]
+    _require_equals_samples(case, adapter, prompts, adapter.preprocess(prompts), "a batch with one image four times")
+
+
 def _require_batch_equals_samples(case: AdapterCase, side: Literal["left", "right"]) -> None:
     adapter = case.load()
     case.reference.set_padding_side(adapter, side)
     prompts = different_prompts()
-    request = GridRequest(hidden_layers=None, phrase_hidden_layers=None)
     inputs = adapter.preprocess(prompts)
     _require_padding(case, adapter, inputs, side)
+    _require_equals_samples(case, adapter, prompts, inputs, f"a batch padded on the {side}")
+
+
+def _require_equals_samples(
+    case: AdapterCase, adapter: BackboneAdapter, prompts: Sequence[Prompt], inputs: BackboneInputs, batch: str
+) -> None:
+    request = GridRequest(hidden_layers=None, phrase_hidden_layers=None)
     for index, (one, of_batch) in enumerate(zip(prompts, adapter.extract(inputs, request), strict=True)):
         alone = run(adapter, one, request)[1]
-        what = f"prompt {index} of a batch padded on the {side}"
+        what = f"prompt {index} of {batch}"
         require_equal(
             [grid.grid.shape for grid in of_batch], [grid.grid.shape for grid in alone], f"{what}, grid shapes"
         )

@@ -15,6 +15,8 @@ from vlm_adapters.backbone import square_layout
 class DeepseekVLAdapter(TransformersBackbone):
     """Adapter for DeepSeek-VL with one tower."""
 
+    shares_prefix = True
+
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
         return [layout_on_square(self.processor, size)]
@@ -22,6 +24,8 @@ class DeepseekVLAdapter(TransformersBackbone):
 
 class DeepseekVLHybridAdapter(TransformersBackbone):
     """Adapter for DeepSeek-VL with two towers: both see one square, at two resolutions."""
+
+    shares_prefix = True
 
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:

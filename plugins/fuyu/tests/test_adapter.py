@@ -22,17 +22,18 @@ def noise(height: int, width: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("size", [(48, 64), (33, 90), (300, 200), (9, 9)])
-def test_patches_and_tokens_are_those_of_the_stock_processor(size: tuple[int, int]) -> None:
-    image = noise(*size)
-    # The whole stock call cuts off a token that only the published tokenizer writes before the image.
-    process = ADAPTER.processor._process_images  # noqa: SLF001
-    legacy = {name: False for name in signature(process).parameters if name.startswith("return_legacy")}
-    stock, (written,) = process([image], return_tensors="pt", **legacy)
-    inputs = ADAPTER.preprocess([Prompt.describe(image, "a circle")])
-    assert torch.equal(inputs.tensors[PIXELS], stock[PIXELS])
-    shown = ADAPTER.processor.tokenizer.decode(inputs.tensors["input_ids"][0, inputs.image_tokens[0][0]])
-    assert shown + "<s>" == written
+def test_patches_and_tokens_are_those_of_the_stock_processor(subtests: pytest.Subtests) -> None:
+    for size in [(48, 64), (33, 90), (300, 200), (9, 9)]:
+        with subtests.test(size=size):
+            image = noise(*size)
+            # The whole stock call cuts off a token that only the published tokenizer writes before the image.
+            process = ADAPTER.processor._process_images  # noqa: SLF001
+            legacy = {name: False for name in signature(process).parameters if name.startswith("return_legacy")}
+            stock, (written,) = process([image], return_tensors="pt", **legacy)
+            inputs = ADAPTER.preprocess([Prompt.describe(image, "a circle")])
+            assert torch.equal(inputs.tensors[PIXELS], stock[PIXELS])
+            shown = ADAPTER.processor.tokenizer.decode(inputs.tensors["input_ids"][0, inputs.image_tokens[0][0]])
+            assert shown + "<s>" == written
 
 
 def test_the_prompt_is_image_start_question_answer() -> None:

@@ -30,18 +30,19 @@ def pixels(adapter: Any, image: Image.Image) -> torch.Tensor:
     return values
 
 
-@pytest.mark.parametrize(("height", "width"), [(30, 90), (90, 30), (64, 64), (200, 130)])
-def test_the_ends_of_the_image_are_seen(height: int, width: int) -> None:
-    values = np.zeros((height, width, 3), np.uint8)
-    values[: height // 4, : width // 4, 0] = values[-(height // 4) :, -(width // 4) :, 1] = 255
-    (seen,) = pixels(SQUARE, Image.fromarray(values))
-    images = SQUARE.processor.image_processor
-    mean, std = (torch.tensor(value)[:, None, None] for value in (images.image_mean, images.image_std))
-    colours = (seen * std + mean).clamp(0, 1)
-    red, green = (colours[channel] * (colours[1 - channel] < 0.2) > 0.6 for channel in (0, 1))
-    scale = SIDE / max(height, width)
-    for mask in (red, green):
-        assert mask.sum() == pytest.approx((height // 4) * (width // 4) * scale**2, rel=0.3)
+def test_the_ends_of_the_image_are_seen(subtests: pytest.Subtests) -> None:
+    for height, width in [(30, 90), (90, 30), (64, 64), (200, 130)]:
+        with subtests.test(height=height, width=width):
+            values = np.zeros((height, width, 3), np.uint8)
+            values[: height // 4, : width // 4, 0] = values[-(height // 4) :, -(width // 4) :, 1] = 255
+            (seen,) = pixels(SQUARE, Image.fromarray(values))
+            images = SQUARE.processor.image_processor
+            mean, std = (torch.tensor(value)[:, None, None] for value in (images.image_mean, images.image_std))
+            colours = (seen * std + mean).clamp(0, 1)
+            red, green = (colours[channel] * (colours[1 - channel] < 0.2) > 0.6 for channel in (0, 1))
+            scale = SIDE / max(height, width)
+            for mask in (red, green):
+                assert mask.sum() == pytest.approx((height // 4) * (width // 4) * scale**2, rel=0.3)
 
 
 def test_the_padding_is_the_mean_colour() -> None:

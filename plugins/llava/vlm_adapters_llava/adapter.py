@@ -29,6 +29,8 @@ class LlavaAdapter(TransformersBackbone):
     processor crops the centre instead, which loses the ends of every image that is not square.
     """
 
+    shares_prefix = True
+
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
         return [layout_on_square(self.processor, size)]
@@ -41,6 +43,8 @@ class LlavaAdapter(TransformersBackbone):
 
 class LlavaNextAdapter(TransformersBackbone):
     """Adapter for LLaVA-Next: the image squashed to one tile, then in tiles at its own aspect."""
+
+    shares_prefix = True
 
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:

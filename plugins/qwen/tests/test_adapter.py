@@ -43,17 +43,16 @@ def shapes(of: QwenAdapter, *images: Image.Image) -> list[tuple[int, int]]:
     return [grid.shape for grid in of.locate_image_tokens(inputs)[0]]
 
 
-@pytest.mark.parametrize(
-    ("size", "resized"),
-    [((100, 150), (112, 140)), ((61, 47), (56, 56)), ((400, 700), (168, 280)), ((56, 84), (56, 84))],
-)
-def test_an_image_is_resized_exactly_once(size: tuple[int, int], resized: tuple[int, int]) -> None:
-    image = noise(*size)
-    once = image.resize(resized[::-1], Image.Resampling.BICUBIC)
-    expected = adapter().processor.image_processor(once, do_resize=False, return_tensors="pt")
-    tensors = adapter().preprocess([Prompt.describe(image, "a cat")]).tensors
-    assert torch.equal(tensors["pixel_values"], expected["pixel_values"])
-    assert tensors["image_grid_thw"].tolist() == [[1, resized[0] // 14, resized[1] // 14]]
+def test_an_image_is_resized_exactly_once(subtests: pytest.Subtests) -> None:
+    cases = [((100, 150), (112, 140)), ((61, 47), (56, 56)), ((400, 700), (168, 280)), ((56, 84), (56, 84))]
+    for size, resized in cases:
+        with subtests.test(size=size):
+            image = noise(*size)
+            once = image.resize(resized[::-1], Image.Resampling.BICUBIC)
+            expected = adapter().processor.image_processor(once, do_resize=False, return_tensors="pt")
+            tensors = adapter().preprocess([Prompt.describe(image, "a cat")]).tensors
+            assert torch.equal(tensors["pixel_values"], expected["pixel_values"])
+            assert tensors["image_grid_thw"].tolist() == [[1, resized[0] // 14, resized[1] // 14]]
 
 
 @pytest.mark.parametrize("patch_size", [14, 16])
@@ -95,9 +94,8 @@ def test_a_smaller_largest_area_gives_a_coarser_grid() -> None:
     assert shapes(with_limits(max_pixels=8 * 784), noise(112, 224)) == [(2, 4)]
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [
+def test_senseless_limits_are_refused_with_both_values(subtests: pytest.Subtests) -> None:
+    cases: list[dict[str, Any]] = [
         {"min_pixels": -1},
         {"min_pixels": 0},
         {"min_pixels": 783},
@@ -106,11 +104,13 @@ def test_a_smaller_largest_area_gives_a_coarser_grid() -> None:
         {"min_pixels": 10**9},
         {"min_pixels": float("nan")},
         {"max_pixels": "many"},
-    ],
-)
-def test_senseless_limits_are_refused_with_both_values(limits: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match=r"min_pixels=.* and max_pixels=.* do not fit\. Give 784 \(one cell\) <= "):
-        with_limits(**limits)
+    ]
+    for limits in cases:
+        with (
+            subtests.test(limits=limits),
+            pytest.raises(OptionError, match=r"min_pixels=.* and max_pixels=.* do not fit\. Give 784 \(one cell\) <= "),
+        ):
+            with_limits(**limits)
 
 
 @pytest.mark.parametrize("size", [(5, 900), (900, 5)])
@@ -139,7 +139,7 @@ def test_several_images_of_a_prompt_give_their_grids_in_order() -> None:
     assert [grids.attention.shape for grids in extracted] == [(1, 3, 4, 2, 4), (1, 3, 4, 4, 2), (1, 3, 4, 3, 3)]
 
 
-def test_prompts_with_unlike_numbers_of_images_share_a_batch() -> None:
+def test_prompts_with_different_numbers_of_images_share_a_batch() -> None:
     one = Prompt.chat([Message("user", (noise(56, 84), "a cat"))])
     two = Prompt.chat([Message("user", (noise(84, 56), noise(56, 56), "a dog and a very long text"))])
     inputs = adapter().preprocess([two, one])
@@ -147,7 +147,7 @@ def test_prompts_with_unlike_numbers_of_images_share_a_batch() -> None:
     assert [[grid.shape for grid in grids] for grids in found] == [[(3, 2), (2, 2)], [(2, 3)]]
 
 
-def test_the_model_is_told_which_tokens_show_the_image() -> None:
+def test_the_model_is_given_which_tokens_show_the_image() -> None:
     # Without them Qwen2.5-VL silently counts positions as if all were text, and attends otherwise.
     inputs = adapter().preprocess([Prompt.describe(noise(112, 140), "a cat", ["cat"])])
     assert "mm_token_type_ids" in inputs.tensors
@@ -189,13 +189,16 @@ def test_a_saved_checkpoint_is_loaded_by_its_model_type(checkpoint: Path) -> Non
     assert torch.equal(before.attention, after.attention)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [("auto", torch.float32), ("bfloat16", torch.bfloat16), (torch.float16, torch.float16), ("float32", torch.float32)],
-)
-def test_the_precision_is_the_one_asked_for(checkpoint: Path, dtype: Any, expected: torch.dtype) -> None:
-    loaded: Any = load_adapter(checkpoint, device=torch.device("cpu"), dtype=dtype)
-    assert {parameter.dtype for parameter in loaded.model.parameters()} == {expected}
+def test_the_precision_is_the_one_asked_for(checkpoint: Path) -> None:
+    cases: list[tuple[Any, torch.dtype]] = [
+        ("auto", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        (torch.float16, torch.float16),
+        ("float32", torch.float32),
+    ]
+    for dtype, expected in cases:
+        loaded: Any = load_adapter(checkpoint, device=torch.device("cpu"), dtype=dtype)
+        assert {parameter.dtype for parameter in loaded.model.parameters()} == {expected}, dtype
 
 
 def test_options_of_the_family_pass_through(checkpoint: Path) -> None:
@@ -203,22 +206,21 @@ def test_options_of_the_family_pass_through(checkpoint: Path) -> None:
     assert (loaded.min_pixels, loaded.max_pixels) == (1568, 784 * 20)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_senseless_options_are_typed_errors(subtests: pytest.Subtests, checkpoint: Path) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"dtype": "float99"}, "Unknown dtype 'float99'. Use auto, float32"),
         ({"dtype": "nn"}, "Unknown dtype 'nn'"),
         ({"device": "gpu0"}, "Unknown device 'gpu0'"),
         ({"min_pixel": 3136}, "QwenAdapter has no option min_pixel. Its options are: min_pixels, max_pixels"),
-    ],
-)
-def test_senseless_options_are_typed_errors(checkpoint: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError) as caught:
-        load_adapter(checkpoint, **{"device": "cpu", **options})
-    assert message in str(caught.value)
+    ]
+    for options, message in cases:
+        with subtests.test(options=options):
+            with pytest.raises(OptionError) as caught:
+                load_adapter(checkpoint, **{"device": "cpu", **options})
+            assert message in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="neither a local directory"):
         load_adapter(tmp_path / "nowhere", device="cpu")
 
@@ -262,7 +264,7 @@ HALF: dict[str, tuple[str, Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("name", "change", "message"), HALF.values(), ids=HALF)
-def test_half_a_checkpoint_is_told_in_one_line(
+def test_half_a_checkpoint_is_reported_in_one_line(
     copy: Path, name: str, change: Callable[[Path], None], message: str
 ) -> None:
     change(copy / name)
@@ -274,7 +276,7 @@ def test_half_a_checkpoint_is_told_in_one_line(
     assert len(str(caught.value)) < 700
 
 
-def test_a_checkpoint_without_a_chat_template_is_told(copy: Path) -> None:
+def test_a_checkpoint_without_a_chat_template_is_an_error_that_names_it(copy: Path) -> None:
     (copy / "chat_template.jinja").unlink()
     loaded = load_adapter(copy, device="cpu")
     with pytest.raises(AdapterError, match="chat template"):

@@ -72,32 +72,33 @@ BENIGN = {
 }
 
 
-@pytest.mark.parametrize("messages", BENIGN.values(), ids=BENIGN)
-def test_the_tokens_are_the_processors_own(messages: list[Message]) -> None:
-    conversation = [
-        {
-            "role": message.role,
-            "content": [
-                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
-                for part in message.content
-            ],
-        }
-        for message in messages
-    ]
-    theirs: Any = adapter().processor.apply_chat_template(
-        conversation,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        add_generation_prompt=messages[-1].role == "user",
-        processor_kwargs={"return_mm_token_type_ids": True},
-    )
-    ours = adapter().preprocess([Prompt.chat(messages)]).tensors
-    assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
-    assert ours["attention_mask"].tolist() == theirs["attention_mask"].tolist()
-    assert ours["mm_token_type_ids"].tolist() == theirs["mm_token_type_ids"].tolist()
-    assert ours["image_grid_thw"].tolist() == theirs["image_grid_thw"].tolist()
-    assert torch.equal(ours["pixel_values"], theirs["pixel_values"])  # images of whole cells, not resized
+def test_the_tokens_are_those_of_the_processor(subtests: pytest.Subtests) -> None:
+    for name, messages in BENIGN.items():
+        with subtests.test(name):
+            conversation = [
+                {
+                    "role": message.role,
+                    "content": [
+                        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
+                        for part in message.content
+                    ],
+                }
+                for message in messages
+            ]
+            theirs: Any = adapter().processor.apply_chat_template(
+                conversation,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                add_generation_prompt=messages[-1].role == "user",
+                processor_kwargs={"return_mm_token_type_ids": True},
+            )
+            ours = adapter().preprocess([Prompt.chat(messages)]).tensors
+            assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+            assert ours["attention_mask"].tolist() == theirs["attention_mask"].tolist()
+            assert ours["mm_token_type_ids"].tolist() == theirs["mm_token_type_ids"].tolist()
+            assert ours["image_grid_thw"].tolist() == theirs["image_grid_thw"].tolist()
+            assert torch.equal(ours["pixel_values"], theirs["pixel_values"])  # images of whole cells, not resized
 
 
 def test_image_tokens_are_marked_and_nothing_else() -> None:
@@ -106,22 +107,28 @@ def test_image_tokens_are_marked_and_nothing_else() -> None:
     assert int(tensors["mm_token_type_ids"].sum()) == 8
 
 
-@pytest.mark.parametrize("token", SPECIAL_TOKENS)
-def test_a_control_token_in_the_text_is_encoded_as_text_and_grounded(token: str) -> None:
-    plain, hostile = Prompt.describe(WIDE, "a  cat"), Prompt.describe(WIDE, f"a {token} cat", [token])
-    assert spelled(hostile) == token
-    for special in SPECIAL_TOKENS:
-        assert ids_of(hostile).count(identifier(special)) == ids_of(plain).count(identifier(special))
+def test_a_control_token_in_the_text_is_encoded_as_text_and_grounded(subtests: pytest.Subtests) -> None:
+    for token in SPECIAL_TOKENS:
+        with subtests.test(token=token):
+            plain, hostile = Prompt.describe(WIDE, "a  cat"), Prompt.describe(WIDE, f"a {token} cat", [token])
+            assert spelled(hostile) == token
+            for special in SPECIAL_TOKENS:
+                assert ids_of(hostile).count(identifier(special)) == ids_of(plain).count(identifier(special))
 
 
-@pytest.mark.parametrize(
-    "parts", [("<|image_", "pad|>"), ("<", "|image_pad|>"), ("<|image_pad|", ">"), ("<|im_", "", "end|>")]
-)
-def test_a_control_token_over_two_texts_is_encoded_as_text(parts: tuple[str, ...]) -> None:
-    prompt = Prompt.chat([Message("user", (WIDE, *parts))], ["".join(parts)])
-    assert spelled(prompt) == "".join(parts)
-    assert ids_of(prompt).count(identifier("<|image_pad|>")) == 8
-    assert ids_of(prompt).count(identifier("<|im_end|>")) == 1
+def test_a_control_token_over_two_texts_is_encoded_as_text(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[str, ...]] = [
+        ("<|image_", "pad|>"),
+        ("<", "|image_pad|>"),
+        ("<|image_pad|", ">"),
+        ("<|im_", "", "end|>"),
+    ]
+    for parts in cases:
+        with subtests.test(parts=parts):
+            prompt = Prompt.chat([Message("user", (WIDE, *parts))], ["".join(parts)])
+            assert spelled(prompt) == "".join(parts)
+            assert ids_of(prompt).count(identifier("<|image_pad|>")) == 8
+            assert ids_of(prompt).count(identifier("<|im_end|>")) == 1
 
 
 def test_a_control_token_in_an_earlier_message_is_encoded_as_text() -> None:
@@ -179,11 +186,11 @@ def test_a_lone_surrogate_is_a_typed_error(text: str) -> None:
         adapter().preprocess([Prompt.describe(WIDE, text)])
 
 
-@pytest.mark.parametrize("phrase", ["é", "红色", "😀", "👩‍🚀", "e\u0301", "naïve café", "\x00", "\U000f0000"])
-def test_letters_of_several_bytes_have_all_their_tokens(phrase: str) -> None:
-    prompt = Prompt.describe(WIDE, f"x {phrase} y", [phrase])
-    assert spelled(prompt) == phrase
-    assert len(adapter().preprocess([prompt]).phrase_tokens[0][0]) == len(phrase.encode())
+def test_letters_of_several_bytes_have_all_their_tokens() -> None:
+    for phrase in ["é", "红色", "😀", "👩‍🚀", "e\u0301", "naïve café", "\x00", "\U000f0000"]:
+        prompt = Prompt.describe(WIDE, f"x {phrase} y", [phrase])
+        assert spelled(prompt) == phrase, phrase
+        assert len(adapter().preprocess([prompt]).phrase_tokens[0][0]) == len(phrase.encode()), phrase
 
 
 def test_a_tokenizer_that_composes_letters_still_knows_where_a_phrase_stands() -> None:
@@ -205,7 +212,7 @@ def test_a_phrase_may_straddle_two_texts() -> None:
     assert spelled(prompt) == "red circle"
 
 
-def test_the_tokens_of_an_image_within_a_phrase_are_no_tokens_of_it() -> None:
+def test_the_tokens_of_an_image_within_a_phrase_do_not_belong_to_it() -> None:
     prompt = Prompt.chat([Message("user", ("a red ", WIDE, "circle"))], ["red circle"])
     positions = adapter().preprocess([prompt]).phrase_tokens[0][0].tolist()
     assert spelled(prompt) == "red circle"
@@ -239,13 +246,13 @@ def test_a_template_that_changes_the_text_is_refused(monkeypatch: pytest.MonkeyP
         adapter().preprocess([Prompt.describe(WIDE, "a cat")])
 
 
-def test_a_template_that_raises_is_told_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_raises_is_reported_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter().processor, "chat_template", "{{ raise_exception('roles must alternate') }}")
     with pytest.raises(PromptError, match=r"does not take these messages \(user, assistant\): roles must alternate"):
         adapter().preprocess([Prompt.describe(WIDE, "a cat")])
 
 
-def test_a_template_that_trims_texts_is_given_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_trims_texts_is_given_the_full_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     trimming = CHAT_TEMPLATE.replace("part['text']", "part['text'] | trim")
     monkeypatch.setattr(adapter().processor, "chat_template", trimming)
     assert spelled(Prompt.describe(WIDE, "  a cat ", ["cat"])) == "cat"

@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -84,7 +83,7 @@ def assert_bit_equal(made: Any, expected: Any) -> None:
         assert torch.equal(value, expected[name]), name
 
 
-def test_a_batch_of_unlike_sizes_comes_back_bit_equal(processor: Any) -> None:
+def test_a_batch_of_different_sizes_comes_back_bit_equal(processor: Any) -> None:
     wrapper = QwenImageProcessorWrapper(processor)
     processed = wrapper.preprocess(images())
     expected = own_output(processor, images())
@@ -122,37 +121,44 @@ def test_the_pillow_backend_comes_back_bit_equal() -> None:
     assert_bit_equal(made, image_processor(images=images(), return_tensors="pt"))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_pixel_values_are_the_resized_normalised_image(processor: Any, size: tuple[int, int]) -> None:
-    image = noise(*size)
-    settings = processor.image_processor
-    (value,) = QwenImageProcessorWrapper(processor).preprocess(image)["pixel_values"]
-    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
-    resized = tv.resize(pixels, list(value.shape[1:]), interpolation=tv.InterpolationMode.BICUBIC, antialias=True)
-    mean, deviation = torch.tensor(settings.image_mean), torch.tensor(settings.image_std)
-    expected = (resized / 255 - mean[:, None, None]) / deviation[:, None, None]
-    assert value.dtype == torch.float32
-    torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
+def test_pixel_values_are_the_resized_normalised_image(subtests: pytest.Subtests, processor: Any) -> None:
+    for size in SIZES:
+        with subtests.test(size=size):
+            image = noise(*size)
+            settings = processor.image_processor
+            (value,) = QwenImageProcessorWrapper(processor).preprocess(image)["pixel_values"]
+            pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+            resized = tv.resize(
+                pixels, list(value.shape[1:]), interpolation=tv.InterpolationMode.BICUBIC, antialias=True
+            )
+            mean, deviation = torch.tensor(settings.image_mean), torch.tensor(settings.image_std)
+            expected = (resized / 255 - mean[:, None, None]) / deviation[:, None, None]
+            assert value.dtype == torch.float32
+            torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_a_coloured_corner_stays_in_its_corner(processor: Any, corner: tuple[int, int]) -> None:
-    pixels = np.zeros((90, 210, 3), dtype=np.uint8)
-    row, column = corner
-    pixels[row * 70 : row * 70 + 20, column * 180 : column * 180 + 30] = (255, 128, 0)
-    (value,) = QwenImageProcessorWrapper(processor).preprocess(Image.fromarray(pixels))["pixel_values"]
-    _, height, width = value.shape
-    for channel, brightness in enumerate((255, 128)):  # red, then green: the channels are in their order too
-        mean, deviation = processor.image_processor.image_mean[channel], processor.image_processor.image_std[channel]
-        inside = value[channel] > (brightness / 255 / 2 - mean) / deviation
-        rows, columns = inside.nonzero(as_tuple=True)
-        assert rows.float().mean() == pytest.approx((80 if row else 10) / 90 * height, abs=1)
-        assert columns.float().mean() == pytest.approx((195 if column else 15) / 210 * width, abs=1)
-        assert value[channel].max() == pytest.approx((brightness / 255 - mean) / deviation, abs=0.15)
-    assert value[2].unique().numel() == 1
+def test_a_coloured_corner_stays_in_its_corner(subtests: pytest.Subtests, processor: Any) -> None:
+    for corner in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+        with subtests.test(corner=corner):
+            pixels = np.zeros((90, 210, 3), dtype=np.uint8)
+            row, column = corner
+            pixels[row * 70 : row * 70 + 20, column * 180 : column * 180 + 30] = (255, 128, 0)
+            (value,) = QwenImageProcessorWrapper(processor).preprocess(Image.fromarray(pixels))["pixel_values"]
+            _, height, width = value.shape
+            for channel, brightness in enumerate((255, 128)):  # red, then green: the channels are in their order too
+                mean, deviation = (
+                    processor.image_processor.image_mean[channel],
+                    processor.image_processor.image_std[channel],
+                )
+                inside = value[channel] > (brightness / 255 / 2 - mean) / deviation
+                rows, columns = inside.nonzero(as_tuple=True)
+                assert rows.float().mean() == pytest.approx((80 if row else 10) / 90 * height, abs=1)
+                assert columns.float().mean() == pytest.approx((195 if column else 15) / 210 * width, abs=1)
+                assert value[channel].max() == pytest.approx((brightness / 255 - mean) / deviation, abs=0.15)
+            assert value[2].unique().numel() == 1
 
 
-def test_what_is_told_of_the_resize_is_exact(processor: Any) -> None:
+def test_the_reported_resize_is_exact(processor: Any) -> None:
     processed = QwenImageProcessorWrapper(processor).preprocess(images())
     cell = processor.image_processor.patch_size * processor.image_processor.merge_size
     for original, value, meta, size in zip(SIZES, *(processed[name] for name in processed), strict=True):
@@ -183,24 +189,22 @@ def turned_jpeg() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("source", "size"),
-    [
-        (lambda: noise(64, 90).convert("L"), (64, 90)),
-        (lambda: noise(64, 90).convert("RGBA"), (64, 90)),
-        (lambda: noise(64, 90).convert("P"), (64, 90)),
-        (lambda: np.asarray(noise(64, 90)), (64, 90)),
-        (turned_jpeg, (120, 60)),
-    ],
-    ids=["grey", "alpha", "palette", "array", "turned by EXIF"],
-)
-def test_images_come_through_the_one_door(processor: Any, source: Callable[[], Any], size: tuple[int, int]) -> None:
-    wrapper = QwenImageProcessorWrapper(processor)
-    one, listed = wrapper.preprocess(source()), wrapper.preprocess([source()])
-    assert one["meta_datas"] == listed["meta_datas"]
-    assert one["meta_datas"][0]["original_shape"] == size
-    assert one["pixel_values"][0].shape[0] == 3
-    assert torch.equal(one["pixel_values"][0], listed["pixel_values"][0])
+def test_images_come_through_the_one_door(subtests: pytest.Subtests, processor: Any) -> None:
+    cases: dict[str, tuple[Any, tuple[int, int]]] = {
+        "grey": (noise(64, 90).convert("L"), (64, 90)),
+        "alpha": (noise(64, 90).convert("RGBA"), (64, 90)),
+        "palette": (noise(64, 90).convert("P"), (64, 90)),
+        "array": (np.asarray(noise(64, 90)), (64, 90)),
+        "turned by EXIF": (turned_jpeg(), (120, 60)),
+    }
+    for name, (source, size) in cases.items():
+        with subtests.test(name):
+            wrapper = QwenImageProcessorWrapper(processor)
+            one, listed = wrapper.preprocess(source), wrapper.preprocess([source])
+            assert one["meta_datas"] == listed["meta_datas"]
+            assert one["meta_datas"][0]["original_shape"] == size
+            assert one["pixel_values"][0].shape[0] == 3
+            assert torch.equal(one["pixel_values"][0], listed["pixel_values"][0])
 
 
 def test_grey_images_equal_the_processors_own_conversion_and_transparent_ones_lie_on_white(processor: Any) -> None:
@@ -261,9 +265,10 @@ class OtherCombined:
     image_processor = Separate()
 
 
-@pytest.mark.parametrize("other", [CLIPImageProcessor(), Separate(), OtherCombined(), byte_level_tokenizer(), None])
-def test_everything_else_passes_through_unchanged(other: object) -> None:
-    assert wrap_image_processor(other) is other
+def test_everything_else_passes_through_unchanged() -> None:
+    cases: list[object] = [CLIPImageProcessor(), Separate(), OtherCombined(), byte_level_tokenizer(), None]
+    for other in cases:
+        assert wrap_image_processor(other) is other, other
 
 
 def test_a_subclass_of_the_image_processor_is_wrapped() -> None:
@@ -282,25 +287,22 @@ def test_the_package_offers_the_wrapper_without_importing_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
+def test_unusable_images_are_typed_errors(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[Any, str]] = [
         ([], "is empty"),
         ("https://example.com/cat.png", "is a URL"),
         ([b"hello"], "."),
         (7, "int is not an image"),
         ([[Image.new("RGB", (9, 9))]], "list is not an image"),
         (Image.new("RGB", (4000, 4)), "."),
-    ],
-)
-def test_unusable_images_are_typed_errors(images: Any, message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        QwenImageProcessorWrapper(Qwen2VLImageProcessor()).preprocess(images)
+    ]
+    for images, message in cases:
+        with subtests.test(images=images), pytest.raises(ImageError, match=message):
+            QwenImageProcessorWrapper(Qwen2VLImageProcessor()).preprocess(images)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_unusable_pixel_values_are_typed_errors(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[Any, str]] = [
         ([], "is empty"),
         ([torch.zeros(3, 28, 40)], r"28x40 .* cells of 28x28.*multiples of 28"),
         ([torch.zeros(3, 0, 28)], "0x28"),
@@ -308,11 +310,10 @@ def test_unusable_images_are_typed_errors(images: Any, message: str) -> None:
         ([torch.zeros(28, 28)], r"\(28, 28\)"),
         ([torch.zeros(3, 28, 28, dtype=torch.uint8)], "uint8"),
         ([np.zeros((3, 28, 28))], "ndarray"),
-    ],
-)
-def test_unusable_pixel_values_are_typed_errors(values: Any, message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        QwenImageProcessorWrapper(Qwen2VLImageProcessor()).to_model_inputs(values)
+    ]
+    for values, message in cases:
+        with subtests.test(values=values), pytest.raises(ImageError, match=message):
+            QwenImageProcessorWrapper(Qwen2VLImageProcessor()).to_model_inputs(values)
 
 
 def test_a_processor_that_does_not_resize_takes_whole_cells_only() -> None:

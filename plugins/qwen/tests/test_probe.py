@@ -111,7 +111,7 @@ def test_the_vision_tower_is_described(probed: dict[str, Any]) -> None:
     assert tower["more"]["window_size"] == 112
 
 
-def test_info_tells_what_sizes_a_consumer(described: dict[str, Any], checkpoint: Path) -> None:
+def test_info_reports_the_sizes_that_a_consumer_needs(described: dict[str, Any], checkpoint: Path) -> None:
     adapter = qwen2_5_vl()
     info = described["info"]
     assert info["checkpoint"] == str(checkpoint)
@@ -123,7 +123,7 @@ def test_info_tells_what_sizes_a_consumer(described: dict[str, Any], checkpoint:
     assert "Qwen/Qwen2.5-VL-3B-Instruct" in described["checkpoints"]
 
 
-def test_info_tells_of_the_decoder_beside_the_checkpoint(described: dict[str, Any]) -> None:
+def test_info_reports_the_decoder_beside_the_checkpoint(described: dict[str, Any]) -> None:
     decoder = GroundedVLM.untrained(qwen2_5_vl(), base_width=8).decoder.unet
     assert described["decoder"] == {
         "channels": 12,
@@ -164,7 +164,7 @@ def test_tables_fit_80_columns(command: str, content: list[str], checkpoint: Pat
     ("model", "message"),
     [(lambda _: "no-such-model", "no-such-model"), (lambda path: path / "decoder", "no model_type")],
 )
-def test_a_model_that_is_none_is_one_line(
+def test_what_is_not_a_model_is_reported_in_one_line(
     command: str,
     model: Callable[[Path], object],
     message: str,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
+import torch
 from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
+from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from typing_extensions import override
 
@@ -26,6 +29,8 @@ class QwenAdapter(TransformersBackbone):
         checkpoint: Directory or hub id of the checkpoint, for `info`.
         revision: Commit of the checkpoint, for `info`.
     """
+
+    shares_prefix = True
 
     def __init__(
         self,
@@ -64,6 +69,23 @@ class QwenAdapter(TransformersBackbone):
             height, width = self.layouts(size)[0].resized
             return CoordinateFrame(width, height)
         return CoordinateFrame(1000, 1000) if self.name in ("qwen3_vl", "qwen3_vl_moe") else None
+
+    @override
+    def select_images(self, features: Mapping[str, Tensor], indices: Sequence[int]) -> dict[str, Tensor]:
+        # The patches of all images stand in one list.
+        shapes, patches = features["image_grid_thw"], features["pixel_values"]
+        by_image = patches.split(shapes.prod(dim=1).tolist())
+        return {
+            "pixel_values": torch.cat([by_image[index] for index in indices]),
+            "image_grid_thw": shapes[list(indices)],
+        }
+
+    @override
+    def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        model: Any = self.model.base_model
+        accepted = signature(model.get_rope_index).parameters
+        positions: Tensor = model.get_rope_index(**{name: tensors[name] for name in accepted if name in tensors})[0]
+        return positions
 
     @override
     def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:

@@ -31,7 +31,7 @@ def test_every_image_with_a_sentence_is_read_in_order(folder: Path) -> None:
     ]
 
 
-def test_a_phrase_may_stand_twice(folder: Path) -> None:
+def test_a_phrase_may_occur_twice(folder: Path) -> None:
     (folder / "a.txt").write_text("[a dot] on [a dot]")
     assert [phrase.span for phrase in read_captioned(folder)[0].phrases] == [(0, 5), (9, 14)]
 

@@ -51,9 +51,8 @@ def test_run_lengths_are_read_packed_and_plain(seed: int, share: float) -> None:
         assert np.array_equal(mask_of({"size": [7, 5], "counts": counts}, (7, 5)), expected)
 
 
-@pytest.mark.parametrize(
-    ("segmentation", "message"),
-    [
+def test_a_broken_mask_is_reported(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[object, str]] = [
         (None, "it is None, neither polygons nor run lengths"),
         ([], "neither polygons nor run lengths"),
         ([[1, 2, 3, 4]], "not a list of three or more points"),
@@ -67,11 +66,10 @@ def test_run_lengths_are_read_packed_and_plain(seed: int, share: float) -> None:
         ({"size": [40, 60], "counts": [2410, -10]}, "do not cover the 40 x 60 pixels"),
         ({"size": [40, 60], "counts": "0"}, "cover 0 of 40 x 60 pixels"),
         ({"size": [40, 60]}, "needs its run lengths in counts"),
-    ],
-)
-def test_a_broken_mask_is_reported(segmentation: object, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        mask_of(segmentation, SIZE)
+    ]
+    for segmentation, message in cases:
+        with subtests.test(segmentation=segmentation), pytest.raises(DataError, match=message):
+            mask_of(segmentation, SIZE)
 
 
 def test_polygons_without_pycocotools_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,22 +92,21 @@ def test_an_annotation_with_a_broken_mask_is_named(tmp_path: Path) -> None:
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_a_malformed_file_is_reported_by_entry(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    cases: list[tuple[object, str]] = [
         ("{", "cannot be read as JSON: .*Download it again"),
         ("[]", "has no list 'images'"),
         ({"images": [IMAGE]}, "has no list 'annotations'"),
         ({"images": [IMAGE, {"id": 2}], "annotations": []}, r"images\[1\] is not an object with id, file_name, height"),
         ({"images": [{**IMAGE, "height": 0}], "annotations": []}, "image 1 has no usable file_name, height and"),
         ({"images": [], "annotations": [{"id": 1.5, "image_id": 1}]}, r"annotations\[0\]: The id 1\.5 is not an int"),
-    ],
-)
-def test_a_malformed_file_is_reported_by_entry(content: object, message: str, tmp_path: Path) -> None:
-    text = content if isinstance(content, str) else json.dumps(content)
-    (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=rf"a\.json.*{message}"):
-        Instances.read(tmp_path / "a.json")
+    ]
+    for content, message in cases:
+        with subtests.test(content=content):
+            text = content if isinstance(content, str) else json.dumps(content)
+            (tmp_path / "a.json").write_text(text, encoding="utf-8")
+            with pytest.raises(DataError, match=rf"a\.json.*{message}"):
+                Instances.read(tmp_path / "a.json")
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:

@@ -146,9 +146,8 @@ def test_empty_masks_and_phrases_without_tags_are_kept(tmp_path: Path) -> None:
     assert_equal(Empty(), convert(Empty(), tmp_path / "plain"))
 
 
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
+def test_a_broken_line_is_reported_by_its_number(subtests: pytest.Subtests, tmp_path: Path) -> None:
+    cases: list[tuple[object, str]] = [
         ("{", "Invalid JSON: "),
         (line(id=1), "id: Input should be a valid string"),
         (line(extra=1), "extra: Extra inputs are not permitted"),
@@ -166,14 +165,14 @@ def test_empty_masks_and_phrases_without_tags_are_kept(tmp_path: Path) -> None:
             line(image="b.png"),
             r"image_id: '1' names the image 'a\.png' in line 1, and 'b\.png' here\. Give different images",
         ),
-    ],
-)
-def test_a_broken_line_is_reported_by_its_number(broken: object, message: str, tmp_path: Path) -> None:
-    write(tmp_path / "set", line(id="good"), broken, line(id="last"))
-    with pytest.raises(DataError, match=rf"samples\.jsonl:2: .*{message}"):
-        open_dataset(tmp_path / "set")
-    dataset = open_skipping(tmp_path / "set")
-    assert [sample.id for sample in dataset] == ["good", "last"]
+    ]
+    for broken, message in cases:
+        with subtests.test(broken=broken):
+            write(tmp_path / "set", line(id="good"), broken, line(id="last"))
+            with pytest.raises(DataError, match=rf"samples\.jsonl:2: .*{message}"):
+                open_dataset(tmp_path / "set")
+            dataset = open_skipping(tmp_path / "set")
+            assert [sample.id for sample in dataset] == ["good", "last"]
 
 
 @pytest.mark.parametrize(

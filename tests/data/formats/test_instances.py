@@ -48,9 +48,8 @@ def test_a_missing_image_is_reported(instances: InstancesSet) -> None:
         dataset.sample(1)
 
 
-@pytest.mark.parametrize(
-    ("caption", "message"),
-    [
+def test_a_broken_line_is_reported_by_its_number(subtests: pytest.Subtests, instances: InstancesSet) -> None:
+    cases: list[tuple[object, str]] = [
         ("{", "Invalid JSON"),
         ({**GOOD, "image": 1}, "image: Extra inputs are not permitted"),
         ({**GOOD, "image_id": 9}, r"image_id: the image 9 is not in .*instances\.json"),
@@ -71,14 +70,14 @@ def test_a_missing_image_is_reported(instances: InstancesSet) -> None:
             },
             "phrase_tags has 1 entries for 2 phrases",
         ),
-    ],
-)
-def test_a_broken_line_is_reported_by_its_number(caption: object, message: str, instances: InstancesSet) -> None:
-    instances.write(GOOD, "", caption, GOOD)
-    with pytest.raises(DataError, match=rf"captions\.jsonl:3: .*{message}"):
-        open_dataset(instances.uri())
-    dataset = open_skipping(instances.uri())
-    assert [dataset.place(index).rpartition(":")[2] for index in range(len(dataset))] == ["1", "4"]
+    ]
+    for caption, message in cases:
+        with subtests.test(caption=caption):
+            instances.write(GOOD, "", caption, GOOD)
+            with pytest.raises(DataError, match=rf"captions\.jsonl:3: .*{message}"):
+                open_dataset(instances.uri())
+            dataset = open_skipping(instances.uri())
+            assert [dataset.place(index).rpartition(":")[2] for index in range(len(dataset))] == ["1", "4"]
 
 
 def test_a_missing_file_is_reported(instances: InstancesSet) -> None:

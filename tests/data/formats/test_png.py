@@ -132,21 +132,20 @@ def test_missing_segments_are_reported(png: PngSet) -> None:
         open_dataset(png.uri()).sample(1)
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
+def test_a_broken_narrative_is_reported_by_its_entry(subtests: pytest.Subtests, png: PngSet) -> None:
+    cases: list[tuple[object, str]] = [
         (5, "It is not a narrative with image_id and segments"),
         ({"image_id": "x", "segments": []}, "The id 'x' is not an integer"),
         ({"image_id": "9", "segments": []}, r"Its image 9 is not in .*panoptic_val2017\.json"),
         ({"image_id": "1", "segments": [{"utterance": "a"}]}, "no utterance, or no list segment_ids"),
         ({"image_id": "1", "segments": [{"segment_ids": []}]}, "no utterance, or no list segment_ids"),
         ({"image_id": "1", "segments": [{"utterance": "a", "segment_ids": "7"}]}, "no list segment_ids"),
-    ],
-)
-def test_a_broken_narrative_is_reported_by_its_entry(entry: object, message: str, png: PngSet) -> None:
-    png.narratives.append(entry)
-    with pytest.raises(DataError, match=rf"png_coco_val2017\.json\[2\]: .*{message}"):
-        open_dataset(png.write().uri())
+    ]
+    for entry, message in cases:
+        with subtests.test(entry=entry):
+            png.narratives[2:] = [entry]
+            with pytest.raises(DataError, match=rf"png_coco_val2017\.json\[2\]: .*{message}"):
+                open_dataset(png.write().uri())
 
 
 def test_a_segment_of_an_unknown_category_is_reported(png: PngSet) -> None:

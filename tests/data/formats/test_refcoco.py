@@ -64,7 +64,7 @@ def test_masks_and_images_are_those_of_the_annotation(refcoco: RefCocoSet, by_py
             assert np.array_equal(np.asarray(sample.image), np.asarray(Image.open(file)))
 
 
-def test_run_lengths_stand_among_the_annotations(refcoco: RefCocoSet) -> None:
+def test_run_lengths_are_found_among_the_annotations(refcoco: RefCocoSet) -> None:
     (sample,) = open_dataset(refcoco.uri(split="testA"))
     expected = np.zeros((50, 30), bool)
     expected[2:5, 0] = True
@@ -133,25 +133,25 @@ def test_a_blank_sentence_is_left_out_and_reported(refcoco: RefCocoSet) -> None:
     assert [problem.place.rpartition("/")[2] for problem in dataset.problems] == ["refs(unc).p[0]", "refs(unc).p[1]"]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_a_broken_ref_is_reported_by_its_entry(subtests: pytest.Subtests, refcoco: RefCocoSet) -> None:
+    cases: list[tuple[dict[bytes, object], str]] = [
         ({b"ann_id": 77}, r"Its annotation 77 is not in .*instances\.json"),
         ({b"image_id": 2}, r"Its image 2 is not that of annotation 11 .* \(1\)"),
         ({b"ann_id": b"x"}, "The id 'x' is not an integer"),
         ({b"sentences": []}, "It has no sentences"),
         ({b"sentences": [{b"sent_id": 1}]}, "A sentence of it has no sent_id, or its raw is not a string"),
         ({b"sentences": [{b"raw": b"dog"}]}, "A sentence of it has no sent_id, or its raw is not a string"),
-    ],
-)
-def test_a_broken_ref_is_reported_by_its_entry(change: dict[bytes, object], message: str, refcoco: RefCocoSet) -> None:
-    refcoco.refs[0].update(change)
-    dataset = open_skipping(refcoco.write().uri())
-    assert len(dataset) == 3
-    (problem,) = dataset.problems
-    assert problem.place == f"{refcoco.annotations}/refs(unc).p[0]"
-    with pytest.raises(DataError, match=rf"\[0\]: {message}"):
-        open_dataset(refcoco.uri())
+    ]
+    ref = refcoco.refs[0]
+    for change, message in cases:
+        with subtests.test(change=change):
+            refcoco.refs[0] = {**ref, **change}
+            dataset = open_skipping(refcoco.write().uri())
+            assert len(dataset) == 3
+            (problem,) = dataset.problems
+            assert problem.place == f"{refcoco.annotations}/refs(unc).p[0]"
+            with pytest.raises(DataError, match=rf"\[0\]: {message}"):
+                open_dataset(refcoco.uri())
 
 
 def test_an_entry_that_is_not_a_ref_is_reported(refcoco: RefCocoSet) -> None:

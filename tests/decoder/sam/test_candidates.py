@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,33 +38,27 @@ def echo(image: EncodedImage, *, masks: Tensor, **_: Any) -> Tensor:
     return masks.expand(-1, 4, -1, -1)
 
 
-@pytest.mark.parametrize("size", [(60, 100), (100, 60), (80, 80)])
-@pytest.mark.parametrize("bottom", [False, True])
-@pytest.mark.parametrize("right", [False, True])
-@pytest.mark.parametrize("padding", [0, 20])
 def test_a_mask_stays_in_its_corner(
-    tiny_sam: TinySam,
-    monkeypatch: pytest.MonkeyPatch,
-    size: tuple[int, int],
-    padding: int,
-    *,
-    bottom: bool,
-    right: bool,
+    subtests: pytest.Subtests, tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sam = SegmentAnything(tiny_sam())
-    monkeypatch.setattr(sam, "decode", echo)
-    height, width = size
-    wanted = quarter(*size, bottom=bottom, right=right)[0] > 0
-    box = (-padding, -padding, width + padding, height + padding)
-    # One cell per 5 pixels, padding included.
-    inner = quarter(height // 5, width // 5, bottom=bottom, right=right)
-    logits = functional.pad(inner, (padding // 5,) * 4, value=-6.0)
-    image = sam.encode(photo(size))
-    with torch.no_grad():
-        refined = SAMRefiner(sam, use_text=False)(image, logits, box)[0] > 0
-        chosen = refine_untrained(sam, image, logits, box)[0] > 0
-    for found in (refined, chosen):
-        assert float((found & wanted).sum() / (found | wanted).sum()) > 0.85
+    for padding, right, bottom, size in product(
+        [0, 20], [False, True], [False, True], [(60, 100), (100, 60), (80, 80)]
+    ):
+        with subtests.test(padding=padding, right=right, bottom=bottom, size=size):
+            sam = SegmentAnything(tiny_sam())
+            monkeypatch.setattr(sam, "decode", echo)
+            height, width = size
+            wanted = quarter(*size, bottom=bottom, right=right)[0] > 0
+            box = (-padding, -padding, width + padding, height + padding)
+            # One cell per 5 pixels, padding included.
+            inner = quarter(height // 5, width // 5, bottom=bottom, right=right)
+            logits = functional.pad(inner, (padding // 5,) * 4, value=-6.0)
+            image = sam.encode(photo(size))
+            with torch.no_grad():
+                refined = SAMRefiner(sam, use_text=False)(image, logits, box)[0] > 0
+                chosen = refine_untrained(sam, image, logits, box)[0] > 0
+            for found in (refined, chosen):
+                assert float((found & wanted).sum() / (found | wanted).sum()) > 0.85
 
 
 def test_candidates_are_asked_for_with_the_peak_and_with_and_without_a_box(

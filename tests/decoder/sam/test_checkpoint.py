@@ -34,7 +34,7 @@ def small_vit_b(tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch) -> TinySam:
     return build
 
 
-def test_a_checkpoint_is_loaded_whole_frozen_and_in_eval_mode(small_vit_b: TinySam, tmp_path: Path) -> None:
+def test_a_checkpoint_is_loaded_completely_frozen_and_in_eval_mode(small_vit_b: TinySam, tmp_path: Path) -> None:
     saved = small_vit_b().state_dict()
     torch.save(saved, tmp_path / "sam_vit_b.pth")
     sam = load_sam(tmp_path / "sam_vit_b.pth")
@@ -46,7 +46,7 @@ def test_a_checkpoint_is_loaded_whole_frozen_and_in_eval_mode(small_vit_b: TinyS
 
 
 @pytest.mark.parametrize(("name", "width"), [("vit_b", 768), ("vit_l", 1024), ("vit_h", 1280)])
-def test_the_width_of_the_encoder_tells_the_published_models_apart(
+def test_the_width_of_the_encoder_distinguishes_the_published_models(
     name: str, width: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with torch.device("meta"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -32,9 +34,8 @@ def corner(size: tuple[int, int], *, bottom: bool, right: bool) -> Tensor:
     return logits
 
 
-@pytest.mark.parametrize(
-    ("size", "resized"),
-    [
+def test_the_long_side_becomes_that_of_the_canvas() -> None:
+    cases = [
         ((480, 640), (768, 1024)),
         ((640, 480), (1024, 768)),
         ((375, 500), (768, 1024)),
@@ -42,38 +43,38 @@ def corner(size: tuple[int, int], *, bottom: bool, right: bool) -> Tensor:
         ((1, 3), (341, 1024)),  # 341.33
         ((3, 2), (1024, 683)),  # 682.67
         ((2000, 3000), (683, 1024)),
-    ],
-)
-def test_the_long_side_becomes_that_of_the_canvas(size: tuple[int, int], resized: tuple[int, int]) -> None:
-    assert Frame(size, 1024).resized == resized
+    ]
+    for size, resized in cases:
+        assert Frame(size, 1024).resized == resized, size
 
 
-def test_points_and_boxes_are_scaled_by_each_axis_of_its_own() -> None:
+def test_points_and_boxes_are_scaled_separately_along_each_axis() -> None:
     frame = Frame((3, 2), 1024)  # 1024 x 683 on the canvas
     assert frame.on_canvas(torch.tensor([[2.0, 3.0]])).tolist() == [[683, 1024]]
     assert frame.box_on_canvas((-1, 0, 2, 1.5)) == pytest.approx((-341.5, 0, 683, 512))
 
 
-@pytest.mark.parametrize("size", [(480, 640), (640, 480), (123, 456), (1500, 900)])
-@pytest.mark.parametrize("grid", [(24, 24), (48, 64), (7, 5)])
-def test_a_mask_prompt_is_resized_padded_and_resized(size: tuple[int, int], grid: tuple[int, int]) -> None:
-    logits = torch.randn(3, *grid, generator=torch.Generator().manual_seed(1)) * 4
-    frame = Frame(size, 1024)
-    height, width = frame.resized
-    steps = functional.interpolate(logits[:, None], (height, width), mode="bilinear", align_corners=False)
-    steps = functional.pad(steps, (0, 1024 - width, 0, 1024 - height), value=float(logits.min()))
-    expected = functional.interpolate(steps, (256, 256), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(mask_prompt(logits, whole(frame), frame, 256), expected, atol=1e-3, rtol=1e-4)
+def test_a_mask_prompt_is_resized_padded_and_resized(subtests: pytest.Subtests) -> None:
+    for grid, size in product([(24, 24), (48, 64), (7, 5)], [(480, 640), (640, 480), (123, 456), (1500, 900)]):
+        with subtests.test(grid=grid, size=size):
+            logits = torch.randn(3, *grid, generator=torch.Generator().manual_seed(1)) * 4
+            frame = Frame(size, 1024)
+            height, width = frame.resized
+            steps = functional.interpolate(logits[:, None], (height, width), mode="bilinear", align_corners=False)
+            steps = functional.pad(steps, (0, 1024 - width, 0, 1024 - height), value=float(logits.min()))
+            expected = functional.interpolate(steps, (256, 256), mode="bilinear", align_corners=False)
+            torch.testing.assert_close(mask_prompt(logits, whole(frame), frame, 256), expected, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("lowest", "padding"), [(-7.0, -7.0), (-1.0, -1.0), (-0.5, -1.0), (3.0, -1.0)])
-def test_the_padding_is_the_lowest_logit_of_all_masks_and_at_most_minus_one(lowest: float, padding: float) -> None:
-    logits = torch.full((2, 4, 4), 5.0)
-    logits[1, 2, 2] = lowest
-    frame = Frame((50, 100), 64)
-    prompt = mask_prompt(logits, whole(frame), frame, 16)
-    assert prompt[:, :, 8:].unique().tolist() == [padding]
-    assert prompt[:, :, :7].min() >= lowest
+def test_the_padding_is_the_lowest_logit_of_all_masks_and_at_most_minus_one(subtests: pytest.Subtests) -> None:
+    for lowest, padding in [(-7.0, -7.0), (-1.0, -1.0), (-0.5, -1.0), (3.0, -1.0)]:
+        with subtests.test(lowest=lowest, padding=padding):
+            logits = torch.full((2, 4, 4), 5.0)
+            logits[1, 2, 2] = lowest
+            frame = Frame((50, 100), 64)
+            prompt = mask_prompt(logits, whole(frame), frame, 16)
+            assert prompt[:, :, 8:].unique().tolist() == [padding]
+            assert prompt[:, :, :7].min() >= lowest
 
 
 def test_what_the_logits_do_not_cover_is_padding() -> None:
@@ -84,19 +85,18 @@ def test_what_the_logits_do_not_cover_is_padding() -> None:
     assert prompt[:, 12:].unique().tolist() == [-1]
 
 
-@pytest.mark.parametrize("size", [(60, 120), (120, 60)])
-@pytest.mark.parametrize("bottom", [False, True])
-@pytest.mark.parametrize("right", [False, True])
-def test_a_mask_in_a_corner_of_the_image_is_in_that_corner(size: tuple[int, int], *, bottom: bool, right: bool) -> None:
-    frame = Frame(size, 1024)
-    wanted = corner((16, 16), bottom=bottom, right=right)
-    found = mask_prompt(wanted, whole(frame), frame, 256)[0, 0] > 0
-    tall, wide = (side // 4 for side in frame.resized)
-    rows, columns = np.flatnonzero(found.any(1).numpy()), np.flatnonzero(found.any(0).numpy())
-    expected_rows = (tall * 3 // 4, tall - 1) if bottom else (0, tall // 4 - 1)
-    expected_columns = (wide * 3 // 4, wide - 1) if right else (0, wide // 4 - 1)
-    assert (rows[0], rows[-1]) == expected_rows
-    assert (columns[0], columns[-1]) == expected_columns
+def test_a_mask_in_a_corner_of_the_image_is_in_that_corner(subtests: pytest.Subtests) -> None:
+    for right, bottom, size in product([False, True], [False, True], [(60, 120), (120, 60)]):
+        with subtests.test(right=right, bottom=bottom, size=size):
+            frame = Frame(size, 1024)
+            wanted = corner((16, 16), bottom=bottom, right=right)
+            found = mask_prompt(wanted, whole(frame), frame, 256)[0, 0] > 0
+            tall, wide = (side // 4 for side in frame.resized)
+            rows, columns = np.flatnonzero(found.any(1).numpy()), np.flatnonzero(found.any(0).numpy())
+            expected_rows = (tall * 3 // 4, tall - 1) if bottom else (0, tall // 4 - 1)
+            expected_columns = (wide * 3 // 4, wide - 1) if right else (0, wide // 4 - 1)
+            assert (rows[0], rows[-1]) == expected_rows
+            assert (columns[0], columns[-1]) == expected_columns
 
 
 def test_logits_of_a_padded_square_lose_their_padding() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -32,44 +33,46 @@ def predictor(sam: Sam, image: Image.Image) -> SamPredictor:
     return published
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_an_image_is_encoded_as_the_predictor_does(tiny_sam: TinySam, size: tuple[int, int]) -> None:
-    image = SegmentAnything(tiny_sam()).encode(photo(size))
-    published = predictor(tiny_sam(), photo(size))
-    torch.testing.assert_close(image.features, published.get_image_embedding(), atol=0, rtol=0)
-    assert image.frame.resized == published.input_size
-    assert image.frame.size == size
+def test_an_image_is_encoded_as_the_predictor_does(subtests: pytest.Subtests, tiny_sam: TinySam) -> None:
+    for size in SIZES:
+        with subtests.test(size=size):
+            image = SegmentAnything(tiny_sam()).encode(photo(size))
+            published = predictor(tiny_sam(), photo(size))
+            torch.testing.assert_close(image.features, published.get_image_embedding(), atol=0, rtol=0)
+            assert image.frame.resized == published.input_size
+            assert image.frame.size == size
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(tiny_sam: TinySam, size: tuple[int, int]) -> None:
-    sam = SegmentAnything(tiny_sam())
-    published = predictor(tiny_sam(), photo(size))
-    height, width = size
-    points = torch.tensor([[width * 0.25, height * 0.5], [width * 0.75, height * 0.125]])
-    boxes = torch.tensor([[0, 0, width, height], [width * 0.5, 1, width, height * 0.5]])
-    masks = torch.randn(2, 1, 24, 24, generator=torch.Generator().manual_seed(4))
-    image = sam.encode(photo(size))
-    coords = published.transform.apply_coords_torch(points, size)[:, None]
-    kinds: list[tuple[dict[str, Tensor], tuple[Tensor | None, ...]]] = [
-        ({"boxes": boxes}, (None, None, published.transform.apply_boxes_torch(boxes, size), None)),
-        ({"masks": masks}, (None, None, None, masks)),
-        ({"points": points, "masks": masks}, (coords, torch.ones(2, 1), None, masks)),
-        (
-            {"points": points, "boxes": boxes, "masks": masks},
-            (coords, torch.ones(2, 1), published.transform.apply_boxes_torch(boxes, size), masks),
-        ),
-    ]
-    for mine, theirs in kinds:
-        with torch.no_grad():
-            decoded = sam.decode(image, **mine)
-            found = sam.at_image_size(decoded, image)
-        for several in (False, True):
-            expected, _, low = published.predict_torch(*theirs, multimask_output=several, return_logits=True)
-            chosen = slice(1, None) if several else slice(0, 1)
-            torch.testing.assert_close(decoded[:, chosen], low, atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(found[:, chosen], expected, atol=1e-4, rtol=1e-4)
-            assert found.shape[2:] == size
+def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(subtests: pytest.Subtests, tiny_sam: TinySam) -> None:
+    for size in SIZES:
+        with subtests.test(size=size):
+            sam = SegmentAnything(tiny_sam())
+            published = predictor(tiny_sam(), photo(size))
+            height, width = size
+            points = torch.tensor([[width * 0.25, height * 0.5], [width * 0.75, height * 0.125]])
+            boxes = torch.tensor([[0, 0, width, height], [width * 0.5, 1, width, height * 0.5]])
+            masks = torch.randn(2, 1, 24, 24, generator=torch.Generator().manual_seed(4))
+            image = sam.encode(photo(size))
+            coords = published.transform.apply_coords_torch(points, size)[:, None]
+            kinds: list[tuple[dict[str, Tensor], tuple[Tensor | None, ...]]] = [
+                ({"boxes": boxes}, (None, None, published.transform.apply_boxes_torch(boxes, size), None)),
+                ({"masks": masks}, (None, None, None, masks)),
+                ({"points": points, "masks": masks}, (coords, torch.ones(2, 1), None, masks)),
+                (
+                    {"points": points, "boxes": boxes, "masks": masks},
+                    (coords, torch.ones(2, 1), published.transform.apply_boxes_torch(boxes, size), masks),
+                ),
+            ]
+            for mine, theirs in kinds:
+                with torch.no_grad():
+                    decoded = sam.decode(image, **mine)
+                    found = sam.at_image_size(decoded, image)
+                for several in (False, True):
+                    expected, _, low = published.predict_torch(*theirs, multimask_output=several, return_logits=True)
+                    chosen = slice(1, None) if several else slice(0, 1)
+                    torch.testing.assert_close(decoded[:, chosen], low, atol=1e-4, rtol=1e-4)
+                    torch.testing.assert_close(found[:, chosen], expected, atol=1e-4, rtol=1e-4)
+                    assert found.shape[2:] == size
 
 
 def test_tokens_come_after_the_corners_of_the_box(tiny_sam: TinySam) -> None:
@@ -156,15 +159,9 @@ def as_it_is(sam: SegmentAnything) -> SegmentAnything:
     return sam
 
 
-@pytest.mark.parametrize("cast", [as_it_is, in_bfloat16, encoder_in_bfloat16])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_every_type_gives_nearly_the_same(
-    tiny_sam: TinySam, cast: Callable[[SegmentAnything], SegmentAnything], *, autocast: bool
-) -> None:
+def test_every_type_gives_nearly_the_same(subtests: pytest.Subtests, tiny_sam: TinySam) -> None:
     boxes = torch.tensor([[0.0, 0.0, 25.0, 30.0], [3.0, 4.0, 50.0, 30.0]])
     logits = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(6))
-    exact = SegmentAnything(tiny_sam())
-    sam = cast(SegmentAnything(tiny_sam()))
 
     def decoded(model: SegmentAnything) -> Tensor:
         image = model.encode(photo((30, 50)))
@@ -172,11 +169,15 @@ def test_every_type_gives_nearly_the_same(
         return model.decode(image, boxes=boxes, masks=masks)
 
     with torch.no_grad():
-        expected = decoded(exact)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            found = decoded(sam)
-    assert found.dtype == torch.float32
-    assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
+        expected = decoded(SegmentAnything(tiny_sam()))
+    casts: list[Callable[[SegmentAnything], SegmentAnything]] = [as_it_is, in_bfloat16, encoder_in_bfloat16]
+    for autocast, cast in product([False, True], casts):
+        with subtests.test(autocast=autocast, cast=cast):
+            sam = cast(SegmentAnything(tiny_sam()))
+            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                found = decoded(sam)
+            assert found.dtype == torch.float32
+            assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
 
 
 def test_an_image_encoded_by_another_model_is_an_error(tiny_sam: TinySam) -> None:
@@ -190,6 +191,6 @@ def test_an_image_encoded_by_another_model_is_an_error(tiny_sam: TinySam) -> Non
         sam.decode(other, boxes=torch.zeros(1, 4))
 
 
-def test_what_is_no_image_is_an_error(tiny_sam: TinySam) -> None:
+def test_what_is_not_an_image_is_an_error(tiny_sam: TinySam) -> None:
     with pytest.raises(ImageError):
         SegmentAnything(tiny_sam()).encode("nowhere.png")

@@ -198,14 +198,14 @@ def test_it_is_trained_in_bfloat16_too(tiny_sam: TinySam, *, whole_in_bfloat16: 
     assert (logits.grad.abs().sum(dim=(1, 2)) > 0).all()
 
 
-def test_no_phrases_are_no_masks(tiny_sam: TinySam) -> None:
+def test_no_phrases_give_no_masks(tiny_sam: TinySam) -> None:
     whole = refiner(tiny_sam())
     image = whole.sam.encode(photo())
     assert whole(image, torch.zeros(0, 6, 10), WHOLE, []).shape == (0, *SIZE)
     assert refine_untrained(whole.sam, image, torch.zeros(0, 6, 10), WHOLE).shape == (0, *SIZE)
 
 
-def test_the_whole_has_as_many_trained_weights_as_the_published_one() -> None:
+def test_all_parts_together_have_as_many_trained_weights_as_the_published_one() -> None:
     with torch.device("meta"):
         sam = SegmentAnything(sam_model_registry["vit_b"]())
         parts = (UNet(UNetConfig(channels=1024)), SAMRefiner(sam, TextPrompt(4096, 32)))

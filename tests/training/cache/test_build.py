@@ -152,7 +152,7 @@ def test_a_shard_that_was_cut_off_is_computed_again(live: Live, tmp_path: Path) 
     assert digests(tmp_path) == before
 
 
-def test_a_byte_that_flipped_in_a_shard_is_noticed_and_mended(live: Live, tmp_path: Path) -> None:
+def test_a_byte_that_flipped_in_a_shard_is_noticed_and_repaired(live: Live, tmp_path: Path) -> None:
     source = live()
     build_cache(source, tmp_path, shard_samples=2)
     assert is_intact(tmp_path, source.data)
@@ -174,7 +174,7 @@ def test_a_cache_is_intact_for_its_own_data_alone(live: Live, tmp_path: Path) ->
     assert not is_intact(tmp_path, source.data[:4])
 
 
-def test_what_a_kill_left_of_the_fingerprint_is_no_hindrance(live: Live, tmp_path: Path) -> None:
+def test_what_a_kill_left_of_the_fingerprint_does_not_matter(live: Live, tmp_path: Path) -> None:
     (tmp_path / ".fingerprint.json.999999999.tmp").touch()
     build_cache(live(), tmp_path)
     assert not list(tmp_path.glob(".*"))
@@ -256,7 +256,7 @@ def test_an_unfinished_cache_is_refused(live: Live, tmp_path: Path) -> None:
         CachedSamples(tmp_path)
 
 
-def test_a_folder_that_is_no_cache_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CacheError,
         match=r"No cache fingerprint can be read from .*fingerprint\.json: No such file or directory",

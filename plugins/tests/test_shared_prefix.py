@@ -1,0 +1,137 @@
+"""Several texts about one image: the image and what stands before the texts run once, and every map stays the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vlm_adapters import GridRequest, Message, Prompt, TransformersBackbone, load_adapter
+from vlm_adapters.hf.language_model import language_model_of
+
+NAMES = ("tiny-llava", "tiny-qwen2_5_vl", "tiny-deepseek_vl")
+PIXELS = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+TEXTS = ("a red star", "a blue circle and a red star", "a red star", "green, a red star, pink")
+EVERYTHING = GridRequest(hidden_layers=None, phrase_hidden_layers=None)
+
+
+def prompts(*texts: str) -> list[Prompt]:
+    return [Prompt.describe(Image.fromarray(PIXELS), text, ["a red star"]) for text in texts]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def adapter(request: pytest.FixtureRequest) -> TransformersBackbone:
+    loaded = load_adapter(request.param, device="cpu", dtype="float32")
+    assert isinstance(loaded, TransformersBackbone)
+    return loaded
+
+
+def tokens_run(adapter: TransformersBackbone, of: list[Prompt], request: GridRequest) -> tuple[Any, list[int]]:
+    """What is extracted, and the tokens of every pass of the language model."""
+    lengths: list[int] = []
+
+    def note(_: Any, args: Any, kwargs: Any) -> None:
+        states = args[0] if args else kwargs["hidden_states"]
+        lengths.append(states.shape[0] * states.shape[1])
+
+    hook = language_model_of(adapter.model).layers[0].register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        return adapter.extract(adapter.preprocess(of), request), lengths
+    finally:
+        hook.remove()
+
+
+def difference(found: Any, expected: Any) -> float:
+    """Largest difference of attention and hidden states of one prompt."""
+    pairs = []
+    for one, other in zip(found, expected, strict=True):
+        pairs += [(one.attention, other.attention), (one.hidden, other.hidden)]
+        pairs += zip(one.phrase_hidden, other.phrase_hidden, strict=True)
+    assert all(one.shape == other.shape for one, other in pairs)
+    return max(float((one - other).abs().max() / other.abs().max().clamp(min=1)) for one, other in pairs)
+
+
+@pytest.mark.parametrize("align", ["token", "predictor"])
+@pytest.mark.parametrize("reduce", ["mean", "max", "none"])
+def test_texts_that_share_an_image_give_what_each_gives_alone(
+    adapter: TransformersBackbone, align: Any, reduce: Any
+) -> None:
+    request = GridRequest(align=align, reduce=reduce, hidden_layers=None, phrase_hidden_layers=None)
+    together, lengths = tokens_run(adapter, prompts(*TEXTS), request)
+    apart = [tokens_run(adapter, [one], request) for one in prompts(*TEXTS)]
+    assert max(difference(found, alone[0]) for found, (alone, _) in zip(together, apart, strict=True)) < 1e-5
+    assert len(lengths) == 1
+    assert lengths[0] < 1.3 * max(length for _, (length,) in apart)
+
+
+def test_others_of_the_batch_stay_a_batch_in_its_order(adapter: TransformersBackbone) -> None:
+    def other(seed: int) -> Prompt:
+        pixels = np.random.default_rng(seed).integers(0, 256, (100, 90, 3), dtype=np.uint8)
+        return Prompt.describe(Image.fromarray(pixels), f"{'a ' * seed}red star", ["red star"])
+
+    first, *rest = prompts(*TEXTS)
+    mixed = [other(1), first, other(2), *rest, other(9)]
+    together, lengths = tokens_run(adapter, mixed, EVERYTHING)
+    assert len(lengths) == 2
+    for found, one in zip(together, mixed, strict=True):
+        assert difference(found, adapter.extract(adapter.preprocess([one]), EVERYTHING)[0]) < 1e-5
+
+
+def test_the_vision_tower_sees_an_image_once(adapter: TransformersBackbone) -> None:
+    given = adapter.preprocess(prompts(*TEXTS)).tensors["pixel_values"]
+    seen: list[int] = []
+    towers = ("visual", "vision_model", "vision_tower")
+    vision = next(module for name, module in adapter.model.named_modules() if name.endswith(towers))
+
+    def note(_: Any, args: Any, kwargs: Any) -> None:
+        seen.append(len(args[0] if args else kwargs["pixel_values"]))
+
+    hook = vision.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        adapter.extract(adapter.preprocess(prompts(*TEXTS)))
+    finally:
+        hook.remove()
+    assert seen == [len(given) // len(TEXTS)]
+
+
+def test_prompts_that_begin_with_other_words_are_not_taken_together(adapter: TransformersBackbone) -> None:
+    image = Image.fromarray(PIXELS)
+    asked = [
+        Prompt.chat([Message("user", (question, image)), Message("assistant", ("a red star",))], ["a red star"])
+        for question in ("Where?", "What is it?")
+    ]
+    _, lengths = tokens_run(adapter, asked, GridRequest())
+    assert len(lengths) == 1  # one padded batch
+    assert lengths[0] % 2 == 0
+
+
+def test_the_eager_kernel_keeps_texts_apart_too() -> None:
+    eager = load_adapter("tiny-qwen2_5_vl", device="cpu", dtype="float32", attn_implementation="eager")
+    together = eager.extract(eager.preprocess(prompts(*TEXTS)), EVERYTHING)
+    for found, one in zip(together, prompts(*TEXTS), strict=True):
+        assert difference(found, eager.extract(eager.preprocess([one]), EVERYTHING)[0]) < 1e-5
+
+
+def test_gradient_flows_as_in_separate_passes(adapter: TransformersBackbone) -> None:
+    weight = next(
+        p
+        for name, p in adapter.model.named_parameters()
+        if name.endswith("q_proj.weight") and "layers.1." in name and "vis" not in name
+    )
+    weight.requires_grad_()
+    request = GridRequest(gradient=True)
+
+    def gradient(batches: list[list[Prompt]]) -> torch.Tensor:
+        maps = [
+            grids[0].attention for batch in batches for grids in adapter.extract(adapter.preprocess(batch), request)
+        ]
+        return torch.autograd.grad(torch.cat(maps).square().sum(), [weight])[0]
+
+    try:
+        together, apart = gradient([prompts(*TEXTS)]), gradient([[one] for one in prompts(*TEXTS)])
+    finally:
+        weight.requires_grad_(requires_grad=False)
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-6)
