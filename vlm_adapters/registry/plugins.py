@@ -27,8 +27,8 @@ from vlm_adapters.registry.spec import AdapterSpec
 _Point = tuple[AdapterEntry, EntryPoint | None]
 _BUILT_IN = "vlm-adapters"
 _MOST_SPECS = 1000
-_KEPT = frozenset(sys.stdlib_module_names) - {"distutils"} | {"pluggy", "vlm_adapters"}
-"""Packages whose modules a plugin must not remove; setuptools removes distutils."""
+_KEPT = frozenset(sys.stdlib_module_names) - {"distutils"} | {"pluggy"}
+"""Packages whose modules a plugin must not remove, beside the library's; setuptools removes distutils."""
 
 
 def installed_plugins() -> list[_Point]:
@@ -47,7 +47,7 @@ def offers(entry: AdapterEntry, point: EntryPoint | None) -> list[AdapterEntry]:
     """The adapters that a plugin offers; one broken entry if it does anything but offer them."""
     if point is None:
         return [entry]
-    modules = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in _KEPT}
+    modules = {name: module for name, module in sys.modules.items() if _is_kept(name)}
     try:
         found = [replace(entry, spec=spec, needs=_needs(spec, entry.distribution)) for spec in _specs(point)]
     except BaseException as error:  # a plugin that calls sys.exit must not end the program
@@ -58,6 +58,11 @@ def offers(entry: AdapterEntry, point: EntryPoint | None) -> list[AdapterEntry]:
         sys.modules.update({name: modules[name] for name in removed})
         return [replace(entry, broken=f"it removes modules of others from sys.modules, such as {removed[0]}")]
     return found
+
+
+def _is_kept(module: str) -> bool:
+    package = module.partition(".")[0]
+    return package in _KEPT or package.startswith("vlm_adapters")
 
 
 def _distributions() -> Iterator[Distribution | _Point]:
