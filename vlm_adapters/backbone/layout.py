@@ -52,6 +52,12 @@ class ImageLayout:
                 f"rows and {self.cells[1]} columns: it is too long and narrow for this model. Crop it."
             )
 
+        if min(self.first, self.row_end, *self.resized, *self.canvas) < 0:
+            raise ImageError(
+                f"The layout of an image has a negative size or number of tokens: {self}. Use the processor that "
+                "belongs to the checkpoint."
+            )
+
     @property
     def box(self) -> Box:
         """The canvas as a region `(left, top, right, bottom)`, in pixels of the upright image."""

@@ -49,6 +49,7 @@ COMMANDS = (
     "train",
     "demo",
     "bench",
+    "doctor",
 )
 """All commands, in the order of the help."""
 

@@ -14,7 +14,7 @@ from vlm_adapters.registry.discovery import list_adapters
 from vlm_adapters.registry.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
-    from vlm_adapters.registry.discovery import AdapterEntry
+    from vlm_adapters.registry.entry import AdapterEntry
     from vlm_adapters.registry.unsupported import UnsupportedFamily
 
 _COLOURS = {"ready": "green", "needs": "yellow", "broken": "red"}

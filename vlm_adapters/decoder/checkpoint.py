@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -21,9 +20,11 @@ from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.files import whole_file, write_json
 from vlm_adapters.data.validated import first_mistake
 from vlm_adapters.decoder.features import FeatureRequest
-from vlm_adapters.decoder.unet import UNetConfig
+from vlm_adapters.decoder.unet import UNetConfig, check_sizes
 from vlm_adapters.embedded import alias_of, embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits
+from vlm_adapters.registry.checkpoint_files import check_file
 from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 
 CONFIG_FILE = "config.json"
@@ -131,13 +132,14 @@ class DecoderConfig(BaseModel):
     refiner: RefinerConfig | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path, limits: Limits = DEFAULT_LIMITS) -> Self:
         """Read a file.
 
         Raises:
             OSError: The file cannot be read.
-            CheckpointError: It is not a decoder's config.
+            CheckpointError: It is missing, or is not a decoder's config.
         """
+        check_file(path, limits.max_config_bytes)
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
@@ -161,20 +163,19 @@ class DecoderCheckpoint:
     refiner: Mapping[str, Tensor]
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path, limits: Limits = DEFAULT_LIMITS) -> Self:
         """Read a decoder's folder.
 
         Raises:
             CheckpointError: It is not a decoder's folder, or incomplete.
+            DecoderError: Its sizes are not those of its weights, or are beyond the limits.
         """
-        try:
-            config = DecoderConfig.read(folder / CONFIG_FILE)
-            weights = load_file(folder / WEIGHTS_FILE)
-            return cls(config, weights, load_file(folder / REFINER_FILE) if config.refiner else {})
-        except CheckpointError:
-            raise
-        except (OSError, ValueError, SafetensorError) as error:
-            raise CheckpointError(_why_unreadable(folder, error)) from error
+        if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).exists()]:
+            raise CheckpointError(_why_unreadable(folder, f"it has no {' and no '.join(missing)}"))
+        config = DecoderConfig.read(folder / CONFIG_FILE, limits)
+        weights = _read_weights(folder, WEIGHTS_FILE)
+        check_sizes(folder, config.unet, weights, limits)
+        return cls(config, weights, _read_weights(folder, REFINER_FILE) if config.refiner else {})
 
     def write(self, folder: Path) -> None:
         """Write the files, each in one step, the config last."""
@@ -201,7 +202,15 @@ def _content(weights: Mapping[str, Tensor]) -> bytes:
     return save({key: tensor.contiguous() for key, tensor in weights.items()})
 
 
-def _why_unreadable(folder: Path, error: Exception) -> str:
+def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
+    check_file(folder / name)
+    try:
+        return load_file(folder / name)
+    except Exception as error:  # safetensors raises many kinds for a damaged file
+        raise CheckpointError(_why_unreadable(folder, f"{name}: {type(error).__name__}: {error}")) from error
+
+
+def _why_unreadable(folder: Path, reason: str) -> str:
     with_decoder = [name for name, path in embedded_checkpoints().items() if (path / EMBEDDED_FOLDER).is_dir()]
     embedded = ", ".join(with_decoder) or "none"
     if not folder.is_dir():
@@ -210,8 +219,7 @@ def _why_unreadable(folder: Path, error: Exception) -> str:
             "Give a folder written by GroundedVLM.save_pretrained. A backbone alone gives masks by its heads: "
             "`adapters ground --method heads`."
         )
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
     return (
-        f"No decoder can be read from {folder}: {'it has no ' + ' and no '.join(missing) if missing else error}. "
+        f"No decoder can be read from {folder}: {reason}. "
         f"Give a folder written by GroundedVLM.save_pretrained, or an embedded model that has one: {embedded}."
     )

@@ -30,6 +30,7 @@ from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.geometry import place_map
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits
 
 MASK_THRESHOLD = 0.5
 """A pixel is in a mask where its probability is above this."""
@@ -198,6 +199,7 @@ class MaskDecoder(nn.Module):
         folder: str | os.PathLike[str],
         info: BackboneInfo,
         sam: str | os.PathLike[str] | SegmentAnything | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> Self:
         """Load a decoder, in eval mode.
 
@@ -206,12 +208,13 @@ class MaskDecoder(nn.Module):
             info: Description of the backbone that it will read.
             sam: A Segment Anything model or its checkpoint file. A decoder that was trained with a refiner needs the
                 one of its training; masks of another decoder are refined by it untrained.
+            limits: What of its config is accepted.
 
         Raises:
             CheckpointError: The folder holds no decoder.
             DecoderError: The decoder or its refiner does not fit the backbone or the Segment Anything model.
         """
-        checkpoint = DecoderCheckpoint.read(Path(folder))
+        checkpoint = DecoderCheckpoint.read(Path(folder), limits)
         config = checkpoint.config
         if info.model_type != config.backbone.model_type:
             raise DecoderError(
@@ -220,12 +223,7 @@ class MaskDecoder(nn.Module):
             )
         check_sam(folder, config, sam)
         unet = UNet(config.unet)
-        try:
-            unet.load_state_dict(dict(checkpoint.unet))
-        except RuntimeError as error:
-            message = " ".join(str(error).split())  # torch gives every tensor a line
-            message = message if len(message) <= 300 else message[:300] + "..."
-            raise DecoderError(f"The weights in {folder} do not fit its config: {message}") from error
+        unet.load_state_dict(dict(checkpoint.unet))
         refiner = None if sam is None else _refiner(checkpoint, info, sam)
         return cls(unet, config.request.to_request(), refiner).eval()
 

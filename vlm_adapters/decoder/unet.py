@@ -5,14 +5,18 @@ Architecture and sizes are those of F-LMM (arXiv 2406.05821): its published weig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm_adapters.errors import DecoderError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+from vlm_adapters.registry.versions import typed_errors
 
 _SMALLEST_SUM = 1e-12
 
@@ -37,7 +41,7 @@ class UNetConfig:
         for name in ("channels", "base_width", "depth", "canvas"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise DecoderError(f"UNetConfig.{name} is {value!r}. Give an integer of at least 1.")
+                raise DecoderError(f"UNetConfig.{name} is {shown(value)}. Give an integer of at least 1.")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -55,6 +59,33 @@ class UNetConfig:
         """
         scale = self.scale(h, w)
         return int(h * scale), int(w * scale)
+
+
+def check_sizes(
+    folder: Path, config: UNetConfig, weights: Mapping[str, Tensor], limits: Limits = DEFAULT_LIMITS
+) -> None:
+    """Compare sizes that a file names with the weights beside it, before anything of these sizes is made.
+
+    Raises:
+        DecoderError: The weights have other shapes, or the canvas is beyond the limits.
+    """
+    if config.canvas > limits.max_canvas:
+        raise DecoderError(
+            f"The canvas of the decoder in {folder} is {shown(config.canvas)} cells; at most {limits.max_canvas} are "
+            "allowed. Correct its config.json, or pass limits=Limits(max_canvas=...)."
+        )
+    expected: dict[str, tuple[int, ...]] = {}
+    if config.depth <= len(weights):  # every stage has weights; more stages would take long to build
+        with typed_errors(f"Building {config}", DecoderError), torch.device("meta"):
+            expected = {name: tuple(tensor.shape) for name, tensor in UNet(config).state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if differing := sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name)):
+        first = differing[0]
+        raise DecoderError(
+            f"The weights in {folder} do not fit its config: {len(differing)} tensors differ, the first is {first}, "
+            f"expected {expected.get(first, 'none')}, found {found.get(first, 'none')}. Give the folder as "
+            "save_pretrained wrote it."
+        )
 
 
 class UNet(nn.Module):

@@ -23,6 +23,7 @@ from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.hf.placement import is_fixed
+from vlm_adapters.limits import DEFAULT_LIMITS
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.registry.loading import load_adapter
 
@@ -176,14 +177,15 @@ class GroundedVLM(Grounder, nn.Module):
         if adapter is not None and options:
             raise OptionError(f"The adapter given is loaded already. Leave {', '.join(options)} out.")
         folder = decoder_folder(Path(name_or_path))
-        config = DecoderCheckpoint.read(folder).config  # before the backbone: mistakes show at once
+        limits = options.get("limits") or DEFAULT_LIMITS
+        config = DecoderCheckpoint.read(folder, limits).config  # before the backbone: mistakes show at once
         check_sam(folder, config, sam)
         if adapter is None:
             backbone = config.backbone
             adapter = load_adapter(
                 backbone.checkpoint, **{"revision": backbone.revision, **backbone.options, **options}
             )
-        decoder = MaskDecoder.load(folder, adapter.info, sam)
+        decoder = MaskDecoder.load(folder, adapter.info, sam, limits)
         return cls(adapter, decoder.to(adapter.info.device)).eval()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's

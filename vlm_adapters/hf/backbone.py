@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from inspect import signature
@@ -18,7 +19,7 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
-from vlm_adapters.errors import BackboneError, OptionError, PromptError
+from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, PromptError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
@@ -26,7 +27,9 @@ from vlm_adapters.hf.lengths import check_before_pixels, check_length
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
 from vlm_adapters.hf.shared_prefix import ForwardPass, can_share, process_distinct, separate_pass, shared_passes
+from vlm_adapters.hf.sizes import check_layouts
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.registry.load_options import LOADER_KEYWORDS, unknown_option
 from vlm_adapters.registry.versions import typed_errors
@@ -36,7 +39,7 @@ _ANY_SIZE = (512, 512)
 _GREEDY: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
-    "repetition_penalty": 1.0,
+    "repetition_penalty": 1,
     "return_dict_in_generate": False,
 }
 """`generate` promises the likeliest tokens; generation settings of a checkpoint may sample and penalise repetition."""
@@ -51,6 +54,7 @@ class TransformersBackbone(ABC):
     Attributes:
         name: `model_type` of the checkpoint's config.
         processor: The checkpoint's processor.
+        limits: What of images and templates is accepted.
 
     Example:
         >>> from vlm_adapters import TransformersBackbone, load_adapter
@@ -59,6 +63,7 @@ class TransformersBackbone(ABC):
         (True, 'LlavaForConditionalGeneration')
     """
 
+    limits: Limits = DEFAULT_LIMITS
     shares_prefix: ClassVar[bool] = False
     """Whether a token sees all tokens before it and no others, so that several texts can follow one image in a pass."""
 
@@ -115,16 +120,13 @@ class TransformersBackbone(ABC):
         loader = {name: options.pop(name) for name in LOADER_KEYWORDS if name in options}
         if unknown := sorted(set(options) - set(cls.option_names())):
             raise OptionError(unknown_option(cls.__name__, unknown[0], cls.option_names()))
-        loaded = load_pretrained(
-            name_or_path,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            loader=loader,
-        )
+        placed: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
+        loaded = load_pretrained(name_or_path, **placed, trust_remote_code=trust_remote_code, loader=loader)
         checkpoint = os.fspath(name_or_path)
-        return cls(loaded.model, loaded.processor, checkpoint=checkpoint, revision=loaded.revision, **options)
+        with typed_errors(f"Loading {shown(checkpoint)}", CheckpointError):
+            adapter = cls(loaded.model, loaded.processor, checkpoint=checkpoint, revision=loaded.revision, **options)
+        adapter.limits = loader.get("limits", DEFAULT_LIMITS)
+        return adapter
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
@@ -155,18 +157,13 @@ class TransformersBackbone(ABC):
             [
                 grid
                 for index, (image, positions) in enumerate(zip(prompt.images, of_images, strict=True))
-                for grid in place_layouts(self.layouts((image.height, image.width)), positions, index)
+                for grid in place_layouts(self._layouts((image.height, image.width)), positions, index)
             ]
             for prompt, of_images in zip(inputs.prompts, inputs.image_tokens, strict=True)
         ]
 
     def select_images(self, features: Mapping[str, Tensor], indices: Sequence[int]) -> dict[str, Tensor]:
-        """Choose the tensors of some images, which may repeat, from those of all: here the lines of every tensor.
-
-        Args:
-            features: The model's tensors as `process_images` gives them.
-            indices: Indices of images.
-        """
+        """Choose the model's tensors of some images, which may repeat, by their indices: here the lines of every tensor."""
         return {name: tensor[list(indices)] for name, tensor in features.items()}
 
     def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -197,7 +194,7 @@ class TransformersBackbone(ABC):
         Raises:
             PromptError: The template refuses the prompt, or drops a text or an image of it.
         """
-        return render(self.processor, prompt)
+        return render(self.processor, prompt, self.limits)
 
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
         """Turn prompts into the model's inputs, on its device. Uses no network.
@@ -212,14 +209,17 @@ class TransformersBackbone(ABC):
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
         for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work
-            layouts = [one for image in prompt.images for one in self.layouts((image.height, image.width))]
+            layouts = [one for image in prompt.images for one in self._layouts((image.height, image.width))]
             check_before_pixels(prompt, layouts, self.render, self.processor.tokenizer, self.model)
         images = [image for prompt in prompts for image in prompt.images]
         with typed_errors(f"The processor of {self.name}", BackboneError):
-            if self.shares_prefix:
-                features = process_distinct(images, self.process_images, self.select_images)
-            else:
-                features = dict(self.process_images(images))
+            return self._inputs(prompts, images)
+
+    def _inputs(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> BackboneInputs:
+        if self.shares_prefix:
+            features = process_distinct(images, self.process_images, self.select_images)
+        else:
+            features = dict(self.process_images(images))
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
         # Processors give the types under the name that their model's forward takes.
         type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
@@ -292,26 +292,31 @@ class TransformersBackbone(ABC):
     @property
     def info(self) -> BackboneInfo:
         """What a consumer must know of the backbone."""
-        config = self.model.config.get_text_config(decoder=True)
-        layouts = self.layouts(_ANY_SIZE)
-        kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-        return BackboneInfo(
-            model_type=self.name,
-            checkpoint=self._checkpoint,
-            revision=self._revision,
-            num_layers=config.num_hidden_layers,
-            attention_layers=tuple(
-                i for i, kind in enumerate(kinds) if kind.endswith("_attention") and "linear" not in kind
-            ),
-            num_heads=config.num_attention_heads,
-            hidden_size=config.hidden_size,
-            cell=layouts[-1].cell,
-            grids_per_image=len(layouts),
-            options=tuple((name, getattr(self, name)) for name in self.option_names()),
-            device=str(self.device),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            fingerprint=self._fingerprint.of(self.model),
-        )
+        with typed_errors(f"The config of {self.name}", BackboneError):
+            config = self.model.config.get_text_config(decoder=True)
+            layouts = self._layouts(_ANY_SIZE)
+            kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+            layers = [i for i, kind in enumerate(kinds) if re.fullmatch("(?!.*linear).*_attention", kind)]
+            return BackboneInfo(
+                model_type=self.name,
+                checkpoint=self._checkpoint,
+                revision=self._revision,
+                num_layers=config.num_hidden_layers,
+                attention_layers=tuple(layers),
+                num_heads=config.num_attention_heads,
+                hidden_size=config.hidden_size,
+                cell=layouts[-1].cell,
+                grids_per_image=len(layouts),
+                options=tuple((name, getattr(self, name)) for name in self.option_names()),
+                device=str(self.device),
+                dtype=str(self.model.dtype).removeprefix("torch."),
+                fingerprint=self._fingerprint.of(self.model),
+            )
+
+    def _layouts(self, size: Size) -> list[ImageLayout]:
+        """The layouts of an image, none of them larger than the limits."""
+        with typed_errors(f"The image processor of {self.name}, given {size[1]} x {size[0]} pixels,", BackboneError):
+            return check_layouts(self.layouts(size), self.limits)
 
     def _passes(self, inputs: BackboneInputs) -> list[ForwardPass]:
         if self.shares_prefix and len(inputs.prompts) > 1 and can_share(self.model):

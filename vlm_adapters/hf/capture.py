@@ -174,6 +174,26 @@ class RowRecorder:
                     "go through transformers' AttentionInterface, or its implementation changed during the pass."
                 )
 
+    def check_finite(self) -> None:
+        """Make sure that the maps hold numbers; this waits for a device once, after the pass.
+
+        Raises:
+            CaptureError: A map holds NaN.
+        """
+        # A softmax is NaN or within [0, 1], so a sum shows it.
+        sums = [of_sequence.detach().sum() for maps in self.maps.values() for of_sequence in maps]
+        by_device: dict[torch.device, list[Tensor]] = {}
+        for total in sums:
+            by_device.setdefault(total.device, []).append(total)
+        if all(device.type == "meta" or torch.stack(of).sum().isfinite() for device, of in by_device.items()):
+            return
+        layer = min(layer for layer, maps in self.maps.items() if any(of.isnan().any() for of in maps))
+        raise CaptureError(
+            f"The attention of layer {layer} is not a number (NaN). The weights, a setting of the config or the "
+            "normalisation of images is damaged, or the dtype overflows: download the checkpoint again, or load it in "
+            "float32."
+        )
+
 
 _active: ContextVar[tuple[RowRecorder, ...]] = ContextVar("vlm_adapters_recorders", default=())
 
@@ -230,6 +250,7 @@ def capture_rows(
     finally:
         _active.reset(token)
     recorder.check_complete()
+    recorder.check_finite()
 
 
 def _recomputes(model: nn.Module) -> bool:

@@ -17,9 +17,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vlm_adapters.errors import PhraseError, PromptError
-from vlm_adapters.prompt import Message, Phrase, Prompt
+from vlm_adapters.hf.template import TooLongError, problem_of, stopped_after
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+from vlm_adapters.prompt import Phrase, Prompt
 
 Span = tuple[int, int]
+_Turn = tuple[str, tuple[Image.Image | str, ...]]
+"""Role and content of a message."""
+_THINKING_END = "</think>"
+_PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 
 @dataclass
@@ -62,7 +68,7 @@ class RenderedPrompt:
     has_start: bool = False
 
 
-def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
+def render(processor: Any, prompt: Prompt, limits: Limits = DEFAULT_LIMITS) -> RenderedPrompt:
     """Render a prompt with the processor's chat template.
 
     A prompt that ends with the user's turn is rendered with the opening of the assistant's turn.
@@ -70,29 +76,20 @@ def render(processor: Any, prompt: Prompt) -> RenderedPrompt:
     Args:
         processor: A transformers processor with a chat template and an `image_token`.
         prompt: The prompt to render.
+        limits: How long the template may take.
 
     Raises:
-        PromptError: The template refuses the conversation, or drops a text or an image of it.
+        PromptError: The template refuses the conversation, drops a text or an image of it, or takes too long.
     """
-    texts = [part for message in prompt.messages for part in message.content if isinstance(part, str)]
-    begin, end = _unused_characters("".join(texts))
-    conversation = [_as_dict(message, begin, end) for message in prompt.messages]
-    try:
-        rendered: str = processor.apply_chat_template(
-            conversation, add_generation_prompt=prompt.messages[-1].role == "user", tokenize=False
-        )
-    except Exception as error:  # templates raise whatever they like
+    if problem := problem_of(template_of(processor)):
         raise PromptError(
-            f"The chat template of {type(processor).__name__} does not take these messages "
-            f"({', '.join(message.role for message in prompt.messages)}): {error}"
-        ) from error
-    pieces = re.split(f"{begin}(.*?){end}", rendered, flags=re.DOTALL)
-    if pieces[1::2] != texts:
-        raise PromptError(
-            f"The chat template of {type(processor).__name__} changes the order or wording of the messages' texts "
-            f"({len(pieces) // 2} of {len(texts)} found). Give each message the order of images and texts that the "
-            "template expects, usually images first."
+            f"The chat template of {type(processor).__name__} {problem}, which could take all memory, so it is not "
+            "run. Use the chat template that belongs to the checkpoint."
         )
+    messages = [(message.role, message.content) for message in prompt.messages]
+    pieces = _marked_pieces(processor, messages, limits)
+    if pieces[1::2] != _texts(messages):
+        pieces = _marked_pieces(processor, _as_shown(processor, messages, len(pieces) // 2, limits), limits)
     user_spans = []
     position = 0
     for index, piece in enumerate(pieces):
@@ -138,7 +135,7 @@ def tokenize(
                 # By its position, not its id: a family may expand the placeholder to other tokens.
                 if words.strip() not in placeholders or not remaining:
                     raise PromptError(
-                        f"The tokenizer does not read the placeholder of an image as one token: found {words!r}. "
+                        f"The tokenizer does not read the placeholder of an image as one token: found {shown(words)}. "
                         "Use the tokenizer of the checkpoint."
                     )
                 ids, types = remaining.pop(0)
@@ -146,7 +143,7 @@ def tokenize(
                 sequence.append(ids, types, [(-1, -1)] * len(ids))
             elif id_ in image_ids:
                 raise PromptError(
-                    f"The tokenizer reads ordinary text as an image token: {words!r}. Remove it from the text."
+                    f"The tokenizer reads ordinary text as an image token: {shown(words)}. Remove it from the text."
                 )
             else:
                 sequence.append([id_], [0], [span])
@@ -180,7 +177,7 @@ def phrase_positions(sequence: TokenSequence, rendered: RenderedPrompt, prompt: 
     positions = [index for index, span in enumerate(sequence.offsets) if _touches(span, phrase_spans)]
     if not positions:
         raise PhraseError(
-            f"The tokenizer drops the phrase {phrase.text!r}, so it cannot be grounded. Choose other words."
+            f"The tokenizer drops the phrase {shown(phrase.text)}, so it cannot be grounded. Choose other words."
         )
     return positions
 
@@ -208,8 +205,10 @@ def _tokens(
             return_offsets_mapping=True,
             verbose=False,  # a text that is too long is our error, without a warning of theirs before it
         )
-    except (TypeError, ValueError) as error:  # such as lone surrogates
-        raise PromptError(f"The text cannot be encoded: {words[:80]!r} ({error}).") from error
+    except Exception as error:  # such as lone surrogates; tokenizers raises plain exceptions
+        raise PromptError(
+            f"The text cannot be encoded: {shown(words)} ({type(error).__name__}: {str(error)[:200]})."
+        ) from error
     spans = [(begin + shift, end + shift) for begin, end in encoded["offset_mapping"]]
     return list(zip(encoded["input_ids"], spans, strict=True))
 
@@ -227,18 +226,88 @@ def _pieces(text: str, user_spans: Sequence[Span], control_tokens: Sequence[str]
     yield start, len(text)
 
 
-def _as_dict(message: Message, begin: str, end: str) -> dict[str, Any]:
-    content = [
-        {"type": "image"} if isinstance(part, Image.Image) else {"type": "text", "text": f"{begin}{part}{end}"}
-        for part in message.content
+def template_of(processor: Any) -> str:
+    """The processor's chat template as text; of several, all of them."""
+    template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None) or ""
+    return "\n".join(map(str, template.values())) if isinstance(template, dict) else str(template)
+
+
+def _texts(messages: Sequence[_Turn]) -> list[str]:
+    return [part for _, content in messages for part in content if isinstance(part, str)]
+
+
+def _marked_pieces(processor: Any, messages: Sequence[_Turn], limits: Limits) -> list[str]:
+    """The rendered messages, cut around their texts, which are the pieces with odd indices."""
+    begin, end = _unused_characters("".join(_texts(messages)))
+    return re.split(f"{begin}(.*?){end}", _apply(processor, messages, limits, (begin, end)), flags=re.DOTALL)
+
+
+def _apply(processor: Any, messages: Sequence[_Turn], limits: Limits, around: tuple[str, str] = ("", "")) -> str:
+    """Render messages, with these characters around every text."""
+    name = type(processor).__name__
+    conversation = [
+        {
+            "role": role,
+            "content": [
+                {"type": "text", "text": part.join(around)} if isinstance(part, str) else {"type": "image"}
+                for part in content
+            ],
+        }
+        for role, content in messages
     ]
-    return {"role": message.role, "content": content}
+    try:
+        with stopped_after(limits.max_template_seconds):
+            rendered: str = processor.apply_chat_template(
+                conversation, add_generation_prompt=messages[-1][0] == "user", tokenize=False
+            )
+    except TooLongError as error:
+        raise PromptError(
+            f"The chat template of {name} was stopped: it ran for more than {limits.max_template_seconds:g} s, or made "
+            "too long a text. Use the template that belongs to the checkpoint, or load with "
+            "limits=Limits(max_template_seconds=...)."
+        ) from error
+    except Exception as error:  # templates raise whatever they like
+        raise PromptError(
+            f"The chat template of {name} does not take these messages "
+            f"({', '.join(role for role, _ in messages)}): {' '.join(str(error)[:300].split())}"
+        ) from error
+    return rendered
+
+
+def _as_shown(processor: Any, messages: Sequence[_Turn], found: int, limits: Limits) -> list[_Turn]:
+    """The messages without the thinking that the template cuts from earlier ones.
+
+    Raises:
+        PromptError: It changes the messages in another way.
+    """
+    name = type(processor).__name__
+    shorter = [(role, tuple(map(_without_thinking, content))) for role, content in messages]
+    if _texts(shorter) == _texts(messages):
+        raise PromptError(
+            f"The chat template of {name} changes the order or wording of the messages' texts "
+            f"({found} of {len(_texts(messages))} found). Give each message the order of images and texts that the "
+            "template expects, usually images first."
+        )
+    is_kept = shorter[-1] == messages[-1]
+    if not is_kept or _apply(processor, shorter, limits) != _apply(processor, messages, limits):
+        raise PromptError(
+            f"The chat template of {name} changes the thinking (what ends with {_THINKING_END}) in a message of the "
+            "assistant. Give the messages without their thinking."
+        )
+    return shorter
+
+
+def _without_thinking(part: Image.Image | str) -> Image.Image | str:
+    return part.split(_THINKING_END)[-1].lstrip("\n") if isinstance(part, str) else part
 
 
 def _unused_characters(text: str) -> tuple[str, str]:
     """Two private-use characters that are not in the text, to mark its place in the rendered template."""
-    unused = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in text)
-    return next(unused), next(unused)
+    used = set(text)
+    unused = [character for character in map(chr, _PRIVATE_USE) if character not in used][:2]
+    if len(unused) < 2:
+        raise PromptError("The text contains every private-use character of Unicode. Remove some of them.")
+    return unused[0], unused[1]
 
 
 def _touches(span: Span, spans: Sequence[Span]) -> bool:

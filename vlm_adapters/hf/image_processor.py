@@ -7,7 +7,6 @@ wraps them; `wrap_image_processor` finds the wrapper by the processor's class.
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -16,10 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from vlm_adapters.backbone.layout import ImageLayout
-from vlm_adapters.errors import ImageError
+from vlm_adapters.errors import BackboneError, ImageError
 from vlm_adapters.geometry import Size
+from vlm_adapters.hf.sizes import check_layouts
 from vlm_adapters.images import ImageSource, load_image
-from vlm_adapters.registry.discovery import list_adapters
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits
+from vlm_adapters.registry.discovery import list_adapters, wrapper_class
+from vlm_adapters.registry.versions import typed_errors
 
 
 class Padding(TypedDict):
@@ -88,26 +90,32 @@ class ImageProcessorWrapper(ABC):
             ImageError: The processor refuses an image.
         """
 
-    def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> ProcessedImages:
+    def preprocess(
+        self, images: ImageSource | Sequence[ImageSource], limits: Limits = DEFAULT_LIMITS
+    ) -> ProcessedImages:
         """Process images as the family's processor does.
 
         Args:
             images: An image in any form that `load_image` takes, or a list or tuple of them, of any sizes.
+            limits: What of images is accepted.
 
         Raises:
             ImageError: The list is empty, an image cannot be used, or the processor refuses its size.
+            BackboneError: The processor raised an error.
         """
         sources: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
         if not sources:
             raise ImageError("The list of images is empty. Give at least one image.")
-        upright = [load_image(source) for source in sources]
-        layouts = [self.layout((image.height, image.width)) for image in upright]
-        values = self.pixel_values(upright)
-        return {
-            "pixel_values": values,
-            "meta_datas": [_meta_data(layout) for layout in layouts],
-            "image_sizes": [(value.shape[1], value.shape[2]) for value in values],
-        }
+        upright = [load_image(source, limits) for source in sources]
+        with typed_errors(f"The processor {type(self.processor).__name__}", BackboneError):
+            layouts = [self.layout((image.height, image.width)) for image in upright]
+            check_layouts(layouts, limits)
+            values = self.pixel_values(upright)
+            return {
+                "pixel_values": values,
+                "meta_datas": [_meta_data(layout) for layout in layouts],
+                "image_sizes": [(value.shape[1], value.shape[2]) for value in values],
+            }
 
 
 def wrap_image_processor(processor: Any) -> Any:
@@ -131,9 +139,8 @@ def wrap_image_processor(processor: Any) -> Any:
     for entry in list_adapters():
         if entry.broken or not entry.spec or not classes & set(entry.spec.image_processors):
             continue
-        if wrapper := entry.ready_spec().wrapper:
-            module, name = wrapper.split(":")
-            return getattr(importlib.import_module(module), name)(processor)
+        if entry.ready_spec().wrapper:
+            return wrapper_class(entry)(processor)
     return processor
 
 

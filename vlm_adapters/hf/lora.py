@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from vlm_adapters.errors import CheckpointError, OptionError
+from vlm_adapters.errors import AdapterError, CheckpointError, OptionError
+from vlm_adapters.hf.sizes import no_larger_than_its_files
 from vlm_adapters.hf.wrappers import unwrapped
 from vlm_adapters.registry.checkpoints import LoraFolder
 
@@ -35,10 +36,11 @@ def add_lora(model: PreTrainedModel, lora: LoraFolder) -> None:
     try:
         config = peft.PeftConfig.from_pretrained(lora.folder)
         config.inference_mode = True
-        wrapped = peft.PeftModel(model, config)
+        with no_larger_than_its_files(lora.folder):
+            wrapped = peft.PeftModel(model, config)
         result = wrapped.load_adapter(lora.folder, "default", torch_device="cpu")
         is_in_place = unwrapped(wrapped) is model
-    except OptionError:
+    except AdapterError:
         raise
     except Exception as error:
         message = " ".join(str(error).split())[:300].rstrip(".")

@@ -24,10 +24,14 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.hub import cached_file
 
 from vlm_adapters.errors import AdapterError, CheckpointError, LoadingWarning, OptionError
 from vlm_adapters.hf.lora import add_lora
 from vlm_adapters.hf.placement import resolve_device, resolve_dtype
+from vlm_adapters.hf.sizes import check_normaliser, no_larger_than_its_files
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits
+from vlm_adapters.registry.checkpoint_files import check_config, check_folder
 from vlm_adapters.registry.checkpoints import LoraFolder
 from vlm_adapters.registry.versions import NEWEST_RUN, is_older, typed_errors
 
@@ -131,17 +135,23 @@ def load_pretrained(
         OptionError: An option cannot be used.
     """
     lora = LoraFolder.read(Path(name_or_path))
+    limits: Limits = loader.get("limits", DEFAULT_LIMITS)
     hub: dict[str, Any] = {name: loader[name] for name in _HUB_KEYWORDS if name in loader}
     hub |= {"revision": lora.base_revision if lora else revision, "trust_remote_code": trust_remote_code}
     Placement.of(device, dtype, loader, quantised=False)  # before anything is read, so that mistakes show at once
     source = lora.base if lora else os.fspath(name_or_path)
     with typed_errors(f"Loading {source}", CheckpointError):
         try:
+            folder = _folder(source, hub)
+            check_folder(folder, limits)
+            check_config(folder / "config.json", limits)
             processor = AutoProcessor.from_pretrained(source, **hub)
+            check_normaliser(getattr(processor, "tokenizer", None), limits)
             config = AutoConfig.from_pretrained(source, output_attentions=False, **hub)
             quantised = getattr(config, "quantization_config", None) is not None
             placement = Placement.of(device, dtype, loader, quantised=quantised)
-            model = _model(source, config, placement, loader.get("attn_implementation"), hub)
+            with no_larger_than_its_files(folder):
+                model = _model(source, config, placement, loader.get("attn_implementation"), hub)
         except (AdapterError, torch.OutOfMemoryError):
             raise
         except _FAILURES as error:
@@ -153,6 +163,14 @@ def load_pretrained(
         return Pretrained(model, processor, None)
     commit = getattr(model.config, "_commit_hash", None) or revision  # a branch moves, a commit stays
     return Pretrained(model, processor, commit)
+
+
+def _folder(source: str, hub: Mapping[str, Any]) -> Path:
+    """The folder of a checkpoint's files; of a hub's repository, that in the local cache."""
+    if os.path.isdir(source):  # noqa: PTH112 - as in `find_checkpoint`
+        return Path(source, hub.get("subfolder", ""))
+    named = {name: hub[name] for name in ("revision", *_HUB_KEYWORDS) if name in hub}
+    return Path(str(cached_file(source, "config.json", **named))).parent
 
 
 def _model(

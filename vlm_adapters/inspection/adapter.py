@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.registry.checkpoints import find_checkpoint
-from vlm_adapters.registry.discovery import AdapterEntry, list_adapters
+from vlm_adapters.registry.discovery import list_adapters
+from vlm_adapters.registry.entry import AdapterEntry
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def describe_entry(name: str) -> AdapterReport | None:
     Returns:
         None if the name is that of an embedded checkpoint or a directory, or if no plugin offers such an adapter.
     """
-    if name in embedded_checkpoints() or Path(name).is_dir():
+    if name in embedded_checkpoints() or os.path.isdir(name):  # noqa: PTH112 - false for names that no folder can have, where Path.is_dir raises
         return None
     entries = [entry for entry in list_adapters() if entry.name == name]
     return _report(min(entries, key=lambda entry: entry.broken is not None), name) if entries else None

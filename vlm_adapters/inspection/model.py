@@ -14,11 +14,12 @@ from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER, Decode
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.embedded import alias_of
-from vlm_adapters.errors import CaptureError, OptionError
+from vlm_adapters.errors import BackboneError, CaptureError, OptionError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.backbone import TransformersBackbone
 from vlm_adapters.inspection.memory import DTYPE, PassMemory, pass_memory
 from vlm_adapters.registry.discovery import list_adapters
+from vlm_adapters.registry.versions import typed_errors
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,13 @@ def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published:
         ImageError: The adapter takes no image of the trial's size.
         CheckpointError: The decoder beside the checkpoint cannot be read.
         DecoderError: The decoder does not fit the backbone.
+        BackboneError: The config or the processor cannot be used.
     """
+    with typed_errors(f"Describing {adapter.name}", BackboneError):
+        return _report(adapter, trial or Trial(), published=published)
+
+
+def _report(adapter: BackboneAdapter, trial: Trial, *, published: bool) -> ModelReport:
     info = adapter.info
     entry = next((entry for entry in list_adapters() if entry.name == adapter.name and not entry.broken), None)
     return ModelReport(
@@ -141,7 +148,7 @@ def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published:
         channels=info.channels,
         parameters=_count(adapter.model) if isinstance(adapter, HasModel) else None,
         published=published,
-        forward=_forward(adapter, trial or Trial()) if isinstance(adapter, TransformersBackbone) else None,
+        forward=_forward(adapter, trial) if isinstance(adapter, TransformersBackbone) else None,
         decoder_parameters=_decoder_parameters(info.channels),
         decoder=_decoder(adapter),
         plugin=entry.plugin if entry else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ from huggingface_hub.errors import (
 
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+from vlm_adapters.registry.checkpoint_files import check_config, check_folder, read_json
 from vlm_adapters.registry.discovery import list_adapters
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -61,9 +62,9 @@ class LoraFolder:
             CheckpointError: `adapter_config.json` names no base.
         """
         path = folder / "adapter_config.json"
-        if (folder / "config.json").exists() or not path.is_file():
+        if os.path.exists(folder / "config.json") or not os.path.isfile(path):  # noqa: PTH110, PTH113 - as in `find_checkpoint`
             return None
-        config = _json(path)
+        config = read_json(path)
         base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
         revision = config.get("revision") if isinstance(config, dict) else None
         if not isinstance(base, str) or not base:
@@ -76,7 +77,12 @@ class LoraFolder:
 
 
 def find_checkpoint(
-    name_or_path: str | os.PathLike[str], *, revision: str | None = None, subfolder: str = "", **hub: Any
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    subfolder: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    **hub: Any,
 ) -> Checkpoint:
     """Find a checkpoint by embedded name, directory or hub id, and read its `model_type`.
 
@@ -84,6 +90,7 @@ def find_checkpoint(
         name_or_path: Name of the checkpoint, as `load_adapter` takes it.
         revision: Branch, tag or commit of a hub id.
         subfolder: Folder within a repository on the hub.
+        limits: What is accepted.
         hub: `token`, `cache_dir` and `local_files_only`, as `load_adapter` takes them.
 
     Raises:
@@ -92,42 +99,31 @@ def find_checkpoint(
     name = os.fspath(name_or_path)
     location = str(embedded_checkpoints().get(name, name))
     if os.path.isdir(location):  # noqa: PTH112 - false for "" and for names no file can have, where Path.is_dir is true or raises
+        check_folder(Path(location), limits)
         if lora := LoraFolder.read(Path(location)):
-            return Checkpoint(location, _base_of(lora, hub).model_type)
-        return Checkpoint(location, _model_type(Path(location, "config.json")))
+            return Checkpoint(location, _base_of(lora, limits, hub).model_type)
+        return Checkpoint(location, _model_type(Path(location, "config.json"), limits))
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(_not_found(name))
-    return Checkpoint(
-        name, _model_type(_hub_config(name, {"revision": revision, "subfolder": subfolder or None, **hub}))
-    )
+    path = _hub_config(name, {"revision": revision, "subfolder": subfolder or None, **hub})
+    return Checkpoint(name, _model_type(path, limits))
 
 
-def _base_of(lora: LoraFolder, hub: Mapping[str, Any]) -> Checkpoint:
+def _base_of(lora: LoraFolder, limits: Limits, hub: Mapping[str, Any]) -> Checkpoint:
     try:
-        if Path(lora.base).is_dir():
-            return Checkpoint(lora.base, _model_type(Path(lora.base, "config.json")))
-        return find_checkpoint(lora.base, revision=lora.base_revision, **hub)
+        if os.path.isdir(lora.base):  # noqa: PTH112 - as in `find_checkpoint`
+            check_folder(Path(lora.base), limits)
+            return Checkpoint(lora.base, _model_type(Path(lora.base, "config.json"), limits))
+        return find_checkpoint(lora.base, revision=lora.base_revision, limits=limits, **hub)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{lora.folder} holds a LoRA over {lora.base!r}, which cannot be found: {error} Or load the base from "
+            f"{lora.folder} holds a LoRA over {shown(lora.base)}, which cannot be found: {error} Or load the base from "
             "elsewhere: `adapter.model = peft.PeftModel.from_pretrained(adapter.model, folder)`."
         ) from error
 
 
-def _json(path: Path) -> object:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"No config.json in {path.parent}. Give the directory of a checkpoint as `hf download` makes it."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}. Download the checkpoint again.") from error
-    return content
-
-
-def _model_type(path: Path) -> str:
-    config = _json(path)
+def _model_type(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
+    config = check_config(path, limits)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(model_type, str) or not model_type:
         raise CheckpointError(
@@ -183,7 +179,7 @@ def _not_found(name: str) -> str:
                 f"{_embedded_checkpoints_listed(name)}"
             )
     return (
-        f"No checkpoint {name!r}: it is neither a local directory nor a hub id (owner/name, such as "
+        f"No checkpoint {shown(name, 300)}: it is neither a local directory nor a hub id (owner/name, such as "
         f"Qwen/Qwen2.5-VL-3B-Instruct, from `hf download`). {_embedded_checkpoints_listed()}"
     )
 

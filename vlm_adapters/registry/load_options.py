@@ -14,6 +14,7 @@ LOADER_KEYWORDS = (
     "cache_dir",
     "local_files_only",
     "subfolder",
+    "limits",
 )
 """Arguments that `load_adapter` passes on to transformers, and never to the constructor of a family."""
 

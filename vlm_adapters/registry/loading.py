@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, OptionError
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.registry.checkpoints import find_checkpoint
 from vlm_adapters.registry.discovery import adapter_class, find_adapter, list_adapters, published_builder
 from vlm_adapters.registry.load_options import dtype_name
+from vlm_adapters.registry.versions import typed_errors
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     subfolder: str = "",
+    limits: Limits | None = None,
     **options: object,
 ) -> BackboneAdapter:
     """Load a checkpoint with the adapter for its `model_type`.
@@ -59,6 +62,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         cache_dir: Folder of the files downloaded from the hub.
         local_files_only: Whether to make no request to the hub.
         subfolder: Folder within the directory or the repository.
+        limits: What of the checkpoint's files and of images is accepted; None for `DEFAULT_LIMITS`.
         options: Options of the adapter, such as `min_pixels`.
 
     Raises:
@@ -86,10 +90,12 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
     folder = embedded_checkpoints().get(name, Path(name))
     if subfolder and os.path.isdir(folder):  # noqa: PTH112 - as in `find_checkpoint`
         name, subfolder = os.path.join(folder, subfolder), ""  # noqa: PTH118
-    checkpoint = find_checkpoint(name, revision=revision, subfolder=subfolder, **_given(hub))
-    if revision is not None and Path(checkpoint.location).is_dir():
+    checkpoint = find_checkpoint(
+        name, revision=revision, subfolder=subfolder, limits=limits or DEFAULT_LIMITS, **_given(hub)
+    )
+    if revision is not None and os.path.isdir(checkpoint.location):  # noqa: PTH112 - as in `find_checkpoint`
         raise CheckpointError(
-            f"{name_or_path} is a folder, which has no revision {revision!r}. Leave the revision out."
+            f"{name_or_path} is a folder, which has no revision {shown(revision)}. Leave the revision out."
         )
     adapter = adapter_class(find_adapter(checkpoint.model_type))
     arguments = {
@@ -97,14 +103,15 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         "dtype": dtype_name(dtype) if isinstance(dtype, str) else dtype,
         "revision": revision,
         "trust_remote_code": trust_remote_code,
-        **_given({**loader, "subfolder": subfolder or None}),
+        **_given({**loader, "subfolder": subfolder or None, "limits": limits}),
         **options,
     }
     try:
         inspect.signature(adapter.from_pretrained).bind(checkpoint.location, **arguments)
     except TypeError as error:
         raise OptionError(f"{getattr(adapter, '__name__', adapter)}.from_pretrained: {error}.") from error
-    loaded: BackboneAdapter = adapter.from_pretrained(checkpoint.location, **arguments)
+    with typed_errors(f"Loading {shown(name)}", CheckpointError):
+        loaded: BackboneAdapter = adapter.from_pretrained(checkpoint.location, **arguments)
     return loaded
 
 

@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 
 from vlm_adapters.errors import PluginError
+from vlm_adapters.limits import shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_LONGEST = 300
 _EXTRA = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
@@ -52,38 +54,46 @@ class AdapterSpec:
     def __post_init__(self) -> None:
         if not _matches(_NAME, self.name):
             raise PluginError(
-                f"The adapter name {self.name!r} is malformed. Use the model_type of its checkpoints: "
+                f"The adapter name {shown(self.name)} is malformed. Use the model_type of its checkpoints: "
                 "letters, digits, '_' and '-', a letter or digit first."
             )
         if not _matches(_TARGET, self.target):
             raise PluginError(
-                f"The target {self.target!r} of the adapter {self.name!r} is malformed. Write 'package.module:Class'."
+                f"The target {shown(self.target)} of the adapter {self.name!r} is malformed. "
+                "Write 'package.module:Class'."
             )
         if self.extra is not None and not _matches(_EXTRA, self.extra):
             raise PluginError(
-                f"The extra {self.extra!r} of the adapter {self.name!r} is malformed. Name one extra, without brackets."
+                f"The extra {shown(self.extra)} of the adapter {self.name!r} is malformed. "
+                "Name one extra, without brackets."
             )
         for field, form in (("case", "CASE"), ("wrapper", "Class"), ("published", "function")):
             if (address := getattr(self, field)) is not None and not _matches(_TARGET, address):
                 raise PluginError(
-                    f"The {field} {address!r} of the adapter {self.name!r} is malformed. Write 'package.module:{form}'."
+                    f"The {field} {shown(address)} of the adapter {self.name!r} is malformed. "
+                    f"Write 'package.module:{form}'."
                 )
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")
         self._check_names("image_processors", "names of classes")
         if dotted := [module for module in self.requires if not module.isidentifier()]:
             raise PluginError(
-                f"The adapter {self.name!r} requires {dotted}, which are not names of top-level modules. "
+                f"The adapter {self.name!r} requires {shown(dotted)}, which are not names of top-level modules. "
                 "Give the name after 'import', without dots."
             )
 
     def _check_names(self, field: str, meaning: str) -> None:
         names = getattr(self, field)
-        if not isinstance(names, tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+        if not isinstance(names, tuple) or not all(map(_is_word, names)):
             raise PluginError(
-                f"The field {field} of the adapter {self.name!r} is {names!r}. Give a tuple of {meaning}, as strings."
+                f"The field {field} of the adapter {self.name!r} is {shown(names)}. "
+                f"Give a tuple of {meaning}, as strings."
             )
 
 
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST and bool(value.strip()) and value.isprintable()
+
+
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
+    return isinstance(value, str) and len(value) <= _LONGEST and pattern.fullmatch(value) is not None

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from vlm_adapters.data.files import whole_folder
 from vlm_adapters.errors import OutputError, PluginError
-from vlm_adapters.registry.discovery import PLUGINS_VARIABLE, list_adapters
+from vlm_adapters.registry.discovery import list_adapters
+from vlm_adapters.registry.entry import PLUGINS_VARIABLE
 
 if TYPE_CHECKING:
     from vlm_adapters.scaffold.family import Family

@@ -1,0 +1,93 @@
+"""Running a checkpoint's chat template, a program that a stranger wrote, within bounds.
+
+transformers runs templates in jinja's sandbox, which lets them reach nothing outside and bounds neither time nor
+memory. Here a template is refused if its arithmetic could make something huge in one step, and stopped if it runs too
+long. What escapes is a single step that makes something huge by means that are not listed here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, TemplateError
+
+from vlm_adapters.limits import shown
+
+_GLANCE_SECONDS, _MOST_GROWTH = 0.05, 1 << 28
+_STATM = Path("/proc/self/statm")
+_MOST_CHARACTERS, _MOST_DIGITS, _MOST_PRODUCTS = 1_000_000, 6, 1
+_WIDE_FORMAT = re.compile(r"[%:][^a-zA-Z]*\d{7}")
+
+
+class TooLongError(Exception):
+    """A template ran longer than it may."""
+
+
+@lru_cache(maxsize=64)
+def problem_of(template: str) -> str | None:
+    """What a template contains that could make something huge in one step, for a message; None if nothing.
+
+    No template of a published model that is known here computes powers, or multiplies more than once.
+    """
+    if len(template) > _MOST_CHARACTERS:
+        return f"has {len(template):,} characters"
+    try:
+        tokens = [(kind, text) for _, kind, text in Environment(autoescape=True).lex(template)]
+    except (TemplateError, RecursionError):
+        return None  # transformers says what is wrong with it
+    if tokens.count(("operator", "*")) > _MOST_PRODUCTS:
+        return "multiplies more than once"
+    if ("operator", "**") in tokens:
+        return "computes a power"
+    return next((f"contains {shown(text)}" for kind, text in tokens if _is_huge(kind, text)), None)
+
+
+def _is_huge(kind: str, text: str) -> bool:
+    """Whether a token of a template is a large number, or a format with a large width."""
+    if kind in ("integer", "float"):
+        digits = text.replace("_", "").lower()
+        return len(digits) > _MOST_DIGITS or "e" in digits or digits.startswith(("0x", "0o", "0b"))
+    return kind == "string" and _WIDE_FORMAT.search(text) is not None
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """Stop Python code of this thread with a `TooLongError` once it has run too long or made too much.
+
+    A single step in C, such as one huge multiplication, is not interrupted: `problem_of` refuses those. Memory is that
+    of the process and looked at where Linux shows it, after a time in which no honest template still runs.
+    """
+    thread, ended, lock = ctypes.c_ulong(threading.get_ident()), threading.Event(), threading.Lock()
+    end, most = time.monotonic() + seconds, _resident() + _MOST_GROWTH
+
+    def watch() -> None:
+        while not ended.wait(_GLANCE_SECONDS):
+            if time.monotonic() > end or _resident() > most:
+                with lock:
+                    if not ended.is_set():
+                        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TooLongError))
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        with lock:
+            ended.set()
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # one that was sent and has not arrived
+
+
+def _resident() -> int:
+    """Bytes of this process in memory; 0 where the system does not show them."""
+    try:
+        return int(_STATM.read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
