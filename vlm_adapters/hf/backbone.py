@@ -163,7 +163,7 @@ class TransformersBackbone(ABC):
         ]
 
     def select_images(self, features: Mapping[str, Tensor], indices: Sequence[int]) -> dict[str, Tensor]:
-        """Choose the model's tensors of some images, which may repeat, by their indices: here the lines of every tensor."""
+        """Choose the model's tensors of some images by their indices, which may repeat: here the lines of all."""
         return {name: tensor[list(indices)] for name, tensor in features.items()}
 
     def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:
