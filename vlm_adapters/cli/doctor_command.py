@@ -7,10 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.printing import line
 from vlm_adapters.cli.tables import print_facts, print_rows
 
 if TYPE_CHECKING:
@@ -29,12 +28,12 @@ def command(*, as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps({**asdict(diagnosis), "faults": diagnosis.faults}, indent=2))
     else:
-        _print(diagnosis, Console())
+        _print(diagnosis)
     if diagnosis.faults or diagnosis.problem:
         raise typer.Exit(1)
 
 
-def _print(diagnosis: Diagnosis, console: Console) -> None:
+def _print(diagnosis: Diagnosis) -> None:
     accelerators = "\n".join(diagnosis.accelerators) or "none; models run on the CPU"
     facts = [
         ("vlm-adapters", diagnosis.version),
@@ -42,18 +41,19 @@ def _print(diagnosis: Diagnosis, console: Console) -> None:
         ("system", diagnosis.system),
         ("accelerators", f"torch cannot be used: {diagnosis.problem}" if diagnosis.problem else accelerators),
     ]
-    print_facts(console, "Installation", facts)
+    print_facts("Installation", facts)
     rows = [
         (each.name, each.installed, each.floor, ", ".join(each.extras), _state(each)) for each in diagnosis.packages
     ]
-    print_rows(console, "Packages", ("package", "installed", "needed", "for the extra", "state"), rows)
+    print_rows("Packages", ("package", "installed", "needed", "for the extra", "state"), rows)
     lacking = [
         (extra, f"lacks {', '.join(missing)}" if missing else "complete") for extra, missing in diagnosis.extras.items()
     ]
-    print_facts(console, "Extras", lacking)
+    print_facts("Extras", lacking)
     if diagnosis.faults:
         names = " ".join(f'"{fault}"' for fault in diagnosis.faults)
-        console.print(Text(f"\nToo old or missing: pip install --upgrade {names}", style="red"), soft_wrap=True)
+        line()
+        line(f"Too old or missing: pip install --upgrade {names}", style="red")
 
 
 def _state(package: PackageReport) -> str:

@@ -21,10 +21,9 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
-from transformers import PreTrainedModel
 
 from vlm_adapters.backbone.layout import ImageLayout
-from vlm_adapters.errors import CheckpointError, ImageError, PromptError
+from vlm_adapters.errors import CheckpointError, ImageError
 from vlm_adapters.limits import Limits
 
 _WEIGHTS_PER_BYTE = 16
@@ -97,20 +96,6 @@ def check_layouts(layouts: Sequence[ImageLayout], limits: Limits) -> list[ImageL
             "limits=Limits(max_resized_pixels=...)."
         )
     return list(layouts)
-
-
-def check_length(longest: int, model: PreTrainedModel) -> None:
-    """Make sure that the longest prompt fits the positions of the language model.
-
-    Raises:
-        PromptError: It does not.
-    """
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if limit is not None and longest > limit:
-        raise PromptError(
-            f"A prompt has {longest} tokens, images included; {model.config.model_type} takes at most {limit}. "
-            "Shorten the text or take a smaller image."
-        )
 
 
 def check_normaliser(tokenizer: Any, limits: Limits) -> None:
