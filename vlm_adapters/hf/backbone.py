@@ -208,12 +208,11 @@ class TransformersBackbone(ABC):
         check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
-        for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work
-            layouts = [one for image in prompt.images for one in self._layouts((image.height, image.width))]
-            check_before_pixels(prompt, layouts, self.render, self.processor.tokenizer, self.model)
-        images = [image for prompt in prompts for image in prompt.images]
         with typed_errors(f"The processor of {self.name}", BackboneError):
-            return self._inputs(prompts, images)
+            for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work
+                layouts = [one for image in prompt.images for one in self._layouts((image.height, image.width))]
+                check_before_pixels(prompt, layouts, self.render, self.processor.tokenizer, self.model)
+            return self._inputs(prompts, [image for prompt in prompts for image in prompt.images])
 
     def _inputs(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> BackboneInputs:
         if self.shares_prefix:
@@ -229,9 +228,8 @@ class TransformersBackbone(ABC):
         for prompt in prompts:
             of_prompt, expansions = expansions[: len(prompt.images)], expansions[len(prompt.images) :]
             rendered = self.render(prompt)
-            sequence = tokenize(self.processor.tokenizer, rendered, of_prompt)
-            sequences.append(sequence)
-            positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
+            sequences.append(tokenize(self.processor.tokenizer, rendered, of_prompt))
+            positions.append([phrase_positions(sequences[-1], rendered, prompt, phrase) for phrase in prompt.phrases])
         check_length(max(len(sequence.ids) for sequence in sequences), self.model)
         tensors, shifts = pad(sequences, self.processor.tokenizer, type_name)
         accepted = signature(type(self.model).forward).parameters
@@ -263,8 +261,7 @@ class TransformersBackbone(ABC):
             CaptureError: Rows, or the requested gradient, cannot be computed exactly.
             BackboneError: The model raised an error.
         """
-        request = request or GridRequest()
-        chosen = ResolvedRequest.of(request, self.info)
+        chosen = ResolvedRequest.of(request := request or GridRequest(), self.info)
         grids = self.locate_image_tokens(inputs)
         mask = inputs.tensors["attention_mask"].cpu()
         plans = [

@@ -17,13 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vlm_adapters.errors import PhraseError, PromptError
-from vlm_adapters.hf.template import TooLongError, problem_of, stopped_after
+from vlm_adapters.hf.template import Turn, apply_template
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.prompt import Phrase, Prompt
 
 Span = tuple[int, int]
-_Turn = tuple[str, tuple[Image.Image | str, ...]]
-"""Role and content of a message."""
 _THINKING_END = "</think>"
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
@@ -81,11 +79,6 @@ def render(processor: Any, prompt: Prompt, limits: Limits = DEFAULT_LIMITS) -> R
     Raises:
         PromptError: The template refuses the conversation, drops a text or an image of it, or takes too long.
     """
-    if problem := problem_of(template_of(processor)):
-        raise PromptError(
-            f"The chat template of {type(processor).__name__} {problem}, which could take all memory, so it is not "
-            "run. Use the chat template that belongs to the checkpoint."
-        )
     messages = [(message.role, message.content) for message in prompt.messages]
     pieces = _marked_pieces(processor, messages, limits)
     if pieces[1::2] != _texts(messages):
@@ -226,55 +219,17 @@ def _pieces(text: str, user_spans: Sequence[Span], control_tokens: Sequence[str]
     yield start, len(text)
 
 
-def template_of(processor: Any) -> str:
-    """The processor's chat template as text; of several, all of them."""
-    template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None) or ""
-    return "\n".join(map(str, template.values())) if isinstance(template, dict) else str(template)
-
-
-def _texts(messages: Sequence[_Turn]) -> list[str]:
+def _texts(messages: Sequence[Turn]) -> list[str]:
     return [part for _, content in messages for part in content if isinstance(part, str)]
 
 
-def _marked_pieces(processor: Any, messages: Sequence[_Turn], limits: Limits) -> list[str]:
+def _marked_pieces(processor: Any, messages: Sequence[Turn], limits: Limits) -> list[str]:
     """The rendered messages, cut around their texts, which are the pieces with odd indices."""
     begin, end = _unused_characters("".join(_texts(messages)))
-    return re.split(f"{begin}(.*?){end}", _apply(processor, messages, limits, (begin, end)), flags=re.DOTALL)
+    return re.split(f"{begin}(.*?){end}", apply_template(processor, messages, limits, (begin, end)), flags=re.DOTALL)
 
 
-def _apply(processor: Any, messages: Sequence[_Turn], limits: Limits, around: tuple[str, str] = ("", "")) -> str:
-    """Render messages, with these characters around every text."""
-    name = type(processor).__name__
-    conversation = [
-        {
-            "role": role,
-            "content": [
-                {"type": "text", "text": part.join(around)} if isinstance(part, str) else {"type": "image"}
-                for part in content
-            ],
-        }
-        for role, content in messages
-    ]
-    try:
-        with stopped_after(limits.max_template_seconds):
-            rendered: str = processor.apply_chat_template(
-                conversation, add_generation_prompt=messages[-1][0] == "user", tokenize=False
-            )
-    except TooLongError as error:
-        raise PromptError(
-            f"The chat template of {name} was stopped: it ran for more than {limits.max_template_seconds:g} s, or made "
-            "too long a text. Use the template that belongs to the checkpoint, or load with "
-            "limits=Limits(max_template_seconds=...)."
-        ) from error
-    except Exception as error:  # templates raise whatever they like
-        raise PromptError(
-            f"The chat template of {name} does not take these messages "
-            f"({', '.join(role for role, _ in messages)}): {' '.join(str(error)[:300].split())}"
-        ) from error
-    return rendered
-
-
-def _as_shown(processor: Any, messages: Sequence[_Turn], found: int, limits: Limits) -> list[_Turn]:
+def _as_shown(processor: Any, messages: Sequence[Turn], found: int, limits: Limits) -> list[Turn]:
     """The messages without the thinking that the template cuts from earlier ones.
 
     Raises:
@@ -289,7 +244,7 @@ def _as_shown(processor: Any, messages: Sequence[_Turn], found: int, limits: Lim
             "template expects, usually images first."
         )
     is_kept = shorter[-1] == messages[-1]
-    if not is_kept or _apply(processor, shorter, limits) != _apply(processor, messages, limits):
+    if not is_kept or apply_template(processor, shorter, limits) != apply_template(processor, messages, limits):
         raise PromptError(
             f"The chat template of {name} changes the thinking (what ends with {_THINKING_END}) in a message of the "
             "assistant. Give the messages without their thinking."

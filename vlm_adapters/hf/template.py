@@ -12,15 +12,20 @@ import mmap
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, TemplateError
+from PIL import Image
 
-from vlm_adapters.limits import shown
+from vlm_adapters.errors import PromptError
+from vlm_adapters.limits import Limits, shown
 
+Turn = tuple[str, tuple[Image.Image | str, ...]]
+"""Role and content of a message."""
 _GLANCE_SECONDS, _MOST_GROWTH = 0.05, 1 << 28
 _STATM = Path("/proc/self/statm")
 _MOST_CHARACTERS, _MOST_DIGITS, _MOST_PRODUCTS = 1_000_000, 6, 1
@@ -29,6 +34,53 @@ _WIDE_FORMAT = re.compile(r"[%:][^a-zA-Z]*\d{7}")
 
 class TooLongError(Exception):
     """A template ran longer than it may."""
+
+
+def apply_template(processor: Any, messages: Sequence[Turn], limits: Limits, around: tuple[str, str] = ("", "")) -> str:
+    """Render messages with the processor's chat template.
+
+    Args:
+        processor: A transformers processor.
+        messages: Role and content of every message.
+        limits: How long the template may take.
+        around: What to put before and after every text.
+
+    Raises:
+        PromptError: The template refuses the messages, could take all memory, or takes too long.
+    """
+    name = type(processor).__name__
+    if problem := problem_of(_template_of(processor)):
+        raise PromptError(
+            f"The chat template of {name} {problem}, which could take all memory, so it is not run. "
+            "Use the chat template that belongs to the checkpoint."
+        )
+    conversation = [
+        {
+            "role": role,
+            "content": [
+                {"type": "text", "text": part.join(around)} if isinstance(part, str) else {"type": "image"}
+                for part in content
+            ],
+        }
+        for role, content in messages
+    ]
+    try:
+        with stopped_after(limits.max_template_seconds):
+            rendered: str = processor.apply_chat_template(
+                conversation, add_generation_prompt=messages[-1][0] == "user", tokenize=False
+            )
+    except TooLongError as error:
+        raise PromptError(
+            f"The chat template of {name} was stopped: it ran for more than {limits.max_template_seconds:g} s, or made "
+            "too long a text. Use the template that belongs to the checkpoint, or load with "
+            "limits=Limits(max_template_seconds=...)."
+        ) from error
+    except Exception as error:  # templates raise whatever they like
+        raise PromptError(
+            f"The chat template of {name} does not take these messages "
+            f"({', '.join(role for role, _ in messages)}): {' '.join(str(error)[:300].split())}"
+        ) from error
+    return rendered
 
 
 @lru_cache(maxsize=64)
@@ -91,3 +143,9 @@ def _resident() -> int:
         return int(_STATM.read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
     except OSError:
         return 0
+
+
+def _template_of(processor: Any) -> str:
+    """The processor's chat template as text; of several, all of them."""
+    template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None) or ""
+    return "\n".join(map(str, template.values())) if isinstance(template, dict) else str(template)
