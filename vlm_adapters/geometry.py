@@ -14,6 +14,9 @@ Box = tuple[float, float, float, float]
 Size = tuple[int, int]
 """`(height, width)`, in pixels unless stated otherwise."""
 
+_PIXELS_AT_ONCE = 2**22
+"""Pixels of a map that are sampled at once: coordinates take several times the memory of the values."""
+
 
 @dataclass(frozen=True)
 class CoordinateFrame:
@@ -70,11 +73,27 @@ def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0) -> Te
     left, top, right, bottom = box
     y = (torch.arange(size[0], device=maps.device, dtype=torch.float32) + 0.5 - top) / (bottom - top)
     x = (torch.arange(size[1], device=maps.device, dtype=torch.float32) + 0.5 - left) / (right - left)
+    rows = max(_PIXELS_AT_ONCE // max(size[1], 1), 1)
+    if size[0] <= rows:
+        return _place_rows(maps, y, x, outside)
+    placed = torch.empty(*maps.shape[:-2], *size, device=maps.device)
+    for first in range(0, size[0], rows):
+        placed[..., first : first + rows, :] = _place_rows(maps, y[first : first + rows], x, outside)
+    return placed
+
+
+def resize_box(box: Box, before: Size, after: Size) -> Box:
+    """Convert a box in pixels of an image to pixels of the same image at another size."""
+    return _scaled(box, after[1] / before[1], after[0] / before[0])
+
+
+def _place_rows(maps: Tensor, y: Tensor, x: Tensor, outside: float) -> Tensor:
+    """Sample maps `(..., h, w)` at the points `y (H,)`, `x (W,)`, in [0, 1] where the maps reach: `(..., H, W)`."""
     points = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], dim=-1)
     flat = maps.float().reshape(1, -1, *maps.shape[-2:])
     placed = functional.grid_sample(flat, points[None], mode="bilinear", padding_mode="border", align_corners=False)
     inside = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))[None, :]
-    return placed.masked_fill(~inside, outside).reshape(*maps.shape[:-2], *size)
+    return placed.masked_fill(~inside, outside).reshape(*maps.shape[:-2], len(y), len(x))
 
 
 def _scaled(box: Box, across: float, down: float) -> Box:

@@ -6,6 +6,7 @@ Every limit stands here, with room for what people really have; an argument `lim
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, fields
 from reprlib import Repr
 
@@ -31,8 +32,8 @@ class Limits:
         max_problems: Most entries of a data set that may be broken; with more, the file is of another kind.
         max_phrases: Most phrases of a sample.
         max_text: Longest text of a sample, in characters.
-        max_mask_pixels: Largest product of phrases, height and width of a sample; and a fourth of that of annotations,
-            height and width, which are read one after another.
+        max_mask_pixels: Largest product of phrases, height and width of a sample. The masks of its annotations, which
+            are read one after another, may have four times as many pixels.
         max_outline: Longest outline, in pixels, of all polygons of a sample together.
         max_run_letters: Longest text of run lengths.
 
@@ -100,3 +101,23 @@ def shown(value: object, most: int = 80) -> str:
         return repr(value) if len(value) <= most else f"{value[:most]!r}..."
     text = " ".join(_SHOWN.repr(value).split())
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def plain(text: str) -> str:
+    r"""Keep a text to one line that a terminal shows as it is, and no more.
+
+    Args:
+        text: Whatever a person, a file or a name of a file held.
+
+    Returns:
+        The text with an escape such as `\x1b` for every character that moves a cursor, ends a line, turns the reading
+        direction or cannot be encoded.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if _is_plain(letter) else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _is_plain(letter: str) -> bool:
+    """Whether a character does no more than to be shown; the two joiners shape letters and emoji."""
+    return letter in "\u200c\u200d" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")

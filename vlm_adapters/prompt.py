@@ -52,16 +52,17 @@ class Phrase:
             PhraseError: It is blank, missing, or occurs more than once.
         """
         if not (words := phrase.strip()):
-            raise PhraseError(f"A phrase is blank: {phrase!r}. Name words of the text: {shown(text, 300)}.")
+            raise PhraseError(f"A phrase is blank: {shown(phrase)}. Name words of the text: {shown(text, 300)}.")
         start = text.find(words)
         if start < 0:
             raise PhraseError(
-                f"The phrase {words!r} is not in the text {shown(text, 300)}. Copy it from there, letter by letter."
+                f"The phrase {shown(words)} is not in the text {shown(text, 300)}. "
+                "Copy it from there, letter by letter."
             )
         if (again := text.find(words, start + 1)) >= 0:
             raise PhraseError(
-                f"The phrase {words!r} occurs more than once in the text {shown(text, 300)} (at characters {start} and "
-                f"{again}). Give a span (start, end) or a longer phrase."
+                f"The phrase {shown(words)} occurs more than once in the text {shown(text, 300)} (at characters "
+                f"{start} and {again}). Give a span (start, end) or a longer phrase."
             )
         return cls(words, start, start + len(words))
 
@@ -105,7 +106,7 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise PromptError(f"Unknown role {self.role!r}. Use one of {', '.join(ROLES)}.")
+            raise PromptError(f"Unknown role {shown(self.role)}. Use one of {', '.join(ROLES)}.")
         if not isinstance(self.content, Sequence) or isinstance(self.content, str):
             raise PromptError(f"The content of a message is {shown(self.content)}. Give a tuple: (text,).")
         if not self.content:
@@ -156,12 +157,12 @@ class Prompt:
         for phrase in self.phrases:
             if not isinstance(phrase, Phrase):
                 raise PhraseError(
-                    f"{phrase!r} is not a Phrase. Use Prompt.chat or Prompt.describe, which find it in the text."
+                    f"{shown(phrase)} is not a Phrase. Use Prompt.chat or Prompt.describe, which find it in the text."
                 )
             matches = 0 <= phrase.start < phrase.end and self.text[phrase.start : phrase.end] == phrase.text
             if not matches or not phrase.text.strip():
                 raise PhraseError(
-                    f"{phrase} does not match the text {shown(self.text, 300)}. Use Phrase.find or Phrase.at."
+                    f"{shown(phrase)} does not match the text {shown(self.text, 300)}. Use Phrase.find or Phrase.at."
                 )
 
     @property
@@ -184,7 +185,7 @@ class Prompt:
         if not isinstance(messages, Sequence) or not all(isinstance(message, Message) for message in messages):
             raise PromptError(f"A chat is a list of Message, got {shown(messages)}.")
         if isinstance(phrases, str) or not isinstance(phrases, Sequence):
-            raise PhraseError(f"Phrases are a list, got {phrases!r}. Write [{phrases!r}] for one phrase.")
+            raise PhraseError(f"Phrases are a list, got {shown(phrases)}. Write [{shown(phrases)}] for one phrase.")
         text = messages[-1].text if messages else ""
         return cls(tuple(messages), tuple(_phrase(text, phrase) for phrase in phrases))
 
@@ -203,7 +204,9 @@ class Prompt:
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
         if not isinstance(text, str) or not text.strip():
-            raise PromptError(f"The text is blank: {text!r}. Give the sentence that contains the phrases to ground.")
+            raise PromptError(
+                f"The text is blank: {shown(text)}. Give the sentence that contains the phrases to ground."
+            )
         question = Message("user", (load_image(image), DESCRIBE_QUESTION))
         return cls.chat([question, Message("assistant", (text,))], phrases)
 
@@ -219,6 +222,6 @@ def _phrase(text: str, phrase: PhraseLike) -> Phrase:
         return Phrase.find(text, phrase)
     if not (isinstance(phrase, Sequence) and len(phrase) == 2 and all(isinstance(index, int) for index in phrase)):
         raise PhraseError(
-            f"A phrase is {phrase!r}. Give its words, or its span (start, end) in characters of the text."
+            f"A phrase is {shown(phrase)}. Give its words, or its span (start, end) in characters of the text."
         )
     return Phrase.at(text, *phrase)

@@ -153,6 +153,22 @@ While it is built, the last quarter needs {growth:.1%} more memory than the firs
 {sources("cache_memory")}"""
 
 
+def large_images() -> str:
+    """Time and memory of large images, many phrases and long texts."""
+    report = read_report("large_images")
+    names = ("seconds", "MiB at most", "MiB when loaded", "MiB of masks")
+    rows = [(trial["trial"], *(f"{trial[name]:,}" for name in names)) for trial in report["trials"]]
+    return f"""## Large images and many phrases
+
+The most memory that a process ever held, beside what it held when `{report["model"]}` was loaded, and beside the masks
+that it returned. Before maps were kept as grids and figures painted small, the first two rows took 5,697 and 4,032 MiB,
+and the two commands 3,521 and 4,178 MiB, `attend` without an end within two minutes.
+
+{table(("trial", *names), rows)}
+
+{sources("large_images")}"""
+
+
 def photos() -> str:
     """Photographs whose coarse masks are refined by MobileSAM, untrained."""
     report = read_report("photos")
@@ -271,7 +287,7 @@ def _is_shown(finding: dict[str, Any]) -> bool:
     return chain or finding["part"] in ("kernels", "memory")
 
 
-SECTIONS = (embedded_models, heads, cache, recipe, large_cache, photos, hostile, bench, full_size, gpu)
+SECTIONS = (embedded_models, heads, cache, recipe, large_cache, large_images, photos, hostile, bench, full_size, gpu)
 
 
 def page() -> str:

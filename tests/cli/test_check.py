@@ -96,6 +96,7 @@ def test_all_adapters_make_the_matrix(results: list[CheckResult], monkeypatch: p
     assert done.exit_code == 1
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("| `fake`")]
     assert line.split("|")[2].strip() == "yes"
+    assert "1 of 1: fake: 1 passed, 1 failed, 0 skipped\n" in done.stderr
 
 
 def test_all_adapters_as_json(results: list[CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:

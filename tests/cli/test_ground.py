@@ -144,3 +144,15 @@ def test_demo_needs_a_sentence_with_an_image(
 ) -> None:
     assert adapters("demo", image) == 1
     assert "Give one after the image" in capsys.readouterr().err
+
+
+def test_256_phrases_are_announced_before_the_model_is_loaded(
+    image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    spans = [option for index in range(256) for option in ("--span", f"{6 * index}:{6 * index + 5}")]
+    text = " ".join(["a cat"] * 256)
+    assert adapters("ground", image, text, *spans, "--model", "no/such/folder", "--out", str(tmp_path)) == 1
+    assert capsys.readouterr().err.startswith("256 phrases: masks.png, which has room for 255, is left out.")
+    assert adapters("ground", image, text, *spans, "--out", str(tmp_path / "out")) == 0
+    assert len(list((tmp_path / "out").glob("mask_*.png"))) == 256
+    assert not (tmp_path / "out" / "masks.png").exists()

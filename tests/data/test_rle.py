@@ -19,7 +19,7 @@ from pycocotools import mask as coco
 
 from vlm_adapters.data.rle import decode_rle, encode_rle
 from vlm_adapters.errors import DataError
-from vlm_adapters.grounding.result import GroundedPhrase, Grounding
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PhraseMap
 from vlm_adapters.limits import Limits
 from vlm_adapters.output.exports import grounding_to_dict
 from vlm_adapters.prompt import Phrase
@@ -158,7 +158,7 @@ def test_any_counts_give_a_mask_or_a_typed_error(counts: str, size: tuple[int, i
 def grounding() -> Grounding:
     mask = np.zeros((4, 6), dtype=bool)
     mask[1:3, 2:5] = True
-    heat = np.zeros((4, 6), dtype=np.float32)
+    heat = PhraseMap.of_pixels(np.zeros((4, 6), dtype=np.float32))
     return Grounding(
         Image.new("RGB", (6, 4)),
         "a cat, 红色",

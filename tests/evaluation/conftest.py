@@ -13,7 +13,7 @@ from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import DataError
 from vlm_adapters.grounding.base import Grounder
-from vlm_adapters.grounding.result import Grounding, grounded_phrase
+from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.prompt import Phrase
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ColourGrounder(Grounder):
         for phrase in prompt.phrases:
             colour = phrase.text.split()[1]
             found = np.roll(pixels[..., CHANNEL[colour]] > 128, -1, axis=1).astype(np.float32)
-            phrases.append(grounded_phrase(phrase, found, found))
+            phrases.append(grounded_phrase(phrase, found, PhraseMap.of_pixels(found)))
         return Grounding(image, prompt.text, tuple(phrases), method="heads")
 
 

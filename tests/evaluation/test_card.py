@@ -6,10 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from vlm_adapters.data.dataset import Dataset, Problem
 from vlm_adapters.data.formats.scenes import Scenes
@@ -19,6 +23,7 @@ from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerpri
 from vlm_adapters.evaluation.run import Evaluation
 from vlm_adapters.evaluation.summary import METRICS
 from vlm_adapters.grounding.decoded import GroundedVLM
+from vlm_adapters.limits import plain
 from vlm_adapters.testing.fakes import load_fake
 
 if TYPE_CHECKING:
@@ -100,7 +105,7 @@ def test_json_and_page_say_the_same(card: Card, tmp_path: Path) -> None:
     value = next(one["value"] for one in content["numbers"] if one["group"] == "all" and one["metric"] == "mIoU")
     page = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert f"| mIoU | {value:.4f} [{value:.4f}, {value:.4f}] |" in page
-    for words in (COMMAND, "## stuff: 2 phrases", "* squares.jsonl:2: Its mask is torn.", *METRICS):
+    for words in (COMMAND, "## stuff: 2 phrases", "* in squares.jsonl:2: Its mask is torn.", *METRICS):
         assert words in page
     for digest in card.fingerprint.digests.values():
         assert digest in page
@@ -125,3 +130,66 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
     for wrong in ({"protocol": "loose"}, {"batch_size": 0}, {"seed": -1}):
         with pytest.raises(OptionError):
             replace(SETTINGS, **wrong)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "|\n# head",
+    "\\| x",
+    "a | b",
+    "```\n# head",
+    "[a](javascript:alert(1))",
+    "![a](https://example.org/x.png)",
+    "[a]: https://example.org",
+    "&lt;b&gt; &amp;",
+    "**bold** _it_ __init__ ~~gone~~",
+    "\x1b[31m\u202e",
+    "- # 1. > x",
+    "    code",
+    "a\\",
+    "***",
+    "~~~",
+)
+TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(exclude_categories=[]), min_size=1, max_size=20))
+
+
+class Page(HTMLParser):
+    """The tags of a page, and the texts between them."""
+
+    def __init__(self, markdown: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.cells: list[str] = []
+        self.feed(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown))
+
+    def handle_starttag(self, tag: str, *_: object) -> None:
+        self.tags.append(tag)
+        self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.cells:
+            self.cells[-1] += data
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tag=TEXTS, place=TEXTS, message=TEXTS, data=TEXTS, command=TEXTS)
+def test_texts_of_others_are_shown_letter_by_letter_and_make_no_markup(
+    card: Card, tag: str, place: str, message: str, data: str, command: str
+) -> None:
+    def filled(tag: str, place: str, message: str, data: str, command: str) -> str:
+        numbers = tuple(replace(number, group=tag if number.group != "all" else "all") for number in card.numbers)
+        return replace(
+            card,
+            command=command,
+            numbers=numbers,
+            skipped=(Problem(place, message),),
+            fingerprint=replace(card.fingerprint, data=data),
+        ).markdown()
+
+    assume(tag != "all")
+    hostile, expected = Page(filled(tag, place, message, data, command)), Page(filled("t", "p", "m", "d", "c"))
+    assert hostile.tags == expected.tags
+    shown = [" ".join(cell.split()) for cell in hostile.cells]
+    for text in (data, command, f"in {plain(place)}: {plain(message)}"):
+        assert " ".join(plain(text).split()) in shown

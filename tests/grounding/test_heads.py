@@ -156,3 +156,7 @@ def test_every_embedded_model_has_a_profile() -> None:
         embedded = find_profile(name)
         assert embedded is not None
         assert HeadProfile.read(embedded).backbone.checkpoint == name
+
+
+def test_beside_a_name_that_no_file_can_have_there_is_no_profile() -> None:
+    assert find_profile("n" * 300) is None

@@ -182,6 +182,49 @@ def test_reduction_none_keeps_every_row_in_the_order_asked() -> None:
     torch.testing.assert_close(recorder.maps[2][0], rows[[9, 4]][..., [0, 3]], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("build", MODELS)
+@pytest.mark.parametrize("reduce", ["mean", "max", "none"])
+@torch.no_grad()
+def test_rows_in_blocks_are_those_of_one_piece(build: Any, reduce: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build()
+    ids, mask = tokens([12, 9])
+    plans = [plan([1, 2, 4, 5, 6, 9, 11], [0, 1, 3], [0, 0, 0, 1, 1, 1, 1]), plan([8, 3], [2, 7])]
+    maps = {}
+    for most in (2**25, 4 * 12 * 2, 1):  # all rows at once, two, one
+        monkeypatch.setattr("vlm_adapters.hf.capture.MAX_SCORES", most)
+        with capture_rows(model, plans, range(3), reduce) as recorder:
+            model(input_ids=ids, attention_mask=mask)
+        maps[most] = recorder.maps
+    for blocks in maps.values():
+        for layer in range(3):
+            for found, expected in zip(blocks[layer], maps[2**25][layer], strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+@torch.no_grad()
+def test_a_long_phrase_is_never_scored_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, length = grouped(), 600
+    monkeypatch.setattr("vlm_adapters.hf.capture.MAX_SCORES", 2**17)
+    ids = torch.randint(1, 50, (1, length), generator=torch.Generator().manual_seed(0))
+    with LargestTensor() as largest, capture_rows(model, [plan([*range(length)], [0, 1])], range(3)):
+        model(input_ids=ids)
+    assert largest.elements < 3 * 2**17  # the model's own are 600 x 600; the scores of all rows 4 x 600 x 600
+
+
 def test_only_the_layers_asked_for_are_recorded() -> None:
     ids, _ = tokens([10])
     model = grouped()

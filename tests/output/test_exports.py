@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from vlm_adapters.errors import OptionError
-from vlm_adapters.grounding.result import GroundedPhrase, Grounding
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.output.exports import coco_results, indexed_image, to_detections
 from vlm_adapters.output.render import colour_of
 from vlm_adapters.prompt import Phrase
@@ -27,7 +28,7 @@ def grounded(words: str, box: tuple[int, int, int, int] | None, score: float = 0
     mask = np.zeros(SIZE, dtype=bool)
     if box:
         mask[box[1] : box[3], box[0] : box[2]] = True
-    return GroundedPhrase(Phrase(words, 0, len(words)), mask, box, score, np.zeros(SIZE, np.float32))
+    return GroundedPhrase(Phrase(words, 0, len(words)), mask, box, score, PhraseMap.of_pixels(mask))
 
 
 GROUNDING = Grounding(
@@ -46,11 +47,40 @@ def test_coco_reads_the_results(capsys: pytest.CaptureFixture[str]) -> None:
     read = truth.loadRes(results)
     capsys.readouterr()
     annotations: list[Any] = read.loadAnns(read.getAnnIds())
-    assert [a["bbox"] for a in annotations] == [[12, 6, 6, 4], [10, 5, 40, 25]]
+    assert [list(a["bbox"]) for a in annotations] == [[12, 6, 6, 4], [10, 5, 40, 25]]
+    assert [a["area"] for a in annotations] == [24, 1000]
     assert [a["score"] for a in annotations] == [0.75, 0.9]
     for annotation, phrase in zip(annotations, GROUNDING.phrases[:2], strict=True):
         assert (coco_mask.decode(annotation["segmentation"]) == phrase.mask).all()
-        assert list(coco_mask.toBbox(annotation["segmentation"])) == annotation["bbox"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pycocotools
+def test_coco_sorts_masks_by_their_own_area_and_not_by_that_of_their_box(capsys: pytest.CaptureFixture[str]) -> None:
+    square, thin = np.zeros((300, 300), np.bool_), np.zeros((300, 300), np.bool_)
+    square[10:130, 10:130] = True
+    thin[150, 20:270], thin[150:280, 20] = True, True  # a small mask in a large box
+    phrases = [
+        grounded_phrase(Phrase(words, 0, 5), (score * mask).astype(np.float32), PhraseMap.of_pixels(mask), 0.1)
+        for words, mask, score in (("a box", square, 0.5), ("a rod", thin, 0.9))
+    ]
+    truth = COCO()
+    annotation = {"id": 1, "image_id": 7, "category_id": 1, "area": 14400, "bbox": [10, 10, 120, 120], "iscrowd": 0}
+    annotation["segmentation"] = coco_mask.encode(np.asfortranarray(square, np.uint8))
+    truth.dataset = {
+        "images": [{"id": 7, "height": 300, "width": 300}],
+        "categories": [{"id": 1}],
+        "annotations": [annotation],
+    }
+    truth.createIndex()
+    results = coco_results(Grounding(Image.new("RGB", (300, 300)), "a box a rod", tuple(phrases)), image_id=7)
+    evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), "segm")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    capsys.readouterr()
+    average_precision, of_large = evaluation.stats[0], evaluation.stats[5]
+    assert average_precision == pytest.approx(0.5)  # the rod is found before the box, and is not there
+    assert of_large == pytest.approx(1)  # and it is not a large object
 
 
 def test_of_overlapping_masks_the_smaller_is_on_top() -> None:

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 an error that the user can fix (one line on stderr), 130 i
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -17,7 +18,9 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from vlm_adapters.cli.printing import escape_what_cannot_be_encoded, line
 from vlm_adapters.errors import AdapterError
+from vlm_adapters.limits import plain, shown
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand
@@ -74,6 +77,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; an error that the user can fix becomes one line."""
     warnings.formatwarning = _one_line
+    escape_what_cannot_be_encoded()
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # progress bars only on a terminal
     try:
@@ -82,9 +86,13 @@ def main() -> None:
         message = str(error)
     except TyperException as error:
         message = f"{error.format_message().rstrip('.')}. See `adapters --help`, or --help after a command."
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        message = f"A name is too long for this system: {shown(error.filename)}. Choose a shorter one."
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    typer.secho(f"error: {' '.join(message.split())}", fg="red", err=True)
+    line(f"error: {' '.join(message.split())}", style="red", err=True)
     sys.exit(1)
 
 
@@ -101,14 +109,15 @@ def _run(arguments: list[str]) -> int | None:
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
     """A warning without the line of code that warned."""
-    return f"warning: {' '.join(str(message).split())}\n"
+    return f"warning: {plain(' '.join(str(message).split()))}\n"
 
 
 def _print_versions(*, requested: bool) -> None:
     if requested:
         from vlm_adapters.registry.versions import versions  # noqa: PLC0415 - reading metadata takes longer than starting
 
-        typer.echo("\n".join(f"{name} {number}" for name, number in versions().items()))
+        for name, number in versions().items():
+            line(f"{name} {number}")
         raise typer.Exit
 
 

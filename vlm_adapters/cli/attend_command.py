@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,6 +21,7 @@ from vlm_adapters.cli.arguments import (
     Text,
     phrases_of,
 )
+from vlm_adapters.cli.printing import line, print_json, working
 
 
 def command(
@@ -42,32 +41,24 @@ def command(
 ) -> None:
     """Show where the phrases of TEXT look in IMAGE: heat maps per layer and of the sharpest heads.
 
-    Needs no decoder. Writes a PNG per phrase and attention.json to --out. Without --phrase the text is one phrase.
+    Needs no decoder. Writes a PNG per phrase and grid to --out, and at last attention.json, which names them; sheets of
+    an earlier run in --out are removed. Without --phrase the text is one phrase.
     """
-    from vlm_adapters.backbone.request import GridRequest
-    from vlm_adapters.data.files import write_json
-    from vlm_adapters.heads.ranking import rank_heads
-    from vlm_adapters.output.attention import attention_sheet
-    from vlm_adapters.output.render import write_png
+    from vlm_adapters.output.attention import write_attention
     from vlm_adapters.prompt import Prompt
     from vlm_adapters.registry.loading import load_adapter
 
-    prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))
-    adapter = load_adapter(
-        model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
-    )
-    phrases: list[dict[str, Any]] = []
-    for grids in adapter.extract(adapter.preprocess([prompt]), GridRequest())[0]:
-        for index, words in enumerate(prompt.phrases):
-            sharpest = rank_heads(grids, index, heads)
-            file = out / f"phrase_{index:02d}_{grids.grid.shape[0]}x{grids.grid.shape[1]}.png"
-            write_png(attention_sheet(prompt, grids, index, sharpest), file)
-            phrases.append({"phrase": words.text, "file": str(file), "sharpest": [asdict(head) for head in sharpest]})
-    report = {"text": text, "phrases": phrases}
-    write_json(out / "attention.json", report)
+    prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
+    with working(f"Loading {model} ..."):
+        adapter = load_adapter(
+            model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
+        )
+    with working(f"Drawing {len(prompt.phrases)} phrases, into {out} ..."):
+        report = write_attention(adapter, prompt, out, heads=heads)
     if as_json:
-        typer.echo(json.dumps(report))
+        print_json(report)
         return
-    for phrase_report in phrases:
-        heads_text = ", ".join(f"{head['layer']}.{head['head']}" for head in phrase_report["sharpest"])
-        typer.echo(f"{phrase_report['phrase']}: sharpest heads (layer.head) {heads_text}\n  {phrase_report['file']}")
+    for found in report["phrases"]:
+        heads_text = ", ".join(f"{head['layer']}.{head['head']}" for head in found["sharpest"])
+        line(f"{found['phrase']}: sharpest heads (layer.head) {heads_text}")
+        line(f"  {found['file']}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.printing import line, print_json, working
+from vlm_adapters.cli.tables import print_rows
 
 _MEANING = {
     "plain": "forward pass, sdpa",
@@ -46,17 +45,15 @@ def command(
         repeats=repeats,
         eager=eager,
     )
-    with Console(stderr=True).status("Measuring ..."):
+    with working("Measuring ..."):
         found = run_bench(settings)
     if as_json:
-        typer.echo(json.dumps({"settings": asdict(settings), "rows": [asdict(row) for row in found]}))
+        print_json({"settings": asdict(settings), "rows": [asdict(row) for row in found]})
         return
-    typer.echo(f"{layers} layers, {heads} heads, {length} tokens, {settings.rows} rows, random weights, on the CPU")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("pass")
-    for heading in ("seconds", "time / plain", "peak memory over plain"):
-        table.add_column(heading, justify="right")
+    line(f"{layers} layers, {heads} heads, {length} tokens, {settings.rows} rows, random weights, on the CPU")
+    measured = []
     for row in found:
-        memory = f"{row.peak_bytes / 2**20:+.0f} MiB" if row.variant != "plain" else "-"
-        table.add_row(_MEANING[row.variant], f"{row.seconds:.2f}", f"{row.time_ratio:.2f}", memory)
-    Console().print(table)
+        memory = f"{row.peak_bytes / 2**20:+.0f} MiB" if row.variant != "plain" else None
+        measured.append((_MEANING[row.variant], f"{row.seconds:.2f}", f"{row.time_ratio:.2f}", memory))
+    numbers = ("seconds", "time / plain", "peak memory over plain")
+    print_rows(None, ("pass", *numbers), measured, numbers)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
 from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, read_recipe
+from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.progress import ProgressBars
 
 if TYPE_CHECKING:
@@ -39,19 +38,19 @@ def build(
     """
     from vlm_adapters.training.cache.build import CacheIndex
 
-    with ProgressBars(Console(stderr=True)) as bars:
+    with ProgressBars() as bars:
         content = read_recipe(recipe, changes)
         from vlm_adapters.training.data import build_caches
 
         caches = build_caches(content, report=bars.built)
     indices = [CacheIndex.read(cache.folder) for cache in caches]
     if as_json:
-        typer.echo(json.dumps([_as_dict(cache, index) for cache, index in zip(caches, indices, strict=True)]))
+        print_json([_as_dict(cache, index) for cache, index in zip(caches, indices, strict=True)])
         return
     for cache, index in zip(caches, indices, strict=True):
-        typer.echo(f"{cache.folder}: {len(index.ids)} samples, {sum(index.phrases)} phrases, {index.bytes:,} bytes")
+        line(f"{cache.folder}: {len(index.ids)} samples, {sum(index.phrases)} phrases, {index.bytes:,} bytes")
         for left in index.left_out:
-            typer.echo(f"  left out: {left.message}")
+            line(f"  left out: {left.message}")
 
 
 def _as_dict(cache: CacheLocation, index: CacheIndex) -> dict[str, object]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 
 from vlm_adapters.cli.arguments import AttentionOption, DeviceOption, DtypeOption, JsonOption, QuantizationOption
+from vlm_adapters.cli.printing import line, print_json, working
 from vlm_adapters.errors import OptionError
 
 if TYPE_CHECKING:
@@ -52,18 +51,18 @@ def command(
     adapter = load_adapter(
         model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
     )
-    with Console(stderr=True).status(f"Looking at {len(data.prompts)} images from {data.source} ..."):
+    with working(f"Looking at {len(data.prompts)} images from {data.source} ..."):
         profile = calibrate(adapter, data, criterion=cast("Literal['iou', 'pointing']", criterion))
     profile.write(out)
     if as_json:
-        typer.echo(json.dumps({"file": str(out), **profile.model_dump()}))
+        print_json({"file": str(out), **profile.model_dump()})
         return
-    typer.echo(f"{profile.criterion} on {profile.samples} images from {profile.source}")
+    line(f"{profile.criterion} on {profile.samples} images from {profile.source}")
     for head in profile.heads:
-        typer.echo(f"  layer {head.layer} head {head.head}: {profile.criterion} {head.value:.3f}")
-    typer.echo(f"A mask is where its map is above {profile.threshold:g} of the way from its median to its peak.")
-    typer.echo(f"Nothing is found where the peak stands out by less than {profile.least_prominence:.1f} deviations.")
-    typer.echo(str(out))
+        line(f"  layer {head.layer} head {head.head}: {profile.criterion} {head.value:.3f}")
+    line(f"A mask is where its map is above {profile.threshold:g} of the way from its median to its peak.")
+    line(f"Nothing is found where the peak stands out by less than {profile.least_prominence:.1f} deviations.")
+    line(str(out))
 
 
 def _data(images: Path | None, labelled: int | None, samples: int, seed: int | None) -> CalibrationSet:

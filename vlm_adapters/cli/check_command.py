@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.printing import line, print_json, styled, working
+from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from vlm_adapters.testing import AdapterCase, CheckResult
@@ -53,12 +52,12 @@ def command(
         _check_all(target, as_json=as_json)
         return
 
-    with redirect_stdout(sys.stderr), Console(stderr=True).status(f"Checking {name} ..."):
+    with redirect_stdout(sys.stderr), working(f"Checking {name} ..."):
         results = run_checks(target.place(find_case(name)))
     if as_json:
-        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+        print_json([asdict(result) for result in results], indent=2)
     else:
-        _print(name, results, Console())
+        _print(name, results)
     if any(result.state == "failed" for result in results):
         raise typer.Exit(1)
 
@@ -89,39 +88,38 @@ def _check_all(target: _Target, *, as_json: bool) -> None:
     from vlm_adapters.testing.matrix import SuiteReport, capabilities_of, markdown
 
     names = [entry.name for entry in list_adapters() if entry.name and entry.state == "ready"]
-    with redirect_stdout(sys.stderr), Console(stderr=True).status("Checking ...") as status:
-        reports: list[SuiteReport] = []
-        for name in names:
-            status.update(f"Checking {name} ({len(reports) + 1} of {len(names)}) ...")
+    reports: list[SuiteReport] = []
+    for number, name in enumerate(names, 1):
+        with redirect_stdout(sys.stderr), working(f"Checking {name} ({number} of {len(names)}) ..."):
             results = tuple(run_checks(target.place(find_case(name))))
-            reports.append(SuiteReport(name, results, versions()))
+        reports.append(SuiteReport(name, results, versions()))
+        line(f"{number} of {len(names)}: {name}: {_counts(results)}", err=True)
     if as_json:
-        typer.echo(json.dumps([asdict(report) for report in reports], indent=2))
+        print_json([asdict(report) for report in reports], indent=2)
     else:
         adapters = {report.adapter: capabilities_of(report.results) for report in reports}
-        typer.echo(markdown(adapters, versions()), nl=False)
+        for row in markdown(adapters, versions()).splitlines():
+            line(row)
     if any(result.state == "failed" for report in reports for result in report.results):
         raise typer.Exit(1)
 
 
-def _print(name: str, results: list[CheckResult], console: Console) -> None:
+def _print(name: str, results: list[CheckResult]) -> None:
     """Print one row per check, and the reasons of failed and skipped ones below the table."""
     from vlm_adapters.registry.versions import describe, versions
 
-    console.print(Text(describe(versions()), style="dim"), soft_wrap=True)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("check", overflow="fold")
-    table.add_column("state")
-    table.add_column("seconds", justify="right")
-    for result in results:
-        row = (Text(result.check), Text(result.state, style=_COLOURS[result.state]), Text(f"{result.seconds:.1f}"))
-        table.add_row(*row)
-    console.print(table)
+    line(describe(versions()), style="dim")
+    rows = [(result.check, styled(result.state, _COLOURS[result.state]), f"{result.seconds:.1f}") for result in results]
+    print_rows(None, ("check", "state", "seconds"), rows, ("seconds",))
     for result in results:
         if result.reason:
-            console.print(
-                Text(f"\n{result.check} {result.state}: {result.reason}", style=_COLOURS[result.state]), soft_wrap=True
-            )
+            line()
+            line(f"{result.check} {result.state}: {result.reason}", style=_COLOURS[result.state])
+    line()
+    failed = any(result.state == "failed" for result in results)
+    line(f"{name}: {_counts(results)}", style="red" if failed else "green")
+
+
+def _counts(results: Sequence[CheckResult]) -> str:
     states: list[str] = [result.state for result in results]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in _COLOURS)
-    console.print(Text(f"\n{name}: {counts}", style="red" if "failed" in states else "green"))
+    return ", ".join(f"{states.count(state)} {state}" for state in _COLOURS)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from vlm_adapters.cli.printing import line
+from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from vlm_adapters.decoder.flmm import Difference
@@ -41,25 +41,26 @@ def command(
         raise OptionError(f"There is no conversion from {kind!r}. Use one of {', '.join(KINDS)}.")
     weights, info = read_flmm(checkpoint), published_info(backbone)
     if differences := compare_flmm(weights, info):
-        _print(differences, Console())
+        _print(differences)
         fits = f"{info.channels} channels, width {info.hidden_size}, {info.num_layers} layers"
-        typer.secho(
+        line(
             f"error: {len(differences)} tensors of {checkpoint} are not those for {info.checkpoint} ({fits}). Nothing "
             "was written. Name the backbone that it was trained on.",
-            fg="red",
+            style="red",
             err=True,
         )
         raise typer.Exit(1)
     write_flmm(weights, info, out)
-    typer.echo(f"{out}: {sum(tensor.numel() for tensor in weights.values()):,} numbers, trained on {info.checkpoint}")
-    typer.echo(f"Next: adapters ground IMAGE TEXT --model {out} --sam sam_vit_l_0b3195.pth")
+    line(f"{out}: {sum(tensor.numel() for tensor in weights.values()):,} numbers, trained on {info.checkpoint}")
+    line(f"Next: adapters ground IMAGE TEXT --model {out} --sam sam_vit_l_0b3195.pth")
 
 
-def _print(differences: list[Difference], console: Console) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("tensor", "expected", "found"):
-        table.add_column(heading, overflow="fold")
-    for difference in differences:
-        shapes = (str(shape) if shape is not None else "none" for shape in (difference.expected, difference.found))
-        table.add_row(Text(difference.name), *map(Text, shapes))
-    console.print(table)
+def _print(differences: list[Difference]) -> None:
+    rows = [
+        (
+            difference.name,
+            *("none" if shape is None else str(shape) for shape in (difference.expected, difference.found)),
+        )
+        for difference in differences
+    ]
+    print_rows(None, ("tensor", "expected", "found"), rows)

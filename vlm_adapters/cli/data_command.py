@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
-from rich.text import Text
 
 from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.printing import console, line, print_json
 from vlm_adapters.cli.tables import print_facts
 
 if TYPE_CHECKING:
@@ -56,9 +54,9 @@ def check(
     dataset = open_skipping(data, allow_outside=allow_outside)
     report = check_dataset(dataset, _indices(dataset, "Checking"))
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
+        print_json(asdict(report), indent=2)
     else:
-        _print(report, Console())
+        _print(report)
     raise typer.Exit(1 if report.problems else 0)
 
 
@@ -79,20 +77,20 @@ def convert(
     unreadable = write_folder(dataset, out, _indices(dataset, "Writing"))
     left_out = (*dataset.problems, *unreadable)
     for problem in left_out:
-        typer.echo(f"left out: {problem.place}: {problem.message}", err=True)
-    typer.echo(f"{out}: {len(dataset) - len(unreadable):,} samples, {len(left_out):,} left out")
+        line(f"left out: {problem.place}: {problem.message}", err=True)
+    line(f"{out}: {len(dataset) - len(unreadable):,} samples, {len(left_out):,} left out")
 
 
 def _indices(dataset: Dataset, activity: str) -> Iterator[int]:
-    console = Console(stderr=True)
-    return iter(track(range(len(dataset)), activity, console=console, disable=not console.is_terminal))
+    shown_on = console(err=True)
+    return iter(track(range(len(dataset)), activity, console=shown_on, disable=not shown_on.is_terminal))
 
 
-def _print(report: DataReport, console: Console) -> None:
+def _print(report: DataReport) -> None:
     counts = ("samples", "images", "phrases", "empty_masks")
     facts = [(name.replace("_", " "), getattr(report, name)) for name in counts]
     tags = [(f"phrases tagged {tag}", count) for tag, count in report.tags.items()]
-    console.print(Text(report.source, style="bold"), soft_wrap=True)
-    print_facts(console, "What it holds", [*facts, *tags, ("problems", len(report.problems))])
+    line(report.source, style="bold")
+    print_facts("What it holds", [*facts, *tags, ("problems", len(report.problems))])
     for problem in report.problems:
-        console.print(f"{problem.place}: {problem.message}", style="red", markup=False, highlight=False, soft_wrap=True)
+        line(f"{problem.place}: {problem.message}", style="red")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vlm_adapters.cli.arguments import DEFAULT_MODEL, OutOption, PhraseOption, phrases_of
+from vlm_adapters.cli.printing import line
 from vlm_adapters.cli.tables import print_grounding
 from vlm_adapters.errors import PromptError
 
@@ -49,11 +50,12 @@ def command(
     truth = [sample.masks[index] for index in order]
     grounding, *others = vlm.ground_all([in_order, *prompts])
     ious = [mask_iou(found.mask, mask) for found, mask in zip(grounding.phrases, truth, strict=True)]
-    typer.echo(f"{model} on a held-out scene: {sample.text}")
+    line(f"{model} on a held-out scene: {sample.text}")
     write_png(grounding_figure(grounding, truth), out / "scene.png")
     print_grounding(grounding, [out / "scene.png"], ious)
     for other in others:
-        typer.echo(f"\n{model} on {image}: {text}")
+        line()
+        line(f"{model} on {image}: {text}")
         write_png(grounding_figure(other), out / "image.png")
         print_grounding(other, [out / "image.png"])
-        typer.echo("The embedded models know coloured shapes; what they find in other images means little.")
+        line("The embedded models know coloured shapes; what they find in other images means little.")

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from vlm_adapters.cli.arguments import (
     AttentionOption,
@@ -31,12 +18,12 @@ from vlm_adapters.cli.arguments import (
     OutOption,
     QuantizationOption,
 )
+from vlm_adapters.cli.printing import line, print_json
+from vlm_adapters.cli.progress import EvaluationBar
 from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from vlm_adapters.evaluation.card import Card
-    from vlm_adapters.evaluation.process import Process
-    from vlm_adapters.evaluation.run import EvaluationProgress
 
 
 def command(
@@ -113,13 +100,13 @@ def command(
         attn_implementation=attn_implementation,
         quantization_config=quantization,
     )
-    with _ProgressBar(process) as bar:
+    with EvaluationBar(process) as bar:
         card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
     if process.index:
         return
     write_gallery(read_records(out / RECORDS_FILE), dataset, out, seed=seed)
     if as_json:
-        typer.echo(json.dumps(asdict(card)))
+        print_json(asdict(card))
     else:
         _print(card, out)
 
@@ -135,63 +122,16 @@ def command_line(model: str, data: str, options: Mapping[str, object]) -> str:
     return shlex.join(["adapters", "evaluate", model, data, *words])
 
 
-class _ProgressBar:
-    """How far the first process is; a line now and then where nobody watches.
-
-    Args:
-        process: The process of this command.
-    """
-
-    def __init__(self, process: Process) -> None:
-        self._console = Console(stderr=True, quiet=process.index > 0)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=self._console)
-        name = "samples" if process.count == 1 else f"samples of process 1 of {process.count}"
-        self._task = self._progress.add_task(name, total=None)
-        self._printed_tenth: int | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._printed_tenth is not None:
-            self._progress.stop()
-
-    def show(self, progress: EvaluationProgress) -> None:
-        """Show how many samples are done."""
-        if self._printed_tenth is None:
-            self._progress.start()
-            self._progress.reset(self._task, total=progress.total, completed=progress.samples)
-            self._printed_tenth = -1
-            return
-        self._progress.update(self._task, completed=progress.samples)
-        tenth = 10 * progress.samples // max(progress.total, 1)
-        if not self._console.is_terminal and tenth > self._printed_tenth:
-            self._printed_tenth = tenth
-            self._console.print(self._progress.get_renderable())
-
-
-class _Rate(ProgressColumn):
-    """Samples per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f} a second, left:")
-
-
 def _print(card: Card, out: Path) -> None:
     """Print the method, the numbers, and where the files are."""
     from vlm_adapters.evaluation.card import format_number
 
-    console = Console()
-    console.print(f"method: {card.fingerprint.method}", highlight=False, soft_wrap=True)
+    line(f"method: {card.fingerprint.method}")
     counts = f"{card.samples:,} samples, {card.images:,} images, {card.phrases:,} phrases"
-    left_out = f"{len(card.skipped):,} skipped, {card.left_out:,} left out"
-    console.print(f"{card.fingerprint.protocol}, {counts}, {left_out}", highlight=False, soft_wrap=True)
+    line(f"{card.fingerprint.protocol}, {counts}, {len(card.skipped):,} skipped, {card.left_out:,} left out")
     if not card.numbers:
         return
-    print_rows(console, "All phrases", ["", *card.masks], card.rows("all"))
+    print_rows("All phrases", ["", *card.masks], card.rows("all"))
     rows = [
         (
             tag,
@@ -201,7 +141,8 @@ def _print(card: Card, out: Path) -> None:
         for tag in card.groups
         if tag != "all"
     ]
-    print_rows(console, "Average recall (mean IoU) by tag", ["", "phrases", *card.masks], rows, ["phrases"])
-    console.print(f"\nIn brackets: {card.interval}.", style="dim", highlight=False)
+    print_rows("Average recall (mean IoU) by tag", ["", "phrases", *card.masks], rows, ["phrases"])
+    line()
+    line(f"In brackets: {card.interval}.", style="dim")
     for name in ("records.jsonl", "card.json", "card.md", "gallery.html"):
-        console.print(str(out / name), style="dim", highlight=False, soft_wrap=True)
+        line(str(out / name), style="dim")

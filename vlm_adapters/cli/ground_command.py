@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from vlm_adapters.cli.arguments import (
     Text,
     phrases_of,
 )
+from vlm_adapters.cli.printing import line, print_json, working
 from vlm_adapters.cli.tables import print_grounding
 
 
@@ -46,32 +46,42 @@ def command(
 ) -> None:
     """Ground the phrases of TEXT in IMAGE and write masks.
 
-    Writes to --out: overlay.png, figure.png, one PNG per mask, masks.png (all masks, indexed), grounding.json (COCO
-    RLE, box, score) and coco.json (COCO results). Without --phrase the text is one phrase.
+    Writes to --out: overlay.png, figure.png, one PNG per mask, masks.png (all masks, indexed), coco.json (COCO results)
+    and at last grounding.json (COCO RLE, box, score, the names of the files). Masks of an earlier grounding in --out
+    are removed. Without --phrase the text is one phrase.
 
     A model without a decoder is asked for boxes if its adapter declares that it can point. Otherwise the masks come
     from the attention of a few heads: those of its profile or, if it has none, of a profile made for the run.
     """
     from vlm_adapters.grounding.load import load_grounder
-    from vlm_adapters.output.exports import grounding_to_dict
+    from vlm_adapters.output.exports import MAX_INDEXED_PHRASES, grounding_to_dict
     from vlm_adapters.output.files import write_grounding
     from vlm_adapters.prompt import Prompt
 
     prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
-    grounder = load_grounder(
-        model,
-        method=method,
-        profile=profile,
-        sam=sam,
-        device=device,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-        quantization_config=quantization,
-    )
-    grounding = grounder.ground_all([prompt])[0]
-    files = write_grounding(grounding, out, image_id=Path(image).stem)
+    if len(prompt.phrases) > MAX_INDEXED_PHRASES:
+        line(
+            f"{len(prompt.phrases)} phrases: masks.png, which has room for {MAX_INDEXED_PHRASES}, is left out. "
+            "Every phrase has a PNG of its own.",
+            err=True,
+        )
+    with working(f"Loading {model} ..."):
+        grounder = load_grounder(
+            model,
+            method=method,
+            profile=profile,
+            sam=sam,
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantization_config=quantization,
+        )
+    with working(f"Grounding {len(prompt.phrases)} phrases ..."):
+        grounding = grounder.ground_all([prompt])[0]
+    with working(f"Drawing and writing to {out} ..."):
+        files = write_grounding(grounding, out, image_id=Path(image).stem)
     if as_json:
-        typer.echo(json.dumps({"files": [str(file) for file in files], **grounding_to_dict(grounding)}))
+        print_json({**grounding_to_dict(grounding), "files": [str(file) for file in files]})
     else:
-        typer.echo(f"method: {grounder.description}")
+        line(f"method: {grounder.description}")
         print_grounding(grounding, files)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from vlm_adapters.cli.arguments import (
     AttentionOption,
@@ -20,6 +17,7 @@ from vlm_adapters.cli.arguments import (
     QuantizationOption,
     image_size,
 )
+from vlm_adapters.cli.printing import line, print_json, stacked
 from vlm_adapters.cli.tables import print_facts, shown, size
 
 if TYPE_CHECKING:
@@ -74,11 +72,11 @@ def command(
             model, Trial(image_size(image), tokens_of_text, rows), loading
         )
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2))
+        print_json(asdict(report), indent=2)
     elif adapter:
-        _print_adapter(adapter, Console())
+        _print_adapter(adapter)
     else:
-        _print_model(cast("ModelReport", report), Console())
+        _print_model(cast("ModelReport", report))
 
 
 def _described(model: str, trial: Trial, loading: dict[str, Any]) -> ModelReport:
@@ -90,10 +88,9 @@ def _described(model: str, trial: Trial, loading: dict[str, Any]) -> ModelReport
     return describe(load_adapter(model, **loading), trial)
 
 
-def _print_adapter(report: AdapterReport, console: Console) -> None:
-    console.print(Text(f"{report.name}, an adapter", style="bold"))
+def _print_adapter(report: AdapterReport) -> None:
+    line(f"{report.name}, an adapter", style="bold")
     print_facts(
-        console,
         "Plugin",
         [
             ("plugin", report.plugin),
@@ -102,20 +99,15 @@ def _print_adapter(report: AdapterReport, console: Console) -> None:
             ("class", report.target),
         ],
     )
-    print_facts(
-        console, "Checkpoints", [("supports", "\n".join(report.checkpoints) or None), ("embedded", report.embedded)]
-    )
+    print_facts("Checkpoints", [("supports", _checkpoints(report)), ("embedded", report.embedded)])
 
 
-def _print_model(report: ModelReport, console: Console) -> None:
+def _print_model(report: ModelReport) -> None:
     info = report.info
-    console.print(
-        Text(f"{report.alias or info.checkpoint}, model type {info.model_type}", style="bold"), soft_wrap=True
-    )
+    line(f"{report.alias or info.checkpoint}, model type {info.model_type}", style="bold")
     if report.published:
-        console.print(Text("published configuration; no weights loaded", style="yellow"))
+        line("published configuration; no weights loaded", style="yellow")
     print_facts(
-        console,
         "Backbone",
         [
             *([("folder", info.checkpoint)] if report.alias else []),
@@ -129,22 +121,25 @@ def _print_model(report: ModelReport, console: Console) -> None:
             ("grids", f"{info.grids_per_image} per image"),
         ],
     )
-    print_facts(console, "Options of load_adapter", report.info.options) if report.info.options else None
+    print_facts("Options of load_adapter", report.info.options) if report.info.options else None
     if forward := report.forward:
         trial = forward.trial
         title = f"An image of {size(trial.image)} pixels and {shown(trial.text_tokens)} tokens of text"
-        print_facts(console, title, _sequence(forward))
-        print_facts(console, "Memory in bfloat16", _memory(forward))
-    print_facts(console, "Mask decoder", _mask_decoder(report))
+        print_facts(title, _sequence(forward))
+        print_facts("Memory in bfloat16", _memory(forward))
+    print_facts("Mask decoder", _mask_decoder(report))
     print_facts(
-        console,
         "Adapter",
         [
             ("plugin", report.plugin),
             ("distribution", _distribution(report)),
-            ("supports", "\n".join(report.checkpoints) or None),
+            ("supports", _checkpoints(report)),
         ],
     )
+
+
+def _checkpoints(report: AdapterReport | ModelReport) -> object:
+    return stacked(report.checkpoints) if report.checkpoints else None
 
 
 def _layers(with_attention: tuple[int, ...], total: int) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from vlm_adapters.cli.printing import line, print_json, stacked
+from vlm_adapters.cli.tables import print_rows
 from vlm_adapters.registry.discovery import list_adapters
 from vlm_adapters.registry.unsupported import UNSUPPORTED
 
@@ -42,12 +40,12 @@ def command(
     if as_json:
         listed = [_as_json(entry) for entry in entries]
         listed += [_unsupported_as_json(family) for family in UNSUPPORTED] if show_all else []
-        typer.echo(json.dumps(listed, indent=2))
+        print_json(listed, indent=2)
         return
     _print_table(entries)
     for family in UNSUPPORTED if show_all else ():
-        message = f"\n{family.name} ({', '.join(family.checkpoints)}) is not supported: {family.reason}."
-        Console().print(Text(message, style="yellow"), soft_wrap=True)
+        line()
+        line(f"{family.name} ({', '.join(family.checkpoints)}) is not supported: {family.reason}.", style="yellow")
 
 
 def _as_json(entry: AdapterEntry) -> dict[str, object]:
@@ -69,20 +67,16 @@ def _unsupported_as_json(family: UnsupportedFamily) -> dict[str, object]:
 
 def _print_table(entries: list[AdapterEntry]) -> None:
     """Print one row per entry within 80 columns, and the reasons of broken ones below the table."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for heading in ("name", "plugin", "distribution", "state", "checkpoints"):
-        table.add_column(heading, overflow="fold")
+    if not entries:
+        line("No plugin is installed or allowed to load.")
+    rows = []
     for entry in entries:
         word = entry.state.split(":")[0]
-        table.add_row(
-            Text(entry.name or "?"),
-            Text(entry.plugin),
-            Text(f"{entry.distribution or '?'}\n{entry.version or ''}"),
-            Text(word.replace(" ", "\n", 1), style=_COLOURS[word.split()[0]]),
-            Text("\n".join(entry.checkpoints)),
-        )
-    console = Console()
-    console.print(table if entries else "No plugin is installed or allowed to load.")
+        state = stacked(word.split(" ", 1), _COLOURS[word.split()[0]])
+        distribution = stacked((entry.distribution or "?", entry.version or ""))
+        rows.append((entry.name or "?", entry.plugin, distribution, state, stacked(entry.checkpoints)))
+    print_rows(None, ("name", "plugin", "distribution", "state", "checkpoints"), rows, gap=1)
     for entry in entries:
         if entry.broken:
-            console.print(Text(f"\nbroken: {entry.origin}: {entry.broken}", style="red"), soft_wrap=True)
+            line()
+            line(f"broken: {entry.origin}: {entry.broken}", style="red")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 
 from vlm_adapters.cli.arguments import Changes, JsonOption, RecipeName, read_recipe
+from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.tables import print_rows
 
 
@@ -31,9 +30,8 @@ def command(
 
     found = forecast(content, samples)
     if as_json:
-        typer.echo(json.dumps([one.as_dict() for one in found]))
+        print_json([one.as_dict() for one in found])
         return
-    console = Console()
     rows = [
         (
             one.data,
@@ -44,7 +42,7 @@ def command(
         )
         for one in found
     ]
-    print_rows(console, f"Caches of {recipe}", ("data", "samples", "size", "time", "folder"), rows, ("samples", "size"))
+    print_rows(f"Caches of {recipe}", ("data", "samples", "size", "time", "folder"), rows, ("samples", "size"))
     measured = sum(one.measured for one in found)
     if measured:
-        typer.echo(f"Measured on {measured} samples; phrases and images of the others may be larger or smaller.")
+        line(f"Measured on {measured} samples; phrases and images of the others may be larger or smaller.")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from vlm_adapters.cli.arguments import AttentionOption, DeviceOption, DtypeOption, JsonOption, QuantizationOption
+from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.tables import print_facts, print_rows, shape, size
 
 if TYPE_CHECKING:
@@ -50,27 +48,25 @@ def command(
         )
         report = probe(adapter)
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2))
+        print_json(asdict(report), indent=2)
     else:
-        _print(report, Console())
+        _print(report)
 
 
-def _print(report: InterfaceReport, console: Console) -> None:
-    console.print(Text(f"{report.adapter} from {report.checkpoint}", style="bold"), soft_wrap=True)
+def _print(report: InterfaceReport) -> None:
+    line(f"{report.adapter} from {report.checkpoint}", style="bold")
     revision = [("revision", report.revision)] if report.revision else []
-    print_facts(console, "Classes", [*asdict(report.classes).items(), *revision])
+    print_facts("Classes", [*asdict(report.classes).items(), *revision])
     kernels = [(tower.name.removesuffix("_config"), tower.kernel) for tower in report.vision]
     weights = ("weights", f"{report.dtype} on {report.device}" if report.dtype else None)
-    print_facts(console, "Attention kernels", [("text", report.text.kernel), *kernels, weights])
+    print_facts("Attention kernels", [("text", report.text.kernel), *kernels, weights])
     print_rows(
-        console,
         "Special tokens",
         ("role", "id", "token", "said by"),
         [(token.role, str(token.id), token.token, token.said_by) for token in report.special_tokens],
         numbers=("id",),
     )
     print_rows(
-        console,
         f"Images (height x width in pixels; a cell of the grid: {size(report.cell)} resized pixels)",
         ("image", "resized", "patches", "tokens", "grid"),
         [_image_row(image) for image in report.images],
@@ -78,24 +74,22 @@ def _print(report: InterfaceReport, console: Console) -> None:
     )
     for image in report.images:
         if image.problem:
-            console.print(Text(f"{size(image.image)}: {image.problem}", style="red"), soft_wrap=True)
+            line(f"{size(image.image)}: {image.problem}", style="red")
     print_rows(
-        console,
         f"Tensors of one prompt: {report.trial_text!r} and a blank {size(report.trial_image)} image",
         ("name", "dtype", "shape"),
         [(tensor.name, tensor.dtype, shape(tensor.shape)) for tensor in report.tensors],
     )
     text = {name.replace("_", " "): value for name, value in asdict(report.text).items() if name != "kernel"}
-    print_facts(console, "Language model", text.items())
+    print_facts("Language model", text.items())
     print_rows(
-        console,
         "Layers in its forward pass (attention: heads x grid; hidden: width x grid)",
         ("layer", "kind", "heads", "width", "grid", "on image"),
         [_layer_row(layer) for layer in report.layers],
         numbers=("layer", "heads", "width", "grid", "on image"),
     )
     for tower in report.vision:
-        _print_tower(tower, console)
+        _print_tower(tower)
 
 
 def _image_row(image: ImageReport) -> tuple[object, ...]:
@@ -112,6 +106,6 @@ def _layer_row(layer: LayerReport) -> tuple[object, ...]:
     return str(layer.index), layer.kind, heads, width, grids, share
 
 
-def _print_tower(tower: TowerReport, console: Console) -> None:
+def _print_tower(tower: TowerReport) -> None:
     facts = [("type", tower.model_type), *tower.sizes.items(), *tower.more.items()]
-    print_facts(console, f"Vision ({tower.name})", facts)
+    print_facts(f"Vision ({tower.name})", facts)

@@ -1,35 +1,45 @@
-"""Progress of long work, on stderr: caches that are built, steps that are taken."""
+"""Progress of long work, on stderr: caches that are built, steps that are taken, samples that are evaluated."""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from vlm_adapters.cli.printing import console, line
+from vlm_adapters.limits import plain
 
 if TYPE_CHECKING:
+    from vlm_adapters.evaluation.process import Process
+    from vlm_adapters.evaluation.run import EvaluationProgress
     from vlm_adapters.training.cache.build import BuildProgress
     from vlm_adapters.training.log import Step
 
 
 class ProgressBars:
-    """A bar per cache and one for the steps; lines now and then where stderr is not a terminal.
+    """A bar per cache and one for the steps; lines now and then where stderr is not a terminal."""
 
-    Args:
-        console: Where the bars are shown.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self) -> None:
+        self._console = console(err=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeRemainingColumn(),
-            console=console,
+            console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
         self._shown: dict[str, int] = {}
@@ -55,7 +65,7 @@ class ProgressBars:
 
     def _show(self, name: str, done: int, total: int, status: str, unit: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, status=status)
+            self._tasks[name] = self._progress.add_task(plain(name), total=total, status=status)
         task = self._tasks[name]
         speed = self._progress.tasks[self._progress.task_ids.index(task)].speed
         pace = f"{status}, {speed:.1f} {unit}/s" if speed else status
@@ -63,4 +73,49 @@ class ProgressBars:
         tenth = 10 * done // max(total, 1)
         if not self._console.is_terminal and tenth > self._shown.get(name, -1):
             self._shown[name] = tenth
-            self._console.print(f"{name}: {done} of {total} {unit}, {pace}", highlight=False, soft_wrap=True)
+            line(f"{name}: {done} of {total} {unit}, {pace}", err=True)
+
+
+class EvaluationBar:
+    """How far the first process is; a line now and then where nobody watches.
+
+    Args:
+        process: The process of this command.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._console = console(err=True, quiet=process.index > 0)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console)
+        name = "samples" if process.count == 1 else f"samples of process 1 of {process.count}"
+        self._task = self._progress.add_task(name, total=None)
+        self._printed_tenth: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._printed_tenth is not None:
+            self._progress.stop()
+
+    def show(self, progress: EvaluationProgress) -> None:
+        """Show how many samples are done."""
+        if self._printed_tenth is None:
+            self._progress.start()
+            self._progress.reset(self._task, total=progress.total, completed=progress.samples)
+            self._printed_tenth = -1
+            return
+        self._progress.update(self._task, completed=progress.samples)
+        tenth = 10 * progress.samples // max(progress.total, 1)
+        if not self._console.is_terminal and tenth > self._printed_tenth:
+            self._printed_tenth = tenth
+            self._console.print(self._progress.get_renderable())
+
+
+class _Rate(ProgressColumn):
+    """Samples per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f} a second, left:")

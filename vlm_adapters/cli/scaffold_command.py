@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vlm_adapters.cli.printing import line
+
 
 def command(
     model_type: Annotated[
@@ -24,8 +26,6 @@ def command(
 
     files = write_project(model_type, out)
     for file in files:
-        typer.echo(str(file))
+        line(str(file))
     readme = out / "README.md"
-    typer.echo(
-        f"Next: fill in the parts that {readme} names, pip install --editable {out}, adapters check {model_type}"
-    )
+    line(f"Next: fill in the parts that {readme} names, pip install --editable {out}, adapters check {model_type}")

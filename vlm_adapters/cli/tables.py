@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from vlm_adapters.cli.printing import console, line, styled
 
 if TYPE_CHECKING:
     from vlm_adapters.grounding.result import Grounding
@@ -17,29 +18,46 @@ ABSENT = "-"
 """Stands for a value that there is not."""
 
 
-def print_facts(console: Console, title: str, facts: Iterable[tuple[str, object]]) -> None:
+def print_facts(title: str, facts: Iterable[tuple[str, object]]) -> None:
     """Print a title and one row per fact."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(name, Text(shown(value)))
-    console.print(Text(f"\n{title}", style="bold"))
-    console.print(table)
+        table.add_row(styled(name), cell(value))
+    line()
+    line(title, style="bold")
+    console().print(table)
 
 
 def print_rows(
-    console: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()
+    title: str | None,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    numbers: Sequence[str] = (),
+    *,
+    gap: int = 2,
 ) -> None:
-    """Print a title and a table; the columns in `numbers` are right-aligned. Prints nothing without rows."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    """Print a title and a table; the columns in `numbers` are right-aligned. Prints nothing without rows.
+
+    Args:
+        title: Title above the table; None for none.
+        headings: Headings of the columns.
+        rows: A value per column, each as `cell` shows it.
+        numbers: Headings of the columns that are right-aligned.
+        gap: Spaces between the columns.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
     for heading in headings:
-        table.add_column(heading, overflow="fold", justify="right" if heading in numbers else "left")
+        table.add_column(styled(heading), overflow="fold", justify="right" if heading in numbers else "left")
     for row in rows:
-        table.add_row(*(Text(shown(value)) for value in row))
-    if table.row_count:
-        console.print(Text(f"\n{title}", style="bold"))
-        console.print(table)
+        table.add_row(*map(cell, row))
+    if not table.row_count:
+        return
+    if title is not None:
+        line()
+        line(title, style="bold")
+    console().print(table)
 
 
 def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[float] | None = None) -> None:
@@ -50,17 +68,19 @@ def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[
         files: The files that were written.
         ious: IoU of every mask with the true one, where known.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("phrase", "score", "box", *(["IoU"] if ious else [])):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for index, grounded in enumerate(grounding.phrases):
         box = " ".join(map(str, grounded.box)) if grounded.box else "nothing found"
-        row = [grounded.phrase.text, f"{grounded.score:.2f}", box]
-        table.add_row(*row, *([f"{ious[index]:.2f}"] if ious else []))
-    console = Console()
-    console.print(table)
+        iou = [f"{ious[index]:.2f}"] if ious else []
+        rows.append([grounded.phrase.text, f"{grounded.score:.2f}", box, *iou])
+    print_rows(None, ["phrase", "score", "box", *(["IoU"] if ious else [])], rows)
     for file in files:
-        console.print(str(file), style="dim", highlight=False, soft_wrap=True)
+        line(str(file), style="dim")
+
+
+def cell(value: object) -> Text:
+    """A value as a table shows it: a text that is ready as it is, anything else on one line."""
+    return value if isinstance(value, Text) else styled(shown(value))
 
 
 def shown(value: object) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from vlm_adapters.cli.arguments import Changes, JsonOption, read_recipe
+from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.progress import ProgressBars
 from vlm_adapters.errors import RecipeError
 
@@ -46,7 +45,7 @@ def command(
         return
     if recipe is None:
         raise RecipeError(f"Name a recipe: one of {', '.join(recipe_names())}, or a YAML file.")
-    with ProgressBars(Console(stderr=True)) as bars:
+    with ProgressBars() as bars:
         content = read_recipe(recipe, changes)
         from accelerate import PartialState
 
@@ -56,7 +55,7 @@ def command(
     if PartialState().is_main_process:
         _print(state, out, as_json=as_json)
     if not state.is_finished:
-        typer.echo(
+        line(
             f"Stopped at step {state.step} of {state.total_steps}; the same command resumes: "
             f"adapters train {shlex.join([recipe, *(changes or [])])} --out {out}",
             err=True,
@@ -66,19 +65,19 @@ def command(
 
 def _list(names: dict[str, str], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(names))
+        print_json(names)
         return
     width = max(map(len, names))
     for name, summary in names.items():
-        typer.echo(f"{name:{width}}  {summary}")
+        line(f"{name:{width}}  {summary}")
 
 
 def _print(state: RunState, out: Path, *, as_json: bool) -> None:
     if as_json:
         content = {"out": str(out), "step": state.step, "total_steps": state.total_steps, "best_step": state.best_step}
-        typer.echo(json.dumps({**content, "best_mean_iou": state.best_mean_iou}))
+        print_json({**content, "best_mean_iou": state.best_mean_iou})
         return
-    typer.echo(f"{state.step} steps, saved in {out}")
+    line(f"{state.step} steps, saved in {out}")
     if state.best_mean_iou is not None:
-        typer.echo(f"best validation: mean IoU {state.best_mean_iou:.4f} at step {state.best_step}")
-        typer.echo(f"Next: adapters ground IMAGE TEXT --model {out / 'best'}")
+        line(f"best validation: mean IoU {state.best_mean_iou:.4f} at step {state.best_step}")
+        line(f"Next: adapters ground IMAGE TEXT --model {out / 'best'}")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from vlm_adapters.data.files import whole_file, write_json
 from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
 from vlm_adapters.evaluation.record import Record
 from vlm_adapters.evaluation.summary import CONFIDENCE, METRICS, RESAMPLES, Number, summarise
+from vlm_adapters.limits import plain
 
 RULES = {
     "mask": "probability above 0.5, at the image's full size",
@@ -35,6 +37,10 @@ RULES = {
     "packed": "the model is given the full text of the sample, in which it reads a phrase after those before it",
 }
 """The meaning of the words on a card."""
+
+
+_MARKUP = re.compile(r"[&<>|`*~\\]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_])")
+"""Characters that Markdown would read: HTML, cells, code, emphasis, escapes, and what makes a link of brackets."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +166,14 @@ class Card:
         """The card as a Markdown page."""
         lines = ["# Evaluation card", ""]
         if self.command is not None:
-            lines += ["```bash", self.command, "```", ""]
+            lines += [*_code(self.command), ""]
         for group in self.groups:
             phrases = self.number(group, self.masks[0], METRICS[0]).phrases
-            lines += [f"## {group}: {phrases:,} phrases", "", *_table(["", *self.masks], self.rows(group)), ""]
+            lines += [f"## {_text(group)}: {phrases:,} phrases", "", *_table(["", *self.masks], self.rows(group)), ""]
         lines += ["## What was run", "", *_table(["", ""], self.facts()), ""]
         if self.skipped:
-            lines += ["## Skipped", "", *(f"* {problem.place}: {problem.message}" for problem in self.skipped), ""]
+            problems = (f"* in {_text(problem.place)}: {_text(problem.message)}" for problem in self.skipped)
+            lines += ["## Skipped", "", *problems, ""]
         lines += ["## What the words mean", "", *(f"* *{word}*: {meaning}." for word, meaning in self.rules.items())]
         return "\n".join(lines) + "\n"
 
@@ -194,12 +201,24 @@ def format_number(number: Number) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    lines = [[*head], ["---"] * len(head), *([_cell(value) for value in row] for row in rows)]
+    lines = [map(_cell, head), ["---"] * len(head), *(map(_cell, row) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None else str(value).replace("|", "\\|")
+    return "-" if value is None else _text(str(value))
+
+
+def _text(text: str) -> str:
+    """A text as Markdown shows it letter by letter: one line, no HTML, no link, nothing that ends a cell of a table."""
+    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", plain(text))
+
+
+def _code(command: str) -> list[str]:
+    """A command as a block of code, within a fence that is longer than any in the command."""
+    longest = max((len(ticks) for ticks in re.findall("`+", command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}bash", plain(command), fence]
 
 
 def _machine(device: str) -> str:

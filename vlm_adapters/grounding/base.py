@@ -66,9 +66,8 @@ class Grounder(ABC):
         Returns:
             For every prompt masks `(P, H, W)` at the image's size, under the same names for all; the last is the best.
         """
-        groundings = [
-            grounding
+        return [
+            {"mask": np.stack([phrase.mask for phrase in grounding.phrases])}
             for start in range(0, len(prompts), batch_size)
             for grounding in self.ground_all(prompts[start : start + batch_size])
         ]
-        return [{"mask": np.stack([phrase.mask for phrase in grounding.phrases])} for grounding in groundings]

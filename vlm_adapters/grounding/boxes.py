@@ -17,7 +17,7 @@ from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import OptionError
 from vlm_adapters.geometry import Box, CoordinateFrame
 from vlm_adapters.grounding.base import Grounder
-from vlm_adapters.grounding.result import Grounding, grounded_phrase
+from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.prompt import Message, Phrase, Prompt
 
 MAX_NEW_TOKENS = 512
@@ -116,11 +116,11 @@ class BoxGrounder(Grounder):
         phrases = []
         for phrase in prompt.phrases:
             answer = self.ask(prompt, phrase)
-            filled = answer.mask((image.height, image.width)).astype(np.float32)
-            found = filled
+            filled = answer.mask((image.height, image.width))
+            found = filled.astype(np.float32)
             if self.sam and encoded and answer.boxes:
                 found = masks_in_boxes(self.sam, encoded, answer.boxes)
-            phrases.append(grounded_phrase(phrase, found, filled))
+            phrases.append(grounded_phrase(phrase, found, PhraseMap.of_pixels(filled)))
         return Grounding(image, prompt.text, tuple(phrases), method="box")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,9 +20,8 @@ from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
 from vlm_adapters.decoder.model import MASK_THRESHOLD, MaskDecoder, MaskLogits, binary_masks, check_sam
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encoding_once
 from vlm_adapters.errors import OptionError
-from vlm_adapters.geometry import place_map
 from vlm_adapters.grounding.base import Grounder
-from vlm_adapters.grounding.result import Grounding, grounded_phrase
+from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.hf.placement import is_fixed
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.registry.loading import load_adapter
@@ -111,10 +110,13 @@ class GroundedVLM(Grounder, nn.Module):
             images = [encode(prompt.images[0]) for prompt in batch] if encode else None
             for prompt, logits in zip(batch, self.mask_logits(batch, images), strict=True):
                 size = prompt.images[0].height, prompt.images[0].width
-                placed = {"mask": logits.at_image_size(size)}
-                if refiner is not None:
-                    placed = {"coarse": logits.coarse_at_image_size(size), "refined": placed["mask"]}
-                found.append({name: binary_masks(of_name).cpu().numpy() for name, of_name in placed.items()})
+                names = ["mask"] if refiner is None else ["coarse", "refined"]
+                masks = {name: np.empty((len(prompt.phrases), *size), np.bool_) for name in names}
+                for index, of_phrase in enumerate(_by_phrase(logits)):
+                    masks[names[0]][index] = binary_masks(of_phrase.coarse_at_image_size(size))[0].cpu().numpy()
+                    if refiner is not None:
+                        masks["refined"][index] = binary_masks(of_phrase.at_image_size(size))[0].cpu().numpy()
+                found.append(masks)
         return found
 
     @override
@@ -126,13 +128,13 @@ class GroundedVLM(Grounder, nn.Module):
     def _grounding(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
         image = prompt.images[0]
         size = image.height, image.width
-        probabilities = logits.at_image_size(size).sigmoid().cpu().numpy()
-        heat = place_map(agreeing_maps(logits.maps, logits.coarse.sigmoid()), logits.box, size).cpu().numpy()
-        phrases = tuple(
-            grounded_phrase(phrase, probability, attention, MASK_THRESHOLD)
-            for phrase, probability, attention in zip(prompt.phrases, probabilities, heat, strict=True)
-        )
-        return Grounding(image, prompt.text, phrases)
+        attention = agreeing_maps(logits.maps, logits.coarse.sigmoid()).cpu().numpy()
+        phrases = []
+        for phrase, of_phrase, on_grid in zip(prompt.phrases, _by_phrase(logits), attention, strict=True):
+            probability = of_phrase.at_image_size(size)[0].sigmoid().cpu().numpy()
+            on_image = PhraseMap(on_grid, logits.box, size)
+            phrases.append(grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD))
+        return Grounding(image, prompt.text, tuple(phrases))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the trained tensors and `config.json`, which names the backbone and its revision.
@@ -190,3 +192,11 @@ class GroundedVLM(Grounder, nn.Module):
         if isinstance(self.adapter, HasModel) and not is_fixed(self.adapter.model):
             self.adapter.model.to(self.decoder.device)
         return self
+
+
+def _by_phrase(logits: MaskLogits) -> Iterator[MaskLogits]:
+    """The logits of one phrase after the other: at the image's size, those of all would take gigabytes."""
+    for index in range(len(logits.coarse)):
+        one = slice(index, index + 1)
+        refined = None if logits.refined is None else logits.refined[one]
+        yield MaskLogits(logits.maps[one], logits.coarse[one], logits.box, refined)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from PIL import Image
 from torch import Tensor
@@ -13,14 +13,17 @@ from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerpr
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
-from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.refiner import refine_untrained
 from vlm_adapters.geometry import Box, place_map
 from vlm_adapters.grounding.base import Grounder
-from vlm_adapters.grounding.result import Grounding, grounded_phrase
+from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral, phrase_heights
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Prompt
+
+REFINED_AT_ONCE = 8
+"""Number of phrases that Segment Anything refines at once, each with several maps at the image's size."""
 
 
 class HeadGrounder(Grounder):
@@ -65,18 +68,27 @@ class HeadGrounder(Grounder):
         size = image.height, image.width
         relative, box = maps_beside_neutral(grids, neutral, self.profile.indices)
         found = phrase_heights(relative, self.profile)
-        placed = place_map(found, box, size)
-        masks, threshold = placed, self.profile.threshold
-        if self.sam is not None:
-            masks, threshold = self._refined(self.sam, image, found, box), 0.5
+        threshold = self.profile.threshold if self.sam is None else 0.5
         phrases = tuple(
-            grounded_phrase(phrase, mask, heat, threshold)
-            for phrase, mask, heat in zip(prompt.phrases, masks.cpu().numpy(), placed.cpu().numpy(), strict=True)
+            grounded_phrase(phrase, probability.cpu().numpy(), PhraseMap(on_grid, box, size), threshold)
+            for phrase, probability, on_grid in zip(
+                prompt.phrases, self._probabilities(image, found, box), found.cpu().numpy(), strict=True
+            )
         )
         return Grounding(image, prompt.text, phrases, method="heads")
 
-    def _refined(self, sam: SegmentAnything, image: Image.Image, found: Tensor, box: Box) -> Tensor:
+    def _probabilities(self, image: Image.Image, found: Tensor, box: Box) -> Iterator[Tensor]:
+        """Yield `(H, W)` for every map of `found (P, h, w)`; few are held at once, for at this size they are large."""
+        if self.sam is None:
+            for on_grid in found:
+                yield place_map(on_grid, box, (image.height, image.width))
+            return
+        encoded = self.sam.encode(image)
+        for some in found.split(REFINED_AT_ONCE):
+            yield from self._refined(self.sam, encoded, some, box)
+
+    def _refined(self, sam: SegmentAnything, image: EncodedImage, found: Tensor, box: Box) -> Tensor:
         """Probabilities `(P, H, W)` from Segment Anything; 0 where the heads found nothing."""
         logits = found.clamp(1e-4, 1 - 1e-4).logit() - math.log(self.profile.threshold / (1 - self.profile.threshold))
-        refined = refine_untrained(sam, sam.encode(image), logits, box).sigmoid()
+        refined = refine_untrained(sam, image, logits, box).sigmoid()
         return refined * (found.amax(dim=(1, 2)) > 0)[:, None, None].to(refined.device)

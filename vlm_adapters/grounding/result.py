@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlm_adapters.geometry import Box, Size, place_map, resize_box
 from vlm_adapters.prompt import Phrase
 
 Method = Literal["decoder", "box", "heads"]
 """What finds the masks: a trained decoder, boxes in the model's own words, or the attention of a few heads."""
+
+
+@dataclass(frozen=True)
+class PhraseMap:
+    """A map over an image, kept as small as it is; it is placed over the pixels when it is asked for.
+
+    Attributes:
+        values: `(h, w)`, not negative, at any scale.
+        box: Region of the image that they cover, in pixels; None where each is the value of a pixel.
+        size: `(H, W)` of the image.
+    """
+
+    values: NDArray[np.float32] | NDArray[np.bool_] = field(repr=False)
+    box: Box | None
+    size: Size
+
+    @classmethod
+    def of_pixels(cls, values: NDArray[np.float32] | NDArray[np.bool_]) -> Self:
+        """A map that is at the image's size already: `(H, W)`."""
+        return cls(values, None, (values.shape[0], values.shape[1]))
+
+    def placed(self, size: Size | None = None) -> NDArray[np.float32]:
+        """Compute the map at the image's size, or at another.
+
+        Args:
+            size: `(H', W')` of the image after it was resized; None leaves it at its size.
+
+        Returns:
+            `(H', W')` float32 in [0, 1], 1 at its peak; 0 beyond the box.
+        """
+        size = size or self.size
+        if self.box is None and size == self.size:
+            found = self.values.astype(np.float32)
+        else:
+            box = self.box or (0, 0, self.size[1], self.size[0])
+            values = torch.from_numpy(self.values.astype(np.float32))
+            found = place_map(values, resize_box(box, self.size, size), size).numpy()
+        found /= max(float(found.max()), 1e-12)
+        return found
 
 
 @dataclass(frozen=True)
@@ -25,7 +66,7 @@ class GroundedPhrase:
         box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
         score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty. It measures how sharp the mask is,
             not whether the phrase is in the image. For method `heads`, the mean height of the map; for `box`, 1.
-        map: `(H, W)` float32 in [0, 1], 1 at its peak: the attention of the heads that agree best with the mask (see
+        attention: Where the phrase looks, on a grid: the attention of the heads that agree best with the mask (see
             `agreeing_maps`), that of the heads of a profile, or the filled boxes.
     """
 
@@ -33,7 +74,12 @@ class GroundedPhrase:
     mask: NDArray[np.bool_] = field(repr=False)
     box: tuple[int, int, int, int] | None
     score: float
-    map: NDArray[np.float32] = field(repr=False)
+    attention: PhraseMap = field(repr=False)
+
+    @property
+    def map(self) -> NDArray[np.float32]:
+        """The attention at the image's size: `(H, W)` float32 in [0, 1], 1 at its peak; computed at every access."""
+        return self.attention.placed()
 
 
 @dataclass(frozen=True)
@@ -62,14 +108,14 @@ class Grounding:
 
 
 def grounded_phrase(
-    phrase: Phrase, probability: NDArray[np.float32], attention: NDArray[np.float32], threshold: float = 0.5
+    phrase: Phrase, probability: NDArray[np.float32], attention: PhraseMap, threshold: float = 0.5
 ) -> GroundedPhrase:
-    """Make the result of one phrase from its probabilities and attention at the image's size.
+    """Make the result of one phrase from its probabilities at the image's size and its attention.
 
     Args:
         phrase: The phrase.
         probability: `(H, W)` in [0, 1].
-        attention: `(H, W)`, not negative, at any scale.
+        attention: Its attention.
         threshold: The mask is where the probability is above this, in [0, 1).
     """
     mask = probability > threshold
@@ -80,5 +126,5 @@ def grounded_phrase(
         mask=mask,
         box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if found else None,
         score=float(probability[mask].mean()) if found else 0.0,
-        map=attention / max(float(attention.max()), 1e-12),
+        attention=attention,
     )

@@ -130,5 +130,5 @@ class HeadProfile(BaseModel):
 
 def find_profile(name_or_path: str | os.PathLike[str]) -> Path | None:
     """Find the profile of an embedded checkpoint or in a checkpoint's folder; None if there is none."""
-    folder = embedded_checkpoints().get(os.fspath(name_or_path), Path(name_or_path))
-    return folder / PROFILE_FILE if (folder / PROFILE_FILE).is_file() else None
+    file = embedded_checkpoints().get(os.fspath(name_or_path), Path(name_or_path)) / PROFILE_FILE
+    return file if os.path.isfile(file) else None  # noqa: PTH113 - `Path.is_file` raises where a name is too long

@@ -22,6 +22,7 @@ from vlm_adapters.errors import BackboneError, OptionError, PromptError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
+from vlm_adapters.hf.lengths import check_before_pixels, check_length
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
 from vlm_adapters.hf.shared_prefix import ForwardPass, can_share, process_distinct, separate_pass, shared_passes
@@ -210,9 +211,10 @@ class TransformersBackbone(ABC):
         check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
+        for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work
+            layouts = [one for image in prompt.images for one in self.layouts((image.height, image.width))]
+            check_before_pixels(prompt, layouts, self.render, self.processor.tokenizer, self.model)
         images = [image for prompt in prompts for image in prompt.images]
-        for image in images:
-            self.layouts((image.height, image.width))  # a size that the family refuses is an error before any work
         with typed_errors(f"The processor of {self.name}", BackboneError):
             if self.shares_prefix:
                 features = process_distinct(images, self.process_images, self.select_images)
@@ -230,7 +232,7 @@ class TransformersBackbone(ABC):
             sequence = tokenize(self.processor.tokenizer, rendered, of_prompt)
             sequences.append(sequence)
             positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
-        self._check_length(max(len(sequence.ids) for sequence in sequences))
+        check_length(max(len(sequence.ids) for sequence in sequences), self.model)
         tensors, shifts = pad(sequences, self.processor.tokenizer, type_name)
         accepted = signature(type(self.model).forward).parameters
         return BackboneInputs(
@@ -319,11 +321,3 @@ class TransformersBackbone(ABC):
     def _on_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the model's device, pixels in the precision of its weights."""
         return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)
-
-    def _check_length(self, longest: int) -> None:
-        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        if limit is not None and longest > limit:
-            raise PromptError(
-                f"A prompt has {longest} tokens, images included; {self.name} takes at most {limit}. "
-                "Shorten the text or take a smaller image."
-            )

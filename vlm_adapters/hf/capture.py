@@ -43,6 +43,9 @@ _KNOWN = frozenset(
         "use_cache",
     }
 )
+MAX_SCORES = 2**25
+"""Scores that are held at once, heads x rows x keys (128 MiB): rows of a phrase of thousands of tokens go in blocks."""
+
 _PACKED = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "block_table"})
 
 
@@ -126,13 +129,14 @@ class RowRecorder:
             selected = ((plan.rows >= start) & (plan.rows < end)).nonzero().flatten()
             if not len(selected):
                 continue
-            indices = selected.to(query.device) if len(selected) < len(plan.rows) else slice(None)
-            rows = on_device.rows[indices] - start
-            # Advanced indexing copies only the requested rows.
-            scores = row_scores(query[index][:, rows], key[index], options)
-            scores = mask_scores(scores, mask, index, rows, start - first_key, options)
-            weights = gather_columns(softmax(scores, options.sinks), on_device.columns - first_key)
-            self._store(layer, index, selected, weights)
+            for block in selected.split(max(MAX_SCORES // (query.shape[1] * key.shape[2]), 1)):
+                indices = block.to(query.device) if len(block) < len(plan.rows) else slice(None)
+                rows = on_device.rows[indices] - start
+                # Advanced indexing copies only the requested rows.
+                scores = row_scores(query[index][:, rows], key[index], options)
+                scores = mask_scores(scores, mask, index, rows, start - first_key, options)
+                weights = gather_columns(softmax(scores, options.sinks), on_device.columns - first_key)
+                self._store(layer, index, block, weights)
 
     def _store(self, layer: int, index: int, selected: Tensor, weights: Tensor) -> None:
         """Reduce `weights (n, R', C)` of the plan's rows `selected (R',)` into the maps."""

@@ -157,6 +157,11 @@ def tokenize(
     return sequence
 
 
+def count_tokens(tokenizer: PreTrainedTokenizerBase, rendered: RenderedPrompt) -> int:
+    """Number of tokens of a rendered prompt without those of its images."""
+    return len(tokenize(tokenizer, rendered, [((), ())] * len(rendered.slots)).ids)
+
+
 def phrase_positions(sequence: TokenSequence, rendered: RenderedPrompt, prompt: Prompt, phrase: Phrase) -> list[int]:
     """Find the tokens that spell a phrase: every token that shares a character with it.
 
@@ -197,7 +202,12 @@ def _tokens(
     tokenizer: PreTrainedTokenizerBase, words: str, shift: int, *, add_special_tokens: bool
 ) -> list[tuple[int, Span]]:
     try:
-        encoded = tokenizer(words, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
+        encoded = tokenizer(
+            words,
+            add_special_tokens=add_special_tokens,
+            return_offsets_mapping=True,
+            verbose=False,  # a text that is too long is our error, without a warning of theirs before it
+        )
     except (TypeError, ValueError) as error:  # such as lone surrogates
         raise PromptError(f"The text cannot be encoded: {words[:80]!r} ({error}).") from error
     spans = [(begin + shift, end + shift) for begin, end in encoded["offset_mapping"]]

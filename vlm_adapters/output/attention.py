@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_adapters.backbone.grids import Grids
-from vlm_adapters.geometry import place_map
-from vlm_adapters.heads.ranking import RankedHead
+from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.data.files import write_json
+from vlm_adapters.geometry import place_map, resize_box
+from vlm_adapters.heads.ranking import RankedHead, rank_heads
 from vlm_adapters.output.figures import heat_sheet
+from vlm_adapters.output.files import begin_set
+from vlm_adapters.output.render import shrunk, write_png
 from vlm_adapters.prompt import Prompt
+
+ATTENTION_FILE = "attention.json"
+"""Written last, with the names of the sheets."""
+
+_SHEETS = re.compile(r"phrase_\d{2,}_\d+x\d+\.png", re.ASCII)
+
+
+class ShownPhrase(TypedDict):
+    """A phrase, the file of its sheet, and the heads that look most sharply."""
+
+    phrase: str
+    file: str
+    sharpest: list[dict[str, object]]
+
+
+class AttentionReport(TypedDict):
+    """A sentence, and a sheet for every phrase and grid."""
+
+    text: str
+    phrases: list[ShownPhrase]
+
+
+def write_attention(adapter: BackboneAdapter, prompt: Prompt, out: Path, *, heads: int) -> AttentionReport:
+    """Run a backbone, and write a sheet for every phrase and grid, and `attention.json`.
+
+    Args:
+        adapter: The backbone.
+        prompt: What is shown to it.
+        out: Folder of the files; sheets of an earlier run in it are removed.
+        heads: How many of the sharpest heads to show.
+
+    Returns:
+        What is in `attention.json`.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    phrases: list[ShownPhrase] = []
+    extracted = adapter.extract(adapter.preprocess([prompt]), GridRequest())[0]
+    begin_set(out, ATTENTION_FILE, _SHEETS)
+    for grids in extracted:
+        for index, words in enumerate(prompt.phrases):
+            sharpest = rank_heads(grids, index, heads)
+            file = out / f"phrase_{index:02d}_{grids.grid.shape[0]}x{grids.grid.shape[1]}.png"
+            write_png(attention_sheet(prompt, grids, index, sharpest), file)
+            phrases.append({"phrase": words.text, "file": str(file), "sharpest": [asdict(head) for head in sharpest]})
+    report: AttentionReport = {"text": prompt.text, "phrases": phrases}
+    write_json(out / ATTENTION_FILE, report)
+    return report
 
 
 def attention_sheet(prompt: Prompt, grids: Grids, phrase: int, sharpest: Sequence[RankedHead]) -> Image.Image:
@@ -25,14 +83,17 @@ def attention_sheet(prompt: Prompt, grids: Grids, phrase: int, sharpest: Sequenc
         sharpest: The heads to show, as `rank_heads` returns them.
     """
     image, words = prompt.images[grids.grid.image], prompt.phrases[phrase].text
-    size = image.height, image.width
-    by_layer = [(f"layer {layer}", attention_map(grids, phrase, size, layer)) for layer in grids.layers]
+    small = shrunk(image)
+    box = resize_box(grids.grid.box, (image.height, image.width), (small.height, small.width))
+    seen = replace(grids, grid=replace(grids.grid, box=box))  # on the image as it is painted
+    size = small.height, small.width
+    by_layer = [(f"layer {layer}", attention_map(seen, phrase, size, layer)) for layer in grids.layers]
     by_head = [
-        (f"layer {ranked.layer} head {ranked.head}", attention_map(grids, phrase, size, ranked.layer, ranked.head))
+        (f"layer {ranked.layer} head {ranked.head}", attention_map(seen, phrase, size, ranked.layer, ranked.head))
         for ranked in sharpest
     ]
     return heat_sheet(
-        image, [(f"{words}: mean of all heads, by layer", by_layer), (f"{words}: sharpest heads", by_head)]
+        small, [(f"{words}: mean of all heads, by layer", by_layer), (f"{words}: sharpest heads", by_head)]
     )
 
 

@@ -20,38 +20,36 @@ MAX_INDEXED_PHRASES = 255
 
 
 class CocoResult(TypedDict):
-    """One entry of a COCO results file; `bbox` is `[left, top, width, height]` in pixels."""
+    """One entry of a COCO results file for masks.
+
+    It has no `bbox`: where there is one, pycocotools takes the area of the box for that of the mask, and sorts a thin
+    mask among the large ones. Without one it computes area and box from the mask.
+    """
 
     image_id: int | str
     category_id: int
     segmentation: dict[str, object]
-    bbox: list[int]
     score: float
 
 
 def coco_results(grounding: Grounding, image_id: int | str, *, category_id: int = 1) -> list[CocoResult]:
-    """List the phrases that were found as entries of a COCO results file.
+    """List the phrases that were found as entries of a COCO results file, as `COCO.loadRes` of pycocotools reads it.
 
     Args:
         grounding: The grounding of an image.
         image_id: Id of the image, as in the file with the truth.
         category_id: Category id of all phrases; they are words, not categories.
     """
-    results: list[CocoResult] = []
-    for grounded in grounding.phrases:
-        if grounded.box is None:
-            continue
-        left, top, right, bottom = grounded.box
-        results.append(
-            {
-                "image_id": image_id,
-                "category_id": category_id,
-                "segmentation": encode_rle(grounded.mask),
-                "bbox": [left, top, right - left, bottom - top],
-                "score": grounded.score,
-            }
-        )
-    return results
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_id,
+            "segmentation": encode_rle(grounded.mask),
+            "score": grounded.score,
+        }
+        for grounded in grounding.phrases
+        if grounded.box is not None
+    ]
 
 
 def indexed_image(grounding: Grounding) -> Image.Image:
@@ -72,8 +70,7 @@ def indexed_image(grounding: Grounding) -> Image.Image:
     areas = [int(grounded.mask.sum()) for grounded in grounding.phrases]
     for index in sorted(range(len(areas)), key=lambda index: -areas[index]):
         indices[grounding.phrases[index].mask] = index + 1
-    image = Image.fromarray(indices).convert("P")
-    image.putdata(indices.ravel().tolist())
+    image = Image.frombytes("P", grounding.image.size, indices.tobytes())
     image.putpalette([0, 0, 0, *(value for index in range(MAX_INDEXED_PHRASES) for value in colour_of(index))])
     return image
 

@@ -9,8 +9,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from vlm_adapters.evaluation.metrics import mask_iou
-from vlm_adapters.grounding.result import Grounding
-from vlm_adapters.output.render import INK, PAPER, Colour, colour_of, heat_overlay, mask_overlay
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding
+from vlm_adapters.output.render import (
+    INK,
+    PAPER,
+    Colour,
+    colour_of,
+    heat_overlay,
+    mask_overlay,
+    shrunk,
+    shrunk_map,
+    shrunk_mask,
+)
 
 FAINT: Colour = (110, 110, 110)
 """Colour of explanations."""
@@ -42,20 +52,22 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
         truth: The true masks `(H, W)` of the phrases, where known; their outlines are drawn over the masks, and the
             IoU is written above each.
     """
-    masks = [grounded.mask for grounded in grounding.phrases]
+    image = shrunk(grounding.image)
+    masks = [shrunk_mask(grounded.mask, (image.height, image.width)) for grounded in grounding.phrases]
     colours = [colour_of(index) for index in range(len(masks))]
     columns = [
         _stack(
             [
                 _line("the image", INK),
-                _panel(grounding.image),
+                _panel(image),
                 _line("all masks", INK),
-                _panel(mask_overlay(grounding.image, masks, colours)),
+                _panel(mask_overlay(image, masks, colours)),
             ]
         )
     ]
     columns += [
-        _phrase_column(grounding, index, None if truth is None else truth[index]) for index in range(len(masks))
+        _phrase_column(image, grounding.phrases[index], index, None if truth is None else truth[index])
+        for index in range(len(masks))
     ]
     body = _stack(
         [_beside(columns[start : start + FIGURE_COLUMNS]) for start in range(0, len(columns), FIGURE_COLUMNS)]
@@ -74,12 +86,16 @@ def heat_sheet(
 
     Args:
         image: RGB image of `H x W` pixels, shown at the start of every row.
-        rows: `(title, [(caption, map (H, W) in [0, 1]), ...])`.
+        rows: `(title, [(caption, map (H, W) in [0, 1]), ...])`; maps may be at the size of `shrunk(image)`, too.
     """
     lines = []
+    image = shrunk(image)
+    size = image.height, image.width
     for index, (title, maps) in enumerate(rows):
         panels = [_stack([_line("image", INK), _panel(image)])]
-        panels += [_stack([_line(caption, INK), _panel(heat_overlay(image, heat))]) for caption, heat in maps]
+        panels += [
+            _stack([_line(caption, INK), _panel(heat_overlay(image, shrunk_map(heat, size)))]) for caption, heat in maps
+        ]
         lines.append(_line(title, colour_of(index), HEAT_COLUMNS * (PANEL + GAP)))
         lines += [_beside(panels[start : start + HEAT_COLUMNS]) for start in range(0, len(panels), HEAT_COLUMNS)]
     return _framed(_stack(lines))
@@ -96,7 +112,11 @@ def mask_sheet(
     columns = []
     for image, phrases, masks, truth in samples:
         colours = [colour_of(index) for index in range(len(masks))]
-        panels = [_panel(image), _panel(mask_overlay(image, masks, colours, truth))]
+        small = shrunk(image)
+        found, true_masks = (
+            [shrunk_mask(mask, (small.height, small.width)) for mask in some] for some in (masks, truth)
+        )
+        panels = [_panel(small), _panel(mask_overlay(small, found, colours, true_masks))]
         captions = [
             _line(f"{mask_iou(mask, true_mask):.2f}  {phrase}", colour)
             for phrase, mask, true_mask, colour in zip(phrases, masks, truth, colours, strict=True)
@@ -106,17 +126,21 @@ def mask_sheet(
     return _framed(_stack([_beside(row) for row in rows]))
 
 
-def _phrase_column(grounding: Grounding, index: int, truth: NDArray[np.bool_] | None) -> Image.Image:
-    grounded, colour = grounding.phrases[index], colour_of(index)
+def _phrase_column(
+    image: Image.Image, grounded: GroundedPhrase, index: int, truth: NDArray[np.bool_] | None
+) -> Image.Image:
+    """The words of a phrase, its map and its mask over the shrunk image."""
+    colour, size = colour_of(index), (image.height, image.width)
     found = f"score {grounded.score:.2f}" if grounded.box else "nothing found"
     if truth is not None:
         found += f" · IoU {mask_iou(grounded.mask, truth):.2f}"
+    true_masks = [] if truth is None else [shrunk_mask(truth, size)]
     return _stack(
         [
             _line(grounded.phrase.text, colour),
-            _panel(heat_overlay(grounding.image, grounded.map)),
+            _panel(heat_overlay(image, grounded.attention.placed(size))),
             _line(found, colour),
-            _panel(mask_overlay(grounding.image, [grounded.mask], [colour], [] if truth is None else [truth])),
+            _panel(mask_overlay(image, [shrunk_mask(grounded.mask, size)], [colour], true_masks)),
         ]
     )
 

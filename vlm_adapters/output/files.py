@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from vlm_adapters.data.files import write_json
+from vlm_adapters.errors import OutputError
 from vlm_adapters.grounding.result import Grounding
-from vlm_adapters.output.exports import coco_results, grounding_to_dict, indexed_image
+from vlm_adapters.output.exports import MAX_INDEXED_PHRASES, coco_results, grounding_to_dict, indexed_image
 from vlm_adapters.output.figures import grounding_figure
 from vlm_adapters.output.render import grounding_overlay, write_png
+
+GROUNDING_FILE = "grounding.json"
+"""Written last: where it is, the files that it names are there, too, and are of one grounding."""
+
+_MASKS = re.compile(r"mask_(\d\d|[1-9]\d{2,})\.png|masks\.png", re.ASCII)
+_NOTHING = re.compile("(?!)")
+_MARKS = (GROUNDING_FILE, "overlay.png")
+"""One of these is in every folder that a grounding was written to; in any other, `mask_07.png` is somebody else's."""
 
 
 def write_grounding(grounding: Grounding, out: str | os.PathLike[str], *, image_id: int | str) -> list[Path]:
     """Write overlay, figure, masks and JSON.
 
+    Of an earlier grounding in the folder nothing is left: its masks are removed, the other files replaced. Meanwhile
+    `grounding.json` is away; it is written last and names the files.
+
     Args:
         grounding: What to write.
-        out: Folder: `overlay.png`, `figure.png`, one `mask_..png` per phrase, `masks.png` (all masks, indexed),
-            `grounding.json` (COCO RLE, box, score) and `coco.json` (COCO results).
+        out: Folder: `overlay.png`, `figure.png`, one `mask_..png` per phrase, `masks.png` (all masks, indexed; left out
+            if there are more than `MAX_INDEXED_PHRASES`), `coco.json` (COCO results) and `grounding.json` (COCO RLE,
+            box, score, names of the files).
         image_id: Id of the image in `coco.json`.
 
     Returns:
@@ -28,14 +43,46 @@ def write_grounding(grounding: Grounding, out: str | os.PathLike[str], *, image_
 
     Raises:
         OutputError: A file cannot be written.
-        OptionError: There are more phrases than an indexed image can hold.
     """
-    images = {"overlay.png": grounding_overlay(grounding), "figure.png": grounding_figure(grounding)}
+    folder, names = Path(out), []
+    is_of_another = not any((folder / name).is_file() for name in _MARKS)
+    begin_set(folder, GROUNDING_FILE, _NOTHING if is_of_another else _MASKS)
+    for name, image in _images(grounding):
+        write_png(image, folder / name)
+        names.append(name)
+    write_json(folder / "coco.json", coco_results(grounding, image_id))
+    names += ["coco.json", GROUNDING_FILE]
+    write_json(folder / GROUNDING_FILE, {**grounding_to_dict(grounding), "files": names})
+    return [folder / name for name in names]
+
+
+def _images(grounding: Grounding) -> Iterator[tuple[str, Image.Image]]:
+    """Yield the images by their names, one at a time: they are as large as the image."""
+    yield "overlay.png", grounding_overlay(grounding)
+    yield "figure.png", grounding_figure(grounding)
     for index, grounded in enumerate(grounding.phrases):
-        images[f"mask_{index:02d}.png"] = Image.fromarray(grounded.mask)
-    images["masks.png"] = indexed_image(grounding)
-    for name, image in images.items():
-        write_png(image, Path(out) / name)
-    write_json(Path(out) / "grounding.json", grounding_to_dict(grounding))
-    write_json(Path(out) / "coco.json", coco_results(grounding, image_id))
-    return [Path(out) / name for name in (*images, "grounding.json", "coco.json")]
+        yield f"mask_{index:02d}.png", Image.fromarray(grounded.mask)
+    if len(grounding.phrases) <= MAX_INDEXED_PHRASES:
+        yield "masks.png", indexed_image(grounding)
+
+
+def begin_set(folder: Path, last: str, stale: re.Pattern[str]) -> None:
+    """Make a folder ready for files that belong together.
+
+    Args:
+        folder: Where they will be; new, or with earlier files in it.
+        last: Name of the file that will be written last. It is removed first, so that half a set never looks complete.
+        stale: Names of the files that are removed, too, where there are such.
+
+    Raises:
+        OutputError: A file cannot be removed.
+    """
+    try:
+        (folder / last).unlink(missing_ok=True)
+        for path in list(folder.iterdir()) if folder.is_dir() else []:
+            if stale.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written to: {error.strerror or error}. Choose another folder."
+        ) from error

@@ -13,7 +13,7 @@ from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.files import whole_file
 from vlm_adapters.data.rle import decode_rle
 from vlm_adapters.evaluation.record import Record
-from vlm_adapters.output.render import PALETTE, mask_overlay, write_png
+from vlm_adapters.output.render import PALETTE, mask_overlay, shrunk, shrunk_mask, write_png
 
 CASES = 8
 """Number of cases of each kind."""
@@ -74,13 +74,15 @@ def choose_cases(records: Sequence[Record], seed: int) -> dict[str, list[Record]
 def _panels(record: Record, dataset: Dataset) -> Iterator[tuple[str, Image.Image]]:
     """Yield the images of a case, each with a caption whose first word names it."""
     sample = dataset.sample(record.index)
-    truth = sample.masks[record.phrase]
-    yield "image", _small(sample.image)
-    yield "truth", _small(mask_overlay(sample.image, [truth], [TRUE]))
+    image = shrunk(sample.image)
+    truth = shrunk_mask(sample.masks[record.phrase], (image.height, image.width))
+    yield "image", _small(image)
+    yield "truth", _small(mask_overlay(image, [truth], [TRUE]))
     for name, agreement in record.found.items():
         found = decode_rle({"size": list(record.size), "counts": agreement.counts})
         caption = f"{name} found: IoU {agreement.iou:.2f}, boundary F {agreement.boundary_f:.2f}"
-        yield caption, _small(mask_overlay(sample.image, [found], [FOUND], [truth]))
+        small = shrunk_mask(found, (image.height, image.width))
+        yield caption, _small(mask_overlay(image, [small], [FOUND], [truth]))
 
 
 def _small(image: Image.Image) -> Image.Image:

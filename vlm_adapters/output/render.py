@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_adapters.data.files import whole_file
+from vlm_adapters.geometry import Size
 from vlm_adapters.grounding.result import Grounding
 
 Colour = tuple[int, int, int]
@@ -36,10 +37,38 @@ INK: Colour = (30, 30, 30)
 PAPER: Colour = (255, 255, 255)
 """Colour of the background."""
 
+PAINTED_SIDE = 1200
+"""Longest side at which figures are painted, several times that of a panel: larger images are shrunk first."""
+
+_ROWS_AT_ONCE = 512
+
 
 def colour_of(index: int) -> Colour:
     """The colour of the phrase with this index; colours repeat."""
     return PALETTE[index % len(PALETTE)]
+
+
+def shrunk(image: Image.Image) -> Image.Image:
+    """The image as figures are painted on: of a large one, a copy with `PAINTED_SIDE` pixels on its longer side."""
+    scale = PAINTED_SIDE / max(image.size)
+    if scale >= 1:
+        return image
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), reducing_gap=2.0)
+
+
+def shrunk_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
+    """A mask at the size `(H, W)` of a shrunk image: the pixels of which it covers half or more."""
+    if mask.shape == size:
+        return mask
+    cover = Image.fromarray(mask).convert("L").resize(size[::-1], Image.Resampling.BOX)
+    return np.asarray(cover) >= 128
+
+
+def shrunk_map(heat: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """A map at the size `(H, W)` of a shrunk image."""
+    if heat.shape == size:
+        return heat
+    return np.asarray(Image.fromarray(heat).resize(size[::-1], Image.Resampling.BOX))
 
 
 def heat_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
@@ -49,12 +78,17 @@ def heat_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
         image: RGB image of `H x W` pixels.
         heat: `(H, W)` in [0, 1].
     """
-    position = np.clip(heat, 0, 1) * (len(_HEAT) - 1)
-    below = np.minimum(position.astype(int), len(_HEAT) - 2)
-    share = (position - below)[..., None]
-    colours = _HEAT[below] * (1 - share) + _HEAT[below + 1] * share
-    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None]
-    return Image.fromarray((0.3 * grey + 0.7 * colours).astype(np.uint8))
+    drawn = np.empty((image.height, image.width, 3), np.uint8)
+    greys = np.asarray(image.convert("L"))
+    for first in range(0, image.height, _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        position = np.clip(heat[rows], 0, 1) * (len(_HEAT) - 1)
+        below = np.minimum(position.astype(int), len(_HEAT) - 2)
+        share = (position - below)[..., None]
+        colours = _HEAT[below] * (1 - share) + _HEAT[below + 1] * share
+        grey = greys[rows, :, None].astype(np.float32)
+        drawn[rows] = 0.3 * grey + 0.7 * colours
+    return Image.fromarray(drawn)
 
 
 def mask_overlay(
@@ -71,21 +105,22 @@ def mask_overlay(
         colours: The colour of each mask, which fills it and outlines it.
         truth: True masks `(H, W)`, where known: their outlines are drawn in black on white.
     """
-    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
-    pixels = _masked(grey, 0.6 * grey + 0.4 * 255, masks, colours)
-    line = max(1, min(image.size) // 120)
+    grey = image.convert("L")
+    drawn = grey.point(_table(0.6, 0.4 * 255)).convert("RGB")
+    _draw_masks(drawn, grey.convert("RGB"), masks, colours)
+    line = _line_width(image)
     for mask in truth:
-        pixels[_outline(mask, 2 * line)] = PAPER
-        pixels[_outline(mask, line)] = INK
-    return Image.fromarray(pixels.astype(np.uint8))
+        _draw_outline(drawn, mask, 2 * line, PAPER)
+        _draw_outline(drawn, mask, line, INK)
+    return drawn
 
 
 def grounding_overlay(grounding: Grounding) -> Image.Image:
     """Draw the mask of every phrase in its colour over the image in its own colours and size."""
     masks = [grounded.mask for grounded in grounding.phrases]
-    image = np.asarray(grounding.image, dtype=np.float32)
-    pixels = _masked(image, image.copy(), masks, [colour_of(index) for index in range(len(masks))])
-    return Image.fromarray(pixels.astype(np.uint8))
+    drawn = grounding.image.copy()
+    _draw_masks(drawn, grounding.image, masks, [colour_of(index) for index in range(len(masks))])
+    return drawn
 
 
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
@@ -94,24 +129,51 @@ def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
         image.save(temporary, "PNG")
 
 
-def _masked(
-    inside: NDArray[np.float32],
-    outside: NDArray[np.float32],
-    masks: Sequence[NDArray[np.bool_]],
-    colours: Sequence[Colour],
-) -> NDArray[np.float32]:
-    """Draw masks into `outside (H, W, 3)`: filled with a mixture of `inside` and their colour, and outlined in it."""
-    line = max(1, min(inside.shape[:2]) // 120)
+def _draw_masks(
+    canvas: Image.Image, inside: Image.Image, masks: Sequence[NDArray[np.bool_]], colours: Sequence[Colour]
+) -> None:
+    """Draw masks into a canvas: filled with a mixture of the image `inside` and their colour, and outlined in it."""
+    line = _line_width(canvas)
     for mask, colour in zip(masks, colours, strict=True):
-        outside[mask] = 0.45 * inside[mask] + 0.55 * np.array(colour, dtype=np.float32)
-        outside[_outline(mask, line)] = colour
-    return outside
+        if box := Image.fromarray(mask).getbbox():
+            tables = [_table(0.45, 0.55 * part) for part in colour]
+            tinted = inside.crop(box).point([value for table in tables for value in table])
+            canvas.paste(tinted, box, Image.fromarray(mask[_rows_and_columns(box)]))
+        _draw_outline(canvas, mask, line, colour)
 
 
-def _outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    inner = mask.copy()
-    for _ in range(width):
-        padded = np.pad(inner, 1)
-        inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inner
-    outline: NDArray[np.bool_] = mask & ~inner
-    return outline
+def _draw_outline(canvas: Image.Image, mask: NDArray[np.bool_], width: int, colour: Colour) -> None:
+    if box := Image.fromarray(mask).getbbox():  # beyond it there is nothing to look at
+        canvas.paste(colour, box, Image.fromarray(outline(mask[_rows_and_columns(box)], width)))
+
+
+def _rows_and_columns(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
+    left, top, right, bottom = box
+    return slice(top, bottom), slice(left, right)
+
+
+def _table(factor: float, added: float) -> list[int]:
+    """What `factor * value + added` is for every value of a channel, as a table that images can be mapped through."""
+    values = np.float32(factor) * np.arange(256, dtype=np.float32) + np.float32(added)
+    table: list[int] = values.astype(np.uint8).tolist()
+    return table
+
+
+def _line_width(image: Image.Image) -> int:
+    return max(1, min(image.size) // 120)
+
+
+def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The pixels of a mask that are fewer than `width` steps up, down, left or right from its outside."""
+    inner, reach = mask.copy(), 0
+    while reach < width:
+        step = min(max(reach, 1), width - reach)  # what is `reach` steps in is looked at `step` further: as many again
+        before = inner.copy()
+        inner[:step], inner[-step:], inner[:, :step], inner[:, -step:] = False, False, False, False
+        inner[step:] &= before[:-step]
+        inner[:-step] &= before[step:]
+        inner[:, step:] &= before[:, :-step]
+        inner[:, :-step] &= before[:, step:]
+        reach += step
+    rim: NDArray[np.bool_] = mask & ~inner
+    return rim

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers.normalizers import NFC
 
-from vlm_adapters import Message, Prompt
+from vlm_adapters import Message, Prompt, load_adapter
 from vlm_adapters.errors import PhraseError, PromptError
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, qwen2_5_vl
@@ -261,6 +261,20 @@ def test_a_template_that_trims_texts_is_given_the_full_texts(monkeypatch: pytest
 def test_a_text_that_is_too_long_is_refused_with_both_numbers() -> None:
     with pytest.raises(PromptError, match=r"A prompt has 4\d\d\d tokens.*at most 4096"):
         adapter().preprocess([Prompt.describe(WIDE, "a cat " * 700)])
+
+
+@pytest.mark.parametrize(("text", "options"), [("a cat " * 3000, {}), ("a cat", {"max_pixels": 24_000_000})])
+def test_a_prompt_that_is_too_long_is_refused_before_pixels_are_made(
+    text: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adapter = load_adapter("tiny-qwen2_5_vl", **options)
+    prompt = Prompt.describe(Image.new("RGB", (3000, 2000)), text, [(0, 5)])
+    monkeypatch.setattr(type(adapter), "process_images", lambda *_: pytest.fail("pixels were made"))
+    capfd.readouterr()
+    with pytest.raises(PromptError, match=r"A prompt has \d+ tokens.*at most 4096"):
+        adapter.preprocess([prompt])
+    printed = capfd.readouterr()
+    assert "indexing errors" not in printed.err + printed.out
 
 
 def test_a_phrase_that_the_tokenizer_drops_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

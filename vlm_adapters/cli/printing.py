@@ -1,0 +1,55 @@
+"""The one place through which commands print, so that the text of a person is text.
+
+Phrases, names of files, ids and messages may hold anything: markup of rich, escapes that command a terminal, line
+breaks that forge a line. Whatever passes here is shown as it is, with an escape for what would do more than be shown.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from io import TextIOWrapper
+
+from rich.console import Console
+from rich.text import Text
+
+from vlm_adapters.limits import plain
+
+
+def console(*, err: bool = False, quiet: bool = False) -> Console:
+    """A console that reads no markup and no names of emoji, on stdout or on stderr."""
+    return Console(stderr=err, quiet=quiet, markup=False, emoji=False, highlight=False)
+
+
+def styled(text: str, style: str = "") -> Text:
+    """A text in a style, on one line."""
+    return Text(plain(text), style=style)
+
+
+def stacked(lines: Iterable[str], style: str = "") -> Text:
+    """Texts below each other, in one cell of a table."""
+    return Text("\n".join(map(plain, lines)), style=style)
+
+
+def line(text: str = "", *, style: str = "", err: bool = False) -> None:
+    """Print one line, which is not wrapped; a line break in the text is shown as an escape."""
+    console(err=err).print(styled(text, style), soft_wrap=True)
+
+
+def print_json(content: object, *, indent: int | None = None) -> None:
+    """Print JSON, for programs: in ASCII, where everything that a terminal might obey is an escape."""
+    sys.stdout.write(json.dumps(content, indent=indent) + "\n")
+
+
+def working(text: str) -> AbstractContextManager[object]:
+    """Show what a command is doing while a block runs, where somebody watches."""
+    return console(err=True).status(styled(text))
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Let stdout and stderr write an escape for a character that their encoding lacks, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
