@@ -32,8 +32,8 @@ class Limits:
         max_problems: Most entries of a data set that may be broken; with more, the file is of another kind.
         max_phrases: Most phrases of a sample.
         max_text: Longest text of a sample, in characters.
-        max_mask_pixels: Largest product of phrases, height and width of a sample; and a fourth of that of annotations,
-            height and width, which are read one after another.
+        max_mask_pixels: Largest product of phrases, height and width of a sample. The masks of its annotations, which
+            are read one after another, may have four times as many pixels.
         max_outline: Longest outline, in pixels, of all polygons of a sample together.
         max_run_letters: Longest text of run lengths.
         max_resized_pixels: Most pixels of an image after a family's processor has resized it.
