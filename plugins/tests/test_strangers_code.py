@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +16,25 @@ import pytest
 import yaml
 from PIL import Image
 
-from vlm_adapters import AdapterError, GroundedVLM, Prompt, Recipe, load_adapter
-from vlm_adapters.data import open_dataset
+from vlm_adapters import (
+    AdapterError,
+    GroundedVLM,
+    Prompt,
+    Recipe,
+    evaluate,
+    load_adapter,
+    load_grounder,
+    open_dataset,
+    train,
+)
+from vlm_adapters.data.config import DATASET_CONFIGS
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.embedded import embedded_checkpoints
+from vlm_adapters.evaluation import EvaluationSettings, open_for_protocol, read_records
 from vlm_adapters.heads import HeadProfile
+from vlm_adapters.hf import PublishedCheckpoint
 from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
+from vlm_adapters.training import CachedSamples, RunState
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 from vlm_adapters.training.recipe import recipe_names
 
@@ -176,6 +191,63 @@ def test_a_head_profile_takes_none(folder: Path) -> None:
     found = {name.removeprefix("backbone.options: ") for name in taken if not name.endswith(": revision")}
     assert not found & NEVER_FROM_A_FILE
     assert not any(": " in name for name in found)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A training run with its cache, and an evaluation."""
+    changes = ["train=scenes:count=2", "validation=scenes:count=1,seed=5", "epochs=1", "decoder.base_width=4"]
+    train(Recipe.read("scenes", [*changes, f"model={MODEL}", f"cache={tmp_path / 'cache'}"]), tmp_path / "run")
+    scenes = open_for_protocol("scenes:count=2,seed=4", "packed")
+    evaluate(load_grounder(MODEL), scenes, EvaluationSettings(protocol="packed"), tmp_path / "evaluation")
+    return tmp_path
+
+
+def test_the_files_of_a_run_take_none(run: Path) -> None:
+    (cache, *_) = (run / "cache").iterdir()
+    (manifest, *_) = cache.glob("shard-*.json")
+    doors: dict[Path, Callable[[], object]] = {
+        run / "run" / "best" / "state.json": lambda: RunState.read(run / "run" / "best"),
+        run / "run" / "best" / "config.json": lambda: GroundedVLM.from_pretrained(run / "run" / "best"),
+        cache / "index.json": lambda: CachedSamples(cache),
+        manifest: lambda: CachedSamples(cache).read([0]),
+    }
+    for path, read in doors.items():
+        read()
+        taken = each_refused_or_harmless(path, read)
+        assert {name for name in taken if not name.endswith((": revision", ": refiner"))} == set(), path
+
+
+def test_the_records_of_an_evaluation_take_none(run: Path) -> None:
+    path = run / "evaluation" / "records.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    read_records(path)
+    for name, changed in planted(json.loads(lines[-1])):
+        path.write_text("\n".join([*lines[:-1], json.dumps(changed)]) + "\n", encoding="utf-8")
+        with pytest.raises(AdapterError):
+            raise AssertionError(name, read_records(path))
+
+
+@pytest.mark.parametrize("kind", sorted(DATASET_CONFIGS))
+def test_a_data_file_of_any_kind_takes_none(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "data.yaml"
+    for keyword, value in PLANTED.items():
+        path.write_text(yaml.safe_dump({"kind": kind, keyword: value}), encoding="utf-8")
+        with pytest.raises(AdapterError, match=re.escape(keyword)):
+            raise AssertionError(keyword, open_dataset(path))
+
+
+def test_a_published_config_takes_none(tmp_path: Path) -> None:
+    (tmp_path / "evil.py").write_text(EVIL, encoding="utf-8")
+    (plugin,) = (Path(__file__).parents[1] / "qwen").glob("vlm_adapters_qwen/published")
+    name = "Qwen/Qwen2-VL-2B-Instruct"
+    path = tmp_path / "Qwen--Qwen2-VL-2B-Instruct.json"
+    content = json.loads((plugin / path.name).read_text(encoding="utf-8"))
+    for _, changed in planted(content):
+        path.write_text(json.dumps(changed), encoding="utf-8")
+        with contextlib.suppress(AdapterError):
+            PublishedCheckpoint.read(tmp_path, name)
+    assert "evil" not in sys.modules
 
 
 def test_a_cache_takes_none(tmp_path: Path) -> None:

@@ -172,6 +172,15 @@ def test_broken_weights_are_reported(saved: Path, content: bytes) -> None:
     assert "No decoder can be read from" in str(error)
 
 
+@pytest.mark.parametrize("place", [0.7, 0.9, 0.999])
+def test_a_flipped_bit_of_the_weights_is_noticed(saved: Path, place: float) -> None:
+    path = saved / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 4
+    path.write_bytes(content)
+    assert f"{path} is damaged or was changed: its SHA-256 is " in str(refused(saved))
+
+
 def test_json_that_is_not_the_config_of_a_decoder_is_reported(subtests: pytest.Subtests, saved: Path) -> None:
     for content in ["[]", "3", "null", '{"model_type": "qwen2_5_vl"}', '"text"']:
         with subtests.test(content=content):

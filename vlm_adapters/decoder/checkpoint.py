@@ -23,7 +23,7 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.unet import UNetConfig, check_sizes
 from vlm_adapters.embedded import alias_of, embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
-from vlm_adapters.limits import DEFAULT_LIMITS, Limits
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.registry.checkpoint_files import check_file
 from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 
@@ -122,6 +122,7 @@ class DecoderConfig(BaseModel):
         unet: Sizes of the U-Net.
         request: The maps that it reads.
         refiner: The refiner that was trained with it; None where there is none.
+        sha256: Digests of the files of weights, by name.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -130,6 +131,7 @@ class DecoderConfig(BaseModel):
     unet: UNetConfig
     request: RequestConfig
     refiner: RefinerConfig | None = None
+    sha256: dict[Literal["model.safetensors", "refiner.safetensors"], str] = {}
 
     @classmethod
     def read(cls, path: Path, limits: Limits = DEFAULT_LIMITS) -> Self:
@@ -175,16 +177,20 @@ class DecoderCheckpoint:
         config = DecoderConfig.read(folder / CONFIG_FILE, limits)
         weights = _read_weights(folder, WEIGHTS_FILE)
         check_sizes(folder, config.unet, weights, limits)
-        return cls(config, weights, _read_weights(folder, REFINER_FILE) if config.refiner else {})
+        refiner = _read_weights(folder, REFINER_FILE) if config.refiner else {}
+        _check_digests(folder, config)
+        return cls(config, weights, refiner)
 
     def write(self, folder: Path) -> None:
         """Write the files, each in one step, the config last."""
-        parts = {WEIGHTS_FILE: self.unet} | ({REFINER_FILE: self.refiner} if self.refiner else {})
-        for name, weights in parts.items():
+        weights = {WEIGHTS_FILE: self.unet} | ({REFINER_FILE: self.refiner} if self.refiner else {})
+        contents = {name: _content(of_file) for name, of_file in weights.items()}
+        for name, content in contents.items():
             with whole_file(folder / name) as temporary:
                 # save_file would write a file that only its owner can read
-                temporary.write_bytes(_content(weights))
-        write_json(folder / CONFIG_FILE, self.config.model_dump())
+                temporary.write_bytes(content)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        write_json(folder / CONFIG_FILE, self.config.model_dump() | {"sha256": digests})
 
 
 def sha256_of(weights: Mapping[str, Tensor]) -> str:
@@ -208,6 +214,18 @@ def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
         return load_file(folder / name)
     except Exception as error:  # safetensors raises many kinds for a damaged file
         raise CheckpointError(_why_unreadable(folder, f"{name}: {type(error).__name__}: {error}")) from error
+
+
+def _check_digests(folder: Path, config: DecoderConfig) -> None:
+    """Compare the files of weights with the digests that were written with them, where there are such."""
+    for name, written in config.sha256.items():
+        with (folder / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if written != found:
+            raise CheckpointError(
+                f"{folder / name} is damaged or was changed: its SHA-256 is {found}, and {CONFIG_FILE} beside it says "
+                f"{shown(written)}. Copy the decoder again, or save it anew with GroundedVLM.save_pretrained."
+            )
 
 
 def _why_unreadable(folder: Path, reason: str) -> str:

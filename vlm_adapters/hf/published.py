@@ -21,7 +21,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from vlm_adapters.errors import PluginError
 from vlm_adapters.hf.byte_tokenizer import byte_tokenizer
+from vlm_adapters.registry.versions import typed_errors
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,16 @@ class PublishedCheckpoint:
         Args:
             folder: Folder of the plugin's files.
             name: Hub id `owner/name`.
+
+        Raises:
+            PluginError: The file does not say what transformers' config takes.
         """
         path = folder / f"{name.replace('/', '--')}.json"
         if not path.is_file():
             return None
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return cls(name, AutoConfig.for_model(**facts["config"]), facts["processor"], facts["tokens"])
+        with typed_errors(f"Reading the config of {name} in {path}", PluginError):
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            return cls(name, AutoConfig.for_model(**facts["config"]), facts["processor"], facts["tokens"])
 
     def model(self) -> PreTrainedModel:
         """Build the model in bfloat16 on the meta device, with sizes and without values."""
