@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +82,20 @@ def test_commands_that_resume_say_so(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"Stopped by {name}; the same command resumes: adapters {command} ")
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_signal_whose_exception_is_dropped_is_not_lost(
+    adapters: Run, tmp_path: Path, fake: FakePlugin, number: signal.Signals
+) -> None:
+    def dropped() -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    fake.gives(dropped)
+    data = "scenes:count=2,seed=3"
+    code = adapters("cache", "build", "scenes", f"model={fake.checkpoint}", f"train={data}", f"cache={tmp_path / 'c'}")
+    assert code == SIGNALS[number][0]
 
 
 def test_a_handler_of_the_caller_is_put_back(adapters: Run) -> None:

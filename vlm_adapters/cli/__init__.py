@@ -8,6 +8,7 @@ unwind, so that nothing half-written stays.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import shlex
@@ -15,7 +16,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -59,6 +61,10 @@ INTERRUPTED_EXIT, SIGTERM_EXIT = 130, 143
 
 RESUMABLE = ("evaluate", "cache", "train")
 """Commands that keep what they have done when they are stopped."""
+
+
+class _InterruptedError(KeyboardInterrupt):
+    """Ctrl-C."""
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -112,7 +118,7 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # progress bars only on a terminal
     arguments = sys.argv[1:] or ["--help"]
     try:
-        with _sigterm_unwinds():
+        with _signals_unwind():
             code = _run(arguments)
         sys.exit(code)
     except AdapterError as error:
@@ -132,20 +138,49 @@ def main() -> None:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Within, SIGTERM raises an exception, as Ctrl-C does."""
-
-    def terminate(*_: object) -> None:
-        raise _TerminatedError
-
+def _signals_unwind() -> Iterator[None]:
+    """Within, SIGTERM raises an exception, as Ctrl-C does, and neither is lost."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _raising(_TerminatedError))}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller, or the shell, ignores it
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _raising(_InterruptedError))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raising(kind: type[KeyboardInterrupt]) -> Callable[[int, object], None]:
+    """A handler that raises, and raises again if the exception dies before the end of the command.
+
+    C code may drop an exception that is raised in a call of its own, as modules do that Cython made while they are
+    imported.
+    """
+
+    def handle(number: int, _: object) -> None:
+        raise watched(number)
+
+    def watched(number: int) -> KeyboardInterrupt:
+        error = kind()
+        weakref.finalize(error, _raise_later, number, handle).atexit = False
+        return error
+
+    return handle
+
+
+def _raise_later(number: int, handler: object) -> None:
+    # from another thread: where an exception dies, another one would be dropped, too
+    later = threading.Timer(0.05, _raise_again, (number, handler))
+    later.daemon = True
+    later.start()
+
+
+def _raise_again(number: int, handler: object) -> None:
+    if signal.getsignal(number) is handler:  # else the command has ended
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def _print_stopped(cause: str, arguments: list[str]) -> None:

@@ -57,7 +57,7 @@ def read_flmm(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     file = Path(path)
     if not os.path.isfile(file):  # noqa: PTH113 - false for names that no file can have, where Path.is_file raises
-        raise CheckpointError(f"There is no file {shown(str(file))}. Give a checkpoint of F-LMM (.pth).")
+        raise CheckpointError(f"There is no file {shown(str(file), 300)}. Give a checkpoint of F-LMM (.pth).")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file

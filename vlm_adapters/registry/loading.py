@@ -110,7 +110,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         inspect.signature(adapter.from_pretrained).bind(checkpoint.location, **arguments)
     except TypeError as error:
         raise OptionError(f"{getattr(adapter, '__name__', adapter)}.from_pretrained: {error}.") from error
-    with typed_errors(f"Loading {shown(name)}", CheckpointError):
+    with typed_errors(f"Loading {shown(name, 300)}", CheckpointError):
         loaded: BackboneAdapter = adapter.from_pretrained(checkpoint.location, **arguments)
     return loaded
 

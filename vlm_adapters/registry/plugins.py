@@ -142,7 +142,9 @@ def _is_importable(module: str) -> bool:
 
 
 def _is_raised_by_code(error: KeyboardInterrupt) -> bool:
-    """Whether a `raise` made an interrupt, and not somebody at the keyboard."""
+    """Whether a `raise` made an interrupt, and not somebody at the keyboard; the command line has kinds of its own."""
+    if type(error) is not KeyboardInterrupt:
+        return False
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -50,7 +50,7 @@ def load_sam(path: str | os.PathLike[str]) -> SegmentAnything:
 
 def _weights(file: Path) -> dict[str, Tensor]:
     if not os.path.isfile(file):  # noqa: PTH113 - false for names that no file can have, where Path.is_file raises
-        raise CheckpointError(f"There is no file {shown(str(file))}. Give the path of {_KNOWN}.")
+        raise CheckpointError(f"There is no file {shown(str(file), 300)}. Give the path of {_KNOWN}.")
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
