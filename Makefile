@@ -10,8 +10,8 @@ export TEXT ?=
 demo: .venv/ready  ## Ground an embedded scene, and IMAGE with TEXT if given; figures go to demo_output/.
 	$(BIN)/adapters demo $${IMAGE:+"$$IMAGE"} $${TEXT:+"$$TEXT"}
 
-test: .venv/ready  ## Run every test; beside the pinned versions, warnings of dependencies fail nothing: plain pytest.
-	$(BIN)/python -m pytest -W error
+test: .venv/ready  ## Run every test, on two cores; beside the pinned versions, warnings of dependencies fail nothing: plain pytest.
+	$(BIN)/python -m pytest -W error -n 2
 
 lint: .venv/ready  ## Check style and types.
 	$(BIN)/ruff check .
