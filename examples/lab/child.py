@@ -70,14 +70,14 @@ def _run(trial: Callable[[], object], writing: int) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    told = "accepted "
+    outcome = "accepted "
     try:
         trial()
     except AdapterError as error:
-        told = f"typed {type(error).__name__}: {error}"
+        outcome = f"typed {type(error).__name__}: {error}"
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is what the trial is after
-        told = f"raw {type(error).__name__}: {str(error)[:300]}"
-    os.write(writing, " ".join(told.split())[:600].encode("utf-8", "replace"))
+        outcome = f"raw {type(error).__name__}: {str(error)[:300]}"
+    os.write(writing, " ".join(outcome.split())[:600].encode("utf-8", "replace"))
     os._exit(0)
 
 

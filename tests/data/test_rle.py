@@ -115,7 +115,7 @@ MALFORMED: dict[str, dict[str, object]] = {
     "a letter above": {"size": [2, 3], "counts": "6é"},
     "an end within a number": {"size": [2, 3], "counts": "6P"},
     "sides that are truth values": {"size": [True, True], "counts": "1"},
-    "a number that goes on": {"size": [2, 3], "counts": "o" * 2_000_000},
+    "a number without an end": {"size": [2, 3], "counts": "o" * 2_000_000},
     "a number of thirteen letters": {"size": [2, 3], "counts": "oooooooooooo0"},
     "more letters than any mask has": {"size": [2, 3], "counts": "0" * 9_000_000},
     "a trillion pixels": {"size": [10**6, 10**6], "counts": "0"},
