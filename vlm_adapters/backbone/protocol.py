@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -18,6 +18,12 @@ from vlm_adapters.geometry import CoordinateFrame
 from vlm_adapters.prompt import Prompt
 
 OptionValue = str | int | float | bool | None
+SharedWork = Literal["beginning", "image features", "nothing"]
+"""What prompts of one `extract` call that show the same image compute once.
+
+`"beginning"`: the image and all that stands before their texts, in one pass. `"image features"`: the vision tower, while
+the language model runs over every prompt. `"nothing"`: each prompt is computed by itself.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class BackboneInfo:
         device: Where inputs and results live, as torch names it.
         dtype: Precision of the weights, such as `float32`; of quantised weights, the one that they compute in.
         fingerprint: Digest of the weights; None where they cannot be seen.
+        shared: What prompts of one `extract` call that show the same image compute once.
 
     Example:
         >>> from vlm_adapters import load_adapter
@@ -59,6 +66,7 @@ class BackboneInfo:
     device: str = "cpu"
     dtype: str = "float32"
     fingerprint: str | None = None
+    shared: SharedWork = "nothing"
 
     @property
     def channels(self) -> int:

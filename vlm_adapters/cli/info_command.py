@@ -102,6 +102,14 @@ def _print_adapter(report: AdapterReport) -> None:
     print_facts("Checkpoints", [("supports", _checkpoints(report)), ("embedded", report.embedded)])
 
 
+_SHARED = {
+    "beginning": "one pass: the image runs once, with what stands before the texts",
+    "image features": "the vision tower runs once, the language model over every text and the image",
+    "nothing": "each runs by itself",
+}
+"""What prompts about one image compute once, by `BackboneInfo.shared`."""
+
+
 def _print_model(report: ModelReport) -> None:
     info = report.info
     line(f"{report.alias or info.checkpoint}, model type {info.model_type}", style="bold")
@@ -119,6 +127,7 @@ def _print_model(report: ModelReport) -> None:
             ("width", info.hidden_size),
             ("cell", f"{size(info.cell)} pixels of the resized image, per image token"),
             ("grids", f"{info.grids_per_image} per image"),
+            ("texts on one image", _SHARED[info.shared]),
         ],
     )
     print_facts("Options of load_adapter", report.info.options) if report.info.options else None

@@ -23,10 +23,11 @@ from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, Pro
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
+from vlm_adapters.hf.image_features import ImageFeatures
 from vlm_adapters.hf.lengths import check_before_pixels, check_length
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
-from vlm_adapters.hf.shared_prefix import ForwardPass, can_share, process_distinct, separate_pass, shared_passes
+from vlm_adapters.hf.shared_prefix import AttentionPattern, divide, process_distinct, select_lines
 from vlm_adapters.hf.sizes import check_layouts
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
@@ -64,8 +65,8 @@ class TransformersBackbone(ABC):
     """
 
     limits: Limits = DEFAULT_LIMITS
-    shares_prefix: ClassVar[bool] = False
-    """Whether a token sees all tokens before it and no others, so that several texts can follow one image in a pass."""
+    attention_pattern: ClassVar[AttentionPattern] = "undeclared"
+    """How tokens see each other, by which several texts can follow one image in a pass."""
 
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
@@ -162,9 +163,17 @@ class TransformersBackbone(ABC):
             for prompt, of_images in zip(inputs.prompts, inputs.image_tokens, strict=True)
         ]
 
-    def select_images(self, features: Mapping[str, Tensor], indices: Sequence[int]) -> dict[str, Tensor]:
-        """Choose the model's tensors of some images by their indices, which may repeat: here the lines of all."""
-        return {name: tensor[list(indices)] for name, tensor in features.items()}
+    def select_images(
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
+    ) -> dict[str, Tensor]:
+        """Choose the model's tensors of some images by their indices, which may repeat: here one line of each.
+
+        Args:
+            features: The tensors of all images.
+            indices: Which images are chosen.
+            sizes: `(H, W)` of all images.
+        """
+        return select_lines(features, indices, sizes)
 
     def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Positions `(..., 1, S)` of one sequence without padding, as the model counts them by itself."""
@@ -215,10 +224,7 @@ class TransformersBackbone(ABC):
             return self._inputs(prompts, [image for prompt in prompts for image in prompt.images])
 
     def _inputs(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> BackboneInputs:
-        if self.shares_prefix:
-            features = process_distinct(images, self.process_images, self.select_images)
-        else:
-            features = dict(self.process_images(images))
+        features = process_distinct(images, self.process_images, self.select_images)
         ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
         # Processors give the types under the name that their model's forward takes.
         type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
@@ -270,9 +276,12 @@ class TransformersBackbone(ABC):
         ]
         found: dict[int, list[Grids]] = {}
         with torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()):
-            for forward_pass in self._passes(inputs):
-                for b, captured in capture_pass(self.model, forward_pass, inputs, plans, chosen):
-                    found[b] = chosen.grids(grids[b], plans[b], captured)
+            passes = divide(self.model, inputs, self.attention_pattern, self.select_images, self.position_ids)
+            features = ImageFeatures(self.model, inputs, passes, self.select_images)
+            for forward_pass in passes:
+                with features.of(forward_pass):
+                    for b, captured in capture_pass(self.model, forward_pass, inputs, plans, chosen):
+                        found[b] = chosen.grids(grids[b], plans[b], captured)
         return [found[b] for b in range(len(grids))]
 
     def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
@@ -304,6 +313,7 @@ class TransformersBackbone(ABC):
                 hidden_size=config.hidden_size,
                 cell=layouts[-1].cell,
                 grids_per_image=len(layouts),
+                shared=shared_work(self.model, self.attention_pattern),
                 options=tuple((name, getattr(self, name)) for name in self.option_names()),
                 device=str(self.device),
                 dtype=str(self.model.dtype).removeprefix("torch."),
@@ -314,11 +324,6 @@ class TransformersBackbone(ABC):
         """The layouts of an image, none of them larger than the limits."""
         with typed_errors(f"The image processor of {self.name}, given {size[1]} x {size[0]} pixels,", BackboneError):
             return check_layouts(self.layouts(size), self.limits)
-
-    def _passes(self, inputs: BackboneInputs) -> list[ForwardPass]:
-        if self.shares_prefix and len(inputs.prompts) > 1 and can_share(self.model):
-            return shared_passes(self.model, inputs, self.select_images, self.position_ids)
-        return [separate_pass(inputs)]
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the model's device, pixels in the precision of its weights."""

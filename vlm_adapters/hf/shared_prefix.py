@@ -1,7 +1,7 @@
 """Prompts that begin with the same images and words: their beginning runs once, and their texts beside each other.
 
-The texts follow one another in one sequence, under a mask in which each sees the beginning and itself. The image then
-passes the vision tower once, and the pass has the tokens of one beginning and all texts.
+The texts follow one another in one sequence, under masks in which each sees the beginning and itself. The pass then has
+the tokens of one beginning and all texts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -18,12 +19,27 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel
 
 from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.backbone.protocol import SharedWork
+from vlm_adapters.errors import BackboneError
+from vlm_adapters.geometry import Size
 
-SelectImages = Callable[[Mapping[str, Tensor], Sequence[int]], dict[str, Tensor]]
+AttentionPattern = Literal["undeclared", "causal", "bidirectional images", "bidirectional prefix"]
+"""How the tokens of a family see each other; which layers see a sliding window only is in the config of the model.
+
+`"causal"`: a token sees those before it. `"bidirectional images"`: so do all, and neighbouring image tokens also see
+each other both ways (Gemma 3). `"bidirectional prefix"`: image and question see each other both ways (PaliGemma), so
+that the states of an image depend on the text. `"undeclared"`: nothing is assumed.
+"""
+
+SelectImages = Callable[[Mapping[str, Tensor], Sequence[int], Sequence[Size]], dict[str, Tensor]]
 PositionIds = Callable[[Mapping[str, Tensor]], Tensor]
 
 _KERNELS = ("sdpa", "eager")
 """The kernels that take any mask over queries and keys."""
+
+
+class UnknownFormError(BackboneError):
+    """It is not known which part of a tensor belongs to which image."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +47,45 @@ class ForwardPass:
     """One pass of the model over some prompts of a batch.
 
     Attributes:
-        tensors: Keyword arguments of the model's forward.
+        tensors: Keyword arguments of the model's forward; the mask may be a dict with one per kind of layer.
+        images: The images of the pass in order, each as the index of the first one of the batch that equals it.
         prompts: For every sequence of the pass the indices of its prompts.
         places: For every prompt `(S,)`: the position in its sequence of every position of the batch.
     """
 
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Any]
+    images: tuple[int, ...]
     prompts: tuple[tuple[int, ...], ...]
     places: Mapping[int, Tensor]
 
 
-def can_share(model: PreTrainedModel) -> bool:
-    """Whether a mask can keep texts apart in this model: every layer is causal attention over all earlier tokens."""
-    config = model.config.get_text_config(decoder=True)
+def can_share(model: PreTrainedModel, pattern: AttentionPattern) -> bool:
+    """Whether masks can keep the texts of prompts apart in this model, and the states of a beginning are its own."""
     return (
-        set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
-        and getattr(config, "sliding_window", None) is None
-        and config._attn_implementation in _KERNELS  # noqa: SLF001 - transformers has no public reader
+        pattern in ("causal", "bidirectional images")
+        and _layer_kinds(model) <= {"full_attention", "sliding_attention"}
+        and _kernel(model) in _KERNELS
         and "position_ids" in signature(type(model.base_model).forward).parameters
     )
+
+
+def shared_work(model: PreTrainedModel, pattern: AttentionPattern) -> SharedWork:
+    """What prompts about one image compute once, for `BackboneInfo.shared`."""
+    if can_share(model, pattern):
+        return "beginning"
+    return "image features" if hasattr(model.base_model, "get_image_features") else "nothing"
+
+
+def _layer_kinds(model: PreTrainedModel) -> set[str]:
+    """The kinds of the language model's layers, as transformers names them."""
+    config = model.config.get_text_config(decoder=True)
+    window = getattr(config, "sliding_window", None)
+    return set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+
+
+def _kernel(model: PreTrainedModel) -> str | None:
+    kernel: str | None = model.config.get_text_config(decoder=True)._attn_implementation  # noqa: SLF001 - no public one
+    return kernel
 
 
 def process_distinct(
@@ -58,141 +94,163 @@ def process_distinct(
     """Process images of which some may be equal, each of them once; the result is that of all of them."""
     first = _first_equal(images)
     distinct = sorted(set(first))
-    features = dict(process_images([images[index] for index in distinct]))
     if len(distinct) == len(images):
-        return features
+        return dict(process_images(images))
+    features = dict(process_images([images[index] for index in distinct]))
     chosen = [distinct.index(index) for index in first]
     shape = features["input_ids"].shape
     tokens = {name: tensor for name, tensor in features.items() if tensor.shape == shape}
     others = {name: tensor for name, tensor in features.items() if name not in tokens}
-    return {name: tensor[chosen] for name, tensor in tokens.items()} | select(others, chosen)
+    sizes = [(images[index].height, images[index].width) for index in distinct]
+    try:
+        return {name: tensor[chosen] for name, tensor in tokens.items()} | select(others, chosen, sizes)
+    except UnknownFormError:
+        return dict(process_images(images))
 
 
-def _first_equal(images: Sequence[Image.Image]) -> list[int]:
-    """For every image the index of the first one that has the same pixels."""
-    counts = Counter(image.size for image in images)
-    first: dict[object, int] = {}
-    found = []
-    for index, image in enumerate(images):
-        alone = counts[image.size] == 1
-        key = index if alone else (image.size, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
-        found.append(first.setdefault(key, index))
-    return found
+def select_lines(features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]) -> dict[str, Tensor]:
+    """Choose images of tensors that have a line per image.
+
+    Raises:
+        UnknownFormError: They do not.
+    """
+    if wrong := [name for name, tensor in features.items() if len(tensor) != len(sizes)]:
+        raise UnknownFormError(
+            f"{', '.join(wrong)} do not have a line for each of {len(sizes)} images. Override `select_images`."
+        )
+    return {name: tensor[list(indices)] for name, tensor in features.items()}
 
 
-def shared_passes(
+def divide(
     model: PreTrainedModel,
     inputs: BackboneInputs,
+    pattern: AttentionPattern,
     select_images: SelectImages,
     position_ids: PositionIds,
 ) -> list[ForwardPass]:
     """Divide a batch into passes: one for each group of prompts with the same beginning, one for all the others.
 
     Args:
-        model: The model; `can_share` holds for it.
+        model: The model.
         inputs: The batch.
+        pattern: How tokens see each other.
         select_images: Chooses, of the tensors of all images of the batch, those of some.
         position_ids: Positions `(..., 1, S)` of a sequence without padding, as the model counts them.
     """
-    batch = _Batch(inputs)
-    groups = [group for group in batch.groups() if len(group) > 1]
-    shared = [_packed(model, batch, group, select_images, position_ids) for group in groups]
-    together = {index for group in groups for index in group}
-    alone = [index for index in range(len(inputs.prompts)) if index not in together]
-    if not shared:
-        return [separate_pass(inputs)]
-    if alone:
-        tensors = {name: tensor[alone] for name, tensor in batch.of_tokens.items()}
-        tensors |= select_images(batch.of_images, [image for index in alone for image in batch.images[index]])
-        every = torch.arange(batch.length)
-        shared.append(ForwardPass(tensors, tuple((index,) for index in alone), dict.fromkeys(alone, every)))
-    return shared
-
-
-def separate_pass(inputs: BackboneInputs) -> ForwardPass:
-    """The pass of a batch as it is, every prompt a sequence of its own."""
+    images = _first_equal([image for prompt in inputs.prompts for image in prompt.images])
+    if len(inputs.prompts) > 1 and len(set(images)) < len(images) and can_share(model, pattern):
+        batch = _Batch(inputs, images, select_images)
+        groups = [group for group in batch.groups() if len(group) > 1]
+        if groups:
+            together = {index for group in groups for index in group}
+            alone = [index for index in range(len(inputs.prompts)) if index not in together]
+            shared = [_packed(model, batch, group, pattern, position_ids) for group in groups]
+            return [*shared, batch.separate(alone)] if alone else shared
     count, length = inputs.tensors["input_ids"].shape
-    every = torch.arange(length)
-    return ForwardPass(inputs.tensors, tuple((b,) for b in range(count)), dict.fromkeys(range(count), every))
+    places = dict.fromkeys(range(count), torch.arange(length))
+    return [ForwardPass(inputs.tensors, tuple(images), tuple((b,) for b in range(count)), places)]
+
+
+def _first_equal(images: Sequence[Image.Image]) -> list[int]:
+    """For every image the index of the first one that has the same pixels."""
+    counts = Counter(image.size for image in images)
+    keys: dict[int, object] = {}  # an image object that occurs several times is read once
+    for image in images:
+        if counts[image.size] > 1 and id(image) not in keys:
+            keys[id(image)] = image.size, hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    first: dict[object, int] = {}
+    return [first.setdefault(keys.get(id(image), index), index) for index, image in enumerate(images)]
 
 
 class _Batch:
-    """A batch, taken apart: the tokens of every prompt without padding, and which images it has.
+    """A batch, taken apart.
 
     Attributes:
         of_tokens: The tensors with a value per token of the padded batch.
-        of_images: The others.
-        images: For every prompt the indices of its images in the batch.
+        length: Length of its sequences.
         kept: For every prompt the positions that are not padding.
+        ids: For every prompt its tokens without padding.
+        image_tokens: For every prompt the positions of all its image tokens among these.
     """
 
-    def __init__(self, inputs: BackboneInputs) -> None:
+    def __init__(self, inputs: BackboneInputs, same: Sequence[int], select_images: SelectImages) -> None:
         shape = inputs.tensors["input_ids"].shape
+        self._same, self._select = same, select_images
         self.of_tokens = {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape == shape}
-        self.of_images = {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape != shape}
+        self._of_images = {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape != shape}
         self.length = shape[1]
         self.kept = [mask.nonzero().flatten() for mask in inputs.tensors["attention_mask"].cpu()]
         self.ids = [row[kept] for row, kept in zip(inputs.tensors["input_ids"].cpu(), self.kept, strict=True)]
         counts = [len(prompt.images) for prompt in inputs.prompts]
-        self.images = [range(sum(counts[:b]), sum(counts[: b + 1])) for b in range(len(counts))]
-        self._same = _first_equal([image for prompt in inputs.prompts for image in prompt.images])
-        self._ends = [
-            int(torch.cat(list(tokens)).max()) + 1 - int(kept[0])
-            for tokens, kept in zip(inputs.image_tokens, self.kept, strict=True)
+        self._images = [range(sum(counts[:b]), sum(counts[: b + 1])) for b in range(len(counts))]
+        self._sizes = [(image.height, image.width) for prompt in inputs.prompts for image in prompt.images]
+        self.image_tokens = [
+            torch.cat([torch.empty(0, dtype=torch.long), *of_prompt]).sort().values - int(kept[0])
+            for of_prompt, kept in zip(inputs.image_tokens, self.kept, strict=True)
         ]
 
     def groups(self) -> Iterator[list[int]]:
         """Prompts with the same images and the same words up to the last of them, in groups of bounded length."""
+        ends = [int(tokens[-1]) + 1 if len(tokens) else 0 for tokens in self.image_tokens]
         alike: dict[object, list[int]] = {}
         for index, ids in enumerate(self.ids):
-            key = tuple(self._same[image] for image in self.images[index]), tuple(ids[: self._ends[index]].tolist())
+            key = tuple(self._same[image] for image in self._images[index]), tuple(ids[: ends[index]].tolist())
             alike.setdefault(key, []).append(index)
         for members in alike.values():
             group: list[int] = []
-            beginning, texts = self._ends[members[0]], 0
+            texts = 0
             for index in members:
-                text = len(self.ids[index]) - beginning
-                if group and texts + text > beginning:  # more texts would cost more in the mask than they save
+                text = len(self.ids[index]) - ends[index]
+                if group and texts + text > ends[index]:  # more texts would cost more in the mask than they save
                     yield group
                     group, texts = [], 0
                 group.append(index)
                 texts += text
             yield group
 
-    def tensors(self, index: int) -> dict[str, Tensor]:
+    def images(self, prompts: Sequence[int]) -> tuple[dict[str, Tensor], tuple[int, ...]]:
+        """The tensors of the images of some prompts, and which these are, as `ForwardPass` names them."""
+        images = [image for index in prompts for image in self._images[index]]
+        return self._select(self._of_images, images, self._sizes), tuple(self._same[image] for image in images)
+
+    def tokens(self, index: int) -> dict[str, Tensor]:
         """The tensors of a prompt's tokens, `(1, S)`, without padding."""
         return {name: tensor[index : index + 1, self.kept[index]] for name, tensor in self.of_tokens.items()}
 
+    def separate(self, prompts: Sequence[int]) -> ForwardPass:
+        """The pass of some prompts, each a sequence."""
+        tensors = {name: tensor[list(prompts)] for name, tensor in self.of_tokens.items()}
+        of_images, images = self.images(prompts)
+        places = dict.fromkeys(prompts, torch.arange(self.length))
+        return ForwardPass(tensors | of_images, images, tuple((index,) for index in prompts), places)
+
 
 def _packed(
-    model: PreTrainedModel,
-    batch: _Batch,
-    group: Sequence[int],
-    select_images: SelectImages,
-    position_ids: PositionIds,
+    model: PreTrainedModel, batch: _Batch, group: Sequence[int], pattern: AttentionPattern, position_ids: PositionIds
 ) -> ForwardPass:
     """One sequence of the common beginning of some prompts and all that follows it."""
     ids = [batch.ids[index] for index in group]
     common = _common_length(ids)
-    images = select_images(batch.of_images, batch.images[group[0]])
-    tokens = [batch.tensors(index) for index in group]
-    positions = [position_ids(of_prompt | images) for of_prompt in tokens]
-    owners, places, length = [torch.full((common,), -1)], {}, common
-    for number, (index, of_prompt) in enumerate(zip(group, ids, strict=True)):
-        text = len(of_prompt) - common
+    of_images, images = batch.images(group[:1])
+    tokens = [batch.tokens(index) for index in group]
+    positions = [position_ids(of_prompt | of_images) for of_prompt in tokens]
+    owners, orders, places, length = [torch.full((common,), -1)], [torch.arange(common)], {}, common
+    for index, of_prompt in zip(group, ids, strict=True):
+        text = torch.arange(common, len(of_prompt))
         place = torch.zeros(batch.length, dtype=torch.long)
-        place[batch.kept[index]] = torch.cat([torch.arange(common), torch.arange(length, length + text)])
+        place[batch.kept[index]] = torch.cat([orders[0], text - common + length])
         places[index] = place
-        owners.append(torch.full((text,), number))
-        length += text
-    joined = {
-        name: _joined([of_prompt[name] for of_prompt in tokens], common)
-        for name in batch.of_tokens
-        if name != "attention_mask"
-    }
-    mask = _mask(torch.cat(owners), model).to(joined["input_ids"].device)
-    tensors = joined | images | {"position_ids": _joined(positions, common), "attention_mask": mask}
-    return ForwardPass(tensors, (tuple(group),), places)
+        owners.append(torch.full_like(text, index))
+        orders.append(text)
+        length += len(text)
+    order = torch.cat(orders)
+    seen = _seen(torch.cat(owners), order)
+    if pattern == "bidirectional images":
+        seen |= _within_images(batch.image_tokens[group[0]], length)
+    tensors = {name: _joined([of_prompt[name] for of_prompt in tokens], common) for name in batch.of_tokens}
+    tensors |= of_images | {"position_ids": _joined(positions, common)}
+    masks = _masks(seen, order, model, tensors["input_ids"].device)
+    return ForwardPass(tensors | {"attention_mask": masks}, images, (tuple(group),), places)
 
 
 def _common_length(sequences: Sequence[Tensor]) -> int:
@@ -207,10 +265,33 @@ def _joined(sequences: Sequence[Tensor], common: int) -> Tensor:
     return torch.cat([sequences[0][..., :common], *(sequence[..., common:] for sequence in sequences)], dim=-1)
 
 
-def _mask(owners: Tensor, model: PreTrainedModel) -> Tensor:
-    """Mask `(1, 1, S, S)`: a token sees those before it that are of the beginning, owner -1, or of its own text."""
-    order = torch.arange(len(owners))
-    seen = (order[:, None] >= order) & ((owners == -1) | (owners[:, None] == owners))
-    if model.config.get_text_config(decoder=True)._attn_implementation == "sdpa":  # noqa: SLF001 - as above
-        return seen[None, None]
-    return torch.zeros(seen.shape, dtype=model.dtype).masked_fill_(~seen, torch.finfo(model.dtype).min)[None, None]
+def _seen(owners: Tensor, orders: Tensor) -> Tensor:
+    """Mask `(S, S)`: a token sees itself and what is before it in its prompt.
+
+    Args:
+        owners: `(S,)`: the prompt of every token; -1 for the common beginning.
+        orders: `(S,)`: its position in its prompt.
+    """
+    return (orders[:, None] >= orders) & ((owners == -1) | (owners[:, None] == owners))
+
+
+def _within_images(image_tokens: Tensor, length: int) -> Tensor:
+    """Mask `(S, S)`: an image token sees all in its run of neighbouring image tokens."""
+    runs = torch.full((length,), -1)
+    runs[image_tokens] = (image_tokens.diff(prepend=image_tokens[:1]) > 1).cumsum(0)
+    return (runs[:, None] == runs) & (runs >= 0)
+
+
+def _masks(seen: Tensor, orders: Tensor, model: PreTrainedModel, device: torch.device) -> Tensor | dict[str, Tensor]:
+    """The masks `(1, 1, S, S)` as the model takes them: one, or one per kind of layer where there are several."""
+    window: Any = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
+    masks = {}
+    for kind in _layer_kinds(model):
+        of_kind = seen & (orders[:, None] - orders < window) if kind == "sliding_attention" else seen
+        mask = of_kind[None, None].to(device)
+        if _kernel(model) == "eager":
+            mask = torch.zeros(mask.shape, dtype=model.dtype, device=device).masked_fill_(
+                ~mask, torch.finfo(model.dtype).min
+            )
+        masks[kind] = mask
+    return masks if len(masks) > 1 else next(iter(masks.values()))

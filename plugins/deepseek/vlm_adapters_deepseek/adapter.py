@@ -15,7 +15,7 @@ from vlm_adapters.backbone import square_layout
 class DeepseekVLAdapter(TransformersBackbone):
     """Adapter for DeepSeek-VL with one tower."""
 
-    shares_prefix = True
+    attention_pattern = "causal"
 
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
@@ -25,7 +25,7 @@ class DeepseekVLAdapter(TransformersBackbone):
 class DeepseekVLHybridAdapter(TransformersBackbone):
     """Adapter for DeepSeek-VL with two towers: both see one square, at two resolutions."""
 
-    shares_prefix = True
+    attention_pattern = "causal"
 
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -29,6 +29,8 @@ _START, _ANSWER, _END = "<s>", "<0x04>", "</s>"
 class FuyuAdapter(TransformersBackbone):
     """Adapter for Fuyu, which answers one question about one image."""
 
+    attention_pattern = "causal"
+
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
         return [padded_layout(self.processor.image_processor, size)]
@@ -51,6 +53,14 @@ class FuyuAdapter(TransformersBackbone):
         processor = self.processor.image_processor
         patches = patches_of(processor, padded_pixels(processor, images))
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": mask, PIXELS: patches})
+
+    @override
+    def select_images(
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+    ) -> dict[str, Tensor]:
+        # The patches of all images stand in one list.
+        by_image = features[PIXELS].split([math.prod(self.layouts(size)[0].cells) for size in sizes])
+        return {PIXELS: torch.cat([by_image[index] for index in indices])}
 
     @override
     def render(self, prompt: Prompt) -> RenderedPrompt:

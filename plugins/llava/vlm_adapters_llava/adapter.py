@@ -29,7 +29,7 @@ class LlavaAdapter(TransformersBackbone):
     processor crops the centre instead, which loses the ends of every image that is not square.
     """
 
-    shares_prefix = True
+    attention_pattern = "causal"
 
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
@@ -44,7 +44,7 @@ class LlavaAdapter(TransformersBackbone):
 class LlavaNextAdapter(TransformersBackbone):
     """Adapter for LLaVA-Next: the image squashed to one tile, then in tiles at its own aspect."""
 
-    shares_prefix = True
+    attention_pattern = "causal"
 
     @override
     def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:

@@ -30,7 +30,7 @@ class QwenAdapter(TransformersBackbone):
         revision: Commit of the checkpoint, for `info`.
     """
 
-    shares_prefix = True
+    attention_pattern = "causal"
 
     def __init__(
         self,
@@ -71,7 +71,9 @@ class QwenAdapter(TransformersBackbone):
         return CoordinateFrame(1000, 1000) if self.name in ("qwen3_vl", "qwen3_vl_moe") else None
 
     @override
-    def select_images(self, features: Mapping[str, Tensor], indices: Sequence[int]) -> dict[str, Tensor]:
+    def select_images(
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+    ) -> dict[str, Tensor]:
         # The patches of all images stand in one list.
         shapes, patches = features["image_grid_thw"], features["pixel_values"]
         by_image = patches.split(shapes.prod(dim=1).tolist())
