@@ -27,7 +27,7 @@ from vlm_adapters.hf.image_features import ImageFeatures
 from vlm_adapters.hf.lengths import check_before_pixels, check_length
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
-from vlm_adapters.hf.shared_prefix import AttentionPattern, divide, process_distinct, select_lines
+from vlm_adapters.hf.shared_prefix import AttentionPattern, divide, process_distinct, select_lines, shared_work
 from vlm_adapters.hf.sizes import check_layouts
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown

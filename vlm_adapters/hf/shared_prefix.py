@@ -198,10 +198,10 @@ class _Batch:
             alike.setdefault(key, []).append(index)
         for members in alike.values():
             group: list[int] = []
-            texts = 0
+            beginning, texts = _common_length([self.ids[index] for index in members]), 0
             for index in members:
-                text = len(self.ids[index]) - ends[index]
-                if group and texts + text > ends[index]:  # more texts would cost more in the mask than they save
+                text = len(self.ids[index]) - beginning
+                if group and texts + text > beginning:  # more texts would cost more in the mask than they save
                     yield group
                     group, texts = [], 0
                 group.append(index)

@@ -72,6 +72,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_batch.check_right_padded_batch_equals_samples,
     checks_batch.check_batch_keeps_its_order,
     checks_batch.check_texts_of_one_image_equal_samples,
+    checks_batch.check_attention_pattern,
     checks_conduct.check_deterministic,
     checks_conduct.check_capture_changes_no_states,
     checks_conduct.check_no_gradient,
