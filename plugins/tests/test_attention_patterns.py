@@ -22,7 +22,7 @@ from vlm_adapters import GridRequest, ImageLayout, Message, Prompt, Transformers
 from vlm_adapters.hf import RenderedPrompt
 from vlm_adapters.hf.language_model import language_model_of
 from vlm_adapters.testing import AdapterCase
-from vlm_adapters.testing.checks_batch import check_attention_pattern
+from vlm_adapters.testing.checks_transformers import check_attention_pattern
 from vlm_adapters.testing.tiny import TINY_TEXT, byte_tokenizer, random_model, token_ids
 from vlm_adapters_fuyu.tiny import fuyu
 from vlm_adapters_qwen.adapter import QwenAdapter

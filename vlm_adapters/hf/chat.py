@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -259,7 +260,7 @@ def _without_thinking(part: Image.Image | str) -> Image.Image | str:
 def _unused_characters(text: str) -> tuple[str, str]:
     """Two private-use characters that are not in the text, to mark its place in the rendered template."""
     used = set(text)
-    unused = [character for character in map(chr, _PRIVATE_USE) if character not in used][:2]
+    unused = list(islice((character for character in map(chr, _PRIVATE_USE) if character not in used), 2))
     if len(unused) < 2:
         raise PromptError("The text contains every private-use character of Unicode. Remove some of them.")
     return unused[0], unused[1]

@@ -6,7 +6,6 @@ the tokens of one beginning and all texts.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -154,12 +153,13 @@ def divide(
 def _first_equal(images: Sequence[Image.Image]) -> list[int]:
     """For every image the index of the first one that has the same pixels."""
     counts = Counter(image.size for image in images)
-    keys: dict[int, object] = {}  # an image object that occurs several times is read once
-    for image in images:
-        if counts[image.size] > 1 and id(image) not in keys:
-            keys[id(image)] = image.size, hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-    first: dict[object, int] = {}
-    return [first.setdefault(keys.get(id(image), index), index) for index, image in enumerate(images)]
+    of_object: dict[int, int] = {}  # an image object that occurs several times is read once
+    of_pixels: dict[object, int] = {}
+    for index, image in enumerate(images):
+        if id(image) not in of_object:
+            pixels = (image.size, image.tobytes()) if counts[image.size] > 1 else index
+            of_object[id(image)] = of_pixels.setdefault(pixels, index)
+    return [of_object[id(image)] for image in images]
 
 
 class _Batch:

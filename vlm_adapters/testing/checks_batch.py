@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.case import AdapterCase
-from vlm_adapters.testing.support import (
-    CheckSkipped,
-    different_prompts,
-    maps,
-    prompt,
-    require,
-    require_agrees,
-    require_equal,
-    run,
-    transformers_model_of,
-)
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from vlm_adapters.testing.support import different_prompts, maps, prompt, require, require_agrees, require_equal, run
 
 
 def check_left_padded_batch_equals_samples(case: AdapterCase) -> None:
@@ -61,60 +47,6 @@ def check_texts_of_one_image_equal_samples(case: AdapterCase) -> None:
     about_one = [prompt(text=text, phrases=["a red circle"]) for text in texts]
     prompts = [about_one[0], prompt(seed=1), *about_one[1:]]
     _require_equals_samples(case, adapter, prompts, adapter.preprocess(prompts), "a batch with one image four times")
-
-
-def check_attention_pattern(case: AdapterCase) -> None:
-    """Tokens see each other as the family declares: a change of one changes earlier ones only if these see it."""
-    from vlm_adapters.hf.backbone import TransformersBackbone  # noqa: PLC0415 (imports transformers)
-
-    adapter = case.load()
-    model = transformers_model_of(adapter)
-    pattern = adapter.attention_pattern if isinstance(adapter, TransformersBackbone) else "undeclared"
-    if pattern == "undeclared":
-        raise CheckSkipped(f"{type(adapter).__name__} declares no `attention_pattern`")
-    inputs = adapter.preprocess([prompt()])
-    image = inputs.image_tokens[0][0].tolist()
-    run_start = next(p for p in image if set(range(p, image[-1])) <= set(image))
-    changes = {
-        "the last image token": _first_changed(model, inputs, image[-1]),
-        "the token after the image": _first_changed(model, inputs, image[-1] + 1),
-        "the last token": _first_changed(model, inputs, inputs.tensors["input_ids"].shape[1] - 1),
-    }
-    allowed = {"the last image token": image[-1], "the token after the image": image[-1] + 1}
-    allowed["the last token"] = inputs.tensors["input_ids"].shape[1] - 1
-    if pattern == "bidirectional images":
-        allowed["the last image token"] = run_start
-    if pattern == "bidirectional prefix":
-        changed = changes.pop("the token after the image")
-        require(
-            changed <= image[0],
-            f'attention_pattern="{pattern}": a change of the token after the image changes no state of the image',
-        )
-        return
-    require_equal(changes, allowed, f'attention_pattern="{pattern}": the first state that changes with each token')
-
-
-def _first_changed(model: PreTrainedModel, inputs: BackboneInputs, position: int) -> int:
-    """The first position whose last state changes when that of one token changes before the first layer."""
-    from vlm_adapters.hf.language_model import language_model_of  # noqa: PLC0415 (imports transformers)
-
-    def change(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states = args[0].clone()
-        states[:, position] = -states[:, position] + 1
-        return states, *args[1:]
-
-    def states() -> Tensor:
-        with torch.no_grad():
-            return cast("Tensor", model.base_model(**inputs.tensors, use_cache=False)[0])
-
-    before = states()
-    hook = language_model_of(model).layers[0].register_forward_pre_hook(change)
-    try:
-        after = states()
-    finally:
-        hook.remove()
-    differences = (after - before).abs().amax(dim=(0, 2))
-    return int((differences > 1e-3 * differences.max()).nonzero()[0])
 
 
 def _require_batch_equals_samples(case: AdapterCase, side: Literal["left", "right"]) -> None:
