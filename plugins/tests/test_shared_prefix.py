@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from vlm_adapters import GridRequest, Message, Prompt, TransformersBackbone, load_adapter
+from vlm_adapters import GridRequest, GroundedVLM, Message, Prompt, TransformersBackbone, load_adapter, open_dataset
+from vlm_adapters.evaluation.protocols import find_masks, isolated
 from vlm_adapters.hf.language_model import language_model_of
 
 NAMES = ("tiny-llava", "tiny-qwen2_5_vl", "tiny-deepseek_vl")
@@ -106,6 +108,44 @@ def test_prompts_that_begin_with_other_words_are_not_taken_together(adapter: Tra
     _, lengths = tokens_run(adapter, asked, GridRequest())
     assert len(lengths) == 1  # one padded batch
     assert lengths[0] % 2 == 0
+
+
+def passes_of(vlm: GroundedVLM, work: Callable[[], Any]) -> tuple[Any, int]:
+    """The result of some work, and how many passes of the language model it took."""
+    count = 0
+
+    def note(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    hook = language_model_of(cast("TransformersBackbone", vlm.adapter).model).layers[0].register_forward_hook(note)
+    try:
+        return work(), count
+    finally:
+        hook.remove()
+
+
+def test_the_isolated_protocol_runs_an_image_once_unasked() -> None:
+    vlm = GroundedVLM.from_pretrained("tiny-llava", device="cpu")
+    samples = open_dataset("scenes:count=2,seed=4")
+    asked = [isolated(sample) for sample in samples]
+    assert min(map(len, asked)) > 1
+    together, passes = passes_of(vlm, lambda: find_masks(vlm, asked, 16))
+    loop, passes_of_loop = passes_of(vlm, lambda: find_masks(vlm, asked, 1))
+    assert (passes, passes_of_loop) == (len(asked), sum(map(len, asked)))
+    for found, expected in zip(together, loop, strict=True):
+        assert found["mask"].shape == expected["mask"].shape
+        assert np.mean(found["mask"] != expected["mask"]) < 1e-4  # sums are rounded in another order
+
+
+def test_several_sentences_are_grounded_in_one_pass() -> None:
+    vlm = GroundedVLM.from_pretrained("tiny-llava", device="cpu")
+    together, passes = passes_of(vlm, lambda: vlm.ground_all(prompts(*TEXTS)))
+    assert passes == 1
+    for found, one in zip(together, prompts(*TEXTS), strict=True):
+        (expected,) = vlm.ground_all([one])
+        assert np.mean(found.phrases[0].mask != expected.phrases[0].mask) < 1e-4
+        assert found.phrases[0].score == pytest.approx(expected.phrases[0].score, abs=1e-4)
 
 
 def test_the_eager_kernel_keeps_texts_apart_too() -> None:
