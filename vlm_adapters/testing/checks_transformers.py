@@ -36,7 +36,8 @@ _NEW_TOKENS = 6
 
 def check_capture_changes_no_logits(case: AdapterCase) -> None:
     """Logits after extraction, and while rows are captured, equal those of a new model, bit for bit."""
-    from vlm_adapters.hf.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.capture import capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.row_blocks import RowPlan  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
     model = transformers_model_of(adapter)
@@ -93,7 +94,8 @@ def check_batched_windows_change_no_states(case: AdapterCase) -> None:
 
 def check_generation_equals_one_pass(case: AdapterCase) -> None:
     """Rows captured during generation with a KV cache equal `extract` over the full sequence."""
-    from vlm_adapters.hf.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.capture import capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.row_blocks import RowPlan  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
     model = transformers_model_of(adapter)
