@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,6 +124,17 @@ def test_a_pass_of_another_thread_is_left_as_it_is(tower: nn.Module, monkeypatch
         thread.start()
         thread.join()
     assert beside == alone
+
+
+def test_threads_that_batch_windows_leave_one_another_alone(tower: nn.Module) -> None:
+    def together(_: int) -> Tensor:
+        with torch.no_grad(), batched_windows(tower):
+            return run(tower, STILLS)
+
+    expected = together(0)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(together, range(12)))
+    assert all((one - expected).abs().max() < 1e-5 for one in found)
 
 
 def test_the_eager_kernel_takes_them_together_too() -> None:

@@ -122,9 +122,9 @@ class _Windows:
         self, kernel: Kernel, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, /, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Run the kernel over all parts of equal length at once."""
-        boundaries, self._boundaries = (self._boundaries, None) if _active.get() is self else (None, None)
-        if boundaries is None:
+        if _active.get() is not self or self._boundaries is None:
             return kernel(module, query, key, value, mask, **options)
+        boundaries, self._boundaries = self._boundaries, None
         lengths = self._of(boundaries, query.device)
         if mask is not None or query.shape[:3:2] != (1, lengths.total) or key.shape[2] != lengths.total:
             raise BackboneError(
