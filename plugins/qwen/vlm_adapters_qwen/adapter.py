@@ -31,6 +31,7 @@ class QwenAdapter(TransformersBackbone):
     """
 
     attention_pattern = "causal"
+    batch_windows = True
 
     def __init__(
         self,
