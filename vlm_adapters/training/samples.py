@@ -115,6 +115,7 @@ class LiveSamples(ExtractedSamples):
         fingerprint: What to compute.
         sam: Encodes images for a refiner; None without one.
         workers: Threads that work ahead of the backbone; None takes as many as the machine has cores for.
+        composition: Which samples run together.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class LiveSamples(ExtractedSamples):
         self.adapter, self.data, self.sam = adapter, data, sam
         self.fingerprint = fingerprint
         self.workers = default_workers() if workers is None else workers
-        self._composition, self._stream = Composition.of(adapter), CopyStream(adapter.info.device)
+        self.composition, self._stream = Composition.of(adapter), CopyStream(adapter.info.device)
         self._left_out: set[str] = set()
         self._one_thread = threading.Lock()  # tokenizers and processors are not made for several threads at once
 
@@ -154,7 +155,7 @@ class LiveSamples(ExtractedSamples):
         def prepared(positions: tuple[int, ...]) -> PreparedBatch:
             return self._prepared(positions, samples)
 
-        batches = self._composition.batches(samples)
+        batches = self.composition.batches(samples)
         with closing(map_ahead(prepared, batches, workers=min(self.workers, 1), most=2)) as ahead:
             for batch in ahead:
                 yield from zip(batch.positions, self._extracted(batch), strict=True)
@@ -166,7 +167,7 @@ class LiveSamples(ExtractedSamples):
     @override
     def prepare(self, indices: Sequence[int]) -> Callable[[], list[ExtractedSample]]:
         samples = list(self._readable(indices))
-        batches = [self._prepared(positions, samples) for positions in self._composition.batches(samples)]
+        batches = [self._prepared(positions, samples) for positions in self.composition.batches(samples)]
 
         def extract() -> list[ExtractedSample]:
             found = {
