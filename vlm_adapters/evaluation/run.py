@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlm_adapters.data.ahead import default_workers, map_ahead
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
 from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.data.sample import Sample
@@ -118,12 +119,14 @@ class Evaluation:
         dataset: Holds the true masks.
         protocol: A key of `PROTOCOLS`.
         batch_size: Samples per batch, and prompts that are computed at once.
+        workers: Threads that read ahead.
     """
 
     grounder: Grounder = field(repr=False)
     dataset: Dataset = field(repr=False)
     protocol: str
     batch_size: int
+    workers: int = field(default_factory=default_workers, repr=False)
 
     @property
     def batch_numbers(self) -> range:
@@ -141,7 +144,17 @@ class Evaluation:
             DataError: A sample is broken, and the data set does not skip it.
             ImageError: An image is missing or cannot be used, and the data set does not skip it.
         """
-        read = list(read_samples(self.dataset, self.indices(number)))
+        return self._result(self._read(number))
+
+    def batches(self, numbers: Sequence[int]) -> Iterator[BatchResult]:
+        """The same for several batches, of which the next are read ahead."""
+        return map(self._result, map_ahead(self._read, numbers, workers=self.workers, most=self.workers))
+
+    def _read(self, number: int) -> tuple[int, list[tuple[int, Sample | Problem]]]:
+        return number, list(read_samples(self.dataset, self.indices(number)))
+
+    def _result(self, numbered: tuple[int, list[tuple[int, Sample | Problem]]]) -> BatchResult:
+        number, read = numbered
         usable = [(index, sample) for index, sample in read if isinstance(sample, Sample)]
         prompts = [protocol_named(self.protocol)(sample) for _, sample in usable]
         masks = find_masks(self.grounder, prompts, self.batch_size)
@@ -167,6 +180,6 @@ def _compute(
     left = [number for number in share if number not in finished]
     done, total = sum(samples[number] for number in share if number in finished), sum(samples.values())
     report(EvaluationProgress(done, total))
-    for batch in results.append(process.index, map(evaluation.batch, left)):
+    for batch in results.append(process.index, evaluation.batches(left)):
         done += samples[batch.number]
         report(EvaluationProgress(done, total))
