@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -41,6 +42,18 @@ def test_an_error_is_raised_when_its_result_would_be_taken() -> None:
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_an_error_of_the_items_is_raised_after_the_results_before_it(kind: type[BaseException]) -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise kind
+
+    taken: list[int] = []
+    with pytest.raises(kind):
+        taken.extend(map_ahead(abs, items(), workers=2, most=5))
+    assert taken == [0, 1, 2]
 
 
 def test_closing_drops_what_was_not_begun_and_ends_the_threads() -> None:

@@ -29,7 +29,7 @@ def map_ahead(
 
     Args:
         function: Is called by several threads at once. Its error is raised when its result would be taken.
-        items: Taken one after the other by the caller's thread.
+        items: Taken one after the other by the caller's thread. Their error is raised after the results before it.
         workers: Number of threads; with 0 the caller's thread does the work when a result is taken.
         most: How many items are worked on, or done, before they are taken.
 
@@ -41,12 +41,22 @@ def map_ahead(
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ahead")
     pending: deque[Future[Result]] = deque()
+    source, failure = iter(items), None
     try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > most:
-                yield pending.popleft().result()
+        while failure is None:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C, too: what was done before is not lost
+                failure = error
+            else:
+                pending.append(pool.submit(function, item))
+                if len(pending) > most:
+                    yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+        if failure is not None:
+            raise failure
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from vlm_adapters.backbone.copying import CopyStream, DeviceInputs
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.ahead import default_workers, map_ahead
@@ -26,7 +27,6 @@ from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encodi
 from vlm_adapters.errors import CacheError
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 from vlm_adapters.training.composition import Composition
-from vlm_adapters.training.copying import CopyStream, DeviceInputs
 
 _LOG = logging.getLogger(__name__)
 
