@@ -101,6 +101,7 @@ def find_masks_of_batches(
     for batch in batches:
         masks = iter(next(found))
         yield [_joined([next(masks) for _ in of_sample]) for of_sample in batch]
+    next(found, None)  # raises the error that ended the batches, if it came while they were taken ahead
 
 
 def _joined(of_prompts: Sequence[Mapping[str, Masks]]) -> dict[str, Masks]:

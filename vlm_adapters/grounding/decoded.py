@@ -129,6 +129,7 @@ class GroundedVLM(Grounder, nn.Module):
                 encode = None if refiner is None else encoding_once(refiner.sam)
                 of_parts = (next(inputs).ready() for _ in range(0, len(batch), batch_size))
                 yield [masks for part in of_parts for masks in self._masks(part, encode)]
+            next(inputs, None)  # raises the error that ended the batches, if it came while they were taken ahead
 
     def _masks(
         self, inputs: BackboneInputs, encode: Callable[[Image.Image], EncodedImage] | None

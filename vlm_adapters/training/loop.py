@@ -104,8 +104,9 @@ def _samples(
     missing = [cache for cache in data.caches() if not cache.is_finished()] if recipe.cache is not None else []
     if missing and process.count > 1:
         raise CacheError(
-            f"The cache {missing[0].folder} is not finished, or its data have changed, and it is built by one process. "
-            "Build it first: `adapters cache build` with the same recipe and changes."
+            f"The cache {missing[0].folder} is not finished, or its data have changed, and {process.count} processes "
+            "train from a finished one. Build it first: `adapters cache build` with the same recipe and changes, or "
+            "`accelerate launch -m vlm_adapters cache build` to share that work, too."
         )
     if adapter is None and (missing or recipe.cache is None):
         adapter = load_backbone(recipe, process.device)
