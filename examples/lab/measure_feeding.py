@@ -5,6 +5,8 @@
 The bare rate is that of the model's passes alone, on inputs that were prepared before. All ways run on the same scenes
 in this one process, one after the other and several times; the table shows the median of the ratios within a turn, so
 what else the machine does weighs on all alike. *One thread* is the same with `workers=0`: nothing is done ahead.
+*Preparing alone* reads the samples and makes the inputs, without a pass: on a GPU nothing can be faster than that; on a
+CPU it takes the cores that the passes need.
 """
 
 from __future__ import annotations
@@ -57,6 +59,11 @@ class Rates:
             for grids in self.adapter.extract(inputs, GridRequest()):
                 grids[0].attention.cpu()
 
+    def preparing_alone(self) -> None:
+        """Read the samples and make the inputs, one after the other."""
+        for sample in self.data:
+            self.adapter.preprocess([sample.prompt])
+
     def recipe(self, workers: int | None, **changes: object) -> Recipe:
         """A run over the scenes, with a small decoder: it is the backbone that is measured."""
         content: dict[str, object] = {"model": self.adapter.name, "device": str(self.device), "workers": workers}
@@ -89,7 +96,7 @@ class Rates:
 
 def measure(rates: Rates, repeats: int) -> dict[str, object]:
     """Time all ways in turn; gives samples per second, and the share of the bare rate."""
-    ways: dict[str, Callable[[], None]] = {"model alone": rates.model_alone}
+    ways: dict[str, Callable[[], None]] = {"model alone": rates.model_alone, "preparing alone": rates.preparing_alone}
     for suffix, workers in WORKERS.items():
         ways[f"cache build{suffix}"] = lambda workers=workers: rates.cache(workers)  # type: ignore[misc]
         ways[f"training in the loop{suffix}"] = lambda workers=workers: rates.loop(workers)  # type: ignore[misc]
