@@ -10,8 +10,6 @@ import torch
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.hf.backbone import TransformersBackbone
-from vlm_adapters.hf.shared_prefix import can_share
 
 MOST_SHARING = 16
 """Most sentences about one image in a pass."""
@@ -37,8 +35,8 @@ class Composition:
     @classmethod
     def of(cls, adapter: BackboneAdapter) -> Self:
         """What pays for a backbone, where it is."""
-        shares = isinstance(adapter, TransformersBackbone) and adapter.shares_prefix and can_share(adapter.model)
-        return cls(shares, pads=torch.device(adapter.info.device).type != "cpu")
+        info = adapter.info
+        return cls(shares=info.shared == "beginning", pads=torch.device(info.device).type != "cpu")
 
     def batches(self, samples: Sequence[Sample]) -> list[tuple[int, ...]]:
         """Divide samples into batches, of their positions; batches and their members are in the samples' order.
