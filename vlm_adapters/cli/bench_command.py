@@ -51,9 +51,12 @@ def command(
     with its interval; memory is the peak beyond the loaded model. Without --model a language model alone is
     measured, with random weights. Nothing is downloaded. Ctrl-C keeps what was measured.
     """
+    from vlm_adapters.inspection.bench.plots import check_matplotlib
     from vlm_adapters.inspection.bench.run import as_dict, run_bench
     from vlm_adapters.inspection.bench.settings import PARTS, BenchSettings, LanguageModelSizes
 
+    if out is not None:
+        check_matplotlib()
     device, dtype = _resolved(device, dtype)
     settings = BenchSettings(
         model=model,
@@ -88,8 +91,11 @@ def command(
 
 def _write(out: Path, content: dict[str, object], found: list[Section]) -> None:
     from vlm_adapters.data.files import write_json
+    from vlm_adapters.inspection.bench.plots import write_plots
 
     write_json(out / "bench.json", content)
+    for file in (out / "bench.json", *write_plots(found, out)):
+        line(str(file), style="dim", err=True)
 
 
 def _resolved(device: str, dtype: str) -> tuple[str, str]:

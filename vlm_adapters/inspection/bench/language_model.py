@@ -8,8 +8,9 @@ from functools import lru_cache
 import torch
 from transformers import AutoModel, PreTrainedModel, Qwen2Config
 
-from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
+from vlm_adapters.hf.row_blocks import RowPlan
 from vlm_adapters.inspection.bench.measure import Section, Variant, take_turns, with_peaks
 from vlm_adapters.inspection.bench.peaks import peaks_of
 from vlm_adapters.inspection.bench.settings import BenchSettings
@@ -82,4 +83,5 @@ def _model(settings: BenchSettings, kernel: str) -> PreTrainedModel:
         model: PreTrainedModel = AutoModel.from_config(
             config, dtype=getattr(torch, settings.dtype), attn_implementation=kernel
         )
-    return model.eval()
+    model.eval()
+    return model

@@ -87,9 +87,10 @@ def take_turns(
     """
     taken: dict[str, list[float]] = {name: [] for name in variants}
     failed: dict[str, str] = {}
+    names = list(variants)
     start = time.perf_counter()
     for turn in range(repeats + 1):
-        for name in list(variants) if turn % 2 else list(reversed(variants)):
+        for name in names if turn % 2 else reversed(names):
             if name in failed:
                 continue
             try:
@@ -101,7 +102,7 @@ def take_turns(
                 taken[name].append(once)
         if turn >= FEWEST_TURNS and time.perf_counter() - start > seconds:
             break
-    first = taken[next(iter(variants))]
+    first = taken[names[0]]
     return [
         Measurement(name, note=failed[name]) if name in failed else measurement(name, taken[name], first)
         for name in variants

@@ -51,7 +51,7 @@ def _on_gpu(variant: Variant, device: str) -> int:
 def _in_processes(make: MakeVariants, settings: BenchSettings, tokens: int, names: Collection[str]) -> dict[str, int]:
     # With this, glibc returns freed memory at once; otherwise peaks vary by a tenth between runs.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "131072")
-    # Processes that are forked from one that has imported everything and loaded nothing; there is no such way on Windows.
+    # Forked from a process that has imported everything and loaded nothing; Windows cannot fork.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload([make.__module__])

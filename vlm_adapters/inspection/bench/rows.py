@@ -66,7 +66,7 @@ def eager_bytes(adapter: TransformersBackbone, inputs: BackboneInputs) -> int:
     of_layer = info.num_heads * length**2
     making = 3 * itemsize + 4  # scores, the same with the mask, softmax in float32, its copy
     vision = getattr(adapter.model.config, "vision_config", None)
-    heads = getattr(vision, "num_heads", None) or getattr(vision, "num_attention_heads", 0)
+    heads: int = getattr(vision, "num_heads", None) or getattr(vision, "num_attention_heads", None) or 0
     patches = max(
         (prod(shape) for shape in inputs.tensors.get("image_grid_thw", torch.zeros(0, 3)).tolist()), default=0
     )

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
-from math import sqrt
+from math import prod, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,10 +50,14 @@ def load_model(settings: BenchSettings) -> TransformersBackbone:
         raise OptionError(f"{name} does not run a transformers model, so there is no plain pass to compare with.")
     if adapter.device.type == "meta":
         adapter = with_random_weights(adapter, settings.device, settings.dtype)
-    if "max_pixels" in adapter.option_names():
-        cells = max(adapter.max_pixels, 2 * max(settings.image_tokens) * adapter.info.cell[0] * adapter.info.cell[1])
-        adapter.max_pixels = cells  # images come as they are
+    _allow_pixels(adapter, 2 * max(settings.image_tokens) * prod(adapter.info.cell))
     return adapter
+
+
+def _allow_pixels(adapter: Any, pixels: int) -> None:
+    """Let images keep their size, in families that take them at any."""
+    if "max_pixels" in adapter.option_names():
+        adapter.max_pixels = max(adapter.max_pixels, pixels)
 
 
 def with_random_weights(adapter: TransformersBackbone, device: str, dtype: str) -> TransformersBackbone:
