@@ -113,6 +113,8 @@ def _resolved(device: str, dtype: str) -> tuple[str, str]:
     if kind == "cuda" and not torch.cuda.is_available():
         raise OptionError(f"torch finds no GPU for --device {device}. Give --device cpu, or install a torch with CUDA.")
     name = ("float32" if kind == "cpu" else "bfloat16") if dtype == "auto" else dtype_name(dtype)
+    if name not in ("float32", "bfloat16", "float16", "float64"):
+        raise OptionError(f"There is no dtype {dtype!r}. Give float32, bfloat16 or float16.")
     return chosen, name
 
 

@@ -31,6 +31,6 @@ def make_variants(settings: BenchSettings, tokens: int) -> dict[str, Variant]:
     steps = min(MOST_STEPS, len(layers))
     chosen = sorted({layers[round((step + 1) * len(layers) / steps) - 1] for step in range(steps)})
     return {"plain pass": Variant(partial(plain_pass, adapter, inputs))} | {
-        f"{layer + 1} layers": Variant(partial(adapter.extract, inputs, GridRequest(layers=[layer])))
+        f"{layer + 1} layer{'s' * (layer > 0)}": Variant(partial(adapter.extract, inputs, GridRequest(layers=[layer])))
         for layer in chosen
     }

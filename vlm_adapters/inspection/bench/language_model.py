@@ -11,20 +11,19 @@ from transformers import AutoModel, PreTrainedModel, Qwen2Config
 from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.row_blocks import RowPlan
-from vlm_adapters.inspection.bench.measure import Section, Variant, take_turns, with_peaks
-from vlm_adapters.inspection.bench.peaks import peaks_of
+from vlm_adapters.inspection.bench.measure import Section, Variant
+from vlm_adapters.inspection.bench.peaks import time_and_memory
 from vlm_adapters.inspection.bench.settings import BenchSettings
 
 
 def measure(settings: BenchSettings) -> Iterator[Section]:
     """Time and peak memory of a pass without rows, with rows, with states, and with `output_attentions`."""
     of, variants = settings.sizes, make_variants(settings, 0)
-    peaks = peaks_of(make_variants, settings, 0, variants)
-    rows = take_turns(variants, device=settings.device, repeats=settings.repeats, seconds=float("inf"))
+    rows = time_and_memory(make_variants, settings, 0, variants)
     title = (
         f"Language model: {of.layers} layers of width {of.heads * of.head_size}, {of.length:,} tokens, {of.rows} rows"
     )
-    yield Section("language model", title, with_peaks(rows, peaks), tokens=of.length)
+    yield Section("language model", title, rows, tokens=of.length)
 
 
 def make_variants(settings: BenchSettings, _: int) -> dict[str, Variant]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import comb
 
 import numpy as np
@@ -153,8 +153,3 @@ def synchronize(device: str) -> None:
 def is_gpu(device: str) -> bool:
     """Whether a device has memory and a queue of its own that can be measured."""
     return torch.device(device).type == "cuda"
-
-
-def with_peaks(rows: Sequence[Measurement], peaks: Mapping[str, int]) -> tuple[Measurement, ...]:
-    """Measurements with their peak memory."""
-    return tuple(replace(row, peak_bytes=peaks.get(row.variant)) for row in rows)

@@ -9,27 +9,38 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import torch
 
-from vlm_adapters.inspection.bench.measure import Variant, is_gpu, synchronize
+from vlm_adapters.inspection.bench.measure import Measurement, Variant, is_gpu, synchronize, take_turns
 from vlm_adapters.inspection.bench.settings import BenchSettings
 
 MakeVariants = Callable[[BenchSettings, int], dict[str, Variant]]
 """A function of a module, which makes variants from settings and a number of tokens."""
 
 
-def peaks_of(
+def time_and_memory(
     make: MakeVariants, settings: BenchSettings, tokens: int, variants: Mapping[str, Variant]
-) -> dict[str, int]:
-    """Peak bytes of one run of each variant, beyond those of the loaded model.
+) -> tuple[Measurement, ...]:
+    """Time variants in turn; then, when everything is warm, the peak memory of each.
 
     Args:
         make: What made the variants; a new process makes them again.
         settings: Its settings.
         tokens: Its number of tokens.
-        variants: Those to measure.
+        variants: Those to measure; the first is what the others are compared with.
     """
+    rows = take_turns(variants, device=settings.device, repeats=settings.repeats, seconds=settings.seconds)
+    measured = {row.variant: variants[row.variant] for row in rows if row.seconds is not None}
+    peaks = peaks_of(make, settings, tokens, measured)
+    return tuple(replace(row, peak_bytes=peaks.get(row.variant)) for row in rows)
+
+
+def peaks_of(
+    make: MakeVariants, settings: BenchSettings, tokens: int, variants: Mapping[str, Variant]
+) -> dict[str, int]:
+    """Peak bytes of one run of each variant, beyond those of the loaded model; nothing on other devices."""
     if is_gpu(settings.device):
         return {name: _on_gpu(variant, settings.device) for name, variant in variants.items()}
     if torch.device(settings.device).type != "cpu":

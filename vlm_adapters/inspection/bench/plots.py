@@ -62,7 +62,7 @@ def by_count(sections: Sequence[Section], unit: str) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     for section in sections:
         for row in section.rows:
-            if row.seconds is not None and (match := re.fullmatch(rf"(\d+) {unit}", row.variant)):
+            if row.seconds is not None and (match := re.fullmatch(rf"(\d+) {unit}?", row.variant)):
                 curves.setdefault(section.title, []).append((int(match[1]), row))
     return curves
 

@@ -14,8 +14,8 @@ from rich.filesize import decimal
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.hf.backbone import TransformersBackbone
-from vlm_adapters.inspection.bench.measure import Measurement, Section, Variant, is_gpu, take_turns, with_peaks
-from vlm_adapters.inspection.bench.peaks import peaks_of
+from vlm_adapters.inspection.bench.measure import Measurement, Section, Variant, is_gpu
+from vlm_adapters.inspection.bench.peaks import time_and_memory
 from vlm_adapters.inspection.bench.settings import BenchSettings
 from vlm_adapters.inspection.bench.subject import inputs_of, kernel, length_of, load_model, plain_pass, windows
 
@@ -39,11 +39,10 @@ def measure(settings: BenchSettings) -> Iterator[Section]:
         elif needed > free:
             del variants[EAGER]
             skipped = [Measurement(EAGER, note=f"needs about {decimal(needed)}, and {decimal(free)} are free")]
-        peaks = peaks_of(make_variants, settings, tokens, variants)
-        rows = take_turns(variants, device=settings.device, repeats=settings.repeats, seconds=settings.seconds)
+        rows = time_and_memory(make_variants, settings, tokens, variants)
         recorded = sum(len(phrase) for phrase in inputs.phrase_tokens[0])
         title = f"Rows: {length:,} tokens, {recorded} rows of {len(adapter.info.attention_layers)} layers"
-        yield Section("rows", title, (*with_peaks(rows, peaks), *skipped), {"rows": recorded}, length)
+        yield Section("rows", title, (*rows, *skipped), {"rows": recorded}, length)
 
 
 def make_variants(settings: BenchSettings, tokens: int) -> dict[str, Variant]:

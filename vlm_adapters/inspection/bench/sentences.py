@@ -7,8 +7,8 @@ from functools import partial
 
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.hf.backbone import TransformersBackbone
-from vlm_adapters.inspection.bench.measure import Section, Variant, take_turns, with_peaks
-from vlm_adapters.inspection.bench.peaks import peaks_of
+from vlm_adapters.inspection.bench.measure import Section, Variant, take_turns
+from vlm_adapters.inspection.bench.peaks import time_and_memory
 from vlm_adapters.inspection.bench.settings import BenchSettings
 from vlm_adapters.inspection.bench.subject import image_of, length_of, load_model, plain_pass
 from vlm_adapters.prompt import Prompt
@@ -19,18 +19,17 @@ def measure(settings: BenchSettings) -> Iterator[Section]:
     tokens = settings.image_tokens[0]
     adapter = load_model(settings)
     variants = make_variants(settings, tokens)
-    peaks = peaks_of(make_variants, settings, tokens, variants)
-    rows = take_turns(variants, device=settings.device, repeats=settings.repeats, seconds=settings.seconds)
+    rows = time_and_memory(make_variants, settings, tokens, variants)
     inputs = adapter.preprocess(prompts_of(adapter, tokens, settings.sentences))
     bound = bound_of(inputs)
     facts: dict[str, float | int | str] = {"tokens, shared": shared_tokens(inputs), "bound, times the loop": bound}
     if (ratio := rows[-1].ratio) is not None:
         facts |= {"shared, times the loop": 1 / ratio, "share of the bound": 1 / ratio / bound}
     title = f"{settings.sentences} sentences on one image: {length_of(inputs):,} tokens each"
-    yield Section("sentences", title, with_peaks(rows, peaks), facts, length_of(inputs))
+    yield Section("sentences", title, rows, facts, length_of(inputs))
     variants = by_number(settings, tokens)
-    rows = take_turns(variants, device=settings.device, repeats=settings.repeats, seconds=settings.seconds)
-    yield Section("sentences", "Shared pass, by number of sentences", tuple(rows), tokens=length_of(inputs))
+    curve = take_turns(variants, device=settings.device, repeats=settings.repeats, seconds=settings.seconds)
+    yield Section("sentences", "Shared pass, by number of sentences", tuple(curve), tokens=length_of(inputs))
 
 
 def make_variants(settings: BenchSettings, tokens: int) -> dict[str, Variant]:
@@ -51,7 +50,7 @@ def by_number(settings: BenchSettings, tokens: int) -> dict[str, Variant]:
     adapter = load_model(settings)
     numbers = sorted({1, *(2**power for power in range(1, 5) if 2**power < settings.sentences), settings.sentences})
     return {
-        f"{number} sentences": Variant(
+        f"{number} sentence{'s' * (number > 1)}": Variant(
             partial(adapter.extract, adapter.preprocess(prompts_of(adapter, tokens, number)))
         )
         for number in numbers

@@ -12,8 +12,8 @@ import torch
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.hf.windows import batched_windows
-from vlm_adapters.inspection.bench.measure import Measurement, Section, Variant, take_turns, with_peaks
-from vlm_adapters.inspection.bench.peaks import peaks_of
+from vlm_adapters.inspection.bench.measure import Measurement, Section, Variant
+from vlm_adapters.inspection.bench.peaks import time_and_memory
 from vlm_adapters.inspection.bench.settings import BenchSettings
 from vlm_adapters.inspection.bench.subject import inputs_of, length_of, load_model, plain_pass, windows
 
@@ -28,9 +28,8 @@ def measure(settings: BenchSettings) -> Iterator[Section]:
             note = "the model has no vision tower that runs alone"
             yield Section("tower", title, (Measurement("vision tower", note=note),), tokens=length)
             continue
-        peaks = peaks_of(make, settings, tokens, variants)
-        rows = take_turns(variants, device=settings.device, repeats=settings.repeats, seconds=settings.seconds)
-        yield Section("tower", f"{title}: {length:,} tokens", with_peaks(rows, peaks), tokens=length)
+        rows = time_and_memory(make, settings, tokens, variants)
+        yield Section("tower", f"{title}: {length:,} tokens", rows, tokens=length)
 
 
 def make_tower(settings: BenchSettings, tokens: int) -> dict[str, Variant]:
