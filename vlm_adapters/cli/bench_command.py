@@ -63,7 +63,7 @@ def command(
         device=device,
         dtype=dtype,
         parts=tuple(parts.split(",")) if parts else PARTS,
-        image_tokens=_numbers(image_tokens or ("500,1000,2000" if device == "cpu" else "1000,4000,8000")),
+        image_tokens=_numbers(image_tokens or ("1000,2000" if device == "cpu" else "1000,4000,8000")),
         sentences=sentences,
         phrases=phrases,
         repeats=repeats,

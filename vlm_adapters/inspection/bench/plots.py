@@ -54,7 +54,7 @@ def by_tokens(sections: Sequence[Section]) -> dict[str, Curve]:
             for row in section.rows:
                 if row.seconds is not None:
                     curves.setdefault(row.variant, []).append((section.tokens, row))
-    return curves
+    return {name: sorted(curve, key=lambda point: point[0]) for name, curve in curves.items()}
 
 
 def by_count(sections: Sequence[Section], unit: str) -> dict[str, Curve]:

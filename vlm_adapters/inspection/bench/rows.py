@@ -42,7 +42,13 @@ def measure(settings: BenchSettings) -> Iterator[Section]:
         rows = time_and_memory(make_variants, settings, tokens, variants)
         recorded = sum(len(phrase) for phrase in inputs.phrase_tokens[0])
         title = f"Rows: {length:,} tokens, {recorded} rows of {len(adapter.info.attention_layers)} layers"
-        yield Section("rows", title, (*rows, *skipped), {"rows": recorded}, length)
+        facts = {
+            "rows": recorded,
+            "layers": len(adapter.info.attention_layers),
+            "heads": adapter.info.num_heads,
+            "image tokens": sum(len(image) for image in inputs.image_tokens[0]),
+        }
+        yield Section("rows", title, (*rows, *skipped), facts, length)
 
 
 def make_variants(settings: BenchSettings, tokens: int) -> dict[str, Variant]:

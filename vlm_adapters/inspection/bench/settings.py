@@ -51,7 +51,7 @@ class BenchSettings:
     device: str = "cpu"
     dtype: str = "float32"
     parts: tuple[str, ...] = PARTS
-    image_tokens: tuple[int, ...] = (500, 1000, 2000)
+    image_tokens: tuple[int, ...] = (1000, 2000)
     sentences: int = 16
     samples: int = 16
     phrases: int = 4
