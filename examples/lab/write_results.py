@@ -13,7 +13,7 @@ MODELS = ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")
 MEBIBYTE = 2**20
 LARGE = "random, 0.3 B"
 """The larger backbone of `measure_cache.py`."""
-BENCH_OF_MODEL = "bench_tiny-qwen2_5_vl"
+BENCH_OF_MODEL, BENCH_ON_GPU = "bench_tiny-qwen2_5_vl", "bench_gpu"
 _MEASURED = ("variant", "ratio of the time", "interval", "peak memory")
 
 HEAD = """# Results
@@ -236,26 +236,33 @@ def _measured(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def bench_of_model() -> str:
-    """Every part of the bench on an embedded model."""
-    report = read_report(f"{BENCH_OF_MODEL}/bench")
+    """Every part of the bench on an embedded model, and on a GPU where it was run on one."""
+    shown = _bench_of(BENCH_OF_MODEL)
+    on_gpu = _bench_of(BENCH_ON_GPU) if (RESULTS / BENCH_ON_GPU).is_dir() else "Not run on a GPU."
+    return f"""## Every part of the bench
+
+{shown}
+
+{on_gpu}"""
+
+
+def _bench_of(name: str) -> str:
+    report = read_report(f"{name}/bench")
     tables = []
     for section in report["sections"]:
         facts = "; ".join(f"{name}: {_fact(value)}" for name, value in section["facts"].items())
         rows = table(_MEASURED, map(_measured, section["rows"]))
         tables.append("\n\n".join([f"**{section['title']}**", rows, *([f"{facts}."] if facts else [])]))
     plots = [
-        f"![{file.stem}](../examples/lab/results/{BENCH_OF_MODEL}/{file.name})"
-        for file in sorted((RESULTS / BENCH_OF_MODEL).glob("*.png"))
+        f"![{file.stem}](../examples/lab/results/{name}/{file.name})" for file in sorted((RESULTS / name).glob("*.png"))
     ]
     shown = "\n\n".join(tables + plots)
-    return f"""## Every part of the bench, on an embedded model
-
-`{report["settings"]["model"]}` in {report["settings"]["dtype"]}, {report["threads"]} threads. It is small: what is done
-once per layer or per call weighs more than in a published model. Not run on a GPU.
+    settings = report["settings"]
+    return f"""`{settings["model"]}` in {settings["dtype"]} on {report["machine"]}, {report["threads"]} threads:
 
 {shown}
 
-{sources(f"{BENCH_OF_MODEL}/bench")}"""
+{sources(f"{name}/bench")}"""
 
 
 def _fact(value: float) -> str:

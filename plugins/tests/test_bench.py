@@ -138,6 +138,11 @@ def test_parts_of_ground_make_up_all_of_it(measured: list[Section]) -> None:
     assert sum(shares.values()) - shares["ground"] == pytest.approx(1)
 
 
+def test_ground_takes_an_image_of_another_size() -> None:
+    (section,) = run_bench(replace(TINY, parts=("ground",), image=(60, 90)))
+    assert section.title.startswith("ground: 90 x 60 pixels, 2 phrases")
+
+
 def test_bound_is_below_the_time_of_a_pass(measured: list[Section]) -> None:
     facts = next(section.facts for section in measured if section.part == "bound")
     assert float(facts["plain pass, x of the bound"]) > 1

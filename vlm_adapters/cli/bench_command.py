@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 
-from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.arguments import JsonOption, image_size
 from vlm_adapters.cli.printing import line, print_json, working
 from vlm_adapters.cli.tables import print_rows, shown
 
@@ -36,6 +36,10 @@ def command(
     ] = None,
     sentences: Annotated[int, typer.Option(help="Number of sentences on one image.", min=2)] = 16,
     phrases: Annotated[int, typer.Option(help="Number of phrases to ground.", min=1)] = 4,
+    image: Annotated[
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH in pixels of the image to ground.", show_default="as --image-tokens"),
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Number of timed passes of each variant.", min=1)] = 7,
     eager: Annotated[bool, typer.Option(help="Also measure output_attentions; long sequences need gigabytes.")] = True,
     layers: Annotated[int, typer.Option(help="Without --model: layers of the language model.", min=1)] = 4,
@@ -66,6 +70,7 @@ def command(
         image_tokens=_numbers(image_tokens or ("1000,2000" if device == "cpu" else "1000,4000,8000")),
         sentences=sentences,
         phrases=phrases,
+        image=image_size(image) if image else None,
         repeats=repeats,
         eager=eager,
         sizes=LanguageModelSizes(layers=layers, heads=heads, length=length, rows=min(rows, length)),

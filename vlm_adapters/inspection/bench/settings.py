@@ -41,6 +41,7 @@ class BenchSettings:
         sentences: Number of sentences on one image.
         samples: Number of samples of a cache.
         phrases: Number of phrases to ground.
+        image: `(H, W)` in pixels of the image to ground; None for one of the first number of tokens.
         repeats: Timed runs of each variant, taken in turn.
         seconds: A comparison ends early after this time, when it has at least three turns.
         eager: Whether to measure `output_attentions` as well, which needs `layers x heads x length^2` numbers.
@@ -55,6 +56,7 @@ class BenchSettings:
     sentences: int = 16
     samples: int = 16
     phrases: int = 4
+    image: tuple[int, int] | None = None
     repeats: int = 7
     seconds: float = 40
     eager: bool = True

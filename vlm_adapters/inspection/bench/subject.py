@@ -76,7 +76,11 @@ def with_random_weights(adapter: TransformersBackbone, device: str, dtype: str) 
 def image_of(adapter: TransformersBackbone, tokens: int) -> Image.Image:
     """An image, four wide and three high, that becomes about so many tokens where the family keeps its size."""
     cell = adapter.info.cell
-    height, width = round(sqrt(tokens * 3 / 4)) * cell[0], round(sqrt(tokens * 4 / 3)) * cell[1]
+    return noise(round(sqrt(tokens * 3 / 4)) * cell[0], round(sqrt(tokens * 4 / 3)) * cell[1])
+
+
+def noise(height: int, width: int) -> Image.Image:
+    """A smooth random image."""
     pixels = np.random.default_rng(0).integers(0, 255, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
