@@ -10,10 +10,11 @@ import torch
 from torch.nn import functional
 
 from vlm_adapters.hf.backbone import TransformersBackbone
-from vlm_adapters.inspection.bench import early_stop, rows, sentences, subject, tower
-from vlm_adapters.inspection.bench.measure import Section, Variant
+from vlm_adapters.inspection.bench import bound, early_stop, rows, sentences, subject, tower
+from vlm_adapters.inspection.bench.measure import Section, Variant, take_turns
 from vlm_adapters.inspection.bench.run import run_bench
 from vlm_adapters.inspection.bench.settings import PARTS, BenchSettings
+from vlm_adapters.registry.loading import load_published
 
 TINY = BenchSettings("tiny-qwen2_5_vl", image_tokens=(300,), sentences=4, samples=2, phrases=2, repeats=1)
 
@@ -146,3 +147,46 @@ def test_ground_takes_an_image_of_another_size() -> None:
 def test_bound_is_below_the_time_of_a_pass(measured: list[Section]) -> None:
     facts = next(section.facts for section in measured if section.part == "bound")
     assert float(facts["plain pass, x of the bound"]) > 1
+
+
+def shrunk(name: str) -> TransformersBackbone:
+    """A published checkpoint with few and narrow layers, still without weights."""
+    adapter = load_published(name)
+    assert isinstance(adapter, TransformersBackbone)
+    text, vision = adapter.model.config.get_text_config(), getattr(adapter.model.config, "vision_config", None)
+    text.num_hidden_layers, text.intermediate_size = 2, 64
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:2]
+    if vision is not None and hasattr(vision, "depth"):
+        vision.depth = 1
+    elif vision is not None:
+        vision.num_hidden_layers = 1
+    return adapter
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "length", "recorded"),
+    [("Qwen/Qwen2.5-VL-7B-Instruct", 400, 30), ("llava-hf/llava-1.5-7b-hf", 700, 30)],
+)
+def test_published_checkpoints_are_measured_without_a_download(
+    monkeypatch: pytest.MonkeyPatch, name: str, length: int, recorded: int
+) -> None:
+    monkeypatch.setattr(subject, "load_published", shrunk)
+    monkeypatch.setattr(
+        rows,
+        "time_and_memory",
+        lambda make, settings, tokens, _: take_turns(make(settings, tokens), device="cpu", repeats=1),
+    )  # without new processes, which would build it at full size
+    settings = replace(TINY, model=name, dtype="bfloat16", parts=("rows", "layers"))
+    section, stops = run_bench(settings)
+    assert section.tokens == pytest.approx(length, rel=0.2)
+    assert section.facts["rows"] == recorded
+    assert [row.variant for row in stops.rows] == ["plain pass", "1 layer", "2 layers"]
+
+
+def test_flops_are_those_of_the_products() -> None:
+    query, linear = torch.ones(1, 2, 64, 8), torch.nn.Linear(8, 5)
+    assert bound.count_flops(lambda: linear(query)) == 2 * 2 * 64 * 8 * 5
+    count = bound.count_flops(lambda: functional.scaled_dot_product_attention(query, query, query, is_causal=True))
+    assert count == 2 * 2 * 2 * 64 * 64 * 8

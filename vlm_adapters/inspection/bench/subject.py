@@ -37,18 +37,16 @@ def load_model(settings: BenchSettings) -> TransformersBackbone:
         OptionError: The adapter is not one over a transformers model.
     """
     name = str(settings.model)
-    if name in embedded_checkpoints() or Path(name).is_dir():
-        adapter = load_adapter(name, device=settings.device, dtype=settings.dtype)
-    elif published := load_published(name):
-        adapter = published
-    else:
+    local = name in embedded_checkpoints() or Path(name).is_dir()
+    adapter = load_adapter(name, device=settings.device, dtype=settings.dtype) if local else load_published(name)
+    if adapter is None:
         raise CheckpointError(
             f"No plugin knows the sizes of {name!r}, and nothing is downloaded. Give an embedded model "
             f"({', '.join(embedded_checkpoints())}), a folder, or a checkpoint that `adapters info` shows as published."
         )
     if not isinstance(adapter, TransformersBackbone):
         raise OptionError(f"{name} does not run a transformers model, so there is no plain pass to compare with.")
-    if adapter.device.type == "meta":
+    if not local:
         adapter = with_random_weights(adapter, settings.device, settings.dtype)
     _allow_pixels(adapter, 2 * max(settings.image_tokens) * prod(adapter.info.cell))
     return adapter
