@@ -167,7 +167,7 @@ def shrunk(name: str) -> TransformersBackbone:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "length", "recorded"),
-    [("Qwen/Qwen2.5-VL-7B-Instruct", 400, 30), ("llava-hf/llava-1.5-7b-hf", 700, 30)],
+    [("Qwen/Qwen2-VL-2B-Instruct", 400, 30), ("llava-hf/llava-1.5-7b-hf", 700, 30)],
 )
 def test_published_checkpoints_are_measured_without_a_download(
     monkeypatch: pytest.MonkeyPatch, name: str, length: int, recorded: int
