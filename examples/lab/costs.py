@@ -42,8 +42,10 @@ class DataSet:
 
 
 DATA = {
-    "RefCOCO, training set": DataSet(16_994, 120_624, 120_624, "the training split of UNC, all sentences"),
-    "PNG, training set": DataSet(133_103, 133_103, 875_073, "as its paper counts (arXiv 2109.04988)"),
+    "RefCOCO, training set": DataSet(
+        16_994, 120_624, 120_624, "UNC's split, all sentences; the number of sentences not counted here"
+    ),
+    "PNG, training set": DataSet(133_103, 133_103, 875_073, "quoted for arXiv 2109.04988, not counted here"),
     "10 million web images": DataSet(10_000_000, 10_000_000, 40_000_000, "assumed: one sentence of four phrases each"),
 }
 
