@@ -78,7 +78,9 @@ def check_batched_windows_change_no_states(case: AdapterCase) -> None:
     model = transformers_model_of(adapter)
     if not hasattr(adapter, "batch_windows"):
         raise CheckSkipped(f"{type(adapter).__name__} has no batch_windows")
-    inputs = adapter.preprocess([two_images(((230, 170), (96, 150)))])
+    sizes = (230, 170), (96, 150)
+    several = [two_images(sizes)] if case.several_images else [prompt(size) for size in sizes]
+    inputs = adapter.preprocess(several)
     with torch.no_grad():
         alone = model.base_model(**inputs.tensors, use_cache=False).last_hidden_state[0]
     last = GridRequest(layers=(), hidden_layers=1)
