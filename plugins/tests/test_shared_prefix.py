@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from vlm_adapters import GridRequest, GroundedVLM, Message, Prompt, TransformersBackbone, load_adapter, open_dataset
+from vlm_adapters.backbone.batch_tensors import BatchTensors
 from vlm_adapters.evaluation.protocols import find_masks, isolated
 from vlm_adapters.hf.language_model import language_model_of
 
@@ -97,6 +98,16 @@ def test_the_vision_tower_sees_an_image_once(adapter: TransformersBackbone) -> N
     finally:
         hook.remove()
     assert seen == [len(given) // len(TEXTS)]
+
+
+def test_the_pixels_of_an_image_are_held_once(adapter: TransformersBackbone) -> None:
+    of_all, of_one = (adapter.preprocess(prompts(*texts)).tensors for texts in (TEXTS, TEXTS[:1]))
+    assert isinstance(of_all, BatchTensors)
+    assert isinstance(of_one, BatchTensors)
+    adapter.extract(adapter.preprocess(prompts(*TEXTS)))
+    for name, tensor in of_one.of_images.items():
+        assert torch.equal(of_all.of_images[name], tensor)
+        assert torch.equal(of_all[name], torch.cat([tensor] * len(TEXTS)))
 
 
 def test_prompts_that_begin_with_other_words_are_not_taken_together(adapter: TransformersBackbone) -> None:

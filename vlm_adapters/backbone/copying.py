@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vlm_adapters.backbone.batch_tensors import BatchTensors
 from vlm_adapters.backbone.grids import BackboneInputs
 
 
@@ -25,7 +26,9 @@ class DeviceInputs:
     def ready(self) -> BackboneInputs:
         """The inputs, whose copies the device's next work waits for."""
         if self.copied is not None:
-            tensors = [tensor for tensor in self.inputs.tensors.values() if tensor.is_cuda]
+            of_batch = self.inputs.tensors
+            held = of_batch.held() if isinstance(of_batch, BatchTensors) else of_batch.values()
+            tensors = [tensor for tensor in held if tensor.is_cuda]
             for device in {tensor.device for tensor in tensors}:
                 torch.cuda.current_stream(device).wait_event(self.copied)
             for tensor in tensors:

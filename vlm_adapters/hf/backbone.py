@@ -22,14 +22,21 @@ from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, PromptError
 from vlm_adapters.geometry import Size
-from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
+from vlm_adapters.hf.chat import RenderedPrompt, render
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
 from vlm_adapters.hf.generation import likeliest_tokens
 from vlm_adapters.hf.image_features import ImageFeatures
-from vlm_adapters.hf.lengths import check_before_pixels, check_length
-from vlm_adapters.hf.placement import input_device, pixel_dtype
+from vlm_adapters.hf.inputs import inputs_of
+from vlm_adapters.hf.lengths import check_before_pixels
+from vlm_adapters.hf.placement import input_device
 from vlm_adapters.hf.pretrained import load_pretrained
-from vlm_adapters.hf.shared_prefix import AttentionPattern, divide, process_distinct, select_lines, shared_work
+from vlm_adapters.hf.shared_prefix import (
+    AttentionPattern,
+    divide,
+    select_lines,
+    shared_work,
+    tensors_of,
+)
 from vlm_adapters.hf.sizes import check_layouts
 from vlm_adapters.hf.windows import batched_windows
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
@@ -220,41 +227,7 @@ class TransformersBackbone(ABC):
             for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work
                 layouts = [one for image in prompt.images for one in self._layouts((image.height, image.width))]
                 check_before_pixels(prompt, layouts, self.render, self.processor.tokenizer, self.model)
-            return self._inputs(prompts, [image for prompt in prompts for image in prompt.images])
-
-    def _inputs(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> BackboneInputs:
-        features = process_distinct(images, self.process_images, self.select_images)
-        ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
-        # Processors give the types under the name that their model's forward takes.
-        type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
-        types = features.pop(type_name)
-        expansions = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
-        sequences, positions = [], []
-        for prompt in prompts:
-            of_prompt, expansions = expansions[: len(prompt.images)], expansions[len(prompt.images) :]
-            rendered = self.render(prompt)
-            sequences.append(tokenize(self.processor.tokenizer, rendered, of_prompt))
-            positions.append([phrase_positions(sequences[-1], rendered, prompt, phrase) for phrase in prompt.phrases])
-        check_length(max(len(sequence.ids) for sequence in sequences), self.model)
-        tensors, shifts = pad(sequences, self.processor.tokenizer, type_name)
-        accepted = signature(type(self.model).forward).parameters
-        return BackboneInputs(
-            prompts=tuple(prompts),
-            tensors={
-                name: self._on_device(tensor) for name, tensor in (tensors | features).items() if name in accepted
-            },
-            phrase_tokens=tuple(
-                tuple(torch.tensor(phrase) + shift for phrase in phrases)
-                for phrases, shift in zip(positions, shifts, strict=True)
-            ),
-            image_tokens=tuple(
-                tuple(
-                    torch.tensor([p + shift for p in image if sequence.ids[p] in self.image_token_ids]).long()
-                    for image in sequence.images
-                )
-                for sequence, shift in zip(sequences, shifts, strict=True)
-            ),
-        )
+            return inputs_of(self, prompts)
 
     def extract(self, inputs: BackboneInputs, request: GridRequest | None = None) -> list[list[Grids]]:
         """Run the model once and return, per prompt, one `Grids` per `ImageGrid`. No gradient unless requested.
@@ -274,8 +247,9 @@ class TransformersBackbone(ABC):
             for tokens, of_prompt, keep in zip(inputs.phrase_tokens, grids, mask, strict=True)
         ]
         found: dict[int, list[Grids]] = {}
-        passes = divide(self.model, inputs, self.attention_pattern, self.select_images, self.position_ids)
-        features = ImageFeatures(self.model, inputs, passes, self.select_images)
+        tensors = tensors_of(inputs, self.select_images)
+        passes = divide(self.model, inputs, tensors, self.attention_pattern, self.position_ids)
+        features = ImageFeatures(self.model, inputs, passes, tensors)
         gradient = torch.set_grad_enabled(request.gradient and torch.is_grad_enabled())
         with gradient, batched_windows(self.model) if self.batch_windows else nullcontext():
             for forward_pass in passes:
@@ -322,7 +296,3 @@ class TransformersBackbone(ABC):
         """The layouts of an image, none of them larger than the limits."""
         with typed_errors(f"The image processor of {self.name}, given {size[1]} x {size[0]} pixels,", BackboneError):
             return check_layouts(self.layouts(size), self.limits)
-
-    def _on_device(self, tensor: Tensor) -> Tensor:
-        """The tensor on the model's device, pixels in the precision of its weights."""
-        return tensor.to(self.device, pixel_dtype(self.model) if tensor.is_floating_point() else tensor.dtype)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from vlm_adapters.backbone.batch_tensors import BatchTensors
 from vlm_adapters.backbone.grids import BackboneInputs
-from vlm_adapters.hf.shared_prefix import ForwardPass, SelectImages, UnknownFormError
+from vlm_adapters.hf.shared_prefix import ForwardPass, UnknownFormError
 
 _METHOD = "get_image_features"
 _FIELDS = ("pooler_output", "deepstack_features")
@@ -38,7 +39,7 @@ class ImageFeatures:
         model: The model.
         inputs: The batch.
         passes: All passes over the batch.
-        select_images: Chooses, of the tensors of all images of the batch, those of some.
+        tensors: The tensors of the batch.
     """
 
     def __init__(
@@ -46,14 +47,11 @@ class ImageFeatures:
         model: PreTrainedModel,
         inputs: BackboneInputs,
         passes: Sequence[ForwardPass],
-        select_images: SelectImages,
+        tensors: BatchTensors,
     ) -> None:
-        shape = inputs.tensors["input_ids"].shape
         images = [image for forward_pass in passes for image in forward_pass.images]
         self._repeated = len(set(images)) < len(images) and hasattr(model.base_model, _METHOD)
-        self._body, self._select = model.base_model, select_images
-        self._tensors = {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape != shape}
-        self._sizes = [(image.height, image.width) for prompt in inputs.prompts for image in prompt.images]
+        self._body, self._tensors = model.base_model, tensors
         self._counts = [len(tokens) for of_prompt in inputs.image_tokens for tokens in of_prompt]
         self._kept: dict[int, dict[str, Any]] = {}
         self._join: dict[str, Callable[[Sequence[Any]], Any]] = {}
@@ -85,7 +83,7 @@ class ImageFeatures:
             UnknownFormError: It is not known which features belong to which image.
         """
         if missing := sorted(set(self._images) - set(self._kept)):
-            chosen = self._select(self._tensors, missing, self._sizes)
+            chosen = self._tensors.chosen(missing)
             self._output = compute(**{name: chosen.get(name, value) for name, value in arguments.items()})
             self._keep(missing)
         found = copy(self._output)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel
 
+from vlm_adapters.backbone.batch_tensors import BatchTensors, SelectImages
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import SharedWork
 from vlm_adapters.errors import BackboneError
@@ -30,7 +31,6 @@ each other both ways (Gemma 3). `"bidirectional prefix"`: image and question see
 that the states of an image depend on the text. `"undeclared"`: nothing is assumed.
 """
 
-SelectImages = Callable[[Mapping[str, Tensor], Sequence[int], Sequence[Size]], dict[str, Tensor]]
 PositionIds = Callable[[Mapping[str, Tensor]], Tensor]
 
 _KERNELS = ("sdpa", "eager")
@@ -89,22 +89,39 @@ def _kernel(model: PreTrainedModel) -> str | None:
 
 def process_distinct(
     images: Sequence[Image.Image], process_images: Callable[[Sequence[Image.Image]], BatchFeature], select: SelectImages
-) -> dict[str, Tensor]:
-    """Process images of which some may be equal, each of them once; the result is that of all of them."""
+) -> tuple[BatchFeature, list[int]]:
+    """Process images of which some may be equal, each of them once if the tensors of one can be told from the others'.
+
+    Returns:
+        The features, and for every image its index among those that were processed.
+    """
     first = _first_equal(images)
     distinct = sorted(set(first))
-    if len(distinct) == len(images):
-        return dict(process_images(images))
-    features = dict(process_images([images[index] for index in distinct]))
-    chosen = [distinct.index(index) for index in first]
-    shape = features["input_ids"].shape
-    tokens = {name: tensor for name, tensor in features.items() if tensor.shape == shape}
-    others = {name: tensor for name, tensor in features.items() if name not in tokens}
-    sizes = [(images[index].height, images[index].width) for index in distinct]
-    try:
-        return {name: tensor[chosen] for name, tensor in tokens.items()} | select(others, chosen, sizes)
-    except UnknownFormError:
-        return dict(process_images(images))
+    if len(distinct) < len(images):
+        features = process_images([images[index] for index in distinct])
+        of_images = {name: tensor for name, tensor in features.items() if tensor.shape != features["input_ids"].shape}
+        try:
+            select(of_images, [0], [(images[index].height, images[index].width) for index in distinct])
+        except UnknownFormError:
+            pass
+        else:
+            return features, [distinct.index(index) for index in first]
+    return process_images(images), list(range(len(images)))
+
+
+def tensors_of(inputs: BackboneInputs, select: SelectImages) -> BatchTensors:
+    """The tensors of a batch, those of tokens apart from those of images."""
+    if isinstance(inputs.tensors, BatchTensors):
+        return inputs.tensors
+    shape = inputs.tensors["input_ids"].shape
+    images = [image for prompt in inputs.prompts for image in prompt.images]
+    return BatchTensors(
+        {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape == shape},
+        {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape != shape},
+        [(image.height, image.width) for image in images],
+        range(len(images)),
+        select,
+    )
 
 
 def select_lines(features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]) -> dict[str, Tensor]:
@@ -123,8 +140,8 @@ def select_lines(features: Mapping[str, Tensor], indices: Sequence[int], sizes: 
 def divide(
     model: PreTrainedModel,
     inputs: BackboneInputs,
+    tensors: BatchTensors,
     pattern: AttentionPattern,
-    select_images: SelectImages,
     position_ids: PositionIds,
 ) -> list[ForwardPass]:
     """Divide a batch into passes: one for each group of prompts with the same beginning, one for all the others.
@@ -132,22 +149,22 @@ def divide(
     Args:
         model: The model.
         inputs: The batch.
+        tensors: Its tensors; see `tensors_of`.
         pattern: How tokens see each other.
-        select_images: Chooses, of the tensors of all images of the batch, those of some.
         position_ids: Positions `(..., 1, S)` of a sequence without padding, as the model counts them.
     """
     images = _first_equal([image for prompt in inputs.prompts for image in prompt.images])
     if len(inputs.prompts) > 1 and len(set(images)) < len(images) and can_share(model, pattern):
-        batch = _Batch(inputs, images, select_images)
+        batch = _Batch(inputs, images, tensors)
         groups = [group for group in batch.groups() if len(group) > 1]
         if groups:
             together = {index for group in groups for index in group}
             alone = [index for index in range(len(inputs.prompts)) if index not in together]
             shared = [_packed(model, batch, group, pattern, position_ids) for group in groups]
             return [*shared, batch.separate(alone)] if alone else shared
-    count, length = inputs.tensors["input_ids"].shape
+    count, length = tensors.of_tokens["input_ids"].shape
     places = dict.fromkeys(range(count), torch.arange(length))
-    return [ForwardPass(inputs.tensors, tuple(images), tuple((b,) for b in range(count)), places)]
+    return [ForwardPass(tensors, tuple(images), tuple((b,) for b in range(count)), places)]
 
 
 def _first_equal(images: Sequence[Image.Image]) -> list[int]:
@@ -173,17 +190,14 @@ class _Batch:
         image_tokens: For every prompt the positions of all its image tokens among these.
     """
 
-    def __init__(self, inputs: BackboneInputs, same: Sequence[int], select_images: SelectImages) -> None:
-        shape = inputs.tensors["input_ids"].shape
-        self._same, self._select = same, select_images
-        self.of_tokens = {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape == shape}
-        self._of_images = {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape != shape}
-        self.length = shape[1]
-        self.kept = [mask.nonzero().flatten() for mask in inputs.tensors["attention_mask"].cpu()]
-        self.ids = [row[kept] for row, kept in zip(inputs.tensors["input_ids"].cpu(), self.kept, strict=True)]
+    def __init__(self, inputs: BackboneInputs, same: Sequence[int], tensors: BatchTensors) -> None:
+        self._same, self._tensors = same, tensors
+        self.of_tokens = tensors.of_tokens
+        self.length = self.of_tokens["input_ids"].shape[1]
+        self.kept = [mask.nonzero().flatten() for mask in self.of_tokens["attention_mask"].cpu()]
+        self.ids = [row[kept] for row, kept in zip(self.of_tokens["input_ids"].cpu(), self.kept, strict=True)]
         counts = [len(prompt.images) for prompt in inputs.prompts]
         self._images = [range(sum(counts[:b]), sum(counts[: b + 1])) for b in range(len(counts))]
-        self._sizes = [(image.height, image.width) for prompt in inputs.prompts for image in prompt.images]
         self.image_tokens = [
             torch.cat([torch.empty(0, dtype=torch.long), *of_prompt]).sort().values - int(kept[0])
             for of_prompt, kept in zip(inputs.image_tokens, self.kept, strict=True)
@@ -211,7 +225,7 @@ class _Batch:
     def images(self, prompts: Sequence[int]) -> tuple[dict[str, Tensor], tuple[int, ...]]:
         """The tensors of the images of some prompts, and which these are, as `ForwardPass` names them."""
         images = [image for index in prompts for image in self._images[index]]
-        return self._select(self._of_images, images, self._sizes), tuple(self._same[image] for image in images)
+        return self._tensors.chosen(images), tuple(self._same[image] for image in images)
 
     def tokens(self, index: int) -> dict[str, Tensor]:
         """The tensors of a prompt's tokens, `(1, S)`, without padding."""
