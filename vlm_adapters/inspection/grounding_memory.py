@@ -7,24 +7,20 @@ inside: fused attention and a convolution count as their outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from vlm_adapters.backbone.grids import BackboneInputs
-from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.features import PhraseFeatures
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.backbone import TransformersBackbone
-from vlm_adapters.hf.chat import count_tokens  # noqa: F401
 from vlm_adapters.hf.language_model import language_model_of
 from vlm_adapters.inspection.memory import FusedAttention
 from vlm_adapters.inspection.meta_pass import MetaPass, ValuesOfPython
@@ -126,3 +122,34 @@ def grounding_memory(
 
 def _moved(inputs: BackboneInputs) -> BackboneInputs:
     return replace(inputs, tensors={name: tensor.to("meta") for name, tensor in inputs.tensors.items()})
+
+
+def _peaks(
+    adapter: TransformersBackbone,
+    prompt: Prompt,
+    inputs: BackboneInputs,
+    request: GridRequest,
+    decoder: MaskDecoder | None,
+    counter: MetaPass,
+) -> dict[str, int]:
+    """The peak of every part, in the order in which `GroundedVLM` runs them."""
+    peaks = {"inputs": counter.next_peak(), "vision": 0, "sam": 0, "decoder": 0}
+    encoded = []
+    if decoder and decoder.refiner:
+        encoded = [decoder.refiner.sam.encode(prompt.images[0])]
+        peaks["sam"] = counter.next_peak()
+    first_layer = language_model_of(adapter.model).layers[0]
+    hook = first_layer.register_forward_pre_hook(lambda *_: peaks.update(vision=counter.next_peak()))
+    try:
+        grids = adapter.extract(inputs, decoder.request.grids if decoder else request)[0]
+    finally:
+        hook.remove()
+    peaks |= {"language": counter.next_peak(), "kept": counter.live}
+    if decoder:
+        features = PhraseFeatures.of(grids, decoder.request)
+        del grids
+        logits = decoder([features], encoded)[0]
+        image = prompt.images[0]
+        logits.at_image_size((image.height, image.width))[:1].sigmoid()
+        peaks["decoder"] = counter.next_peak()
+    return peaks

@@ -18,7 +18,7 @@ _BLOCK, _LEVELS, _FLOAT = 64, 16, 4
 """nf4 scales blocks of 64 weights by a float32 each, and keeps a table of its 16 levels for every layer."""
 
 
-def weight_bytes(model: PreTrainedModel, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
+def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
     """Bytes of all parameters and buffers; tied ones count once.
 
     Args:
