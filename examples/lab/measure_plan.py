@@ -39,12 +39,13 @@ from vlm_adapters.inspection.grounding_memory import Scene, grounding_memory, on
 from vlm_adapters.inspection.weights import weight_bytes
 from vlm_adapters.registry.loading import load_published
 
+SMALL, MIDDLE, LARGE = "448x336", "1024x768", "2048x1536"
 CASES = (
-    ("Qwen/Qwen2-VL-2B-Instruct", "bfloat16", None),
-    ("Qwen/Qwen3-VL-2B-Instruct", "bfloat16", None),
-    ("deepseek-community/deepseek-vl-1.3b-chat", "float32", "vit_b"),
+    ("deepseek-community/deepseek-vl-1.3b-chat", "float32", "vit_b", (MIDDLE,)),
+    ("Qwen/Qwen3-VL-2B-Instruct", "bfloat16", None, (SMALL, MIDDLE)),
+    ("Qwen/Qwen2-VL-2B-Instruct", "bfloat16", None, (SMALL, MIDDLE, LARGE)),
 )
-IMAGES, PHRASES = ("448x336", "1024x768", "2048x1536"), (1, 50)
+PHRASES = (1, 50)
 GIBIBYTE = 2**30
 
 
@@ -57,23 +58,21 @@ def decoder_for(adapter: TransformersBackbone, sam: str | None) -> MaskDecoder:
     return MaskDecoder(decoder.unet, decoder.request, refiner).eval()
 
 
-def predictions(chosen: argparse.Namespace, model: str, dtype: torch.dtype, sam: str | None) -> Iterator[dict[str, Any]]:
+def predictions(scenes: Sequence[Scene], model: str, dtype: torch.dtype, sam: str | None) -> Iterator[dict[str, Any]]:
     """Predicted bytes of every scene."""
     twin = on_meta(load_published(model), dtype)
     with torch.device("meta"):
         decoder = decoder_for(twin, sam)
     weights = weight_bytes(twin.model, dtype) + weight_bytes(decoder, torch.float32)
-    for scene in scenes(chosen):
+    for scene in scenes:
         memory = grounding_memory(twin, scene, GridRequest(), decoder)
         yield {"tokens": memory.tokens, "weights": weights, "beyond": memory.peak}
 
 
-def scenes(chosen: argparse.Namespace) -> Iterator[Scene]:
+def scenes_of(images: Sequence[str], phrases: Sequence[int]) -> list[Scene]:
     """Every image with every number of phrases."""
-    for image in chosen.image:
-        width, height = map(int, image.split("x"))
-        for phrases in chosen.phrases:
-            yield Scene((height, width), phrases)
+    sizes = [tuple(map(int, image.split("x"))) for image in images]
+    return [Scene((height, width), count) for width, height in sizes for count in phrases]
 
 
 def measure(chosen: argparse.Namespace, model: str, dtype: torch.dtype, sam: str | None) -> None:
@@ -92,7 +91,7 @@ def measure(chosen: argparse.Namespace, model: str, dtype: torch.dtype, sam: str
     vlm = GroundedVLM(adapter, decoder).eval()
     gc.collect()
     weights = (resident() if on_cpu else torch.cuda.memory_allocated()) - before
-    for scene in scenes(chosen):
+    for scene in scenes_of(chosen.image, chosen.phrases):
         prompt = scene.prompt(adapter)
         forget_peak(on_cpu=on_cpu)
         with torch.no_grad():
@@ -135,21 +134,18 @@ def forget_peak(*, on_cpu: bool) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def compare(chosen: argparse.Namespace, cases: Sequence[tuple[str, str, str | None]]) -> list[dict[str, Any]]:
-    """Predict and measure every case."""
-    rows = []
-    for model, dtype, sam in cases:
-        expected = list(predictions(chosen, model, getattr(torch, dtype), sam))
-        options = ["--image", *chosen.image, "--phrases", *map(str, chosen.phrases), "--device", chosen.device]
-        child = [sys.executable, __file__, "--child", "--model", model, "--dtype", dtype, *options]
-        child += ["--sam", sam] if sam else []
-        with subprocess.Popen(child, stdout=subprocess.PIPE, text=True) as process:
-            for scene, predicted in zip(scenes(chosen), expected, strict=True):
-                found = json.loads(process.stdout.readline())
-                row = row_of(model, dtype, sam, scene, predicted, found)
-                rows.append(row)
-                print(line(row), flush=True)
-    return rows
+def compare(
+    chosen: argparse.Namespace, model: str, dtype: str, sam: str | None, images: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Predict and measure every scene of a case."""
+    scenes = scenes_of(images, chosen.phrases)
+    expected = list(predictions(scenes, model, getattr(torch, dtype), sam))
+    options = ["--image", *images, "--phrases", *map(str, chosen.phrases), "--device", chosen.device]
+    child = [sys.executable, __file__, "--child", "--model", model, "--dtype", dtype, *options]
+    child += ["--sam", sam] if sam else []
+    with subprocess.Popen(child, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - of our own options
+        for scene, predicted in zip(scenes, expected, strict=True):
+            yield row_of(model, dtype, sam, scene, predicted, json.loads(process.stdout.readline()))
 
 
 def row_of(
@@ -184,7 +180,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--sam", choices=("vit_b", "vit_l", "vit_h"))
-    parser.add_argument("--image", nargs="+", default=IMAGES)
+    parser.add_argument("--image", nargs="+")
     parser.add_argument("--phrases", nargs="+", type=int, default=PHRASES)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--report", type=Path)
@@ -193,10 +189,14 @@ def main() -> None:
     if chosen.child:
         measure(chosen, chosen.model[0], getattr(torch, chosen.dtype), chosen.sam)
         return
-    cases = [(model, chosen.dtype, chosen.sam) for model in chosen.model or ()] or CASES
-    rows = compare(chosen, cases)
-    if chosen.report:
-        write_report(chosen.report, {"device": chosen.device, "rows": rows})
+    given = [(model, chosen.dtype, chosen.sam, (SMALL, MIDDLE, LARGE)) for model in chosen.model or ()]
+    rows = []
+    for model, dtype, sam, images in given or CASES:
+        for row in compare(chosen, model, dtype, sam, chosen.image or images):
+            rows.append(row)
+            print(line(row), flush=True)
+            if chosen.report:
+                write_report(chosen.report, {"device": chosen.device, "rows": rows})
 
 
 if __name__ == "__main__":

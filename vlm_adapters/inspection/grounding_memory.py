@@ -1,8 +1,8 @@
 """Memory of grounding an image: the real model, decoder and Segment Anything run on the meta device.
 
 Counted is every tensor of these passes by itself: the inputs, what the vision tower, the language model and the
-decoder make, the recorded maps and states. Not counted is what an allocator keeps beyond tensors, and what a kernel uses
-inside: fused attention and a convolution count as their outputs.
+decoder make, the recorded maps and states. Not counted is what an allocator keeps beyond tensors, and what a kernel
+uses inside: fused attention and a convolution count as their outputs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.features import PhraseFeatures
 from vlm_adapters.decoder.model import MaskDecoder
+from vlm_adapters.errors import PromptError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.backbone import TransformersBackbone
 from vlm_adapters.hf.language_model import language_model_of
@@ -111,7 +112,12 @@ def grounding_memory(
         BackboneError: The computation of the model depends on values that are not there.
     """
     prompt = scene.prompt(adapter)
-    inputs = adapter.preprocess([prompt])
+    try:
+        inputs = adapter.preprocess([prompt])
+    except PromptError as error:
+        raise PromptError(
+            f"{scene.phrases:,} phrases do not fit in one call: {error} Ground them in several calls."
+        ) from error
     image_tokens = sum(len(tokens) for tokens in inputs.image_tokens[0])
     parts = nn.ModuleList([adapter.model, *([decoder] if decoder else [])])
     counter = MetaPass(parts)

@@ -7,7 +7,7 @@ known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -51,7 +51,9 @@ class MetaPass(LiveBytes):
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: list[Tensor]) -> Any:
         """Run an operation on the meta device, and beside it on the values, if they are known."""
         known = all(not tensor.is_meta or tensor in self._values for tensor in given)
-        on_values = (lambda: func(*tree_map(self._value, args), **_on_host(tree_map(self._value, kwargs)))) if known else None
+        on_values = (
+            (lambda: func(*tree_map(self._value, args), **_on_host(tree_map(self._value, kwargs)))) if known else None
+        )
         try:
             made = func(*tree_map(_to_meta, self._without_masks(func, args)), **tree_map(_to_meta, kwargs))
         except (RuntimeError, NotImplementedError):
@@ -90,7 +92,8 @@ class MetaPass(LiveBytes):
     def _on_host(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
         """A copy in the host's memory, which is not counted; unknown values stay on the meta device."""
         if tensor in self._values:
-            return self._values[tensor].to(dtype or tensor.dtype, copy=True)
+            copied: Tensor = self._values[tensor].to(dtype or tensor.dtype, copy=True)
+            return copied
         return torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device="meta")
 
     def _value(self, argument: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -28,7 +27,7 @@ def weight_bytes(model: nn.Module, dtype: torch.dtype, quantization: Quantizatio
         quantization: Quantisation of the linear layers, those of the vision tower included, as transformers does it;
             None for none.
     """
-    quantised = _quantised(model) if quantization else {}
+    quantised = _quantised(model) if quantization and isinstance(model, PreTrainedModel) else {}
     count = 0
     for tensor in {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values():
         if layer := quantised.get(id(tensor)):
@@ -60,7 +59,7 @@ def _quantised(model: PreTrainedModel) -> dict[int, nn.Linear]:
     return {
         id(module.weight): module
         for name, module in model.named_modules()
-        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)
+        if type(module) is nn.Linear and should_convert_module(name, kept)
     }
 
 
