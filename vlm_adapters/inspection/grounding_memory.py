@@ -138,7 +138,7 @@ def _peaks(
     decoder: MaskDecoder | None,
     counter: MetaPass,
 ) -> dict[str, int]:
-    """The peak of every part, in the order in which `GroundedVLM` runs them."""
+    """The peak of every part, in the order in which `GroundedVLM` runs them; it writes one mask after the other."""
     peaks = {"inputs": counter.next_peak(), "vision": 0, "sam": 0, "decoder": 0}
     encoded = []
     if decoder and decoder.refiner:
@@ -156,6 +156,8 @@ def _peaks(
         del grids
         logits = decoder([features], encoded)[0]
         image = prompt.images[0]
-        logits.at_image_size((image.height, image.width))[:1].sigmoid()
+        refined = None if logits.refined is None else logits.refined[:1]
+        one = replace(logits, maps=logits.maps[:1], coarse=logits.coarse[:1], refined=refined)
+        one.at_image_size((image.height, image.width)).sigmoid()
         peaks["decoder"] = counter.next_peak()
     return peaks
