@@ -7,6 +7,7 @@ known.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -22,6 +23,8 @@ from vlm_adapters.inspection.memory import LiveBytes
 _MOST_FLOATS, _MOST_OTHERS = 2**16, 2**24
 """Largest tensors whose values are kept: of numbers, and of indices and masks."""
 _INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
+_UNDEFINED = re.compile("empty|rand|normal|uniform|bernoulli|multinomial")
+"""Names of operations whose result has no value that follows from its arguments."""
 _HOST = torch.device("cpu")
 
 
@@ -51,6 +54,7 @@ class MetaPass(LiveBytes):
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: list[Tensor]) -> Any:
         """Run an operation on the meta device, and beside it on the values, if they are known."""
         known = all(not tensor.is_meta or tensor in self._values for tensor in given)
+        known = known and not _UNDEFINED.search(func.name())
         on_values = (
             (lambda: func(*tree_map(self._value, args), **_on_host(tree_map(self._value, kwargs)))) if known else None
         )
