@@ -153,6 +153,22 @@ While it is built, the last quarter needs {growth:.1%} more memory than the firs
 {sources("cache_memory")}"""
 
 
+def feeding() -> str:
+    """How near the ways of running a backbone come to its bare passes."""
+    report = read_report("feeding")
+    ways = {name: way for name, way in report.items() if isinstance(way, dict)}
+    rows = [(name, way["samples a second"], f"{way['share of the bare rate']:.2f}") for name, way in ways.items()]
+    return f"""## Feeding the backbone
+
+`{report["model"]}` on {report["samples"]} scenes, on {report["device"]}. *Model alone*: its passes on inputs that were
+prepared before. *Preparing alone*: reading samples and making inputs, without a pass. *One thread*: `workers=0`. On a
+CPU preparing takes the cores that the passes need, so little is won; it has not been measured on a GPU.
+
+{table(("", "samples a second", "of the rate of the model alone"), rows)}
+
+{sources("feeding")}"""
+
+
 def large_images() -> str:
     """Time and memory of large images, many phrases and long texts."""
     report = read_report("large_images")
@@ -350,6 +366,7 @@ SECTIONS = (
     cache,
     recipe,
     large_cache,
+    feeding,
     large_images,
     photos,
     hostile,
