@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_adapters.errors import OptionError, PhraseError, RecipeError
+from vlm_adapters.limits import shown
 
 if TYPE_CHECKING:
     from vlm_adapters.training.recipe import Recipe
@@ -78,6 +80,26 @@ def image_size(text: str) -> tuple[int, int]:
             f"The image {text!r} is not of the form HEIGHTxWIDTH. Give two whole numbers of pixels, such as 480x640."
         )
     return int(height), int(width)
+
+
+def byte_count(text: str) -> int:
+    """Bytes of a size of memory, such as 24GiB, 24GB or 24G.
+
+    Raises:
+        OptionError: The text has another form.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(iB|B)?\s*", text, re.IGNORECASE | re.ASCII)
+    count = 0
+    if found:
+        number, unit, kind = found.groups()
+        base = 1000 if (kind or "").lower() == "b" else 1024
+        count = int(float(number) * base ** ("KMGT".index(unit.upper()) + 1))
+    if not count:
+        raise OptionError(
+            f"The memory {shown(text)} is not a size. Give a number and a unit: 24GiB or 24G are 24 x 2^30 bytes, 24GB "
+            "are 24 x 10^9. Cards are sold by the former."
+        )
+    return count
 
 
 def _span(span: str) -> tuple[int, int]:

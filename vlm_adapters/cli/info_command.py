@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -15,10 +15,14 @@ from vlm_adapters.cli.arguments import (
     DtypeOption,
     JsonOption,
     QuantizationOption,
+    byte_count,
     image_size,
 )
+from vlm_adapters.cli.fit_table import print_fit
 from vlm_adapters.cli.printing import line, print_json, stacked
 from vlm_adapters.cli.tables import print_facts, shown, size
+from vlm_adapters.errors import BackboneError, OptionError
+from vlm_adapters.limits import shown as shown_value
 
 if TYPE_CHECKING:
     from vlm_adapters.inspection.adapter import AdapterReport
@@ -35,6 +39,16 @@ def command(
     ),
     tokens_of_text: Annotated[int, typer.Option(help="Number of tokens of text beside the image's.", min=1)] = 64,
     rows: Annotated[int, typer.Option(help="Number of attention rows, each of one token of text.", min=1)] = 16,
+    phrases: Annotated[
+        int | None, typer.Option(help="Phrases to ground at once: show what that takes.", min=1, show_default=False)
+    ] = None,
+    device_memory: Annotated[
+        str | None, typer.Option(help="Memory of a device, such as 24GiB: show whether grounding fits.")
+    ] = None,
+    decoder: Annotated[str | None, typer.Option(help="Folder of the decoder to ground with.")] = None,
+    sam: Annotated[
+        str | None, typer.Option(help="Refine with this model: vit_b, vit_l, vit_h, or a checkpoint file.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -67,9 +81,13 @@ def command(
         "quantization_config": quantization,
     }
     with redirect_stdout(sys.stderr):  # what a plugin prints must not spoil the JSON
+        trial = Trial(image_size(image), tokens_of_text, rows)
+        limit = None if device_memory is None else byte_count(device_memory)
         adapter = describe_entry(model)
-        report: AdapterReport | ModelReport = adapter or _described(
-            model, Trial(image_size(image), tokens_of_text, rows), loading
+        report: AdapterReport | ModelReport = adapter or (
+            _described(model, trial, loading)
+            if phrases is None and limit is None and decoder is None and sam is None
+            else _planned(model, trial, Question(phrases or 1, limit, decoder, sam), loading)
         )
     if as_json:
         print_json(asdict(report), indent=2)
@@ -79,6 +97,23 @@ def command(
         _print_model(cast("ModelReport", report))
 
 
+@dataclass(frozen=True)
+class Question:
+    """What grounding is to be planned.
+
+    Attributes:
+        phrases: Number of phrases.
+        device_memory: Bytes of the device; None to say only what grounding takes.
+        decoder: Folder of the decoder; None for the checkpoint's, or one of the usual size.
+        sam: Name or file of the Segment Anything model; None for none.
+    """
+
+    phrases: int
+    device_memory: int | None
+    decoder: str | None
+    sam: str | None
+
+
 def _described(model: str, trial: Trial, loading: dict[str, Any]) -> ModelReport:
     from vlm_adapters.inspection.model import describe
     from vlm_adapters.registry.loading import load_adapter, load_published
@@ -86,6 +121,35 @@ def _described(model: str, trial: Trial, loading: dict[str, Any]) -> ModelReport
     if all(value in (None, "auto") for value in loading.values()) and (adapter := load_published(model)):
         return describe(adapter, trial, published=True)
     return describe(load_adapter(model, **loading), trial)
+
+
+def _planned(model: str, trial: Trial, question: Question, loading: dict[str, Any]) -> ModelReport:
+    from vlm_adapters.hf import TransformersBackbone
+    from vlm_adapters.inspection.fit import Wish, fit, segment_anything
+    from vlm_adapters.inspection.grounding_memory import Scene
+    from vlm_adapters.inspection.model import describe
+    from vlm_adapters.registry.load_options import dtype_name
+    from vlm_adapters.registry.loading import load_adapter, load_published
+
+    if (quantization := loading["quantization_config"]) not in (None, "int8", "nf4"):
+        raise OptionError(f"Unknown quantization {shown_value(quantization)}. Use nf4 or int8.")
+    dtype = None if loading["dtype"] == "auto" else dtype_name(loading["dtype"])
+    if dtype not in (None, "float32", "bfloat16", "float16"):
+        raise OptionError(f"Unknown dtype {shown_value(dtype)}. Use auto, float32, bfloat16 (bf16) or float16 (fp16).")
+    wish = Wish(
+        scene=Scene(trial.image, question.phrases),
+        device_memory=question.device_memory,
+        dtype=dtype,
+        quantization=quantization,
+        decoder=question.decoder,
+        sam=None if question.sam is None else segment_anything(question.sam),
+    )
+    published = load_published(model) if loading["revision"] is None else None
+    # Of other checkpoints the weights are left where they are.
+    adapter = published or load_adapter(model, revision=loading["revision"], device_map={"": "meta"}, dtype="bfloat16")
+    if not isinstance(adapter, TransformersBackbone):
+        raise BackboneError(f"What {model} takes cannot be counted: its adapter is not over a model of transformers.")
+    return replace(describe(adapter, trial, published=published is not None), fit=fit(adapter, wish))
 
 
 def _print_adapter(report: AdapterReport) -> None:
@@ -115,6 +179,9 @@ def _print_model(report: ModelReport) -> None:
     line(f"{report.alias or info.checkpoint}, model type {info.model_type}", style="bold")
     if report.published:
         line("published configuration; no weights loaded", style="yellow")
+    if report.fit:
+        print_fit(report.fit)
+        return
     print_facts(
         "Backbone",
         [

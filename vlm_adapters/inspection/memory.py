@@ -87,8 +87,8 @@ def pass_memory(config: PreTrainedConfig, tokens: int, rows: int, columns: int, 
 
 def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
     """Largest sum of bytes of the live meta tensors that `run` makes; those of the model are not counted."""
-    counter = _LiveBytes(model)
-    with torch.no_grad(), _FusedAttention(), counter:
+    counter = LiveBytes(model)
+    with torch.no_grad(), FusedAttention(), counter:
         run()
     return counter.peak
 
@@ -100,13 +100,20 @@ def _on_meta(config: PreTrainedConfig, kernel: str) -> PreTrainedModel:
     return model
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the live storages that operations made."""
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the live storages that operations made on the meta device.
+
+    Args:
+        model: Its weights and buffers are not counted.
+
+    Attributes:
+        peak: Most bytes that were alive at once.
+        live: Bytes that are alive.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self._live = 0
+        self.peak = self.live = 0
         weights = [*model.parameters(), *model.buffers()]
         self._known = WeakIdKeyDictionary({tensor.untyped_storage(): None for tensor in weights})
 
@@ -118,21 +125,27 @@ class _LiveBytes(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor) and tensor.is_meta:
-                self._count(tensor.untyped_storage())
+                self.count(tensor.untyped_storage())
         return made
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def count(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage until it is freed; one that is counted already counts no more."""
         if storage not in self._known:
             self._known[storage] = None
-            self._live += storage.nbytes()
-            self.peak = max(self.peak, self._live)
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
             weakref.finalize(storage, self._free, storage.nbytes())
 
+    def next_peak(self) -> int:
+        """The peak since the last call; the next one begins with what is alive now."""
+        peak, self.peak = self.peak, self.live
+        return peak
+
     def _free(self, count: int) -> None:
-        self._live -= count
+        self.live -= count
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """Treats attention as one operation: on the meta device it would be several, with a matrix of all scores."""
 
     def __torch_function__(

@@ -17,6 +17,7 @@ from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import BackboneError, CaptureError, OptionError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.backbone import TransformersBackbone
+from vlm_adapters.inspection.fit import FitReport
 from vlm_adapters.inspection.memory import DTYPE, PassMemory, pass_memory
 from vlm_adapters.registry.discovery import list_adapters
 from vlm_adapters.registry.versions import typed_errors
@@ -105,6 +106,7 @@ class ModelReport:
         distribution: Distribution that installed the plugin.
         version: Version of the distribution.
         checkpoints: Hub ids of the checkpoints that the adapter supports.
+        fit: What grounding takes on a device; None where that was not asked for.
     """
 
     info: BackboneInfo
@@ -119,6 +121,7 @@ class ModelReport:
     distribution: str | None
     version: str | None
     checkpoints: tuple[str, ...]
+    fit: FitReport | None = None
 
 
 def describe(adapter: BackboneAdapter, trial: Trial | None = None, *, published: bool = False) -> ModelReport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -118,7 +119,10 @@ class SegmentAnything(nn.Module):
             points = image.frame.on_canvas(points.to(device))[:, None]
         if boxes is not None:
             boxes = image.frame.on_canvas(boxes.to(device).view(-1, 2, 2)).flatten(1)
-        with torch.autocast(device.type, enabled=False):
+        without_autocast: AbstractContextManager[object] = nullcontext()  # the meta device has none
+        if torch.amp.is_autocast_available(device.type):
+            without_autocast = torch.autocast(device.type, enabled=False)
+        with without_autocast:
             sparse, dense = encoder(
                 points=None if points is None else (points, torch.ones(points.shape[:2], device=device)),
                 boxes=boxes,
