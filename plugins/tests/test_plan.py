@@ -148,7 +148,7 @@ def info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_answer_stands_before_the_table(info: Run) -> None:
-    code, text, _ = info(LLAVA, "--image", "480x640", "--phrases", "3", "--device-memory", "8GiB")
+    code, text, _ = info(LLAVA, "--image", "640x480", "--phrases", "3", "--device-memory", "8GiB")
     assert code == 0
     assert "Fits in bfloat16: 0.5 GiB of 8.0 GiB." in text.split("Planned")[0]
     assert "640 wide, 480 high" in text
@@ -178,5 +178,5 @@ def test_impossible_questions_are_refused_in_a_sentence(info: Run) -> None:
 
 
 def test_an_image_that_the_family_refuses_is_refused_by_its_own_words(info: Run) -> None:
-    code, _, text = info(FULL_SIZE, "--image", "20x9000", "--phrases", "1", "--device-memory", "24GiB")
+    code, _, text = info(FULL_SIZE, "--image", "9000x20", "--phrases", "1", "--device-memory", "24GiB")
     assert (code, "cannot be resized" in text) == (1, True)

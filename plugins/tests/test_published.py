@@ -163,7 +163,7 @@ def test_info_says_that_nothing_was_loaded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_info_reports_sizes_for_the_image_and_text_given() -> None:
-    options = ("--image", "1080x1920", "--tokens-of-text", "100", "--rows", "50")
+    options = ("--image", "1920x1080", "--tokens-of-text", "100", "--rows", "50")
     report = json.loads(run("info", "Qwen/Qwen2.5-VL-3B-Instruct", *options, "--json"))
     forward = report["forward"]
     assert report["published"] is True

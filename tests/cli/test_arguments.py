@@ -8,8 +8,8 @@ from vlm_adapters.cli.arguments import byte_count, image_size
 from vlm_adapters.errors import OptionError
 
 
-def test_an_image_is_height_by_width() -> None:
-    assert image_size("480x640") == (480, 640)
+def test_an_image_is_width_by_height() -> None:
+    assert image_size("640x480") == (480, 640)
 
 
 def test_anything_else_is_an_error_with_an_example(subtests: pytest.Subtests) -> None:
@@ -18,8 +18,8 @@ def test_anything_else_is_an_error_with_an_example(subtests: pytest.Subtests) ->
         with subtests.test(text=text):
             with pytest.raises(OptionError) as caught:
                 image_size(text)
-            assert f"The image {text!r} is not of the form HEIGHTxWIDTH" in str(caught.value)
-            assert "such as 480x640" in str(caught.value)
+            assert f"The image {text!r} is not of the form WIDTHxHEIGHT" in str(caught.value)
+            assert "such as 640x480" in str(caught.value)
 
 
 @pytest.mark.parametrize(

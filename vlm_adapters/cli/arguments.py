@@ -69,15 +69,15 @@ def read_recipe(name: str, changes: Sequence[str] | None) -> Recipe:
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """`(H, W)` of an image, written HEIGHTxWIDTH.
+    """`(H, W)` of an image, written WIDTHxHEIGHT.
 
     Raises:
         OptionError: The text has another form.
     """
-    height, cross, width = text.partition("x")
+    width, cross, height = text.partition("x")
     if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise OptionError(
-            f"The image {text!r} is not of the form HEIGHTxWIDTH. Give two whole numbers of pixels, such as 480x640."
+            f"The image {text!r} is not of the form WIDTHxHEIGHT. Give two whole numbers of pixels, such as 640x480."
         )
     return int(height), int(width)
 

@@ -38,7 +38,7 @@ def command(
     phrases: Annotated[int, typer.Option(help="Number of phrases to ground.", min=1)] = 4,
     image: Annotated[
         str | None,
-        typer.Option(help="HEIGHTxWIDTH in pixels of the image to ground.", show_default="as --image-tokens"),
+        typer.Option(help="WIDTHxHEIGHT in pixels of the image to ground.", show_default="as --image-tokens"),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Number of timed passes of each variant.", min=1)] = 7,
     eager: Annotated[bool, typer.Option(help="Also measure output_attentions; long sequences need gigabytes.")] = True,

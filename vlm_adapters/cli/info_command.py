@@ -34,8 +34,8 @@ def command(
         str, typer.Argument(help="Embedded model, checkpoint folder, hub id, or adapter.", show_default=False)
     ],
     *,
-    image: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels of the image for which sizes are reported.")] = (
-        "480x640"
+    image: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels of the image for which sizes are reported.")] = (
+        "640x480"
     ),
     tokens_of_text: Annotated[int, typer.Option(help="Number of tokens of text beside the image's.", min=1)] = 64,
     rows: Annotated[int, typer.Option(help="Number of attention rows, each of one token of text.", min=1)] = 16,
