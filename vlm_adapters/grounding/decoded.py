@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, decoder_folder
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
 from vlm_adapters.decoder.model import MASK_THRESHOLD, MaskDecoder, MaskLogits, binary_masks, check_sam
+from vlm_adapters.decoder.sam.checkpoint import check_sam_file
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encoding_once
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
@@ -86,7 +87,8 @@ class GroundedVLM(Grounder, nn.Module):
         """
         refiner = self.decoder.refiner
         if refiner is not None and images is None:
-            images = [refiner.sam.encode(prompt.images[0]) for prompt in prompts]
+            encode = refiner.sam.encode if len(prompts) == 1 else encoding_once(refiner.sam)
+            images = [encode(prompt.images[0]) for prompt in prompts]
         found: list[MaskLogits] = self.decoder(self.features(prompts), images or ())
         return found
 
@@ -113,7 +115,7 @@ class GroundedVLM(Grounder, nn.Module):
                 size = prompt.images[0].height, prompt.images[0].width
                 names = ["mask"] if refiner is None else ["coarse", "refined"]
                 masks = {name: np.empty((len(prompt.phrases), *size), np.bool_) for name in names}
-                for index, of_phrase in enumerate(_by_phrase(logits)):
+                for index, of_phrase in enumerate(logits.by_phrase()):
                     masks[names[0]][index] = binary_masks(of_phrase.coarse_at_image_size(size))[0].cpu().numpy()
                     if refiner is not None:
                         masks["refined"][index] = binary_masks(of_phrase.at_image_size(size))[0].cpu().numpy()
@@ -131,10 +133,11 @@ class GroundedVLM(Grounder, nn.Module):
         size = image.height, image.width
         attention = agreeing_maps(logits.maps, logits.coarse.sigmoid()).cpu().numpy()
         phrases = []
-        for phrase, of_phrase, on_grid in zip(prompt.phrases, _by_phrase(logits), attention, strict=True):
-            probability = of_phrase.at_image_size(size)[0].sigmoid().cpu().numpy()
+        for phrase, of_phrase, on_grid in zip(prompt.phrases, logits.by_phrase(), attention, strict=True):
+            found, region = of_phrase.where_positive(size)
             on_image = PhraseMap(on_grid, logits.box, size)
-            phrases.append(grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD))
+            probability = found[0].sigmoid().cpu().numpy()
+            phrases.append(grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD, region[:2]))
         return Grounding(image, prompt.text, tuple(phrases))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -180,6 +183,8 @@ class GroundedVLM(Grounder, nn.Module):
         limits = options.get("limits") or DEFAULT_LIMITS
         config = DecoderCheckpoint.read(folder, limits).config  # before the backbone: mistakes show at once
         check_sam(folder, config, sam)
+        if sam is not None and not isinstance(sam, SegmentAnything):
+            check_sam_file(sam)
         if adapter is None:
             backbone = config.backbone
             adapter = load_adapter(
@@ -194,11 +199,3 @@ class GroundedVLM(Grounder, nn.Module):
         if isinstance(self.adapter, HasModel) and not is_fixed(self.adapter.model):
             self.adapter.model.to(self.decoder.device)
         return self
-
-
-def _by_phrase(logits: MaskLogits) -> Iterator[MaskLogits]:
-    """The logits of one phrase after the other: at the image's size, those of all would take gigabytes."""
-    for index in range(len(logits.coarse)):
-        one = slice(index, index + 1)
-        refined = None if logits.refined is None else logits.refined[one]
-        yield MaskLogits(logits.maps[one], logits.coarse[one], logits.box, refined)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from PIL import Image
 
 from vlm_adapters.data.files import whole_file
 from vlm_adapters.geometry import Size
-from vlm_adapters.grounding.result import Grounding
+from vlm_adapters.grounding.result import Grounding, PackedMask
+from vlm_adapters.output.png import write_rgb
 
 Colour = tuple[int, int, int]
 
@@ -37,8 +38,8 @@ INK: Colour = (30, 30, 30)
 PAPER: Colour = (255, 255, 255)
 """Colour of the background."""
 
-PAINTED_SIDE = 1200
-"""Longest side at which figures are painted, several times that of a panel: larger images are shrunk first."""
+PAINTED_SIDE = 640
+"""Longest side at which figures are painted, over twice that of a panel: larger images are shrunk first."""
 
 _ROWS_AT_ONCE = 512
 
@@ -107,17 +108,17 @@ def mask_overlay(
     """
     grey = image.convert("L")
     drawn = grey.point(_table(0.6, 0.4 * 255)).convert("RGB")
-    _draw_masks(drawn, grey.convert("RGB"), masks, colours)
+    _draw_masks(drawn, grey.convert("RGB"), map(PackedMask.of, masks), colours)
     line = _line_width(image)
     for mask in truth:
-        _draw_outline(drawn, mask, 2 * line, PAPER)
-        _draw_outline(drawn, mask, line, INK)
+        _draw_outline(drawn, PackedMask.of(mask), 2 * line, PAPER)
+        _draw_outline(drawn, PackedMask.of(mask), line, INK)
     return drawn
 
 
 def grounding_overlay(grounding: Grounding) -> Image.Image:
     """Draw the mask of every phrase in its colour over the image in its own colours and size."""
-    masks = [grounded.mask for grounded in grounding.phrases]
+    masks = [grounded.packed for grounded in grounding.phrases]
     drawn = grounding.image.copy()
     _draw_masks(drawn, grounding.image, masks, [colour_of(index) for index in range(len(masks))])
     return drawn
@@ -126,30 +127,28 @@ def grounding_overlay(grounding: Grounding) -> Image.Image:
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write an image as PNG, creating its folder."""
     with whole_file(path) as temporary:
-        image.save(temporary, "PNG")
+        if image.mode == "RGB":
+            write_rgb(image, temporary)
+        else:
+            image.save(temporary, "PNG", compress_level=1)
 
 
 def _draw_masks(
-    canvas: Image.Image, inside: Image.Image, masks: Sequence[NDArray[np.bool_]], colours: Sequence[Colour]
+    canvas: Image.Image, inside: Image.Image, masks: Iterable[PackedMask], colours: Sequence[Colour]
 ) -> None:
     """Draw masks into a canvas: filled with a mixture of the image `inside` and their colour, and outlined in it."""
     line = _line_width(canvas)
     for mask, colour in zip(masks, colours, strict=True):
-        if box := Image.fromarray(mask).getbbox():
+        if box := mask.box:
             tables = [_table(0.45, 0.55 * part) for part in colour]
             tinted = inside.crop(box).point([value for table in tables for value in table])
-            canvas.paste(tinted, box, Image.fromarray(mask[_rows_and_columns(box)]))
+            canvas.paste(tinted, box, Image.fromarray(mask.in_box()))
         _draw_outline(canvas, mask, line, colour)
 
 
-def _draw_outline(canvas: Image.Image, mask: NDArray[np.bool_], width: int, colour: Colour) -> None:
-    if box := Image.fromarray(mask).getbbox():  # beyond it there is nothing to look at
-        canvas.paste(colour, box, Image.fromarray(outline(mask[_rows_and_columns(box)], width)))
-
-
-def _rows_and_columns(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    left, top, right, bottom = box
-    return slice(top, bottom), slice(left, right)
+def _draw_outline(canvas: Image.Image, mask: PackedMask, width: int, colour: Colour) -> None:
+    if mask.box:
+        canvas.paste(colour, mask.box, Image.fromarray(outline(mask.in_box(), width)))
 
 
 def _table(factor: float, added: float) -> list[int]:
