@@ -18,8 +18,11 @@ Region = tuple[int, int, int, int]
 Size = tuple[int, int]
 """`(height, width)`, in pixels unless stated otherwise."""
 
-_PIXELS_AT_ONCE = 2**22
-"""Pixels of a map that are sampled at once: coordinates take several times the memory of the values."""
+_PIXELS_AT_ONCE = 2**18
+"""Pixels of a map that are sampled at once: as many as stay in a processor's cache with their coordinates."""
+
+_MORE_ON_DEVICES = 16
+"""How many times as many are sampled at once on a device, where every call costs."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,11 @@ def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0, regio
     x = (torch.arange(size[1], device=maps.device, dtype=torch.float32) + 0.5 - left) / (right - left)
     if region is not None:
         y, x = y[region[1] : region[3]], x[region[0] : region[2]]
-    rows = max(_PIXELS_AT_ONCE // max(len(x), 1), 1)
+    at_once = _PIXELS_AT_ONCE * (1 if maps.device.type == "cpu" else _MORE_ON_DEVICES)
+    rows = max(at_once // max(len(x), 1), 1)
     if len(y) <= rows:
         return _place_rows(maps, y, x, outside)
+    rows = -(-rows // torch.get_num_threads()) * torch.get_num_threads()
     placed = torch.empty(*maps.shape[:-2], len(y), len(x), device=maps.device)
     for first in range(0, len(y), rows):
         placed[..., first : first + rows, :] = _place_rows(maps, y[first : first + rows], x, outside)
@@ -121,11 +126,23 @@ def resize_box(box: Box, before: Size, after: Size) -> Box:
 
 def _place_rows(maps: Tensor, y: Tensor, x: Tensor, outside: float) -> Tensor:
     """Sample maps `(..., h, w)` at the points `y (H,)`, `x (W,)`, in [0, 1] where the maps reach: `(..., H, W)`."""
-    points = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], dim=-1)
-    flat = maps.float().reshape(1, -1, *maps.shape[-2:])
-    placed = functional.grid_sample(flat, points[None], mode="bilinear", padding_mode="border", align_corners=False)
-    inside = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))[None, :]
-    return placed.masked_fill(~inside, outside).reshape(*maps.shape[:-2], len(y), len(x))
+    bands = torch.get_num_threads()  # torch divides batches among threads, and nothing else
+    bands = bands if len(y) % bands == 0 else 1
+    points = torch.empty(len(y), len(x), 2, device=maps.device)
+    points[..., 0], points[..., 1] = 2 * x - 1, (2 * y - 1)[:, None]
+    flat = maps.float().reshape(1, -1, *maps.shape[-2:]).expand(bands, -1, -1, -1)
+    placed = functional.grid_sample(
+        flat,
+        points.view(bands, len(y) // bands, len(x), 2),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    placed = placed.transpose(0, 1).reshape(*maps.shape[:-2], len(y), len(x))
+    beyond_y, beyond_x = (y < 0) | (y > 1), (x < 0) | (x > 1)
+    if maps.device.type == "cpu" and not (beyond_y.any() or beyond_x.any()):
+        return placed
+    return placed.masked_fill(beyond_y[:, None] | beyond_x[None, :], outside)
 
 
 def _scaled(box: Box, across: float, down: float) -> Box:

@@ -126,9 +126,11 @@ class GroundedVLM(Grounder, nn.Module):
     @torch.no_grad()
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         logits = self.mask_logits(prompts)
-        return [self._grounding(prompt, of_prompt) for prompt, of_prompt in zip(prompts, logits, strict=True)]
+        return [self.grounding_of(prompt, of_prompt) for prompt, of_prompt in zip(prompts, logits, strict=True)]
 
-    def _grounding(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
+    @torch.no_grad()
+    def grounding_of(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
+        """Place the logits of a prompt's phrases over its first image, one phrase after the other, and cut them off."""
         image = prompt.images[0]
         size = image.height, image.width
         attention = agreeing_maps(logits.maps, logits.coarse.sigmoid()).cpu().numpy()

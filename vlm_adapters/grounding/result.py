@@ -63,6 +63,10 @@ class PackedMask:
             mask[top:bottom, left:right] = self.in_box()
         return mask
 
+    def image(self) -> Image.Image:
+        """The mask as an image of mode `1`."""
+        return Image.frombytes("1", self.size[::-1], np.packbits(self.unpacked(), axis=1).tobytes())
+
     @property
     def area(self) -> int:
         """The number of its pixels."""

@@ -12,19 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_EIGHT_BITS, _RGB = 8, 2
+_BITS_AND_COLOURS = {"1": (1, 0), "L": (8, 0), "P": (8, 3), "RGB": (8, 2)}
 _FILTER_UP = 2
 _ROWS_AT_ONCE = 512
 
 
-def write_rgb(image: Image.Image, path: Path) -> None:
-    """Write an image of mode RGB: every row as its difference to the one above, compressed by letters and runs."""
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write an image of mode `1`, `L`, `P` or `RGB`: each row as what it adds to the one above, compressed by runs."""
+    header = struct.pack(">IIBBBBB", *image.size, *_BITS_AND_COLOURS[image.mode], 0, 0, 0)
     with path.open("wb") as file:
-        file.write(_SIGNATURE)
-        file.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", *image.size, _EIGHT_BITS, _RGB, 0, 0, 0)))
+        file.write(_SIGNATURE + _chunk(b"IHDR", header))
+        if palette := image.getpalette():
+            file.write(_chunk(b"PLTE", bytes(palette)))
         compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
         for rows in _filtered(image):
             if data := compressor.compress(rows):
@@ -35,10 +38,11 @@ def write_rgb(image: Image.Image, path: Path) -> None:
 
 def _filtered(image: Image.Image) -> Iterator[bytes]:
     """Yield bands of rows, each row after the number of its filter."""
-    above = np.zeros(3 * image.width, np.uint8)
+    above: NDArray[np.uint8] | np.uint8 = np.uint8(0)
     for top in range(0, image.height, _ROWS_AT_ONCE):
         bottom = min(top + _ROWS_AT_ONCE, image.height)
-        rows = np.asarray(image.crop((0, top, image.width, bottom))).reshape(bottom - top, -1)
+        content = image.crop((0, top, image.width, bottom)).tobytes()
+        rows = np.frombuffer(content, np.uint8).reshape(bottom - top, -1)
         band = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
         band[:, 0] = _FILTER_UP
         np.subtract(rows[0], above, out=band[0, 1:])

@@ -12,7 +12,7 @@ from PIL import Image
 from vlm_adapters.data.files import whole_file
 from vlm_adapters.geometry import Size
 from vlm_adapters.grounding.result import Grounding, PackedMask
-from vlm_adapters.output.png import write_rgb
+from vlm_adapters.output.png import save_png
 
 Colour = tuple[int, int, int]
 
@@ -31,6 +31,9 @@ PALETTE: tuple[Colour, ...] = (
 )
 # Dark violet over red to light yellow; brightness rises with the value, as in matplotlib's inferno.
 _HEAT = np.array([(12, 7, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float32)
+
+_LEVELS = np.linspace(0, len(_HEAT) - 1, 2048, dtype=np.float32)
+_COLOURS = 0.7 * np.stack([np.interp(_LEVELS, range(len(_HEAT)), part) for part in _HEAT.T], 1).astype(np.float32)
 
 INK: Colour = (30, 30, 30)
 """Colour of text and of true outlines."""
@@ -61,7 +64,7 @@ def shrunk_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
     """A mask at the size `(H, W)` of a shrunk image: the pixels of which it covers half or more."""
     if mask.shape == size:
         return mask
-    cover = Image.fromarray(mask).convert("L").resize(size[::-1], Image.Resampling.BOX)
+    cover = Image.fromarray(mask).convert("L").resize(size[::-1], Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(cover) >= 128
 
 
@@ -83,12 +86,10 @@ def heat_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
     greys = np.asarray(image.convert("L"))
     for first in range(0, image.height, _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
-        position = np.clip(heat[rows], 0, 1) * (len(_HEAT) - 1)
-        below = np.minimum(position.astype(int), len(_HEAT) - 2)
-        share = (position - below)[..., None]
-        colours = _HEAT[below] * (1 - share) + _HEAT[below + 1] * share
-        grey = greys[rows, :, None].astype(np.float32)
-        drawn[rows] = 0.3 * grey + 0.7 * colours
+        levels = (np.clip(heat[rows], 0, 1) * (len(_COLOURS) - 1)).astype(np.uint16)
+        mixed = np.take(_COLOURS, levels, axis=0)
+        mixed += np.float32(0.3) * greys[rows, :, None]
+        drawn[rows] = mixed
     return Image.fromarray(drawn)
 
 
@@ -127,10 +128,7 @@ def grounding_overlay(grounding: Grounding) -> Image.Image:
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write an image as PNG, creating its folder."""
     with whole_file(path) as temporary:
-        if image.mode == "RGB":
-            write_rgb(image, temporary)
-        else:
-            image.save(temporary, "PNG", compress_level=1)
+        save_png(image, temporary)
 
 
 def _draw_masks(
