@@ -20,8 +20,9 @@ from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import UntrainedRefiner
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.evaluation.metrics import mask_iou
-from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
+from vlm_adapters.hf.row_blocks import RowPlan
 
 SCENES = 8
 REQUEST = GridRequest(hidden_layers=[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import nullcontext
 from inspect import signature
 from itertools import product
 from typing import Any
@@ -24,7 +26,8 @@ from transformers import (
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from vlm_adapters.errors import CaptureError
-from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.capture import capture_rows
+from vlm_adapters.hf.row_blocks import RowPlan
 
 CACHE = next(name for name in ("cache", "past_key_values") if name in signature(LlamaForCausalLM.forward).parameters)
 """What a model's forward calls its cache: newer releases of transformers renamed it."""
@@ -374,6 +377,35 @@ def test_no_tensor_of_capture_grows_with_the_square_of_the_length() -> None:
     with torch.no_grad(), Watch(), capture_rows(model, [plan([600, 650], [1, 2, 3])], range(3)):
         model.base_model(ids, use_cache=False)
     assert 0 < largest <= max(4 * rows * length, length * SIZES["intermediate_size"])
+
+
+def operations(layers: int, lengths: list[int], *, captured: bool) -> Counter[str]:
+    """The operations of a pass that change or copy values, with rows of all layers or with none."""
+    config = LlamaConfig(**SIZES | {"num_hidden_layers": layers}, num_key_value_heads=2)
+    model = _build(config, "sdpa")
+    ids, mask = tokens(lengths)
+    plans = [plan([4, 6, 9], [0, 3], [0, 0, 1]) for _ in lengths]
+    counts: Counter[str] = Counter()
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            counts[func.overloadpacket.__name__] += not func.is_view
+            return func(*args, **(kwargs or {}))
+
+    rows = capture_rows(model, plans, range(layers)) if captured else nullcontext()
+    with torch.no_grad(), Count(), rows:
+        model.base_model(ids, attention_mask=mask, use_cache=False)
+    return counts
+
+
+@pytest.mark.parametrize("lengths", [[12], [12, 10, 11]], ids=["one sequence", "a padded batch"])
+def test_a_layer_does_no_more_than_the_arithmetic_of_its_rows(lengths: list[int]) -> None:
+    extra = [operations(n, lengths, captured=True) - operations(n, lengths, captured=False) for n in (2, 3)]
+    of_a_layer = extra[1] - extra[0]
+    assert of_a_layer["bmm"] == 2  # all scores, and the means over phrases
+    allowed = {"bmm", "mul", "index", "masked_fill_", "add", "_softmax", "index_select", "gather", "clone", "sum"}
+    assert set(of_a_layer) <= allowed | {"_unsafe_view"}
+    assert all(of_a_layer[name] <= 2 for name in allowed - {"clone"})
 
 
 def trainable(build: Any) -> tuple[Any, list[Tensor]]:

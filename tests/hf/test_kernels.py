@@ -31,8 +31,9 @@ from transformers.masking_utils import AttentionMaskInterface, flash_attention_m
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vlm_adapters.errors import CaptureError
-from vlm_adapters.hf.capture import RowPlan, capture_rows
-from vlm_adapters.hf.rows import ScoreOptions, mask_scores, row_scores
+from vlm_adapters.hf.capture import capture_rows
+from vlm_adapters.hf.row_blocks import RowPlan
+from vlm_adapters.hf.rows import ScoreOptions, mask_of_rows, mask_scores, row_scores
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -305,9 +306,10 @@ def test_a_block_mask_that_differs_by_head_is_read_for_every_head() -> None:
     options = ScoreOptions("flex", scaling=1.0, causal=True, sliding_window=None, softcap=None, sinks=None)
     rows = torch.tensor([3, 5])
     mask = create_block_mask(rule, B=None, H=2, Q_LEN=6, KV_LEN=6, device="cpu")
-    found = mask_scores(row_scores(query[0][:, rows], key[0], options), mask, 0, rows, 0, options)
+    of_rows = mask_of_rows(mask, torch.tensor([0]), rows[None], 0, 6, options)
+    found = mask_scores(row_scores(query[:, :, rows], key, options), of_rows)
     seen = torch.ones(6, 6).tril()[rows], (torch.ones(6, 6).tril() - torch.ones(6, 6).tril(-2))[rows]
-    assert torch.equal(found.isfinite(), torch.stack(seen).bool())
+    assert torch.equal(found[0].isfinite(), torch.stack(seen).bool())
 
 
 @pytest.mark.parametrize("name", ["paged|sdpa", "kernels-community/sage-attn", None])

@@ -1,7 +1,7 @@
 """Adapters over models and processors of transformers: the base class, loading, prompts, and capture."""
 
 from vlm_adapters.hf.backbone import TransformersBackbone
-from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.chat import RenderedPrompt
 from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.image_processor import (
@@ -12,6 +12,7 @@ from vlm_adapters.hf.image_processor import (
     wrap_image_processor,
 )
 from vlm_adapters.hf.published import PublishedCheckpoint
+from vlm_adapters.hf.row_blocks import RowPlan
 
 __all__ = [
     "ImageProcessorWrapper",

@@ -6,6 +6,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from inspect import signature
 from typing import Any, ClassVar, Self
 
@@ -23,11 +24,13 @@ from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, Pro
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, render, tokenize
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
+from vlm_adapters.hf.generation import likeliest_tokens
 from vlm_adapters.hf.lengths import check_before_pixels, check_length
 from vlm_adapters.hf.placement import input_device, pixel_dtype
 from vlm_adapters.hf.pretrained import load_pretrained
 from vlm_adapters.hf.shared_prefix import ForwardPass, can_share, process_distinct, separate_pass, shared_passes
 from vlm_adapters.hf.sizes import check_layouts
+from vlm_adapters.hf.windows import batched_windows
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.prompt import Prompt
@@ -36,13 +39,6 @@ from vlm_adapters.registry.versions import typed_errors
 
 _ANY_SIZE = (512, 512)
 """An image size that every family takes; cells and grids per image do not depend on it."""
-_GREEDY: dict[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-    "repetition_penalty": 1,
-    "return_dict_in_generate": False,
-}
-"""`generate` promises the likeliest tokens; generation settings of a checkpoint may sample and penalise repetition."""
 
 
 class TransformersBackbone(ABC):
@@ -55,6 +51,7 @@ class TransformersBackbone(ABC):
         name: `model_type` of the checkpoint's config.
         processor: The checkpoint's processor.
         limits: What of images and templates is accepted.
+        batch_windows: Whether `extract` lets equal windows pass the vision tower together; families set the default.
 
     Example:
         >>> from vlm_adapters import TransformersBackbone, load_adapter
@@ -64,6 +61,7 @@ class TransformersBackbone(ABC):
     """
 
     limits: Limits = DEFAULT_LIMITS
+    batch_windows: bool = False
     shares_prefix: ClassVar[bool] = False
     """Whether a token sees all tokens before it and no others, so that several texts can follow one image in a pass."""
 
@@ -126,6 +124,7 @@ class TransformersBackbone(ABC):
         with typed_errors(f"Loading {shown(checkpoint)}", CheckpointError):
             adapter = cls(loaded.model, loaded.processor, checkpoint=checkpoint, revision=loaded.revision, **options)
         adapter.limits = loader.get("limits", DEFAULT_LIMITS)
+        adapter.batch_windows = loader.get("batch_windows", adapter.batch_windows)
         return adapter
 
     @classmethod
@@ -269,7 +268,8 @@ class TransformersBackbone(ABC):
             for tokens, of_prompt, keep in zip(inputs.phrase_tokens, grids, mask, strict=True)
         ]
         found: dict[int, list[Grids]] = {}
-        with torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()):
+        gradient = torch.set_grad_enabled(request.gradient and torch.is_grad_enabled())
+        with gradient, batched_windows(self.model) if self.batch_windows else nullcontext():
             for forward_pass in self._passes(inputs):
                 for b, captured in capture_pass(self.model, forward_pass, inputs, plans, chosen):
                     found[b] = chosen.grids(grids[b], plans[b], captured)
@@ -280,10 +280,8 @@ class TransformersBackbone(ABC):
         if (role := prompt.messages[-1].role) != "user":
             raise PromptError(f"The prompt ends with the turn of the {role}. End it with the user's turn.")
         tensors = self.preprocess([prompt]).tensors
-        with torch.no_grad(), typed_errors(f"Generation with {self.name}", BackboneError):
-            model: Any = self.model
-            ids = model.generate(**tensors, max_new_tokens=max_new_tokens, **_GREEDY)
-        answer: str = self.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)
+        ids = likeliest_tokens(self.model, tensors, max_new_tokens)
+        answer: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
         return answer
 
     @property

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,8 @@ from transformers import PreTrainedModel
 from vlm_adapters.errors import CaptureError
 from vlm_adapters.hf.kernels import KernelKind, listen
 from vlm_adapters.hf.language_model import language_model_of
-from vlm_adapters.hf.rows import ScoreOptions, gather_columns, mask_scores, row_scores, softmax
+from vlm_adapters.hf.row_blocks import Reduction, RowBlock, RowPlan, row_blocks
+from vlm_adapters.hf.rows import ScoreOptions
 
 # Keyword arguments of attention functions that change no score, or that `ScoreOptions` accounts for. The choice of a
 # sparse family (`block_indices`) is in the mask of the kernels that do not read it.
@@ -49,38 +49,6 @@ MAX_SCORES = 2**25
 _PACKED = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "block_table"})
 
 
-@dataclass(frozen=True)
-class RowPlan:
-    """The attention rows to record for one sequence.
-
-    Attributes:
-        rows: `(R,)` LongTensor: positions of the queries, padding counted.
-        groups: `(R,)` LongTensor: group of every row; rows of a group are reduced to one map. Groups are `0..G-1`.
-        columns: `(C,)` LongTensor: positions of the keys to keep.
-    """
-
-    rows: Tensor
-    groups: Tensor
-    columns: Tensor
-
-    def to(self, device: torch.device) -> RowPlan:
-        """The same plan with its indices on another device."""
-        return RowPlan(self.rows.to(device), self.groups.to(device), self.columns.to(device))
-
-    def moved(self, places: Tensor) -> RowPlan:
-        """The plan in another sequence; `places (S,)` are the new positions of all of this one."""
-        return RowPlan(places[self.rows], self.groups, places[self.columns])
-
-    @classmethod
-    def joined(cls, plans: Sequence[RowPlan]) -> RowPlan:
-        """The rows of several plans with the same columns; their groups are numbered on."""
-        groups, count = [], 0
-        for plan in plans:
-            groups.append(plan.groups + count)
-            count += int(plan.groups.max()) + 1 if len(plan.groups) else 0
-        return cls(torch.cat([plan.rows for plan in plans]), torch.cat(groups), plans[0].columns)
-
-
 class RowRecorder:
     """Collects the rows that the plans ask for, layer by layer, over one or many forward passes of one sequence batch.
 
@@ -88,17 +56,17 @@ class RowRecorder:
         maps: Layer index -> for every sequence `(G, n, C)` float32 (`(R, n, C)` with `reduce="none"`).
     """
 
-    def __init__(
-        self, plans: Sequence[RowPlan], layers: Collection[int], reduce: Literal["mean", "max", "none"] = "mean"
-    ) -> None:
+    def __init__(self, plans: Sequence[RowPlan], layers: Collection[int], reduce: Reduction = "mean") -> None:
         self.maps: dict[int, list[Tensor]] = {}
         # Indices are inspected on the CPU, so that nothing waits for an accelerator.
         self._plans = tuple(plan.to(torch.device("cpu")) for plan in plans)
-        self._plans_by_device: dict[torch.device, tuple[RowPlan, ...]] = {}
+        self._maps_of_all: dict[int, Tensor] = {}
+        self._sizes = [(plan.maps(reduce), len(plan.columns)) for plan in self._plans]
         self._layers = frozenset(layers)
         self._reduce = reduce
         self._tokens_seen: dict[int, int] = {}
         self._recorded: dict[int, int] = {}
+        self._selection: tuple[object, list[RowBlock]] = None, []
 
     def record(self, layer: int, query: Tensor, key: Tensor, mask: Any, options: ScoreOptions) -> None:
         """Compute and keep the rows of this call's queries.
@@ -107,7 +75,7 @@ class RowRecorder:
             layer: Index of the layer.
             query: `(B, n, Sq, d)` after rotation.
             key: `(B, n_kv, Sk, d)` after rotation, cached keys first.
-            mask: The mask that the kernel got; see `mask_scores`.
+            mask: The mask that the kernel got; see `mask_of_rows`.
             options: Everything else that changes a score.
         """
         if query.shape[0] != len(self._plans):
@@ -123,42 +91,28 @@ class RowRecorder:
                 f"Layer {layer} sees {key.shape[2]} keys after {end} tokens. "
                 "Begin capturing with an empty dynamic cache, and do not roll it back."
             )
-        if query.device not in self._plans_by_device:
-            self._plans_by_device[query.device] = tuple(plan.to(query.device) for plan in self._plans)
-        for index, (plan, on_device) in enumerate(zip(self._plans, self._plans_by_device[query.device], strict=True)):
-            selected = ((plan.rows >= start) & (plan.rows < end)).nonzero().flatten()
-            if not len(selected):
-                continue
-            for block in selected.split(max(MAX_SCORES // (query.shape[1] * key.shape[2]), 1)):
-                indices = block.to(query.device) if len(block) < len(plan.rows) else slice(None)
-                rows = on_device.rows[indices] - start
-                # Advanced indexing copies only the requested rows.
-                scores = row_scores(query[index][:, rows], key[index], options)
-                scores = mask_scores(scores, mask, index, rows, start - first_key, options)
-                weights = gather_columns(softmax(scores, options.sinks), on_device.columns - first_key)
-                self._store(layer, index, block, weights)
+        for block in self._blocks(start, end, first_key, query):
+            weights = block.weights(query, key, mask, options)
+            self._add(layer, block.reduced(weights, self._reduce))
+            self._recorded[layer] = self._recorded.get(layer, 0) + block.count
 
-    def _store(self, layer: int, index: int, selected: Tensor, weights: Tensor) -> None:
-        """Reduce `weights (n, R', C)` of the plan's rows `selected (R',)` into the maps."""
-        groups, device = self._plans[index].groups, weights.device
-        if layer not in self.maps:
-            self.maps[layer] = [self._empty(plan, weights) for plan in self._plans]
-        target = self.maps[layer][index]
-        by_row = weights.transpose(0, 1)
-        if self._reduce == "none":
-            target[selected.to(device)] = by_row
-        elif self._reduce == "max":
-            rows_of_groups = groups[selected].to(device)[:, None, None].expand_as(by_row)
-            target.scatter_reduce_(0, rows_of_groups, by_row, "amax")
-        else:
-            # A product, for index_add_ would add in an undefined order on a GPU.
-            shares = torch.eye(len(target), device="cpu")[:, groups] / groups.bincount()[groups]
-            target += (shares[:, selected].to(device) @ weights).transpose(0, 1)
-        self._recorded[layer] = self._recorded.get(layer, 0) + len(selected)
+    def _blocks(self, start: int, end: int, first_key: int, query: Tensor) -> list[RowBlock]:
+        """The rows of a call from one token to another; the layers of a pass have the same."""
+        wanted = start, end, first_key, query.shape[1], query.device
+        if self._selection[0] != wanted:
+            rows = max(MAX_SCORES // (query.shape[0] * query.shape[1] * (end - first_key)), 1)
+            blocks = row_blocks(self._plans, range(start, end), first_key, rows, self._reduce)
+            self._selection = wanted, [block.to(query.device) for block in blocks]
+        return self._selection[1]
 
-    def _empty(self, plan: RowPlan, weights: Tensor) -> Tensor:
-        count = len(plan.rows) if self._reduce == "none" else int(plan.groups.max()) + 1 if len(plan.groups) else 0
-        return weights.new_zeros(count, weights.shape[0], len(plan.columns))
+    def _add(self, layer: int, maps: Tensor) -> None:
+        """Join `(B, n, G, C)` with the maps of the layer so far."""
+        if (earlier := self._maps_of_all.get(layer)) is not None:
+            maps = torch.maximum(earlier, maps) if self._reduce == "max" else earlier + maps
+        self._maps_of_all[layer] = maps
+        self.maps[layer] = [
+            maps[sequence, :, :count, :columns].transpose(0, 1) for sequence, (count, columns) in enumerate(self._sizes)
+        ]
 
     def check_complete(self) -> None:
         """Make sure that every row of every layer was recorded.
@@ -181,13 +135,12 @@ class RowRecorder:
             CaptureError: A map holds NaN.
         """
         # A softmax is NaN or within [0, 1], so a sum shows it.
-        sums = [of_sequence.detach().sum() for maps in self.maps.values() for of_sequence in maps]
         by_device: dict[torch.device, list[Tensor]] = {}
-        for total in sums:
-            by_device.setdefault(total.device, []).append(total)
+        for maps in self._maps_of_all.values():
+            by_device.setdefault(maps.device, []).append(maps.detach().sum())
         if all(device.type == "meta" or torch.stack(of).sum().isfinite() for device, of in by_device.items()):
             return
-        layer = min(layer for layer, maps in self.maps.items() if any(of.isnan().any() for of in maps))
+        layer = min(layer for layer, maps in self._maps_of_all.items() if maps.isnan().any())
         raise CaptureError(
             f"The attention of layer {layer} is not a number (NaN). The weights, a setting of the config or the "
             "normalisation of images is damaged, or the dtype overflows: download the checkpoint again, or load it in "
@@ -203,7 +156,7 @@ def capture_rows(
     model: PreTrainedModel,
     plans: Sequence[RowPlan],
     layers: Collection[int],
-    reduce: Literal["mean", "max", "none"] = "mean",
+    reduce: Reduction = "mean",
 ) -> Iterator[RowRecorder]:
     """Record attention rows of the language model in the forward passes that run inside the block.
 
@@ -235,11 +188,13 @@ def capture_rows(
         id(module): (layer, module) for layer, module in language_model_of(model).attention_modules() if layer in layers
     }
 
+    packed: dict[int, tuple[Tensor, bool]] = {}
+
     def listener(
         kind: KernelKind, module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]
     ) -> None:
         if id(module) in recorded and recorder in _active.get():  # a pass of another model or of another thread
-            options = _score_options(kind, module, query, mask, kwargs)
+            options = _score_options(kind, module, query, mask, kwargs, packed)
             with _without_autocast(query.device.type):
                 recorder.record(recorded[id(module)][0], query, key, mask, options)
 
@@ -270,10 +225,15 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
 
 
 def _score_options(
-    kind: KernelKind, module: nn.Module, query: Tensor, mask: Any, kwargs: dict[str, Any]
+    kind: KernelKind,
+    module: nn.Module,
+    query: Tensor,
+    mask: Any,
+    kwargs: dict[str, Any],
+    packed: dict[int, tuple[Tensor, bool]],
 ) -> ScoreOptions:
     given = {name for name, value in kwargs.items() if value is not None}
-    if given & _PACKED or (kind == "flash" and _is_packed(kwargs.get("position_ids"), mask, len(query))):
+    if given & _PACKED or (kind == "flash" and _is_packed(kwargs.get("position_ids"), mask, len(query), packed)):
         raise CaptureError(
             "Several sequences are packed into one, and rows cannot be taken from packed sequences. "
             "Give every sequence a line of the batch, padded."
@@ -295,8 +255,13 @@ def _score_options(
     )
 
 
-def _is_packed(position_ids: Tensor | None, mask: Any, batch: int) -> bool:
-    """Whether transformers treats one sequence without padding as several, because positions start again."""
+def _is_packed(position_ids: Tensor | None, mask: Any, batch: int, found: dict[int, tuple[Tensor, bool]]) -> bool:
+    """Whether transformers treats one sequence without padding as several, because positions start again.
+
+    What was `found` of a tensor is kept with it: layers share one, and looking at it waits for the device.
+    """
     if position_ids is None or mask is not None or batch != 1 or position_ids.shape[-1] == 1:
         return False
-    return bool((position_ids.diff(dim=-1) != 1).any())
+    if id(position_ids) not in found:
+        found[id(position_ids)] = position_ids, bool((position_ids.diff(dim=-1) != 1).any())
+    return found[id(position_ids)][1]

@@ -14,9 +14,10 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.errors import BackboneError, RequestError
-from vlm_adapters.hf.capture import RowPlan, RowRecorder, capture_rows
+from vlm_adapters.hf.capture import RowRecorder, capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.language_model import stop_after, without_compiled_code
+from vlm_adapters.hf.row_blocks import RowPlan
 from vlm_adapters.hf.shared_prefix import ForwardPass
 from vlm_adapters.registry.versions import typed_errors
 

@@ -3,6 +3,7 @@
 A model looks its kernel up by name at every call, and some models test the name: families with sparse attention build
 another mask for another name. So the name stays, and the function registered under it is replaced temporarily by one
 that calls the kernel with exactly the arguments it got. Outputs are bit-identical, and the registry is restored.
+Another function can take the kernel's place in the same way (`vlm_adapters.hf.windows`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, Protocol, cast
 
 from torch import Tensor, nn
@@ -53,6 +55,14 @@ def kernel_kind(name: str | None) -> KernelKind:
     )
 
 
+class Replacement(Protocol):
+    """Is called instead of a kernel, with that kernel and its arguments."""
+
+    def __call__(  # noqa: D102 - described by the class
+        self, kernel: Kernel, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, /, **options: Any
+    ) -> tuple[Tensor, Tensor | None]: ...
+
+
 @contextmanager
 def listen(modules: Iterable[nn.Module], listener: Listener) -> Iterator[None]:
     """Call a listener with what these attention modules give to their kernels while the block runs.
@@ -67,9 +77,59 @@ def listen(modules: Iterable[nn.Module], listener: Listener) -> Iterator[None]:
     Raises:
         CaptureError: A kernel is unknown.
     """
+    with _added(modules, "listeners", listener):
+        yield
+
+
+@contextmanager
+def replace(modules: Iterable[nn.Module], replacement: Replacement) -> Iterator[None]:
+    """Call a replacement where these attention modules call their kernels while the block runs.
+
+    It is also called for other modules with the same kernels, as a listener is, and passes their calls on.
+
+    Args:
+        modules: Attention modules that look their kernel up in transformers' `AttentionInterface`.
+        replacement: The function to call.
+
+    Raises:
+        CaptureError: A kernel is unknown.
+    """
+    with _added(modules, "replacements", replacement):
+        yield
+
+
+_lock = threading.Lock()
+
+
+class _PassThrough:
+    """Stands for a kernel: calls it, or what replaces it, then the listeners."""
+
+    def __init__(self, name: str, kernel: Kernel | None) -> None:
+        self.kind = kernel_kind(name)
+        self.kernel = kernel
+        self.listeners: list[Listener] = []
+        self.replacements: list[Replacement] = []
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        kernel = self.kernel or _eager_kernel(module)
+        for replacement in tuple(self.replacements):
+            kernel = partial(replacement, kernel)
+        output = kernel(module, query, key, value, attention_mask, **kwargs)
+        for listener in tuple(self.listeners):
+            listener(self.kind, module, query, key, attention_mask, kwargs)
+        return output
+
+
+@contextmanager
+def _added(
+    modules: Iterable[nn.Module], to: Literal["listeners", "replacements"], function: Listener | Replacement
+) -> Iterator[None]:
+    """Keep a function in the pass-throughs of these modules' kernels while the block runs."""
     kernels: dict[tuple[int, str], tuple[AttentionInterface, str]] = {}
     for module in modules:
-        if (interface := _interface_of(module)) is not None:
+        if (interface := interface_of(module)) is not None:
             name = getattr(module.config, "_attn_implementation", None)
             kernel_kind(name)
             kernels[id(interface), cast("str", name)] = (interface, cast("str", name))
@@ -77,49 +137,34 @@ def listen(modules: Iterable[nn.Module], listener: Listener) -> Iterator[None]:
         for interface, name in kernels.values():
             if not isinstance(interface.get(name), _PassThrough):
                 interface[name] = _PassThrough(name, interface.get(name))
-            cast("_PassThrough", interface[name]).listeners.append(listener)
+            getattr(interface[name], to).append(function)
     try:
         yield
     finally:
         with _lock:
             for interface, name in kernels.values():
-                _remove_listener(interface, name, listener)
+                _remove(interface, name, to, function)
 
 
-_lock = threading.Lock()
-
-
-class _PassThrough:
-    """Replaces a kernel: calls it, then the listeners."""
-
-    def __init__(self, name: str, kernel: Kernel | None) -> None:
-        self.kind = kernel_kind(name)
-        self.kernel = kernel
-        self.listeners: list[Listener] = []
-
-    def __call__(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        output = (self.kernel or _eager_kernel(module))(module, query, key, value, attention_mask, **kwargs)
-        for listener in tuple(self.listeners):
-            listener(self.kind, module, query, key, attention_mask, kwargs)
-        return output
-
-
-def _remove_listener(interface: AttentionInterface, name: str, listener: Listener) -> None:
-    """Remove a listener, and with the last one the pass-through."""
+def _remove(
+    interface: AttentionInterface,
+    name: str,
+    to: Literal["listeners", "replacements"],
+    function: Listener | Replacement,
+) -> None:
+    """Remove a function, and with the last one the pass-through."""
     pass_through = interface.get(name)
     if not isinstance(pass_through, _PassThrough):  # another kernel was registered in the meantime
         return
-    pass_through.listeners.remove(listener)
-    if not pass_through.listeners:
+    getattr(pass_through, to).remove(function)
+    if not (pass_through.listeners or pass_through.replacements):
         del interface[name]
         kernel = pass_through.kernel
         if kernel is not None and interface.get(name) is not kernel:  # it was registered in this interface itself
             interface[name] = kernel
 
 
-def _interface_of(module: nn.Module) -> AttentionInterface | None:
+def interface_of(module: nn.Module) -> AttentionInterface | None:
     """The interface in which a module's modelling file looks kernels up: that of transformers, or the file's own."""
     for kind in type(module).__mro__:
         found = vars(sys.modules[kind.__module__]).get("ALL_ATTENTION_FUNCTIONS")

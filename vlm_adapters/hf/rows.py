@@ -34,46 +34,51 @@ class ScoreOptions:
 
 
 def row_scores(query: Tensor, key: Tensor, options: ScoreOptions) -> Tensor:
-    """Compute scores `(n, R, Sk)` of `query (n, R, d)` against `key (n_kv, Sk, d)`, in float32, before any mask."""
-    heads, rows, width = query.shape
+    """Compute scores `(B, n, R, Sk)` of `query (B, n, R, d)` against `key (B, n_kv, Sk, d)`, in float32, unmasked."""
+    batch, heads, rows, width = query.shape
     # Heads of one key head are neighbours; scaling the few queries is cheaper than scaling their scores.
-    grouped = (query.float() * options.scaling).reshape(key.shape[0], -1, width)
-    scores = (grouped @ key.float().transpose(1, 2)).reshape(heads, rows, -1)
+    grouped = (query.float() * options.scaling).reshape(batch * key.shape[1], -1, width)
+    scores = torch.bmm(grouped, key.float().flatten(0, 1).transpose(1, 2)).view(batch, heads, rows, -1)
     if options.softcap is not None:
         scores = torch.tanh(scores / options.softcap) * options.softcap
     return scores
 
 
-def mask_scores(
-    scores: Tensor, mask: Any, index: int, rows: Tensor, earlier_keys: int, options: ScoreOptions
-) -> Tensor:
-    """Set the scores of keys that a row does not see to minus infinity, as the kernel does.
+def mask_of_rows(
+    mask: Any, sequences: Tensor, rows: Tensor, earlier_keys: int, keys: int, options: ScoreOptions
+) -> Tensor | None:
+    """Look up which keys some rows see, as the kernel does.
 
     Args:
-        scores: `(n, R, Sk)`.
         mask: The mask of the kernel: None, `(B, 1, Sq, Sk)` bool or additive, `(B, Sk)` (flash), a block mask (flex).
-        index: Index of the sequence in the batch.
-        rows: `(R,)` positions of the rows among the queries of this call.
+        sequences: `(b,)` indices of the rows' sequences in the batch.
+        rows: `(b, R)` positions of the rows among the queries of this call.
         earlier_keys: Keys in the cache from before the first of these queries.
+        keys: Number of keys.
         options: Kind of the kernel, whether rows are causal, and their window.
+
+    Returns:
+        What `mask_scores` takes: True at the keys that are not seen, or what is added to the scores, in a form that can
+        be broadcast to `(b, n, R, Sk)`. None if all keys are seen.
 
     Raises:
         CaptureError: The mask has a form that is not known for this kernel.
     """
-    kind, keys = options.kind, scores.shape[-1]
+    kind = options.kind
     if isinstance(mask, Tensor) and mask.ndim == 4 and kind != "flash":
-        of_rows = mask[index if mask.shape[0] > 1 else 0]
-        of_rows = of_rows[:, rows] if of_rows.shape[1] > 1 else of_rows
-        if kind == "sdpa" and of_rows.dtype == torch.bool:
-            return scores.masked_fill_(~of_rows, float("-inf"))
-        return scores + of_rows.float()  # eager and flex add any mask, of whatever dtype
+        of_batch = sequences if mask.shape[0] > 1 else torch.zeros_like(sequences)
+        of_rows = rows if mask.shape[2] > 1 else torch.zeros_like(rows)
+        found = mask[of_batch[:, None], :, of_rows].transpose(1, 2)
+        if kind == "sdpa" and found.dtype == torch.bool:
+            return ~found
+        return found.float()  # eager and flex add any mask, of whatever dtype
     if kind == "flex" and hasattr(mask, "mask_mod"):
-        return scores.masked_fill_(~_block_mask_rows(mask, index, rows, scores), float("-inf"))
+        return ~_block_mask_rows(mask, sequences, rows, keys)
     if mask is None and kind in ("eager", "flex"):
-        return scores  # without a mask these two are not causal
+        return None  # without a mask these two are not causal
     if mask is None or (kind == "flash" and isinstance(mask, Tensor) and mask.shape[1:] == (keys,)):
-        padding = None if mask is None else mask[index if mask.shape[0] > 1 else 0].bool()
-        return scores.masked_fill_(~_visible(padding, rows + earlier_keys, keys, options), float("-inf"))
+        padding = None if mask is None else mask[sequences if mask.shape[0] > 1 else sequences * 0].bool()
+        return ~_visible(padding, rows + earlier_keys, keys, options)[:, None]
     shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
     raise CaptureError(
         f"The {kind} kernel got a mask of a form that capture does not know for it: {shape}, with {keys} keys. "
@@ -81,39 +86,50 @@ def mask_scores(
     )
 
 
+def mask_scores(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Apply a mask of `mask_of_rows` to scores `(B, n, R, Sk)`: keys that are not seen get minus infinity."""
+    if mask is None:
+        return scores
+    return scores.masked_fill_(mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+
+
 def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
     """Softmax over keys, with one more learned logit per head if the model has attention sinks."""
     if sinks is None:
         return scores.softmax(-1)
-    extra = sinks.float().reshape(-1, 1, 1).expand(*scores.shape[:2], 1)
+    extra = sinks.float().reshape(-1, 1, 1).expand(*scores.shape[:3], 1)
     return torch.cat([scores, extra], dim=-1).softmax(-1)[..., :-1]
 
 
 def gather_columns(weights: Tensor, columns: Tensor) -> Tensor:
-    """Gather `weights (n, R, Sk)` at key indices; keys that are not in the cache get no attention."""
-    in_cache = (columns >= 0) & (columns < weights.shape[-1])
-    found = weights[..., columns.clamp(0, weights.shape[-1] - 1)]
-    return found * in_cache
+    """Gather `weights (B, n, R, Sk)` at key indices `(B, C)`."""
+    if len(columns) == 1:
+        return weights.index_select(-1, columns[0])
+    return weights.gather(-1, columns[:, None, None].expand(*weights.shape[:3], -1))
 
 
 def _visible(padding: Tensor | None, rows: Tensor, keys: int, options: ScoreOptions) -> Tensor:
-    """The keys that every row sees without a mask, `(R, Sk)` bool; `rows` are positions among the keys.
+    """The keys that every row sees without a mask, `(b, R, Sk)` bool; `rows` are positions among the keys.
 
     Flash kernels drop padding before they count, so causality and window count positions without it. Sdpa has no
     window: transformers gives it a mask for every window.
     """
-    positions = torch.arange(keys, device=rows.device) if padding is None else padding.cumsum(-1)
-    distance = positions[rows][:, None] - positions[None, :]
+    if padding is None:
+        positions = torch.arange(keys, device=rows.device).expand(len(rows), keys)
+    else:
+        positions = padding.cumsum(-1)
+    distance = positions.gather(1, rows)[:, :, None] - positions[:, None, :]
     seen = distance >= 0 if options.causal else torch.ones_like(distance, dtype=torch.bool)
     if options.kind == "flash" and options.sliding_window is not None:
         seen = seen & (distance.abs() < options.sliding_window)
-    return seen if padding is None else seen & padding
+    return seen if padding is None else seen & padding[:, None]
 
 
-def _block_mask_rows(mask: Any, index: int, rows: Tensor, scores: Tensor) -> Tensor:
-    """The keys that these rows see by a block mask's index function, `(R, Sk)` or `(n, R, Sk)` bool."""
-    heads, _, keys = scores.shape
-    batch = torch.tensor(index, device=scores.device)
-    head = torch.arange(heads, device=scores.device)[:, None, None]
-    seen: Tensor = mask.mask_mod(batch, head, rows[:, None], torch.arange(keys, device=scores.device))
-    return seen.expand(torch.broadcast_shapes(seen.shape, (len(rows), keys)))
+def _block_mask_rows(mask: Any, sequences: Tensor, rows: Tensor, keys: int) -> Tensor:
+    """The keys that these rows see by a block mask's index function, bool in a form of `(b, n, R, Sk)`."""
+    heads = torch.arange(mask.shape[1], device=rows.device)
+    batch = sequences[:, None, None, None]
+    seen: Tensor = mask.mask_mod(
+        batch, heads[:, None, None], rows[:, None, :, None], torch.arange(keys, device=rows.device)
+    )
+    return seen.expand(torch.broadcast_shapes(seen.shape, (len(sequences), 1, rows.shape[1], keys)))

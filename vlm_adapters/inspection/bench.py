@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, Qwen2Config
 
-from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
+from vlm_adapters.hf.row_blocks import RowPlan
 
 
 @dataclass(frozen=True)

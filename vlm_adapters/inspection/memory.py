@@ -23,8 +23,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from vlm_adapters.hf.capture import RowPlan, capture_rows
+from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
+from vlm_adapters.hf.row_blocks import RowPlan
 
 DTYPE = torch.bfloat16
 """Dtype of the weights and activations."""

@@ -15,6 +15,7 @@ LOADER_KEYWORDS = (
     "local_files_only",
     "subfolder",
     "limits",
+    "batch_windows",
 )
 """Arguments that `load_adapter` passes on to transformers, and never to the constructor of a family."""
 

@@ -39,6 +39,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
     local_files_only: bool = False,
     subfolder: str = "",
     limits: Limits | None = None,
+    batch_windows: bool | None = None,
     **options: object,
 ) -> BackboneAdapter:
     """Load a checkpoint with the adapter for its `model_type`.
@@ -63,6 +64,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         local_files_only: Whether to make no request to the hub.
         subfolder: Folder within the directory or the repository.
         limits: What of the checkpoint's files and of images is accepted; None for `DEFAULT_LIMITS`.
+        batch_windows: Whether windows of equal size pass the vision tower together; None for the family's default.
         options: Options of the adapter, such as `min_pixels`.
 
     Raises:
@@ -84,6 +86,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         "max_memory": max_memory,
         "offload_folder": offload_folder,
         "quantization_config": quantization_config,
+        "batch_windows": batch_windows,
         **hub,
     }
     name = os.fspath(name_or_path)

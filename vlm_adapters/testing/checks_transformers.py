@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,17 @@ from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import (
+    CheckSkipped,
     cells,
     continued,
+    hidden,
     maps,
     prompt,
     require,
     require_agrees,
     require_identical,
     transformers_model_of,
+    two_images,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +36,8 @@ _NEW_TOKENS = 6
 
 def check_capture_changes_no_logits(case: AdapterCase) -> None:
     """Logits after extraction, and while rows are captured, equal those of a new model, bit for bit."""
-    from vlm_adapters.hf.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.capture import capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.row_blocks import RowPlan  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
     model = transformers_model_of(adapter)
@@ -67,9 +71,31 @@ def check_extract_asks_for_no_outputs(case: AdapterCase) -> None:
     require(not requested, f"arguments of the model in `extract`: expected no request for outputs, found {requested}")
 
 
+def check_batched_windows_change_no_states(case: AdapterCase) -> None:
+    """With windows of images batched, states are those of the model run alone; without, they are bit for bit."""
+    adapter: Any = case.load()
+    model = transformers_model_of(adapter)
+    if not hasattr(adapter, "batch_windows"):
+        raise CheckSkipped(f"{type(adapter).__name__} has no batch_windows")
+    inputs = adapter.preprocess([two_images(((230, 170), (96, 150)))])
+    with torch.no_grad():
+        alone = model.base_model(**inputs.tensors, use_cache=False).last_hidden_state[0]
+    last = GridRequest(layers=(), hidden_layers=1)
+    for batched in (False, True):
+        adapter.batch_windows = batched
+        grids = adapter.extract(inputs, last)[0]
+        found, expected = hidden(grids)[0], alone[cells(grids)].T
+        if batched:
+            scale = max(1.0, float(expected.abs().max()))
+            require_agrees(case, found, expected, 1e-5 * scale, "last hidden states (D, cell) with batched windows")
+        else:
+            require_identical(found, expected, "last hidden states (D, cell) with batch_windows=False")
+
+
 def check_generation_equals_one_pass(case: AdapterCase) -> None:
     """Rows captured during generation with a KV cache equal `extract` over the full sequence."""
-    from vlm_adapters.hf.capture import RowPlan, capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.capture import capture_rows  # noqa: PLC0415 (imports transformers)
+    from vlm_adapters.hf.row_blocks import RowPlan  # noqa: PLC0415 (imports transformers)
 
     adapter = case.load()
     model = transformers_model_of(adapter)

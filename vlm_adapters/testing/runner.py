@@ -84,6 +84,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_conduct.check_spawned_process,
     checks_transformers.check_capture_changes_no_logits,
     checks_transformers.check_extract_asks_for_no_outputs,
+    checks_transformers.check_batched_windows_change_no_states,
     checks_transformers.check_generation_equals_one_pass,
     checks_abilities.check_answer_is_the_likeliest,
     checks_abilities.check_answering_changes_nothing,

@@ -31,6 +31,7 @@ class QwenAdapter(TransformersBackbone):
     """
 
     shares_prefix = True
+    batch_windows = True
 
     def __init__(
         self,

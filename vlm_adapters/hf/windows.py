@@ -1,0 +1,160 @@
+"""Windows, frames and images of a vision tower that pass its attention together.
+
+Towers of the Qwen kind hold all patches of a batch in one sequence, with boundaries (`cu_seqlens`) between windows or
+images that do not see each other, and call their kernel once for each of them, which may be a hundred times per layer.
+Here the attention module is given one sequence, so that it calls the kernel once, and the kernel is replaced by one
+that runs all parts of equal length as one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm_adapters.errors import BackboneError
+from vlm_adapters.hf.kernels import Kernel, interface_of, replace
+
+_KERNELS = ("sdpa", "eager")
+"""The kernels that are called once per part; flash kernels take the boundaries themselves."""
+
+_active: ContextVar[_Windows | None] = ContextVar("vlm_adapters_windows", default=None)
+
+
+@contextmanager
+def batched_windows(model: nn.Module) -> Iterator[None]:
+    """Let parts of equal length pass the attention of vision towers together while the block runs.
+
+    Does nothing for a tower that takes no boundaries, or whose kernel is neither sdpa nor eager. Sums are the same, but
+    a kernel may add in another order for a batch: outputs of a float32 tower may differ by 1e-6.
+
+    Args:
+        model: A transformers model.
+    """
+    modules = [module for module in model.modules() if _takes_boundaries(module)]
+    # Layers that are recomputed in the backward pass, outside the block, must do the same as inside it.
+    modules = [module for module in modules if not (module.training and torch.is_grad_enabled())]
+    windows = _Windows()
+    token = _active.set(windows)
+    try:
+        with ExitStack() as stack:
+            for module in modules:
+                hook = module.register_forward_pre_hook(windows.before, with_kwargs=True)
+                stack.callback(hook.remove)
+            stack.enter_context(replace(modules, windows.attend))
+            yield
+    finally:
+        _active.reset(token)
+
+
+def _takes_boundaries(module: nn.Module) -> bool:
+    """Whether this is an attention module that calls its kernel once per part."""
+    return (
+        _is_given_boundaries(type(module).forward)
+        and getattr(getattr(module, "config", None), "_attn_implementation", None) in _KERNELS
+        and interface_of(module) is not None
+        and not any(_is_given_boundaries(type(part).forward) for part in module.modules() if part is not module)
+    )
+
+
+@cache
+def _is_given_boundaries(forward: Callable[..., Any]) -> bool:
+    return "cu_seqlens" in signature(forward).parameters
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """The lengths of the parts of a sequence.
+
+    Attributes:
+        total: Length of the sequence.
+        groups: Length and number of the parts of every length, in the order of `order`.
+        order: `(S,)`: the positions sorted by the length of their part; None where they are already.
+        inverse: `(S,)`: where every position went; None likewise.
+    """
+
+    total: int
+    groups: tuple[tuple[int, int], ...]
+    order: Tensor | None
+    inverse: Tensor | None
+
+    @classmethod
+    def of(cls, boundaries: Tensor, device: torch.device) -> _Lengths:
+        ends = boundaries.tolist()  # waits for the device, once per pass
+        lengths = torch.tensor(ends[1:], device="cpu") - torch.tensor(ends[:-1], device="cpu")
+        distinct, counts = lengths.unique(return_counts=True)
+        groups = tuple((length, count) for length, count in zip(distinct.tolist(), counts.tolist(), strict=True))
+        of_positions = lengths.repeat_interleave(lengths)
+        order = of_positions.argsort(stable=True)
+        total = int(lengths.sum())
+        if bool((of_positions.diff() >= 0).all()):
+            return cls(total, groups, None, None)
+        return cls(total, groups, order.to(device), order.argsort().to(device))
+
+
+class _Windows:
+    """The boundaries within one block: taken away before an attention module runs, and used at its kernel."""
+
+    def __init__(self) -> None:
+        self._boundaries: Tensor | None = None
+        # With the tensor, so that no other can get its id.
+        self._lengths: dict[tuple[int, torch.device], tuple[Tensor, _Lengths]] = {}
+
+    def before(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Take the boundaries from an attention module's arguments, so that it sees one sequence."""
+        boundaries = kwargs.get("cu_seqlens")
+        if _active.get() is not self or not isinstance(boundaries, Tensor) or len(boundaries) <= 2:
+            return None
+        self._boundaries = boundaries
+        ends = torch.tensor([0, len(args[0] if args else kwargs["hidden_states"])], device="cpu")
+        return args, kwargs | {"cu_seqlens": ends}
+
+    def attend(
+        self, kernel: Kernel, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, /, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the kernel over all parts of equal length at once."""
+        if _active.get() is not self or self._boundaries is None:
+            return kernel(module, query, key, value, mask, **options)
+        boundaries, self._boundaries = self._boundaries, None
+        lengths = self._of(boundaries, query.device)
+        if mask is not None or query.shape[:3:2] != (1, lengths.total) or key.shape[2] != lengths.total:
+            raise BackboneError(
+                f"{type(module).__name__} gives its kernel {tuple(query.shape)} where one sequence of {lengths.total} "
+                "was expected, so its windows cannot run together. Load the model with batch_windows=False."
+            )
+        if lengths.order is not None:
+            query, key, value = (tensor[:, :, lengths.order] for tensor in (query, key, value))
+        output = by_length(kernel, module, (query, key, value), lengths.groups, options)
+        return output if lengths.inverse is None else output[:, lengths.inverse], None
+
+    def _of(self, boundaries: Tensor, device: torch.device) -> _Lengths:
+        key = id(boundaries), device
+        if key not in self._lengths:
+            self._lengths[key] = boundaries, _Lengths.of(boundaries, device)
+        return self._lengths[key][1]
+
+
+def by_length(
+    kernel: Kernel,
+    module: nn.Module,
+    tensors: Sequence[Tensor],
+    groups: Sequence[tuple[int, int]],
+    options: dict[str, Any],
+) -> Tensor:
+    """Run the kernel over parts `(1, n, S, d)` that are sorted by length; the output is `(1, S, n, d)`."""
+    outputs, start = [], 0
+    for length, count in groups:
+        end = start + length * count
+        batch = [tensor[0, :, start:end].unflatten(1, (count, length)).transpose(0, 1) for tensor in tensors]
+        outputs.append(kernel(module, *batch, None, **options)[0].flatten(0, 1)[None])
+        start = end
+    return torch.cat(outputs, dim=1)
