@@ -36,7 +36,8 @@ ROOMS = (
     {"evaluation"},
     {"output"},  # above evaluation: a gallery shows the records of one
     {"testing"},
-    {"training", "inspection", "scaffold"},
+    {"training", "scaffold"},
+    {"inspection"},  # above training: a bench builds a cache
     {"cli"},
     {"__main__"},
 )

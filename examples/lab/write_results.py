@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from report import read_report
+from report import RESULTS, read_report
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 MODELS = ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")
 MEBIBYTE = 2**20
 LARGE = "random, 0.3 B"
 """The larger backbone of `measure_cache.py`."""
+BENCH_OF_MODEL, BENCH_ON_GPU = "bench_tiny-qwen2_5_vl", "bench_gpu"
+_MEASURED = ("variant", "ratio of the time", "interval", "peak memory")
 
 HEAD = """# Results
 
@@ -153,6 +155,22 @@ While it is built, the last quarter needs {growth:.1%} more memory than the firs
 {sources("cache_memory")}"""
 
 
+def feeding() -> str:
+    """How near the ways of running a backbone come to its bare passes."""
+    report = read_report("feeding")
+    ways = {name: way for name, way in report.items() if isinstance(way, dict)}
+    rows = [(name, way["samples a second"], f"{way['share of the bare rate']:.2f}") for name, way in ways.items()]
+    return f"""## Feeding the backbone
+
+`{report["model"]}` on {report["samples"]} scenes, on {report["device"]}. *Model alone*: its passes on inputs that were
+prepared before. *Preparing alone*: reading samples and making inputs, without a pass. *One thread*: `workers=0`. On a
+CPU preparing takes the cores that the passes need, so little is won; it has not been measured on a GPU.
+
+{table(("", "samples a second", "of the rate of the model alone"), rows)}
+
+{sources("feeding")}"""
+
+
 def large_images() -> str:
     """Time and memory of large images, many phrases and long texts."""
     report = read_report("large_images")
@@ -231,29 +249,93 @@ read, within 5 seconds of processor time and 1 GiB above the process's start.
 
 def bench() -> str:
     """What attention rows cost beside a plain forward pass."""
-    names = ("bench_4_layers_16_rows", "bench_4_layers_300_rows", "bench_28_layers_cpu")
-    shown = {"rows": "rows", "states": "rows and hidden states", "eager": "`output_attentions=True`"}
-    rows = [
-        (
-            f"{of['layers']} layers, {of['heads']} heads, {of['length']} tokens, {of['rows']} rows",
-            shown[row["variant"]],
-            f"{row['time_ratio']:.2f}",
-            f"{row['peak_bytes'] / MEBIBYTE:.1f} MiB",
-        )
-        for report in map(read_report, names)
-        for of in (report["settings"],)
-        for row in report["rows"]
-        if row["variant"] in shown
-    ]
-    head = ("language model, random weights", "with", "time, plain pass = 1", "memory beyond a plain pass")
+    names = tuple(f"bench_{name}/bench" for name in ("4_layers_16_rows", "4_layers_300_rows", "28_layers"))
+    sections = [section for name in names for section in read_report(name)["sections"]]
+    rows = [(section["title"], *_measured(row)) for section in sections for row in section["rows"][1:]]
     return f"""## The price of attention rows
 
 What rows must cost is `rows x tokens x head size` multiplications per head and layer, against
-`tokens x tokens x head size` for the pass itself.
+`tokens x tokens x head size` for the pass itself. Ratios are medians over turns in which all variants ran, with their
+interval and how often such an interval holds the median; memory is the peak beyond the loaded model.
 
-{table(head, rows)}
+{table(("language model, random weights", *_MEASURED), rows)}
 
 {sources(*names)}"""
+
+
+def _measured(row: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of a measurement of `adapters bench`."""
+    if row["seconds"] is None:
+        return row["variant"], row["note"], "", ""
+    low, high = row["interval"]
+    memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / MEBIBYTE:,.1f} MiB"
+    return row["variant"], f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f} ({row['confidence']:.0%})", memory
+
+
+def bench_of_model() -> str:
+    """Every part of the bench on an embedded model, and on a GPU where it was run on one."""
+    shown = _bench_of(BENCH_OF_MODEL)
+    on_gpu = _bench_of(BENCH_ON_GPU) if (RESULTS / BENCH_ON_GPU).is_dir() else "Not run on a GPU."
+    return f"""## Every part of the bench
+
+{shown}
+
+{on_gpu}"""
+
+
+def _bench_of(name: str) -> str:
+    report = read_report(f"{name}/bench")
+    tables = []
+    for section in report["sections"]:
+        facts = "; ".join(f"{name}: {_fact(value)}" for name, value in section["facts"].items())
+        rows = table(_MEASURED, map(_measured, section["rows"]))
+        tables.append("\n\n".join([f"**{section['title']}**", rows, *([f"{facts}."] if facts else [])]))
+    plots = [
+        f"![{file.stem}](../examples/lab/results/{name}/{file.name})" for file in sorted((RESULTS / name).glob("*.png"))
+    ]
+    shown = "\n\n".join(tables + plots)
+    settings = report["settings"]
+    return f"""`{settings["model"]}` in {settings["dtype"]} on {report["machine"]}, {report["threads"]} threads:
+
+{shown}
+
+{sources(f"{name}/bench")}"""
+
+
+def _fact(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def costs() -> str:
+    """What a training would cost at the rates of a bench."""
+    report = read_report("costs")
+    measured, found = report["measured"], report["data"]
+    ways = {kind: list(next(iter(found.values()))[kind]) for kind in ("hours", "bytes")}
+    rows = [
+        (way, *("-" if of[kind][way] is None else show(of[kind][way]) for of in found.values()))
+        for kind, show in (("hours", "{:,.1f} h".format), ("bytes", _gibibytes))
+        for way in ways[kind]
+    ]
+    counts = [
+        (name, *(f"{of[what]:,}" for what in ("images", "sentences", "phrases")), of["source"])
+        for name, of in found.items()
+    ]
+    return f"""## Costs on paper
+
+The backbone's part of a training, from the rates of the bench above: `{measured["model"]}` on
+{measured["machine"]}. With the bench of another model and machine the same command gives their hours. Eight epochs
+through the backbone, all sentences of an image in one sequence, are the recipe of F-LMM (arXiv 2406.05821); a cache
+runs the backbone once, over every sentence, and its bytes are those of the maps.
+
+{table(("", *found), rows)}
+
+{table(("counted", "images", "sentences", "phrases", "source"), counts)}
+
+{sources("costs")}"""
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"
 
 
 def full_size() -> str:
@@ -371,12 +453,15 @@ SECTIONS = (
     cache,
     recipe,
     large_cache,
+    feeding,
     large_images,
     after_the_backbone,
     photos,
     hostile,
     hostile_models,
     bench,
+    bench_of_model,
+    costs,
     full_size,
     interruptions,
     gpu,

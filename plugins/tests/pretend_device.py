@@ -13,9 +13,11 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -149,7 +151,17 @@ DEVICE = torch.device("pretend", 0)
 
 @contextmanager
 def accelerated() -> Iterator[None]:
-    with Functions(), Operations():
+    """Within, torch has the device, in the threads of pools as well."""
+    submit = ThreadPoolExecutor.submit
+
+    def submit_accelerated(pool: Any, function: Any, *arguments: Any) -> Any:
+        def run() -> Any:
+            with Functions(), Operations():
+                return function(*arguments)
+
+        return submit(pool, run)
+
+    with patch.object(ThreadPoolExecutor, "submit", submit_accelerated), Functions(), Operations():
         yield
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,16 +14,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.evaluation.conftest import ColourGrounder
+from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.data.dataset import Dataset, Problem
 from vlm_adapters.data.sealed import sealed
 from vlm_adapters.errors import DataError, OutputError
 from vlm_adapters.evaluation.fingerprint import RunFingerprint
 from vlm_adapters.evaluation.partial_results import PartialResults, merge
 from vlm_adapters.evaluation.run import Evaluation
+from vlm_adapters.grounding.decoded import GroundedVLM
+from vlm_adapters.testing.fakes import FakeAdapter
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vlm_adapters.evaluation.record import Record
     from vlm_adapters.grounding.base import Grounder
+    from vlm_adapters.prompt import Prompt
 
 SquaresOf = Callable[..., Dataset]
 
@@ -255,3 +264,43 @@ def test_a_broken_sample_is_an_error_where_the_set_does_not_skip(grounder: Groun
     dataset.skips_broken = False
     with pytest.raises(DataError, match="Its mask is torn"):
         Evaluation(grounder, dataset, "packed", 2).batch(1)
+
+
+class Ahead(ColourGrounder):
+    """Takes a batch before it gives the masks of the one before, as a grounder may."""
+
+    def masks_of_batches(
+        self, batches: Iterable[Sequence[Prompt]], *, batch_size: int = 8
+    ) -> Iterator[list[dict[str, NDArray[np.bool_]]]]:
+        found = partial(self.masks, batch_size=batch_size)
+        return map_ahead(found, batches, workers=1, most=2)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_are_the_same_with_any_number_of_workers(grounder: Grounder, squares: SquaresOf, workers: int) -> None:
+    alone = Evaluation(grounder, squares(7, broken=[3]), "packed", 2, workers=0)
+    expected = [alone.batch(number) for number in alone.batch_numbers]
+    for grounds in (grounder, Ahead()):
+        evaluation = Evaluation(grounds, squares(7, broken=[3]), "packed", 2, workers=workers)
+        assert list(evaluation.batches(evaluation.batch_numbers)) == expected
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_the_batches_before_a_broken_sample_are_given_before_its_error(squares: SquaresOf, workers: int) -> None:
+    dataset = squares(9, broken=[5])
+    dataset.skips_broken = False
+    evaluation = Evaluation(Ahead(), dataset, "packed", 2, workers=workers)
+    given = []
+    with pytest.raises(DataError, match="Its mask is torn"):
+        given.extend(batch.number for batch in evaluation.batches(evaluation.batch_numbers))
+    assert given == [0, 1]
+
+
+def test_a_decoder_gives_the_batches_before_a_broken_sample_before_its_error(squares: SquaresOf) -> None:
+    dataset = squares(9, broken=[5])
+    dataset.skips_broken = False
+    evaluation = Evaluation(GroundedVLM.untrained(FakeAdapter(), base_width=4), dataset, "isolated", 2)
+    given = []
+    with pytest.raises(DataError, match="Its mask is torn"):
+        given.extend(batch.number for batch in evaluation.batches(evaluation.batch_numbers))
+    assert given == [0, 1]

@@ -46,10 +46,14 @@ def adapter(fake: FakePlugin, monkeypatch: pytest.MonkeyPatch) -> CountingAdapte
 @pytest.fixture
 def live(adapter: CountingAdapter) -> Live:
     def build(
-        data: str = "scenes:count=5,seed=3", *, hidden: bool = False, dtype: Precision = "float16"
+        data: str = "scenes:count=5,seed=3",
+        *,
+        hidden: bool = False,
+        dtype: Precision = "float16",
+        workers: int | None = None,
     ) -> LiveSamples:
         fingerprint = CacheFingerprint.of(adapter, data, FeatureRequest(hidden=hidden), dtype=dtype)
-        return LiveSamples(adapter, open_dataset(data), fingerprint)
+        return LiveSamples(adapter, open_dataset(data), fingerprint, workers=workers)
 
     return build
 

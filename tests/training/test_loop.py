@@ -322,7 +322,8 @@ def test_phrases_to_learn_from_are_needed(recipe: Recipes, tmp_path: Path, monke
 def test_several_processes_build_no_cache(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_module, "process_of", lambda _: Process(0, 2))
     with pytest.raises(
-        CacheError, match=r"is not finished, or its data have changed, and it is built by one process\. Build it first"
+        CacheError,
+        match=r"is not finished, or its data have changed, and 2 processes train from a finished one\. Build it first",
     ):
         train(recipe(), tmp_path / "run")
 

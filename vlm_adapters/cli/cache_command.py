@@ -35,14 +35,20 @@ def build(
     compared, sample by sample and byte by byte, and stays if it is the same.
     `adapters plan RECIPE` says size and time before. Any data and model will do:
     adapters cache build scenes model=MODEL train=DATA validation=null cache=FOLDER
+
+    On several GPUs: accelerate launch -m vlm_adapters cache build ...
     """
     from vlm_adapters.training.cache.index import CacheIndex
 
     with ProgressBars() as bars:
         content = read_recipe(recipe, changes)
-        from vlm_adapters.training.data import build_caches
+        from vlm_adapters.training.data import build_caches, process_of
 
+        process = process_of(content)
         caches = build_caches(content, report=bars.built)
+        process.finish()
+    if not process.is_first:
+        return
     indices = [CacheIndex.read(cache.folder) for cache in caches]
     if as_json:
         print_json([_as_dict(cache, index) for cache, index in zip(caches, indices, strict=True)])

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from vlm_adapters.errors import OptionError, PluginError
+from vlm_adapters.errors import OptionError, OutputError, PluginError
 
 _LONGEST_WAIT = timedelta(days=30)
-"""How long a process may wait for the others at the end: their shares can differ by more than torch's minutes."""
+"""How long a process may wait for the others: their shares can differ by more than torch's minutes.
+
+One that has ended is noticed at once.
+"""
 
 
 _COUNT_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -31,12 +34,14 @@ class Process:
         index: Index of the process, from 0; the first one writes the results.
         count: Number of processes.
         device: Device for the model of this process: each of several processes has its own accelerator.
+        wait: Waits until all processes are here.
         finish: Waits until all processes have called it, and then leaves their group.
     """
 
     index: int = 0
     count: int = 1
     device: str = "auto"
+    wait: Callable[[], None] = lambda: None
     finish: Callable[[], None] = lambda: None
 
     @classmethod
@@ -65,11 +70,6 @@ class Process:
         """Whether this process writes the results."""
         return self.index == 0
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.count > 1:
-            torch.distributed.barrier()
-
     def sum(self, numbers: Tensor) -> Tensor:
         """Sum a tensor over all processes; each gets the sum."""
         if self.count > 1:
@@ -97,8 +97,21 @@ def _joined(count: int, *, on_cpu: bool) -> Process:
     # a separate group, so that a launcher whose processes never meet is noticed soon
     waiting = cast("ProcessGroup", torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT))
 
+    def wait() -> None:
+        try:
+            torch.distributed.barrier(waiting)
+        except RuntimeError as error:
+            raise OutputError(
+                f"Another of the {count} processes that share the work has ended before its share was done. What is "
+                "finished stays. Start them again, as many as you like: they resume where these stopped."
+            ) from error
+
     def finish() -> None:
-        torch.distributed.barrier(waiting)
+        wait()
         state.destroy_process_group()
 
-    return Process(state.process_index, count, "cpu" if on_cpu else str(state.device), finish)
+    return Process(state.process_index, count, "cpu" if on_cpu else str(state.device), wait, finish)
+
+
+ALONE = Process()
+"""The one process of a run that no launcher started."""

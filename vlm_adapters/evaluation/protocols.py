@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import tee
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +88,23 @@ def find_masks(grounder: Grounder, prompts: Sequence[Sequence[Prompt]], batch_si
     Returns:
         For every sample the masks `(P, H, W)` bool at the image's size, by name; empty for a sample without prompts.
     """
-    masks = iter(grounder.masks([prompt for of_sample in prompts for prompt in of_sample], batch_size=batch_size))
-    by_sample = [[next(masks) for _ in of_sample] for of_sample in prompts]
-    return [
-        {name: np.concatenate([of_prompt[name] for of_prompt in of_prompts]) for name in of_prompts[0]}
-        if of_prompts
-        else {}
-        for of_prompts in by_sample
-    ]
+    return next(find_masks_of_batches(grounder, [prompts], batch_size))
+
+
+def find_masks_of_batches(
+    grounder: Grounder, batches: Iterable[Sequence[Sequence[Prompt]]], batch_size: int
+) -> Iterator[list[dict[str, Masks]]]:
+    """Do so for one batch of samples after the other, of which the next may be prepared ahead."""
+    batches, ahead = tee(batches)
+    flat = ([prompt for of_sample in batch for prompt in of_sample] for batch in ahead)
+    found = grounder.masks_of_batches(flat, batch_size=batch_size)
+    for batch in batches:
+        masks = iter(next(found))
+        yield [_joined([next(masks) for _ in of_sample]) for of_sample in batch]
+    next(found, None)  # raises the error that ended the batches, if it came while they were taken ahead
+
+
+def _joined(of_prompts: Sequence[Mapping[str, Masks]]) -> dict[str, Masks]:
+    """The masks of a sample's prompts, one after the other."""
+    names = of_prompts[0] if of_prompts else {}
+    return {name: np.concatenate([of_prompt[name] for of_prompt in of_prompts]) for name in names}

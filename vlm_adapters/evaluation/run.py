@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import tee
 from pathlib import Path
 
+from vlm_adapters.data.ahead import default_workers, map_ahead
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
 from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.data.sample import Sample
@@ -17,9 +19,10 @@ from vlm_adapters.evaluation.card import Card, Outcome
 from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
 from vlm_adapters.evaluation.partial_results import BatchResult, PartialResults, merge
 from vlm_adapters.evaluation.process import Process
-from vlm_adapters.evaluation.protocols import find_masks, protocol_named
+from vlm_adapters.evaluation.protocols import Masks, find_masks_of_batches, protocol_named
 from vlm_adapters.evaluation.record import Record, records_bytes, records_of, write_records
 from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.prompt import Prompt
 
 RECORDS_FILE = "records.jsonl"
 PARTIAL_RESULTS_FOLDER = "partial_results"
@@ -118,12 +121,14 @@ class Evaluation:
         dataset: Holds the true masks.
         protocol: A key of `PROTOCOLS`.
         batch_size: Samples per batch, and prompts that are computed at once.
+        workers: Threads that read ahead.
     """
 
     grounder: Grounder = field(repr=False)
     dataset: Dataset = field(repr=False)
     protocol: str
     batch_size: int
+    workers: int = field(default_factory=default_workers, repr=False)
 
     @property
     def batch_numbers(self) -> range:
@@ -141,17 +146,59 @@ class Evaluation:
             DataError: A sample is broken, and the data set does not skip it.
             ImageError: An image is missing or cannot be used, and the data set does not skip it.
         """
+        (found,) = self.batches([number])
+        return found
+
+    def batches(self, numbers: Sequence[int]) -> Iterator[BatchResult]:
+        """The same for several batches: the next are read and prepared while one is grounded and one compared."""
+        with (
+            closing(map_ahead(self._read, numbers, workers=self.workers, most=self.workers)) as read,
+            closing(map_ahead(_compared, self._grounded(read), workers=min(self.workers, 1), most=1)) as compared,
+        ):
+            yield from compared
+
+    def _read(self, number: int) -> _ReadBatch:
         read = list(read_samples(self.dataset, self.indices(number)))
         usable = [(index, sample) for index, sample in read if isinstance(sample, Sample)]
-        prompts = [protocol_named(self.protocol)(sample) for _, sample in usable]
-        masks = find_masks(self.grounder, prompts, self.batch_size)
-        records = [
-            record
-            for (index, sample), of_sample, found in zip(usable, prompts, masks, strict=True)
-            for record in records_of(index, sample, of_sample, found)
-        ]
-        skipped = tuple((index, problem) for index, problem in read if isinstance(problem, Problem))
-        return BatchResult(number, tuple(index for index, _ in usable), tuple(records), skipped)
+        return _ReadBatch(
+            number,
+            usable,
+            [protocol_named(self.protocol)(sample) for _, sample in usable],
+            tuple((index, problem) for index, problem in read if isinstance(problem, Problem)),
+        )
+
+    def _grounded(self, batches: Iterable[_ReadBatch]) -> Iterator[tuple[_ReadBatch, list[dict[str, Masks]]]]:
+        batches, ahead = tee(batches)
+        found = find_masks_of_batches(self.grounder, (batch.prompts for batch in ahead), self.batch_size)
+        return zip(batches, found, strict=True)
+
+
+@dataclass(frozen=True)
+class _ReadBatch:
+    """The samples of a batch.
+
+    Attributes:
+        number: Number of the batch.
+        usable: The samples that could be read, with their indices.
+        prompts: The prompts of every one of them.
+        skipped: The others, with what is wrong with them.
+    """
+
+    number: int
+    usable: list[tuple[int, Sample]]
+    prompts: list[list[Prompt]]
+    skipped: tuple[tuple[int, Problem], ...]
+
+
+def _compared(grounded: tuple[_ReadBatch, list[dict[str, Masks]]]) -> BatchResult:
+    """Compare the masks of a batch with the truth."""
+    batch, masks = grounded
+    records = [
+        record
+        for (index, sample), prompts, found in zip(batch.usable, batch.prompts, masks, strict=True)
+        for record in records_of(index, sample, prompts, found)
+    ]
+    return BatchResult(batch.number, tuple(index for index, _ in batch.usable), tuple(records), batch.skipped)
 
 
 def _compute(
@@ -167,6 +214,6 @@ def _compute(
     left = [number for number in share if number not in finished]
     done, total = sum(samples[number] for number in share if number in finished), sum(samples.values())
     report(EvaluationProgress(done, total))
-    for batch in results.append(process.index, map(evaluation.batch, left)):
+    for batch in results.append(process.index, evaluation.batches(left)):
         done += samples[batch.number]
         report(EvaluationProgress(done, total))

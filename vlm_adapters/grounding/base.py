@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,3 +71,13 @@ class Grounder(ABC):
             for start in range(0, len(prompts), batch_size)
             for grounding in self.ground_all(prompts[start : start + batch_size])
         ]
+
+    def masks_of_batches(
+        self, batches: Iterable[Sequence[Prompt]], *, batch_size: int = 8
+    ) -> Iterator[list[dict[str, NDArray[np.bool_]]]]:
+        """Find the masks of one batch after the other, each as `masks` finds them.
+
+        A grounder may take batches before they are needed, to prepare them while the model works.
+        """
+        for batch in batches:
+            yield self.masks(batch, batch_size=batch_size)

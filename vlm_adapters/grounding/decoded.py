@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import tee
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from typing_extensions import override
 
+from vlm_adapters.backbone.copying import CopyStream, DeviceInputs
+from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
+from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, decoder_folder
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
@@ -94,33 +100,52 @@ class GroundedVLM(Grounder, nn.Module):
 
     def features(self, prompts: Sequence[Prompt]) -> list[PhraseFeatures]:
         """Run the backbone: what the decoder reads of every prompt's first image."""
+        return self._features(self.adapter.preprocess(prompts))
+
+    def _features(self, inputs: BackboneInputs) -> list[PhraseFeatures]:
         request = self.decoder.request
-        extracted = self.adapter.extract(self.adapter.preprocess(prompts), request.grids)
-        return [PhraseFeatures.of(grids, request) for grids in extracted]
+        return [PhraseFeatures.of(grids, request) for grids in self.adapter.extract(inputs, request.grids)]
 
     @override
     def fingerprint(self) -> dict[str, str]:
         return self.decoder.fingerprint()
 
     @override
-    @torch.no_grad()
     def masks(self, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, NDArray[np.bool_]]]:
-        refiner = self.decoder.refiner
-        encode = None if refiner is None else encoding_once(refiner.sam)
-        found = []
-        for start in range(0, len(prompts), batch_size):
-            batch = prompts[start : start + batch_size]
-            images = [encode(prompt.images[0]) for prompt in batch] if encode else None
-            for prompt, logits in zip(batch, self.mask_logits(batch, images), strict=True):
-                size = prompt.images[0].height, prompt.images[0].width
-                names = ["mask"] if refiner is None else ["coarse", "refined"]
-                masks = {name: np.empty((len(prompt.phrases), *size), np.bool_) for name in names}
-                for index, of_phrase in enumerate(logits.by_phrase()):
-                    masks[names[0]][index] = binary_masks(of_phrase.coarse_at_image_size(size))[0].cpu().numpy()
-                    if refiner is not None:
-                        masks["refined"][index] = binary_masks(of_phrase.at_image_size(size))[0].cpu().numpy()
-                found.append(masks)
-        return found
+        return next(self.masks_of_batches([prompts], batch_size=batch_size))
+
+    @override
+    @torch.no_grad()
+    def masks_of_batches(
+        self, batches: Iterable[Sequence[Prompt]], *, batch_size: int = 8
+    ) -> Iterator[list[dict[str, NDArray[np.bool_]]]]:
+        refiner, stream = self.decoder.refiner, CopyStream(str(self.decoder.device))
+        batches, ahead = tee(batches)
+        parts = (batch[start : start + batch_size] for batch in ahead for start in range(0, len(batch), batch_size))
+
+        def prepared(prompts: Sequence[Prompt]) -> DeviceInputs:
+            return stream.copied(lambda: self.adapter.preprocess(prompts))
+
+        with closing(map_ahead(prepared, parts, workers=1, most=1)) as inputs:
+            for batch in batches:
+                encode = None if refiner is None else encoding_once(refiner.sam)
+                of_parts = (next(inputs).ready() for _ in range(0, len(batch), batch_size))
+                yield [masks for part in of_parts for masks in self._masks(part, encode)]
+            next(inputs, None)  # raises the error that ended the batches, if it came while they were taken ahead
+
+    def _masks(
+        self, inputs: BackboneInputs, encode: Callable[[Image.Image], EncodedImage] | None
+    ) -> Iterator[dict[str, NDArray[np.bool_]]]:
+        images = [encode(prompt.images[0]) for prompt in inputs.prompts] if encode else ()
+        for prompt, logits in zip(inputs.prompts, self.decoder(self._features(inputs), images), strict=True):
+            size = prompt.images[0].height, prompt.images[0].width
+            names = ["coarse", "refined"] if encode else ["mask"]
+            masks = {name: np.empty((len(prompt.phrases), *size), np.bool_) for name in names}
+            for index, of_phrase in enumerate(logits.by_phrase()):
+                masks[names[0]][index] = binary_masks(of_phrase.coarse_at_image_size(size))[0].cpu().numpy()
+                if encode:
+                    masks["refined"][index] = binary_masks(of_phrase.at_image_size(size))[0].cpu().numpy()
+            yield masks
 
     @override
     @torch.no_grad()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.errors import RecipeError
 from vlm_adapters.evaluation.process import Process
 from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
@@ -34,13 +35,14 @@ class Batches:
         samples: What to learn from; samples without a phrase are not taken.
         batch_size: Samples of one step, over all processes.
         seed: Seed of the order.
+        workers: Threads that read ahead; 0 reads when a step is taken.
 
     Raises:
         RecipeError: No sample has a phrase.
     """
 
-    def __init__(self, samples: ExtractedSamples, batch_size: int, seed: int) -> None:
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+    def __init__(self, samples: ExtractedSamples, batch_size: int, seed: int, workers: int) -> None:
+        self.samples, self.batch_size, self.seed, self.workers = samples, batch_size, seed, workers
         self.usable = np.array([i for i in range(len(samples)) if samples.phrase_count(i)])
         if not len(self.usable):
             raise RecipeError("There is no phrase to learn from in the training data. Give data with phrases.")
@@ -52,19 +54,23 @@ class Batches:
         return self.samples.at_epoch(number), order.tolist()
 
     def read(self, steps: range, process: Process) -> Iterator[tuple[int, Batch]]:
-        """Read the share of this process of every step; one step is read ahead."""
-        epoch = lru_cache(maxsize=1)(self.epoch)
+        """Read the share of this process of every step.
 
-        def read(number: int) -> Batch:
+        Samples of the next steps are read and prepared ahead; where a backbone runs, it runs one step ahead.
+        """
+        epoch = lru_cache(maxsize=2)(self.epoch)
+
+        def prepare(number: int) -> Callable[[], list[ExtractedSample]]:
             epoch_number, position = divmod(number, self.per_epoch)
             samples, order = epoch(epoch_number)
             indices = order[position * self.batch_size : (position + 1) * self.batch_size]
-            return Batch(samples.read(indices[process.index :: process.count]))
+            return samples.prepare(indices[process.index :: process.count])
 
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(read, steps[0]) if steps else None
-            for number in steps:
-                assert ahead is not None  # noqa: S101 - for the type checker: a step is always read before it is done
-                batch = ahead.result()
-                ahead = reader.submit(read, number + 1) if number + 1 in steps else None
-                yield number, batch
+        prepared = map_ahead(prepare, steps, workers=self.workers, most=self.workers)
+
+        def finished(number: int) -> tuple[int, Batch]:
+            return number, Batch(next(prepared)())
+
+        batches = map_ahead(finished, steps, workers=min(self.workers, 1), most=1)
+        with closing(prepared), closing(batches):  # first the one that takes of the other
+            yield from batches

@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 
 from vlm_adapters.backbone.fingerprint import file_fingerprint, json_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.data.ahead import default_workers
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.decoder.features import FeatureRequest
@@ -20,7 +22,7 @@ from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import OptionError, RecipeError
-from vlm_adapters.evaluation.process import Process
+from vlm_adapters.evaluation.process import ALONE, Process
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.hf.placement import resolve_device
 from vlm_adapters.registry.loading import load_adapter
@@ -55,9 +57,10 @@ class CacheLocation:
             return False
         return CachedSamples(self.folder).index.data_fingerprint == self.data.fingerprint()
 
-    def is_intact(self) -> bool:
-        """Whether every sample and every byte is as it was; reads them all."""
-        return is_intact(self.folder, self.data)
+    def is_intact(self, process: Process, workers: int) -> bool:
+        """Whether every sample and every byte is as it was; the processes read them all, and agree."""
+        damaged = torch.tensor(float(not is_intact(self.folder, self.data, process, workers)), device=process.device)
+        return not process.sum(damaged)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class TrainingData:
         sam: Segment Anything, where it refines the masks; None without it.
         profile: Head profile, of which only the heads are read; None reads all.
         folders: Folders of the caches, by the source of their data; None runs the backbone all along.
+        workers: Threads that work ahead of the backbone.
     """
 
     train: tuple[Dataset, ...]
@@ -81,6 +85,7 @@ class TrainingData:
     sam: SegmentAnything | None = field(default=None, repr=False)
     profile: HeadProfile | None = None
     folders: dict[str, Path] | None = None
+    workers: int = field(default_factory=default_workers)
 
     @classmethod
     def open(cls, recipe: Recipe) -> Self:
@@ -100,7 +105,8 @@ class TrainingData:
         if recipe.cache is not None:
             sources = {data.source for data in (*train, *([validation] if validation else []))}
             folders = {source: Path(recipe.cache) / _folder_name(recipe, request, source) for source in sources}
-        return cls(train, validation, request, recipe.cache_dtype, sam, profile, folders)
+        workers = default_workers() if recipe.workers is None else recipe.workers
+        return cls(train, validation, request, recipe.cache_dtype, sam, profile, folders, workers)
 
     def caches(self) -> list[CacheLocation]:
         """The caches, finished or not.
@@ -124,13 +130,19 @@ class TrainingData:
         if self.sam is not None:
             self.sam.to(adapter.info.device)
         fingerprint = CacheFingerprint.of(adapter, data.source, self.request, self.sam, self.cache_dtype)
-        return LiveSamples(adapter, data, fingerprint, self.sam)
+        return LiveSamples(adapter, data, fingerprint, self.sam, self.workers)
 
-    def build(self, adapter: BackboneAdapter, caches: Sequence[CacheLocation], report: CacheReport = no_report) -> None:
-        """Build caches, each from where an earlier build ended."""
+    def build(
+        self,
+        adapter: BackboneAdapter,
+        caches: Sequence[CacheLocation],
+        report: CacheReport = no_report,
+        process: Process = ALONE,
+    ) -> None:
+        """Build caches, each from where an earlier build ended; the first process reports."""
         for cache in caches:
-            source = cache.data.source
-            build_cache(self.live(adapter, cache.data), cache.folder, report=partial(report, source))
+            told = partial(report if process.is_first else no_report, cache.data.source)
+            build_cache(self.live(adapter, cache.data), cache.folder, process=process, report=told)
 
     def training_samples(self, adapter: BackboneAdapter | None = None) -> ExtractedSamples:
         """Open the samples to learn from.
@@ -183,19 +195,22 @@ def build_caches(
 ) -> list[CacheLocation]:
     """Build the caches of a recipe; what is there and intact stays.
 
+    Started by `accelerate launch` or `torchrun`, the processes share the work, and any number of them writes the same.
+
     Args:
         recipe: Names the data and the backbone.
         adapter: The backbone, if that is loaded already; else it is loaded where a cache is not intact.
-        report: Called after every sample.
+        report: Called after every sample of the first process.
 
     Raises:
         RecipeError: The recipe has no cache, or its device is not there.
+        OutputError: Another process is building in a folder, or one of those that share the work has ended.
     """
     process = process_of(recipe)
     data = TrainingData.open(recipe)
     caches = data.caches()
-    if missing := [cache for cache in caches if not cache.is_intact()]:
-        data.build(adapter or load_backbone(recipe, process.device), missing, report)
+    if missing := [cache for cache in caches if not cache.is_intact(process, data.workers)]:
+        data.build(adapter or load_backbone(recipe, process.device), missing, report, process)
     return caches
 
 

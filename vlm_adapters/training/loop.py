@@ -81,7 +81,8 @@ def train(
         check_recipe(out, recipe)
         data = TrainingData.open(recipe)
         samples, validation = _samples(recipe, data, adapter, process, cache_report)
-        run = _Run(recipe, out, process, new_decoder(recipe, samples.fingerprint, data.sam), samples, validation)
+        batches = Batches(samples, recipe.batch_size, recipe.seed, data.workers)
+        run = _Run(recipe, out, process, new_decoder(recipe, samples.fingerprint, data.sam), batches, validation)
         with stop_requests() as stop:
             try:
                 run.learn(report, stop)
@@ -103,8 +104,9 @@ def _samples(
     missing = [cache for cache in data.caches() if not cache.is_finished()] if recipe.cache is not None else []
     if missing and process.count > 1:
         raise CacheError(
-            f"The cache {missing[0].folder} is not finished, or its data have changed, and it is built by one process. "
-            "Build it first: `adapters cache build` with the same recipe and changes."
+            f"The cache {missing[0].folder} is not finished, or its data have changed, and {process.count} processes "
+            "train from a finished one. Build it first: `adapters cache build` with the same recipe and changes, or "
+            "`accelerate launch -m vlm_adapters cache build` to share that work, too."
         )
     if adapter is None and (missing or recipe.cache is None):
         adapter = load_backbone(recipe, process.device)
@@ -114,7 +116,7 @@ def _samples(
     if judged is None or data.validation is None:
         return samples, None
     check_alike([samples.fingerprint, judged.fingerprint])
-    return samples, Validation(judged, data.validation, recipe.sheet_samples)
+    return samples, Validation(judged, data.validation, recipe.sheet_samples, data.workers)
 
 
 def new_decoder(recipe: Recipe, fingerprint: CacheFingerprint, sam: SegmentAnything | None) -> MaskDecoder:
@@ -138,11 +140,12 @@ class _Run:
         out: Path,
         process: Process,
         decoder: MaskDecoder,
-        samples: ExtractedSamples,
+        batches: Batches,
         validation: Validation | None,
     ) -> None:
         self.recipe, self.out, self.process, self.validation = recipe, out, process, validation
-        self.backbone = samples.fingerprint.backbone
+        self.batches = batches
+        self.backbone = batches.samples.fingerprint.backbone
         self.decoder = decoder.to(process.device)
         self.optimizer = torch.optim.AdamW(
             self.decoder.trainable_parameters().values(),
@@ -150,7 +153,6 @@ class _Run:
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
         )
-        self.batches = Batches(samples, recipe.batch_size, recipe.seed)
         self.state = _resumed(recipe, out, self.batches.per_epoch, self.decoder, self.optimizer)
         self.log = RunLog(out, self.state) if process.is_first else None
         if self.state.step and process.is_first:
@@ -247,6 +249,7 @@ def check_recipe(out: Path, recipe: Recipe) -> None:
         there, here = state.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
         if state.is_finished and recipe.epochs > state.recipe.epochs:
             there["epochs"] = recipe.epochs
+        there["workers"] = here["workers"]  # changes no result
         if differing := [f"{name}: {there[name]} -> {here[name]}" for name in here if here[name] != there[name]]:
             raise RecipeError(
                 f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out. (Only a finished "

@@ -85,6 +85,8 @@ class Recipe(_Part):
         validate_every: Steps between validations and checkpoints; None does so after every epoch.
         keep_checkpoints: How many checkpoints stay; the best one stays in any case.
         sheet_samples: How many validation samples the contact sheet shows.
+        workers: Threads that read and prepare samples ahead, per process; None takes up to 4, as the machine has
+            cores. It changes no result, and may differ when a run is resumed.
 
     Example:
         >>> from vlm_adapters import Recipe
@@ -120,6 +122,7 @@ class Recipe(_Part):
     validate_every: _AtLeastOne | None = None
     keep_checkpoints: _AtLeastOne = 2
     sheet_samples: Annotated[int, Field(ge=0, strict=True)] = 8
+    workers: Annotated[int, Field(ge=0, le=64, strict=True)] | None = None
 
     @field_validator("train", mode="before")
     @classmethod

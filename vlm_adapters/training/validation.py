@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.decoder.model import MaskDecoder, binary_masks
 from vlm_adapters.evaluation.metrics import mask_iou
@@ -31,11 +32,13 @@ class Validation:
         samples: What the decoder reads of them.
         data: The data set that they are of.
         sheet_samples: How many the sheet shows.
+        workers: Threads that read ahead.
     """
 
     samples: ExtractedSamples
     data: Dataset
     sheet_samples: int
+    workers: int
 
     def mean_iou(self, decoder: MaskDecoder, process: Process, stop: StopRequest) -> float | None:
         """Mean IoU over all phrases at the images' size, each process judging its share; None if a stop came first.
@@ -45,10 +48,11 @@ class Validation:
         indices = range(len(self.samples))[process.index :: process.count]
         total, count = 0.0, 0
         with _in_eval_mode(decoder):
-            for batch in _batches(indices):
+            prepare = self.samples.prepare
+            for finish in map_ahead(prepare, _batches(indices), workers=self.workers, most=self.workers):
                 if stop and process.count == 1:
                     return None
-                samples = self.samples.read(batch)
+                samples = finish()
                 for sample, masks in zip(samples, _masks(decoder, samples), strict=True):
                     total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
                     count += len(masks)

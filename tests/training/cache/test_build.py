@@ -399,10 +399,11 @@ def test_an_empty_set_is_refused(live: Live, tmp_path: Path) -> None:
 
 
 def test_progress_ends_with_all_samples(live: Live, tmp_path: Path) -> None:
-    reports: list[BuildProgress] = []
-    index = build_cache(live(), tmp_path, shard_samples=2, report=reports.append)
-    assert [progress.samples for progress in reports] == [1, 2, 2, 3, 4, 4, 5, 5]
-    assert reports[-1] == BuildProgress(samples=5, total=5, computed=5, bytes=index.bytes)
+    for workers, counts in ((0, [1, 2, 2, 3, 4, 4, 5, 5]), (1, [1, 2, 3, 4, 4, 5, 5, 5])):
+        reports: list[BuildProgress] = []
+        index = build_cache(live(workers=workers), tmp_path / str(workers), shard_samples=2, report=reports.append)
+        assert [progress.samples for progress in reports] == counts  # a shard is written while the next is computed
+        assert reports[-1] == BuildProgress(samples=5, total=5, computed=5, bytes=index.bytes)
 
 
 def test_other_weights_give_another_fingerprint(live: Live) -> None:

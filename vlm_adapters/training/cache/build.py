@@ -8,46 +8,46 @@ the same bytes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from typing_extensions import override
 
-from vlm_adapters.data.dataset import Dataset, Problem, read_samples
+from vlm_adapters.data.ahead import map_ahead
+from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.locks import FOLDER_LOCK, locked_folder
-from vlm_adapters.data.sample import Sample
 from vlm_adapters.data.sealed import sha256_of_file
 from vlm_adapters.errors import CacheError, DataError, OutputError
+from vlm_adapters.evaluation.process import ALONE, Process
 from vlm_adapters.training.cache.fingerprint import FINGERPRINT_FILE, CacheFingerprint
 from vlm_adapters.training.cache.index import INDEX_FILE, CacheIndex
 from vlm_adapters.training.cache.shard import (
     SHARD_FILE,
     LeftOut,
     Manifest,
-    ShardEntry,
     damaged,
     read_rows,
     shard_name,
     write_shard,
 )
-from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples, LiveSamples, image_digest
+from vlm_adapters.training.cache.shard_build import ShardBuild, read_shards, shard_indices
+from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples, LiveSamples
 
 SHARD_SAMPLES = 64
 
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far a build is.
+    """How far a process is with its share of a build.
 
     Attributes:
         samples: Samples done so far, computed or found.
-        total: Samples of the data set.
+        total: Samples of the share.
         computed: Samples for which the backbone ran.
         bytes: Size of the shards so far, and of what is in memory for the next.
     """
@@ -63,20 +63,27 @@ def build_cache(
     folder: Path,
     *,
     shard_samples: int = SHARD_SAMPLES,
+    process: Process = ALONE,
     report: Callable[[BuildProgress], None] = lambda _: None,
 ) -> CacheIndex:
     """Run a backbone over a data set, and keep what a decoder reads. Resumes where an earlier build stopped.
 
+    Several processes share the shards: of `n`, the one with index `i` builds `i`, `i + n`, `i + 2 n`, ... The first
+    holds the folder for all, and writes the index when all shards are there.
+
     Args:
         live: Backbone and data.
         folder: Folder of the cache; one with another fingerprint is refused.
-        shard_samples: Samples per shard. A shard is in memory as a whole.
+        shard_samples: Samples per shard. In memory are one that is computed, one that is written, and the samples of
+            the next.
+        process: Which of the processes this is.
         report: Called after every sample, and after every shard.
 
     Raises:
         CacheError: The folder holds a cache with another fingerprint, or the data set is drawn anew in every epoch.
         DataError: The data set is empty, or a sample of it is broken and the set does not skip such samples.
-        OutputError: The folder cannot be written to, or another process is building there.
+        OutputError: The folder cannot be written to, or another process is building there, or one of those that share
+            the work has ended.
     """
     if not len(live.data):
         raise DataError(f"There is no sample in {live.data.source}. Give data with at least one.")
@@ -85,36 +92,76 @@ def build_cache(
             f"{live.data.source} is drawn anew in every epoch, and a cache is the same in all. Take sentences=all, or "
             "train without a cache: cache=null."
         )
-    with locked_folder(folder):
+    with locked_folder(folder) if process.is_first else nullcontext():
+        if process.is_first:
+            _prepare_folder(folder, live.fingerprint)
+        process.wait()  # until the first holds the folder
         _prepare_folder(folder, live.fingerprint)
-        return _build(live, folder, shard_samples, report)
+        _build(live, folder, shard_samples, process, report)
+        process.wait()  # until all shards are there
+        if process.is_first:
+            _finish(live, folder, shard_samples)
+        process.wait()
+        return CacheIndex.read(folder)
 
 
-def _build(live: LiveSamples, folder: Path, shard_samples: int, report: Callable[[BuildProgress], None]) -> CacheIndex:
+def _build(
+    live: LiveSamples, folder: Path, shard_samples: int, process: Process, report: Callable[[BuildProgress], None]
+) -> None:
+    """Compute what is missing of the shards of this process."""
+    shards = shard_indices(len(live.data), shard_samples)
+    share = range(process.index, len(shards), process.count)
+    done, total, computed, size = 0, sum(len(shards[number]) for number in share), 0, 0
+
+    def tell(of_shard: int = 0, in_memory: int = 0) -> None:
+        report(BuildProgress(done + of_shard, total, computed + of_shard, size + in_memory))
+
+    def extracted() -> Iterator[ShardBuild]:
+        """The shards, computed where they were not found."""
+        nonlocal done, computed, size
+        for shard in read_shards(live.data, live.fingerprint, share, shard_samples, live.workers):
+            shard.found = shard.manifest_found(folder)
+            if shard.found is None:
+                shard.extract(live, tell)
+                computed += len(shard.samples)
+            else:
+                size += shard.found.bytes
+            done += len(shards[shard.number])
+            yield shard
+
+    with closing(map_ahead(partial(_write, folder), extracted(), workers=min(live.workers, 1), most=1)) as written:
+        for shard_bytes in written:
+            size += shard_bytes
+            tell()
+
+
+def _write(folder: Path, shard: ShardBuild) -> int:
+    """Write a shard that was computed; gives its size, or 0 for one that was found."""
+    if shard.found is not None:
+        return 0
+    if not (folder / FINGERPRINT_FILE).is_file():
+        raise OutputError(f"The cache {folder} was removed while it was built. Build it again.")
+    (folder / INDEX_FILE).unlink(missing_ok=True)  # from here on the cache is unfinished
+    return write_shard(folder, shard.number, shard.entries, shard.extracted, shard.left_out).bytes
+
+
+def _finish(live: LiveSamples, folder: Path, shard_samples: int) -> None:
+    """Write the index of a cache whose shards are all there."""
+    count = len(shard_indices(len(live.data), shard_samples))
     entries: list[tuple[str, int, int]] = []  # no more of a manifest, or memory would grow with the data
     left_out: list[LeftOut] = []
     shards: list[int] = []
     manifests: list[str] = []
-    computed = size = 0
-    for number, start in enumerate(range(0, len(live.data), shard_samples)):
-        indices = range(start, min(start + shard_samples, len(live.data)))
-        shard = _ShardBuild.of(live.data, live.fingerprint, indices)
-        manifest = shard.found(folder, number)
-        if manifest is None:
-            if not (folder / FINGERPRINT_FILE).is_file():
-                raise OutputError(f"The cache {folder} was removed while it was built. Build it again.")
-            (folder / INDEX_FILE).unlink(missing_ok=True)  # from here on the cache is unfinished
-            begun = BuildProgress(start, len(live.data), computed, size)
-            manifest = write_shard(folder, number, shard.entries, shard.extracted(live, begun, report), shard.left_out)
-            computed += len(shard.samples)
+    size = 0
+    for number in range(count):
+        manifest = Manifest.read(folder / f"{shard_name(number)}.json")
         size += manifest.bytes
         shards.append(len(manifest.samples))
         manifests.append(manifest.digest)
         entries += ((sample.id, sample.index, sample.phrases) for sample in manifest.samples)
         left_out += manifest.left_out
-        report(BuildProgress(indices.stop, len(live.data), computed, size))
     for path in folder.iterdir():
-        if (match := SHARD_FILE.fullmatch(path.name)) and int(match[1]) >= len(shards):
+        if (match := SHARD_FILE.fullmatch(path.name)) and int(match[1]) >= count:
             path.unlink()  # of a longer data set, or of smaller shards
     index = CacheIndex(
         data_fingerprint=live.data.fingerprint(),
@@ -129,13 +176,12 @@ def _build(live: LiveSamples, folder: Path, shard_samples: int, report: Callable
         manifests=manifests,
     )
     index.write(folder)
-    return index
 
 
-def is_intact(folder: Path, data: Dataset) -> bool:
+def is_intact(folder: Path, data: Dataset, process: Process = ALONE, workers: int | None = None) -> bool:
     """Whether a cache is finished, every shard has the bytes that were written, and all of it is of this data set.
 
-    Reads every sample and every shard, and runs no backbone.
+    Reads every sample and every shard, those of this process's share where there are several, and runs no backbone.
     """
     try:
         fingerprint, index = CacheFingerprint.read(folder), CacheIndex.read(folder)
@@ -143,13 +189,13 @@ def is_intact(folder: Path, data: Dataset) -> bool:
         return False
     if sha256_of_file(folder / FINGERPRINT_FILE) != index.fingerprint:
         return False
-    starts = range(0, len(data), index.shard_samples)
-    if len(starts) != len(index.manifests):
+    count = len(shard_indices(len(data), index.shard_samples))
+    if count != len(index.manifests):
         return False
-    for number, start in enumerate(starts):
-        indices = range(start, min(start + index.shard_samples, len(data)))
-        manifest = _ShardBuild.of(data, fingerprint, indices).found(folder, number)
-        if manifest is None or manifest.digest != index.manifests[number]:
+    share = range(process.index, count, process.count)
+    for shard in read_shards(data, fingerprint, share, index.shard_samples, workers):
+        manifest = shard.manifest_found(folder)
+        if manifest is None or manifest.digest != index.manifests[shard.number]:
             return False
     return True
 
@@ -224,59 +270,6 @@ class CachedSamples(ExtractedSamples):
         if not manifest.is_intact(self.folder):
             raise damaged(self.folder / manifest.file, "its sha256 differs from that in its manifest")
         self._checked.add(number)
-
-
-@dataclass(frozen=True)
-class _ShardBuild:
-    """The samples of one shard, and what its manifest says of them."""
-
-    samples: list[Sample]
-    entries: list[ShardEntry]
-    left_out: list[LeftOut]
-
-    @classmethod
-    def of(cls, data: Dataset, fingerprint: CacheFingerprint, indices: range) -> Self:
-        samples, entries, left_out = [], [], []
-        for index, sample in read_samples(data, indices):
-            if isinstance(sample, Problem):
-                left_out.append(LeftOut(index=index, message=f"{sample.place}: {sample.message}"))
-            else:
-                samples.append(sample)
-                key = sample_key(sample, fingerprint)
-                entries.append(ShardEntry(index=index, id=sample.id, key=key, phrases=len(sample.phrases)))
-        return cls(samples, entries, left_out)
-
-    def extracted(
-        self, live: LiveSamples, begun: BuildProgress, report: Callable[[BuildProgress], None]
-    ) -> list[ExtractedSample]:
-        """Run the backbone, and report after every sample, counted on from where the shard begins."""
-        found: list[ExtractedSample] = []
-        size = begun.bytes
-        for sample in self.samples:
-            found.append(live.extract(sample))
-            size += found[-1].nbytes
-            report(BuildProgress(begun.samples + len(found), begun.total, begun.computed + len(found), size))
-        return found
-
-    def found(self, folder: Path, number: int) -> Manifest | None:
-        """The manifest of an earlier build, if its shard is intact and holds the same."""
-        try:
-            manifest = Manifest.read(folder / f"{shard_name(number)}.json")
-        except CacheError:
-            return None
-        same = manifest.samples == self.entries and manifest.left_out == self.left_out
-        return manifest if same and manifest.is_intact(folder) else None
-
-
-def sample_key(sample: Sample, fingerprint: CacheFingerprint) -> str:
-    """Digest of all that the cached features of a sample depend on."""
-    digest = hashlib.sha256()
-    spans = [phrase.span for phrase in sample.phrases]
-    annotation = json.dumps([sample.image_id, sample.text, spans, sample.phrase_ids, sample.phrase_tags])
-    for part in (fingerprint.digest, image_digest(sample), annotation):
-        digest.update(part.encode())
-    digest.update(np.packbits(sample.masks).tobytes())
-    return digest.hexdigest()
 
 
 def _prepare_folder(folder: Path, fingerprint: CacheFingerprint) -> None:

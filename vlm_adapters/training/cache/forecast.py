@@ -7,6 +7,8 @@ from time import perf_counter
 
 from safetensors.numpy import save
 
+from vlm_adapters.data.dataset import read_samples
+from vlm_adapters.data.sample import Sample
 from vlm_adapters.training.cache.index import CacheIndex
 from vlm_adapters.training.cache.shard import packed
 from vlm_adapters.training.data import CacheLocation, TrainingData, load_backbone, process_of
@@ -78,9 +80,9 @@ def _of_finished(cache: CacheLocation) -> Forecast:
 def _measured(cache: CacheLocation, live: LiveSamples, count: int) -> Forecast:
     total = len(cache.data)
     indices = range(min(count, total))
-    _bytes(live, 0)  # what is done only once does not count
+    _bytes(live, range(1))  # what is done only once does not count
     started = perf_counter()
-    size = sum(_bytes(live, index) for index in indices)
+    size = _bytes(live, indices)
     seconds = perf_counter() - started
     scale = total / len(indices)
     return Forecast(
@@ -94,6 +96,7 @@ def _measured(cache: CacheLocation, live: LiveSamples, count: int) -> Forecast:
     )
 
 
-def _bytes(live: LiveSamples, index: int) -> int:
-    """Size of a sample in a shard."""
-    return sum(len(save(packed(0, sample))) for sample in live.read([index]))
+def _bytes(live: LiveSamples, indices: range) -> int:
+    """Size of some samples in a shard, computed as a build computes them."""
+    samples = [sample for _, sample in read_samples(live.data, indices) if isinstance(sample, Sample)]
+    return sum(len(save(packed(0, sample))) for _, sample in live.extract_all(samples))
