@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, floor
 
 import torch
 from torch import Tensor
@@ -11,11 +12,17 @@ from torch.nn import functional
 Box = tuple[float, float, float, float]
 """`(left, top, right, bottom)`, in pixels of the upright image unless stated otherwise."""
 
+Region = tuple[int, int, int, int]
+"""`(left, top, right, bottom)` in whole pixels, right and bottom excluded."""
+
 Size = tuple[int, int]
 """`(height, width)`, in pixels unless stated otherwise."""
 
-_PIXELS_AT_ONCE = 2**22
-"""Pixels of a map that are sampled at once: coordinates take several times the memory of the values."""
+_PIXELS_AT_ONCE = 2**18
+"""Pixels of a map that are sampled at once: as many as stay in a processor's cache with their coordinates."""
+
+_MORE_ON_DEVICES = 16
+"""How many times as many are sampled at once on a device, where every call costs."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class CoordinateFrame:
         return _scaled(box, self.width / size[1], self.height / size[0])
 
 
-def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0) -> Tensor:
+def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0, region: Region | None = None) -> Tensor:
     """Resample maps over a grid to the pixels of an image, bilinearly.
 
     The values of a map lie at the centres of its cells, and pixels are sampled at their centres. Beyond the outermost
@@ -59,9 +66,10 @@ def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0) -> Te
         box: The region of the image that the maps cover, in pixels.
         size: `(H, W)` of the image.
         outside: Value of the pixels outside the box.
+        region: The pixels that are wanted; None for all.
 
     Returns:
-        `(..., H, W)` float32.
+        `(..., H, W)` float32; with a region, what it would cut out of that.
 
     Example:
         >>> import torch
@@ -73,13 +81,42 @@ def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0) -> Te
     left, top, right, bottom = box
     y = (torch.arange(size[0], device=maps.device, dtype=torch.float32) + 0.5 - top) / (bottom - top)
     x = (torch.arange(size[1], device=maps.device, dtype=torch.float32) + 0.5 - left) / (right - left)
-    rows = max(_PIXELS_AT_ONCE // max(size[1], 1), 1)
-    if size[0] <= rows:
+    if region is not None:
+        y, x = y[region[1] : region[3]], x[region[0] : region[2]]
+    at_once = _PIXELS_AT_ONCE * (1 if maps.device.type == "cpu" else _MORE_ON_DEVICES)
+    rows = max(at_once // max(len(x), 1), 1)
+    if len(y) <= rows:
         return _place_rows(maps, y, x, outside)
-    placed = torch.empty(*maps.shape[:-2], *size, device=maps.device)
-    for first in range(0, size[0], rows):
+    rows = -(-rows // torch.get_num_threads()) * torch.get_num_threads()
+    placed = torch.empty(*maps.shape[:-2], len(y), len(x), device=maps.device)
+    for first in range(0, len(y), rows):
         placed[..., first : first + rows, :] = _place_rows(maps, y[first : first + rows], x, outside)
     return placed
+
+
+def region_of(cells: Tensor, box: Box, size: Size) -> Region | None:
+    """The pixels that cells of a map have a share in when it is placed: where values of other cells alone stay out.
+
+    Args:
+        cells: `(h, w)` bool.
+        box: The region of the image that the map covers, in pixels.
+        size: `(H, W)` of the image.
+
+    Returns:
+        The smallest rectangle with all of these pixels, or one a pixel larger; None if there are none.
+    """
+    left, top, right, bottom = box
+    sides = []
+    for taken, pixels, first, last in ((cells.any(0), size[1], left, right), (cells.any(1), size[0], top, bottom)):
+        found = taken.nonzero().flatten().tolist()
+        if not found:
+            return None
+        of_pixel = len(taken) / (last - first)  # cells
+        begin = floor(first + (found[0] - 0.5) / of_pixel - 0.5)
+        end = ceil(first + (found[-1] + 1.5) / of_pixel - 0.5) + 1
+        sides.append((max(begin, floor(first), 0), min(end, ceil(last), pixels)))
+    (x0, x1), (y0, y1) = sides
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def resize_box(box: Box, before: Size, after: Size) -> Box:
@@ -89,11 +126,23 @@ def resize_box(box: Box, before: Size, after: Size) -> Box:
 
 def _place_rows(maps: Tensor, y: Tensor, x: Tensor, outside: float) -> Tensor:
     """Sample maps `(..., h, w)` at the points `y (H,)`, `x (W,)`, in [0, 1] where the maps reach: `(..., H, W)`."""
-    points = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], dim=-1)
-    flat = maps.float().reshape(1, -1, *maps.shape[-2:])
-    placed = functional.grid_sample(flat, points[None], mode="bilinear", padding_mode="border", align_corners=False)
-    inside = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))[None, :]
-    return placed.masked_fill(~inside, outside).reshape(*maps.shape[:-2], len(y), len(x))
+    bands = torch.get_num_threads()  # torch divides batches among threads, and nothing else
+    bands = bands if len(y) % bands == 0 else 1
+    points = torch.empty(len(y), len(x), 2, device=maps.device)
+    points[..., 0], points[..., 1] = 2 * x - 1, (2 * y - 1)[:, None]
+    flat = maps.float().reshape(1, -1, *maps.shape[-2:]).expand(bands, -1, -1, -1)
+    placed = functional.grid_sample(
+        flat,
+        points.view(bands, len(y) // bands, len(x), 2),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    placed = placed.transpose(0, 1).reshape(*maps.shape[:-2], len(y), len(x))
+    beyond_y, beyond_x = (y < 0) | (y > 1), (x < 0) | (x > 1)
+    if maps.device.type == "cpu" and not (beyond_y.any() or beyond_x.any()):
+        return placed
+    return placed.masked_fill(beyond_y[:, None] | beyond_x[None, :], outside)
 
 
 def _scaled(box: Box, across: float, down: float) -> Box:

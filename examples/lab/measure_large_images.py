@@ -1,10 +1,11 @@
 """Measure time and memory of large images, many phrases and long texts, each trial in a process of its own.
 
-    python examples/lab/measure_large_images.py [--model tiny-qwen2_5_vl] [--small] [--report FILE]
+    python examples/lab/measure_large_images.py [--model tiny-qwen2_5_vl] [--sam FILE] [--small] [--report FILE]
 
-Takes about 3 minutes; `--small` tries a quarter of the lengths and numbers. Memory is the most that the process ever
+Takes about 5 minutes, with Segment Anything (`--sam`) several times that; `--small` tries a quarter of the lengths and
+numbers. Memory is the most that the process ever
 held in RAM (`resource.getrusage`), beside what it held once the model was loaded and used on a small image, and
-beside the masks that are returned, of one byte a pixel and phrase.
+the pixels of the masks that are returned.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,8 @@ MEBIBYTE = 2**20
 PHRASE = "a red circle"
 LINK = " and "
 SMALL = Image.new("RGB", (64, 48))
+USUAL = Image.new("RGB", (300, 200))
+"""Grounded with one phrase before memory is measured."""
 
 
 def photo(height: int, width: int) -> Image.Image:
@@ -51,12 +55,12 @@ def text_of(phrases: int) -> tuple[str, list[tuple[int, int]]]:
     return LINK.join([PHRASE] * phrases), [(step * i, step * i + len(PHRASE)) for i in range(phrases)]
 
 
-def ground(model: str, height: int, width: int, phrases: int) -> Callable[[], None]:
+def ground(model: str, height: int, width: int, phrases: int, sam: str | None = None) -> Callable[[], None]:
     """`GroundedVLM.ground`."""
-    vlm = GroundedVLM.from_pretrained(model, device="cpu")
+    vlm = GroundedVLM.from_pretrained(model, device="cpu", sam=sam)
     text, spans = text_of(phrases)
     image = photo(height, width)
-    vlm.ground(SMALL, text, spans)
+    vlm.ground(USUAL, *text_of(1))
     return lambda: check(len(vlm.ground(image, text, spans).phrases) == phrases)
 
 
@@ -87,26 +91,30 @@ def refuse(model: str, words: int) -> Callable[[], None]:
     return run
 
 
-def command(name: str, model: str, height: int, width: int, phrases: int) -> Callable[[], None]:
+def command(name: str, model: str, height: int, width: int, phrases: int, sam: str | None = None) -> Callable[[], None]:
     """`adapters ground` or `adapters attend`, of an image on disk."""
     folder = Path(tempfile.mkdtemp())
-    text, spans = text_of(phrases)
-    options = [option for start, end in spans for option in ("--span", f"{start}:{end}")]
-    SMALL.save(folder / "small.png")
+    USUAL.save(folder / "small.png")
     photo(height, width).save(folder / "large.jpg")
+    options = ["--model", model, "--out", str(folder / "out"), *(["--sam", sam] if sam else [])]
 
-    options += ["--model", model, "--out", str(folder / "out")]
-
-    def run(image: str) -> None:
-        sys.argv = ["adapters", name, str(folder / image), text, *options]
+    def run(image: str, phrases: int) -> None:
+        text, spans = text_of(phrases)
+        asked = [option for start, end in spans for option in ("--span", f"{start}:{end}")]
+        sys.argv = ["adapters", name, str(folder / image), text, *asked, *options]
         with contextlib.redirect_stdout(io.StringIO()):
             try:
                 adapters()
             except SystemExit as stop:
                 check(not stop.code)
 
-    run("small.png")
-    return lambda: run("large.jpg")
+    def run_large() -> None:
+        run("large.jpg", phrases)
+        check(name != "ground" or len(list((folder / "out").glob("mask_*.png"))) == phrases)
+        shutil.rmtree(folder)
+
+    run("small.png", 1)
+    return run_large
 
 
 def check(found: bool) -> None:  # noqa: FBT001 - one condition, as assert takes it
@@ -119,16 +127,21 @@ Trial = tuple[str, int, str]
 """A title, the pixels of all masks that are returned, and a call of one of the functions above."""
 
 
-def trials(model: str, scale: int) -> Iterator[Trial]:
+def trials(model: str, scale: int, sam: str | None) -> Iterator[Trial]:
     """Every trial; lengths and numbers are divided by `scale`."""
     large, middle = (4000 // scale, 6000 // scale), (1000 // scale, 1500 // scale)
-    for phrases, (height, width) in ((200 // scale, middle), (8 // scale, large)):
+    for phrases, (height, width) in ((200 // scale, middle), (8 // scale, large), (300 // scale, large)):
         title = f"GroundedVLM.ground, {phrases} phrases, {height} x {width}"
         yield title, phrases * height * width, f"ground({model!r}, {height}, {width}, {phrases})"
     height, width = large
-    for name, masks in (("ground", 2), ("attend", 0)):
-        title = f"adapters {name}, 2 phrases, {height} x {width}"
-        yield title, masks * height * width, f"command({name!r}, {model!r}, {height}, {width}, 2)"
+    for name, phrases in (("ground", 2), ("attend", 2), ("ground", 300 // scale)):
+        title = f"adapters {name}, {phrases} phrases, {height} x {width}"
+        masks = phrases * (name == "ground")
+        yield title, masks * height * width, f"command({name!r}, {model!r}, {height}, {width}, {phrases})"
+    if sam:
+        phrases = 300 // scale
+        title = f"adapters ground --sam, {phrases} phrases, {height} x {width}"
+        yield title, phrases * height * width, f"command('ground', {model!r}, {height}, {width}, {phrases}, {sam!r})"
     yield "adapters ground, 256 phrases, 480 x 640", 256 * 480 * 640, f"command('ground', {model!r}, 480, 640, 256)"
     words = 2400 // scale
     yield f"extract, one phrase of {words} words", 0, f"extract({model!r}, {words})"
@@ -143,7 +156,13 @@ def measured(trial: str) -> dict[str, float]:
     seconds = perf_counter() - started
     unit = MEBIBYTE if sys.platform == "darwin" else 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"seconds": round(seconds, 1), "MiB at most": round(most), "MiB when loaded": round(loaded)}
+    grown = round(most - loaded)
+    return {
+        "seconds": round(seconds, 1),
+        "MiB at most": round(most),
+        "MiB when loaded": round(loaded),
+        "MiB more": grown,
+    }
 
 
 def main() -> None:
@@ -151,6 +170,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-qwen2_5_vl", help="an embedded checkpoint with a decoder")
     parser.add_argument("--small", action="store_true", help="a quarter of the lengths and numbers")
+    parser.add_argument("--sam", help="a checkpoint of Segment Anything, with which one more trial is run")
+    parser.add_argument("--only", default="", help="run the trials that have this in their titles")
     parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     parser.add_argument("--trial", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -158,7 +179,9 @@ def main() -> None:
         print(json.dumps(measured(arguments.trial)))
         return
     rows: list[dict[str, object]] = []
-    for title, pixels, call in trials(arguments.model, 4 if arguments.small else 1):
+    for title, pixels, call in trials(arguments.model, 4 if arguments.small else 1, arguments.sam):
+        if arguments.only not in title:
+            continue
         command_line = [sys.executable, __file__, "--trial", call]
         run = subprocess.run(command_line, capture_output=True, text=True, check=False)  # noqa: S603 - this file
         if run.returncode:

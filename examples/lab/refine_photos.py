@@ -81,7 +81,7 @@ def find_masks(sam: SegmentAnything, photo: Photo) -> dict[str, Masks]:
         COARSE: place_map(logits, box, size),
         BOX: SAMRefiner(sam, use_mask=False, use_text=False)(image, truth, box),
         SINGLE: SAMRefiner(sam, use_text=False)(image, logits, box),
-        CANDIDATES: refine_untrained(sam, image, logits, box),
+        CANDIDATES: refine_untrained(sam, image, logits, box).at_image_size(),
     }
     return {name: (masks > 0).numpy() for name, masks in found.items()}
 

@@ -20,7 +20,7 @@ from PIL import Image
 import vlm_adapters.cli
 from vlm_adapters.cli.printing import line, print_json, stacked, styled
 from vlm_adapters.cli.tables import print_facts, print_grounding, print_rows
-from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PhraseMap
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PackedMask, PhraseMap
 from vlm_adapters.limits import plain
 from vlm_adapters.prompt import Phrase
 
@@ -103,7 +103,7 @@ def test_a_grounding_is_printed_whatever_its_phrases_and_files_are_called(
     capsys: pytest.CaptureFixture[str], words: str, name: str
 ) -> None:
     mask = np.zeros((4, 6), np.bool_)
-    found = GroundedPhrase(Phrase(words, 0, len(words)), mask, None, 0.0, PhraseMap.of_pixels(mask))
+    found = GroundedPhrase(Phrase(words, 0, len(words)), PackedMask.of(mask), 0.0, PhraseMap.of_pixels(mask))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "2000")
         print_grounding(Grounding(Image.new("RGB", (6, 4)), words, (found,)), [Path("out") / name.replace("/", "")])

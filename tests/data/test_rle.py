@@ -19,7 +19,7 @@ from pycocotools import mask as coco
 
 from vlm_adapters.data.rle import decode_rle, encode_rle
 from vlm_adapters.errors import DataError
-from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PhraseMap
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PackedMask, PhraseMap
 from vlm_adapters.limits import Limits
 from vlm_adapters.output.exports import grounding_to_dict
 from vlm_adapters.prompt import Phrase
@@ -163,8 +163,8 @@ def grounding() -> Grounding:
         Image.new("RGB", (6, 4)),
         "a cat, 红色",
         (
-            GroundedPhrase(Phrase("cat", 2, 5), mask, (2, 1, 5, 3), 0.75, heat),
-            GroundedPhrase(Phrase("红色", 7, 9), np.zeros_like(mask), None, 0.0, heat),
+            GroundedPhrase(Phrase("cat", 2, 5), PackedMask.of(mask), 0.75, heat),
+            GroundedPhrase(Phrase("红色", 7, 9), PackedMask.of(np.zeros_like(mask)), 0.0, heat),
         ),
     )
 

@@ -21,6 +21,8 @@ from vlm_adapters.decoder import (
     UntrainedRefiner,
 )
 from vlm_adapters.decoder.model import binary_masks
+from vlm_adapters.decoder.sam.geometry import Frame
+from vlm_adapters.decoder.sam.refiner import RefinedLogits
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.testing.fakes import FakeAdapter
 
@@ -36,9 +38,10 @@ def test_coarse_logits_at_the_images_size_end_where_the_grid_ends() -> None:
 
 
 def test_refined_logits_are_taken_before_the_coarse_ones() -> None:
-    refined = torch.rand(1, 2, 6)
+    decoded = torch.rand(1, 6, 6)
+    refined = RefinedLogits(decoded, Frame((2, 6), side=6))
     logits = MaskLogits(torch.ones(1, 1, 1, 2), torch.tensor([[[3.0, 3.0]]]), (0, 0, 6, 2), refined)
-    assert logits.at_image_size((2, 6)) is refined
+    assert torch.equal(logits.at_image_size((2, 6)), decoded[:, :2])
     assert logits.coarse_at_image_size((2, 6)).unique().tolist() == [3.0]
 
 

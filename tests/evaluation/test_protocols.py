@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_adapters.data.access import Access
 from vlm_adapters.data.config import RefCocoConfig
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.decoder.sam.refiner import UntrainedRefiner
+from vlm_adapters.decoder.sam.geometry import Frame
+from vlm_adapters.decoder.sam.refiner import RefinedLogits, UntrainedRefiner
 from vlm_adapters.errors import DataError, OptionError
 from vlm_adapters.evaluation.protocols import PROTOCOLS, find_masks, isolated, open_for_protocol, packed, protocol_named
 from vlm_adapters.geometry import place_map
@@ -75,11 +77,20 @@ class Marker:
         return image
 
 
+def logits_of(mask: NDArray[np.bool_], phrases: int) -> RefinedLogits:
+    """Refined logits that are 1 in a mask at the image's size and -1 elsewhere, for every phrase."""
+    height, width = mask.shape
+    side = max(height, width)  # a canvas on which the image keeps its size
+    decoded = torch.full((phrases, side, side), -1.0)
+    decoded[:, :height, :width][:, torch.from_numpy(mask)] = 1
+    return RefinedLogits(decoded, Frame((height, width), side))
+
+
 class RightHalf(UntrainedRefiner):
-    def forward(self, image: Image.Image, logits: torch.Tensor, *_: object) -> torch.Tensor:  # type: ignore[override]
-        refined = -torch.ones(len(logits), image.height, image.width)
-        refined[..., image.width // 2 :] = 1
-        return refined
+    def refine(self, image: Image.Image, logits: torch.Tensor, *_: object) -> RefinedLogits:  # type: ignore[override]
+        half = np.zeros((image.height, image.width), np.bool_)
+        half[:, image.width // 2 :] = True
+        return logits_of(half, len(logits))
 
 
 def refined(squares: SquaresOf) -> tuple[GroundedVLM, list[Sample]]:
@@ -112,9 +123,8 @@ def test_samples_of_equal_images_share_what_was_encoded(squares: SquaresOf) -> N
 
 
 class RedPixels(UntrainedRefiner):
-    def forward(self, image: Image.Image, logits: torch.Tensor, *_: object) -> torch.Tensor:  # type: ignore[override]
-        red = torch.from_numpy(np.asarray(image)[..., 0] > 128)
-        return torch.where(red, 1.0, -1.0).expand(len(logits), -1, -1)
+    def refine(self, image: Image.Image, logits: torch.Tensor, *_: object) -> RefinedLogits:  # type: ignore[override]
+        return logits_of(np.asarray(image)[..., 0] > 128, len(logits))
 
 
 def test_different_images_of_one_id_are_refined_each_by_itself(squares: SquaresOf) -> None:

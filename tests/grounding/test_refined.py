@@ -130,7 +130,7 @@ def test_a_decoder_without_a_refiner_is_refined_untrained(tiny_sam: TinySam, tmp
     with torch.no_grad():
         (logits,) = vlm.mask_logits([PROMPT])
         sam = vlm.decoder.refiner.sam
-        expected = refine_untrained(sam, sam.encode(PROMPT.images[0]), logits.coarse, logits.box)
+        expected = refine_untrained(sam, sam.encode(PROMPT.images[0]), logits.coarse, logits.box).at_image_size()
     assert logits.refined is not None
     assert torch.equal(logits.refined, expected)
     assert vlm.description.endswith("refined by Segment Anything as it is")

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from vlm_adapters.errors import OptionError
-from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PhraseMap, grounded_phrase
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PackedMask, PhraseMap, grounded_phrase
 from vlm_adapters.output.exports import coco_results, indexed_image, to_detections
 from vlm_adapters.output.render import colour_of
 from vlm_adapters.prompt import Phrase
@@ -28,7 +28,7 @@ def grounded(words: str, box: tuple[int, int, int, int] | None, score: float = 0
     mask = np.zeros(SIZE, dtype=bool)
     if box:
         mask[box[1] : box[3], box[0] : box[2]] = True
-    return GroundedPhrase(Phrase(words, 0, len(words)), mask, box, score, PhraseMap.of_pixels(mask))
+    return GroundedPhrase(Phrase(words, 0, len(words)), PackedMask.of(mask), score, PhraseMap.of_pixels(mask))
 
 
 GROUNDING = Grounding(

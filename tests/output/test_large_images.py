@@ -95,10 +95,10 @@ def test_the_figure_of_a_large_image_looks_like_one_that_was_painted_at_full_siz
 
 
 def test_an_ordinary_image_is_painted_as_it_is() -> None:
-    image = photo(900, 1200)
+    image = photo(480, 640)
     assert shrunk(image) is image
-    mask = np.zeros((900, 1200), np.bool_)
-    assert shrunk_mask(mask, (900, 1200)) is mask
+    mask = np.zeros((480, 640), np.bool_)
+    assert shrunk_mask(mask, (480, 640)) is mask
 
 
 def test_a_shrunk_mask_holds_what_it_covers_by_half() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PhraseMap
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PackedMask, PhraseMap
 from vlm_adapters.output.figures import GAP, PANEL, grounding_figure, heat_sheet, mask_sheet
 from vlm_adapters.output.render import (
     PALETTE,
@@ -44,9 +44,8 @@ def grounding(
         found = Phrase.find(text, phrase) if isinstance(phrase, str) else Phrase.at(text, *phrase)
         mask = np.zeros((height, width), dtype=bool)
         mask[: height // 2 + 1, : width // 2 + 1] = True
-        box = (0, 0, width // 2 + 1, height // 2 + 1)
         grounded.append(
-            GroundedPhrase(found, mask, box, 0.75, PhraseMap.of_pixels(np.ones((height, width), np.float32)))
+            GroundedPhrase(found, PackedMask.of(mask), 0.75, PhraseMap.of_pixels(np.ones((height, width), np.float32)))
         )
     return Grounding(image, text, tuple(grounded))
 

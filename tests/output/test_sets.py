@@ -12,7 +12,7 @@ from PIL import Image
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OutputError
-from vlm_adapters.grounding import GroundedPhrase, Grounding, PhraseMap
+from vlm_adapters.grounding import GroundedPhrase, Grounding, PackedMask, PhraseMap
 from vlm_adapters.output import write_grounding
 from vlm_adapters.output.attention import write_attention
 from vlm_adapters.prompt import Phrase
@@ -21,7 +21,7 @@ from vlm_adapters.prompt import Phrase
 def grounding(phrases: int) -> Grounding:
     mask = np.zeros((12, 16), np.bool_)
     mask[3:7, 4:9] = True
-    found = GroundedPhrase(Phrase("a cat", 0, 5), mask, (4, 3, 9, 7), 0.9, PhraseMap.of_pixels(mask))
+    found = GroundedPhrase(Phrase("a cat", 0, 5), PackedMask.of(mask), 0.9, PhraseMap.of_pixels(mask))
     return Grounding(Image.new("RGB", (16, 12)), "a cat", (found,) * phrases)
 
 

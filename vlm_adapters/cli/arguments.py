@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_adapters.errors import OptionError, PhraseError, RecipeError
+from vlm_adapters.errors import OptionError, OutputError, PhraseError, RecipeError
 from vlm_adapters.limits import shown
 
 if TYPE_CHECKING:
@@ -50,6 +51,21 @@ def phrases_of(text: str, words: Sequence[str] | None, spans: Sequence[str] | No
     if not words and not spans:
         return [(0, len(text))]
     return [*(words or []), *(_span(span) for span in spans or [])]
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[None]:
+    """Hold the name of a file that a command writes at its end, so that a path that cannot be written shows first.
+
+    Raises:
+        OutputError: The path is a folder's, cannot be written to, or another process is about to write it.
+    """
+    from vlm_adapters.data.locks import locked_name  # noqa: PLC0415 - only where something is written
+
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder. Give the path of a file.")
+    with locked_name(path):
+        yield
 
 
 def read_recipe(name: str, changes: Sequence[str] | None) -> Recipe:

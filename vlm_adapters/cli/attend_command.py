@@ -44,17 +44,23 @@ def command(
     Needs no decoder. Writes a PNG per phrase and grid to --out, and at last attention.json, which names them; sheets of
     an earlier run in --out are removed. Without --phrase the text is one phrase.
     """
+    from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.output.attention import write_attention
     from vlm_adapters.prompt import Prompt
     from vlm_adapters.registry.loading import load_adapter
 
     prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
-    with working(f"Loading {model} ..."):
-        adapter = load_adapter(
-            model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
-        )
-    with working(f"Drawing {len(prompt.phrases)} phrases, into {out} ..."):
-        report = write_attention(adapter, prompt, out, heads=heads)
+    with locked_folder(out):
+        with working(f"Loading {model} ..."):
+            adapter = load_adapter(
+                model,
+                device=device,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                quantization_config=quantization,
+            )
+        with working(f"Drawing {len(prompt.phrases)} phrases, into {out} ..."):
+            report = write_attention(adapter, prompt, out, heads=heads)
     if as_json:
         print_json(report)
         return

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from vlm_adapters.cli.arguments import AttentionOption, DeviceOption, DtypeOption, JsonOption, QuantizationOption
+from vlm_adapters.cli.arguments import (
+    AttentionOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    QuantizationOption,
+    output_file,
+)
 from vlm_adapters.cli.printing import line, print_json, working
 from vlm_adapters.errors import OptionError
 
@@ -48,12 +55,13 @@ def command(
     if criterion not in _CRITERIA:
         raise OptionError(f"Unknown criterion {criterion!r}. Use one of {', '.join(_CRITERIA)}.")
     data = _data(images, labelled, samples, seed)
-    adapter = load_adapter(
-        model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
-    )
-    with working(f"Looking at {len(data.prompts)} images from {data.source} ..."):
-        profile = calibrate(adapter, data, criterion=cast("Literal['iou', 'pointing']", criterion))
-    profile.write(out)
+    with output_file(out):
+        adapter = load_adapter(
+            model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
+        )
+        with working(f"Looking at {len(data.prompts)} images from {data.source} ..."):
+            profile = calibrate(adapter, data, criterion=cast("Literal['iou', 'pointing']", criterion))
+        profile.write(out)
     if as_json:
         print_json({"file": str(out), **profile.model_dump()})
         return

@@ -30,6 +30,7 @@ def command(
     Writes scene.png and image.png: the sentence with its phrases in colours, and their heat maps and masks.
     """
     from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes, named_shapes
+    from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.evaluation.metrics import mask_iou
     from vlm_adapters.grounding.decoded import GroundedVLM
     from vlm_adapters.images import load_image
@@ -43,19 +44,20 @@ def command(
         if text is None:
             raise PromptError(f"{image} has no sentence. Give one after the image, in quotes.")
         prompts = [Prompt.describe(opened, text, phrases_of(text, phrase, None) if phrase else named_shapes(text))]
-    vlm = GroundedVLM.from_pretrained(model)
-    sample = Scenes(1, seed=HELD_OUT_SEED, first=scene)[0]
-    order = sorted(range(len(sample.phrases)), key=lambda index: sample.phrases[index].start)
-    in_order = Prompt.describe(sample.image, sample.text, [sample.phrases[index] for index in order])
-    truth = [sample.masks[index] for index in order]
-    grounding, *others = vlm.ground_all([in_order, *prompts])
-    ious = [mask_iou(found.mask, mask) for found, mask in zip(grounding.phrases, truth, strict=True)]
-    line(f"{model} on a held-out scene: {sample.text}")
-    write_png(grounding_figure(grounding, truth), out / "scene.png")
-    print_grounding(grounding, [out / "scene.png"], ious)
-    for other in others:
-        line()
-        line(f"{model} on {image}: {text}")
-        write_png(grounding_figure(other), out / "image.png")
-        print_grounding(other, [out / "image.png"])
-        line("The embedded models know coloured shapes; what they find in other images means little.")
+    with locked_folder(out):
+        vlm = GroundedVLM.from_pretrained(model)
+        sample = Scenes(1, seed=HELD_OUT_SEED, first=scene)[0]
+        order = sorted(range(len(sample.phrases)), key=lambda index: sample.phrases[index].start)
+        in_order = Prompt.describe(sample.image, sample.text, [sample.phrases[index] for index in order])
+        truth = [sample.masks[index] for index in order]
+        grounding, *others = vlm.ground_all([in_order, *prompts])
+        ious = [mask_iou(found.mask, mask) for found, mask in zip(grounding.phrases, truth, strict=True)]
+        line(f"{model} on a held-out scene: {sample.text}")
+        write_png(grounding_figure(grounding, truth), out / "scene.png")
+        print_grounding(grounding, [out / "scene.png"], ious)
+        for other in others:
+            line()
+            line(f"{model} on {image}: {text}")
+            write_png(grounding_figure(other), out / "image.png")
+            print_grounding(other, [out / "image.png"])
+            line("The embedded models know coloured shapes; what they find in other images means little.")

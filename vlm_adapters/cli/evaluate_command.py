@@ -92,17 +92,17 @@ def command(
     )
     process = Process.this(device)
     dataset = open_for_protocol(data, protocol, sentences)  # before the model: mistakes show at once
-    grounder = load_grounder(
-        model,
-        method=method,
-        profile=profile,
-        sam=sam,
-        device=process.device,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-        quantization_config=quantization,
-    )
     with locked_folder(out, *SUBFOLDERS) if process.index == 0 else nullcontext():
+        grounder = load_grounder(
+            model,
+            method=method,
+            profile=profile,
+            sam=sam,
+            device=process.device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantization_config=quantization,
+        )
         with EvaluationBar(process) as bar:
             card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
         if process.index:

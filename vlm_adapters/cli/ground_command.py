@@ -53,6 +53,7 @@ def command(
     A model without a decoder is asked for boxes if its adapter declares that it can point. Otherwise the masks come
     from the attention of a few heads: those of its profile or, if it has none, of a profile made for the run.
     """
+    from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.grounding.load import load_grounder
     from vlm_adapters.output.exports import MAX_INDEXED_PHRASES, grounding_to_dict
     from vlm_adapters.output.files import write_grounding
@@ -65,21 +66,22 @@ def command(
             "Every phrase has a PNG of its own.",
             err=True,
         )
-    with working(f"Loading {model} ..."):
-        grounder = load_grounder(
-            model,
-            method=method,
-            profile=profile,
-            sam=sam,
-            device=device,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            quantization_config=quantization,
-        )
-    with working(f"Grounding {len(prompt.phrases)} phrases ..."):
-        grounding = grounder.ground_all([prompt])[0]
-    with working(f"Drawing and writing to {out} ..."):
-        files = write_grounding(grounding, out, image_id=Path(image).stem)
+    with locked_folder(out):
+        with working(f"Loading {model} ..."):
+            grounder = load_grounder(
+                model,
+                method=method,
+                profile=profile,
+                sam=sam,
+                device=device,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                quantization_config=quantization,
+            )
+        with working(f"Grounding {len(prompt.phrases)} phrases ..."):
+            grounding = grounder.ground_all([prompt])[0]
+        with working(f"Drawing and writing to {out} ..."):
+            files = write_grounding(grounding, out, image_id=Path(image).stem)
     if as_json:
         print_json({**grounding_to_dict(grounding), "files": [str(file) for file in files]})
     else:

@@ -25,9 +25,7 @@ def encode_rle(mask: NDArray[np.bool_]) -> dict[str, object]:
     Returns:
         `{"size": [H, W], "counts": str}`, safe for JSON.
     """
-    flat = np.asfortranarray(mask).ravel(order="F").astype(np.int8)
-    changes = np.flatnonzero(np.diff(flat, prepend=0)) if flat.size else np.zeros(0, np.int64)
-    counts = np.diff(np.concatenate([[0], changes, [flat.size]]))
+    counts = np.diff(np.concatenate([[0], _changes(mask), [mask.size]]))
     letters = []
     for index, count in enumerate(counts.tolist()):
         # From the fourth run on COCO stores the difference to the run two before, 5 bits a letter, sign extended.
@@ -66,6 +64,20 @@ def decode_rle(rle: Mapping[str, object], limits: Limits = DEFAULT_LIMITS) -> ND
     if min(height, width, int(counts.min(initial=0))) < 0 or covered != height * width:
         raise DataError(f"The run lengths of a COCO mask cover {covered} of {height} x {width} pixels.")
     return fill_runs(counts, (height, width))
+
+
+def _changes(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where a mask differs from the pixel before, counted by columns; before the first it is False.
+
+    Masks lie in memory by rows: few changes are sorted faster than many pixels are brought into another order.
+    """
+    height, width = mask.shape
+    if not mask.size:
+        return np.zeros(0, np.int64)
+    above = np.concatenate([[False], mask[-1, :-1]])  # the last pixel of the column before
+    first = np.flatnonzero(mask[0] != above) * height
+    places = np.flatnonzero(mask[1:] != mask[:-1])
+    return np.sort(np.concatenate([first, places % width * height + places // width + 1]))
 
 
 def fill_runs(counts: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.bool_]:

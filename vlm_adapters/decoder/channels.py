@@ -18,6 +18,10 @@ AGREEING_HEADS = 4
 """How many heads the map of a grounded phrase shows: the mean over all is led by those that look at everything."""
 
 
+_PHRASES_AT_ONCE = 16
+"""Number of phrases whose maps are compared at once: they are copied for it, and a large model has a thousand each."""
+
+
 def stack_channels(extracted: Sequence[Grids], heads: Sequence[Head] | None = None) -> tuple[Tensor, Box]:
     """Stack the maps of all grids of one image as channels over its last, finest grid.
 
@@ -45,7 +49,7 @@ def stack_channels(extracted: Sequence[Grids], heads: Sequence[Head] | None = No
         same = grids.grid.box == finest.box and grids.grid.shape == finest.shape
         maps = _maps_of(grids, heads)
         channels.append(maps if same else place_map(maps, in_cells, finest.shape))
-    return torch.cat(channels, dim=1), finest.box
+    return channels[0] if len(channels) == 1 else torch.cat(channels, dim=1), finest.box
 
 
 def _maps_of(grids: Grids, heads: Sequence[Head] | None) -> Tensor:
@@ -70,6 +74,11 @@ def agreeing_maps(maps: Tensor, probabilities: Tensor) -> Tensor:
     Returns:
         `(P, h, w)` float32, not negative.
     """
+    some = zip(maps.split(_PHRASES_AT_ONCE), probabilities.split(_PHRASES_AT_ONCE), strict=True)
+    return torch.cat([_agreeing_maps(*of_some) for of_some in some])
+
+
+def _agreeing_maps(maps: Tensor, probabilities: Tensor) -> Tensor:
     shares = normalise(maps)
     pooled = functional.adaptive_avg_pool2d(probabilities.float()[:, None], (shares.shape[2], shares.shape[3]))
     agreement = (shares * pooled).sum(dim=(2, 3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -26,10 +26,10 @@ from vlm_adapters.decoder.checkpoint import (
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
-from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
+from vlm_adapters.decoder.sam.refiner import RefinedLogits, SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError
-from vlm_adapters.geometry import place_map
+from vlm_adapters.geometry import Region, place_map, region_of
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits
 
 MASK_THRESHOLD = 0.5
@@ -44,13 +44,41 @@ class MaskLogits:
         maps: `(P, C, h, w)` attention that was read.
         coarse: `(P, h', w')` logits of the U-Net.
         box: Region of the image that both cover.
-        refined: `(P, H, W)` logits of the refiner at the image's size; None without one.
+        fine: Logits of the refiner; None without one.
     """
 
     maps: Tensor = field(repr=False)
     coarse: Tensor = field(repr=False)
     box: tuple[float, float, float, float]
-    refined: Tensor | None = field(repr=False)
+    fine: RefinedLogits | None = field(default=None, repr=False)
+
+    @property
+    def refined(self) -> Tensor | None:
+        """`(P, H, W)` logits of the refiner at the image's size, made at every access; None without one."""
+        return None if self.fine is None else self.fine.at_image_size()
+
+    def by_phrase(self) -> Iterator[MaskLogits]:
+        """Yield the logits of one phrase after the other: at the image's size, those of all would take gigabytes."""
+        for index in range(len(self.coarse)):
+            one, fine = slice(index, index + 1), None if self.fine is None else self.fine.of_phrase(index)
+            yield MaskLogits(self.maps[one], self.coarse[one], self.box, fine)
+
+    def where_positive(self, size: tuple[int, int]) -> tuple[Tensor, Region]:
+        """The best logits of some pixels of an image: of all that are in a mask, and of those between them.
+
+        Args:
+            size: `(H, W)` of the image.
+
+        Returns:
+            `(P, h, w)`, and the region that they are of, without pixels if all masks are empty.
+        """
+        if self.fine is None:
+            region = region_of((self.coarse > 0).any(dim=0), self.box, size) or (0, 0, 0, 0)
+            return self.coarse_at_image_size(size, region), region
+        found = self.fine.at_image_size()
+        positive = (found > 0).any(dim=0)
+        region = region_of(positive, (0, 0, size[1], size[0]), size) or (0, 0, 0, 0)
+        return found[:, region[1] : region[3], region[0] : region[2]], region
 
     def at_image_size(self, size: tuple[int, int]) -> Tensor:
         """The best logits there are: the refined ones, else the coarse ones, at an image's size.
@@ -61,11 +89,19 @@ class MaskLogits:
         Returns:
             `(P, H, W)`.
         """
-        return self.coarse_at_image_size(size) if self.refined is None else self.refined
+        return self.coarse_at_image_size(size) if self.fine is None else self.fine.at_image_size()
 
-    def coarse_at_image_size(self, size: tuple[int, int]) -> Tensor:
-        """The coarse logits `(P, H, W)` at an image's size; minus infinity where the grid does not reach."""
-        return place_map(self.coarse, self.box, size, outside=float("-inf"))
+    def coarse_at_image_size(self, size: tuple[int, int], region: Region | None = None) -> Tensor:
+        """The coarse logits at an image's size; minus infinity where the grid does not reach.
+
+        Args:
+            size: `(H, W)` of the image.
+            region: The pixels that are wanted; None for all.
+
+        Returns:
+            `(P, H, W)`, or of the region's size.
+        """
+        return place_map(self.coarse, self.box, size, outside=float("-inf"), region=region)
 
 
 def binary_masks(logits: Tensor) -> Tensor:
@@ -144,7 +180,7 @@ class MaskDecoder(nn.Module):
         features = [of_image.to(self.device) for of_image in features]
         coarse = self._coarse(features)
         if self.refiner is None:
-            refined: list[Tensor | None] = [None] * len(features)
+            refined: list[RefinedLogits | None] = [None] * len(features)
         else:
             encoded = [image for image in images if image is not None]
             if len(encoded) != len(features):
@@ -153,7 +189,7 @@ class MaskDecoder(nn.Module):
                     "Give SegmentAnything.encode(image) of every image."
                 )
             refined = [
-                self.refiner(image, logits, of_image.box, of_image.hidden or None)
+                self.refiner.refine(image, logits, of_image.box, of_image.hidden or None)
                 for image, logits, of_image in zip(encoded, coarse, features, strict=True)
             ]
         return [
@@ -235,7 +271,9 @@ class MaskDecoder(nn.Module):
         found: dict[int, Tensor] = {}
         for group in groups.values():
             maps = [features[index].maps.float() for index in group]
-            logits = self.unet(torch.cat(maps)).split([len(of_image) for of_image in maps])
+            logits = self.unet(maps[0] if len(maps) == 1 else torch.cat(maps)).split(
+                [len(of_image) for of_image in maps]
+            )
             found |= dict(zip(group, logits, strict=True))
         return [found[index] for index in range(len(features))]
 

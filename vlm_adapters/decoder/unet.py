@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import torch
@@ -19,6 +20,9 @@ from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.registry.versions import typed_errors
 
 _SMALLEST_SUM = 1e-12
+
+_NUMBERS_AT_ONCE = 2**26
+"""Numbers of the largest features that are computed at once: 256 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,16 @@ class UNet(nn.Module):
             DecoderError: The maps have another number of dimensions or of channels, or no cells.
         """
         self._check(maps)
+        if torch.is_grad_enabled() or not len(maps):  # with gradient everything is kept in any case
+            return self._logits(maps)
+        return torch.cat([self._logits(some) for some in maps.split(self._at_once(*maps.shape[2:]))])
+
+    def _at_once(self, h: int, w: int) -> int:
+        """Number of phrases whose features fit into the memory that is taken at once."""
+        cells = prod(self.config.output_size(h, w))
+        return max(1, _NUMBERS_AT_ONCE // (cells * max(self.config.channels, 8 * self.config.base_width)))
+
+    def _logits(self, maps: Tensor) -> Tensor:
         features = _enlarged(normalise(maps), self.config.scale(maps.shape[2], maps.shape[3]))
         h, w = features.shape[2:]
         features = _padded(features.to(self.head.weight.dtype), 2 ** (self.config.depth - 1))

@@ -5,7 +5,7 @@ from vlm_adapters.grounding.boxes import BoxAnswer, BoxGrounder
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.load import load_grounder
-from vlm_adapters.grounding.result import GroundedPhrase, Grounding, Method, PhraseMap, grounded_phrase
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, Method, PackedMask, PhraseMap, grounded_phrase
 
 __all__ = [
     "BoxAnswer",
@@ -16,6 +16,7 @@ __all__ = [
     "Grounding",
     "HeadGrounder",
     "Method",
+    "PackedMask",
     "PhraseMap",
     "grounded_phrase",
     "load_grounder",

@@ -24,6 +24,7 @@ from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, decoder_folder
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
 from vlm_adapters.decoder.model import MASK_THRESHOLD, MaskDecoder, MaskLogits, binary_masks, check_sam
+from vlm_adapters.decoder.sam.checkpoint import check_sam_file
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encoding_once
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
@@ -92,7 +93,8 @@ class GroundedVLM(Grounder, nn.Module):
         """
         refiner = self.decoder.refiner
         if refiner is not None and images is None:
-            images = [refiner.sam.encode(prompt.images[0]) for prompt in prompts]
+            encode = refiner.sam.encode if len(prompts) == 1 else encoding_once(refiner.sam)
+            images = [encode(prompt.images[0]) for prompt in prompts]
         found: list[MaskLogits] = self.decoder(self.features(prompts), images or ())
         return found
 
@@ -139,7 +141,7 @@ class GroundedVLM(Grounder, nn.Module):
             size = prompt.images[0].height, prompt.images[0].width
             names = ["coarse", "refined"] if encode else ["mask"]
             masks = {name: np.empty((len(prompt.phrases), *size), np.bool_) for name in names}
-            for index, of_phrase in enumerate(_by_phrase(logits)):
+            for index, of_phrase in enumerate(logits.by_phrase()):
                 masks[names[0]][index] = binary_masks(of_phrase.coarse_at_image_size(size))[0].cpu().numpy()
                 if encode:
                     masks["refined"][index] = binary_masks(of_phrase.at_image_size(size))[0].cpu().numpy()
@@ -149,17 +151,20 @@ class GroundedVLM(Grounder, nn.Module):
     @torch.no_grad()
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         logits = self.mask_logits(prompts)
-        return [self._grounding(prompt, of_prompt) for prompt, of_prompt in zip(prompts, logits, strict=True)]
+        return [self.grounding_of(prompt, of_prompt) for prompt, of_prompt in zip(prompts, logits, strict=True)]
 
-    def _grounding(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
+    @torch.no_grad()
+    def grounding_of(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
+        """Place the logits of a prompt's phrases over its first image, one phrase after the other, and cut them off."""
         image = prompt.images[0]
         size = image.height, image.width
         attention = agreeing_maps(logits.maps, logits.coarse.sigmoid()).cpu().numpy()
         phrases = []
-        for phrase, of_phrase, on_grid in zip(prompt.phrases, _by_phrase(logits), attention, strict=True):
-            probability = of_phrase.at_image_size(size)[0].sigmoid().cpu().numpy()
+        for phrase, of_phrase, on_grid in zip(prompt.phrases, logits.by_phrase(), attention, strict=True):
+            found, region = of_phrase.where_positive(size)
             on_image = PhraseMap(on_grid, logits.box, size)
-            phrases.append(grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD))
+            probability = found[0].sigmoid().cpu().numpy()
+            phrases.append(grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD, region[:2]))
         return Grounding(image, prompt.text, tuple(phrases))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -205,6 +210,8 @@ class GroundedVLM(Grounder, nn.Module):
         limits = options.get("limits") or DEFAULT_LIMITS
         config = DecoderCheckpoint.read(folder, limits).config  # before the backbone: mistakes show at once
         check_sam(folder, config, sam)
+        if sam is not None and not isinstance(sam, SegmentAnything):
+            check_sam_file(sam)
         if adapter is None:
             backbone = config.backbone
             adapter = load_adapter(
@@ -219,11 +226,3 @@ class GroundedVLM(Grounder, nn.Module):
         if isinstance(self.adapter, HasModel) and not is_fixed(self.adapter.model):
             self.adapter.model.to(self.decoder.device)
         return self
-
-
-def _by_phrase(logits: MaskLogits) -> Iterator[MaskLogits]:
-    """The logits of one phrase after the other: at the image's size, those of all would take gigabytes."""
-    for index in range(len(logits.coarse)):
-        one = slice(index, index + 1)
-        refined = None if logits.refined is None else logits.refined[one]
-        yield MaskLogits(logits.maps[one], logits.coarse[one], logits.box, refined)

@@ -13,17 +13,17 @@ from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerpr
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
-from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
-from vlm_adapters.decoder.sam.refiner import refine_untrained
-from vlm_adapters.geometry import Box, place_map
+from vlm_adapters.decoder.sam.model import SegmentAnything
+from vlm_adapters.decoder.sam.refiner import RefinedLogits, refine_untrained
+from vlm_adapters.geometry import Box, place_map, region_of
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral, phrase_heights
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Prompt
 
-REFINED_AT_ONCE = 8
-"""Number of phrases that Segment Anything refines at once, each with several maps at the image's size."""
+_ROUNDING = 1e-6
+"""How far a map that is placed may lie above its cells."""
 
 
 class HeadGrounder(Grounder):
@@ -70,25 +70,27 @@ class HeadGrounder(Grounder):
         found = phrase_heights(relative, self.profile)
         threshold = self.profile.threshold if self.sam is None else 0.5
         phrases = tuple(
-            grounded_phrase(phrase, probability.cpu().numpy(), PhraseMap(on_grid, box, size), threshold)
-            for phrase, probability, on_grid in zip(
+            grounded_phrase(phrase, probability.cpu().numpy(), PhraseMap(on_grid, box, size), threshold, corner)
+            for phrase, (probability, corner), on_grid in zip(
                 prompt.phrases, self._probabilities(image, found, box), found.cpu().numpy(), strict=True
             )
         )
         return Grounding(image, prompt.text, phrases, method="heads")
 
-    def _probabilities(self, image: Image.Image, found: Tensor, box: Box) -> Iterator[Tensor]:
-        """Yield `(H, W)` for every map of `found (P, h, w)`; few are held at once, for at this size they are large."""
+    def _probabilities(self, image: Image.Image, found: Tensor, box: Box) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+        """Yield for every map of `found (P, h, w)` a rectangle of the image, in which its mask is, and its corner."""
+        size = image.height, image.width
         if self.sam is None:
             for on_grid in found:
-                yield place_map(on_grid, box, (image.height, image.width))
+                cells = on_grid > self.profile.threshold - _ROUNDING
+                region = region_of(cells, box, size) or (0, 0, 0, 0)
+                yield place_map(on_grid, box, size, region=region), region[:2]
             return
-        encoded = self.sam.encode(image)
-        for some in found.split(REFINED_AT_ONCE):
-            yield from self._refined(self.sam, encoded, some, box)
+        for one, refined in zip(found, self._refined(self.sam, image, found, box), strict=True):
+            probability = refined.at_image_size()[0].sigmoid()
+            yield probability * (one.amax() > 0).to(probability.device), (0, 0)
 
-    def _refined(self, sam: SegmentAnything, image: EncodedImage, found: Tensor, box: Box) -> Tensor:
-        """Probabilities `(P, H, W)` from Segment Anything; 0 where the heads found nothing."""
+    def _refined(self, sam: SegmentAnything, image: Image.Image, found: Tensor, box: Box) -> Iterator[RefinedLogits]:
         logits = found.clamp(1e-4, 1 - 1e-4).logit() - math.log(self.profile.threshold / (1 - self.profile.threshold))
-        refined = refine_untrained(sam, image, logits, box).sigmoid()
-        return refined * (found.amax(dim=(1, 2)) > 0)[:, None, None].to(refined.device)
+        refined = refine_untrained(sam, sam.encode(image), logits, box)
+        return map(refined.of_phrase, range(len(found)))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.decoder.checkpoint import CONFIG_FILE, decoder_folder
-from vlm_adapters.decoder.sam.checkpoint import load_sam
+from vlm_adapters.decoder.sam.checkpoint import check_sam_file, load_sam
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.boxes import BoxGrounder, can_point
@@ -61,9 +61,11 @@ def load_grounder(
         raise OptionError(f"Unknown method {method!r}. Use one of {', '.join(METHODS)}.")
     if profile is not None and method not in ("auto", "heads"):
         raise OptionError(f"A head profile is for the heads, and the method is {method!r}. Leave one of them out.")
+    if sam is not None:  # before the model: mistakes show at once
+        check_sam_file(sam)
     if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path)):
         return GroundedVLM.from_pretrained(name_or_path, sam=sam, **options)
-    given = None if profile is None else HeadProfile.read(profile)  # before the model: mistakes show at once
+    given = None if profile is None else HeadProfile.read(profile)
     adapter = load_adapter(name_or_path, **options)
     if method == "box" or (method == "auto" and given is None and can_point(adapter)):
         return BoxGrounder(adapter, None if sam is None else load_sam(sam))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlm_adapters.geometry import Box, Size, place_map, resize_box
+from vlm_adapters.geometry import Box, Region, Size, place_map, resize_box
 from vlm_adapters.prompt import Phrase
 
 Method = Literal["decoder", "box", "heads"]
@@ -18,23 +18,82 @@ Method = Literal["decoder", "box", "heads"]
 
 
 @dataclass(frozen=True)
+class PackedMask:
+    """A mask in the memory of its bits, and of those around what it covers alone.
+
+    Attributes:
+        bits: `(h, ceil(w / 8))` uint8: the rows of the box, eight pixels a byte, as `numpy.packbits` packs them.
+        box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
+        size: `(H, W)` of the image.
+    """
+
+    bits: NDArray[np.uint8] = field(repr=False)
+    box: Region | None
+    size: Size
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], size: Size | None = None, corner: tuple[int, int] = (0, 0)) -> Self:
+        """Pack a mask.
+
+        Args:
+            mask: `(h, w)` bool, a rectangle of the image beyond which the mask is false.
+            size: `(H, W)` of the image; None where the rectangle is all of it.
+            corner: `(left, top)` of the rectangle, in pixels of the image.
+        """
+        size = size or (mask.shape[0], mask.shape[1])
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            return cls(np.zeros((0, 0), np.uint8), None, size)
+        left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        bits = np.packbits(mask[top:bottom, left:right], axis=1)
+        across, down = corner
+        return cls(bits, (left + across, top + down, right + across, bottom + down), size)
+
+    def in_box(self) -> NDArray[np.bool_]:
+        """The mask within its box: `(h, w)` bool, `(0, 0)` if it is empty."""
+        if self.box is None:
+            return np.zeros((0, 0), np.bool_)
+        return np.unpackbits(self.bits, axis=1, count=self.box[2] - self.box[0]).view(np.bool_)
+
+    def unpacked(self) -> NDArray[np.bool_]:
+        """The mask `(H, W)` bool."""
+        mask = np.zeros(self.size, np.bool_)
+        if self.box is not None:
+            left, top, right, bottom = self.box
+            mask[top:bottom, left:right] = self.in_box()
+        return mask
+
+    def image(self) -> Image.Image:
+        """The mask as an image of mode `1`."""
+        return Image.frombytes("1", self.size[::-1], np.packbits(self.unpacked(), axis=1).tobytes())
+
+    @property
+    def area(self) -> int:
+        """The number of its pixels."""
+        return int(np.count_nonzero(self.in_box()))
+
+
+@dataclass(frozen=True)
 class PhraseMap:
     """A map over an image, kept as small as it is; it is placed over the pixels when it is asked for.
 
     Attributes:
-        values: `(h, w)`, not negative, at any scale.
+        values: `(h, w)`, not negative, at any scale; or a mask at the image's size.
         box: Region of the image that they cover, in pixels; None where each is the value of a pixel.
         size: `(H, W)` of the image.
     """
 
-    values: NDArray[np.float32] | NDArray[np.bool_] = field(repr=False)
+    values: NDArray[np.float32] | PackedMask = field(repr=False)
     box: Box | None
     size: Size
 
     @classmethod
     def of_pixels(cls, values: NDArray[np.float32] | NDArray[np.bool_]) -> Self:
-        """A map that is at the image's size already: `(H, W)`."""
-        return cls(values, None, (values.shape[0], values.shape[1]))
+        """A map that is at the image's size already: `(H, W)`; a mask is kept packed."""
+        size = values.shape[0], values.shape[1]
+        if values.dtype == np.bool_:
+            return cls(PackedMask.of(values.astype(np.bool_, copy=False)), None, size)
+        return cls(values.astype(np.float32, copy=False), None, size)
 
     def placed(self, size: Size | None = None) -> NDArray[np.float32]:
         """Compute the map at the image's size, or at another.
@@ -46,12 +105,13 @@ class PhraseMap:
             `(H', W')` float32 in [0, 1], 1 at its peak; 0 beyond the box.
         """
         size = size or self.size
+        values = self.values.unpacked() if isinstance(self.values, PackedMask) else self.values
         if self.box is None and size == self.size:
-            found = self.values.astype(np.float32)
+            found = values.astype(np.float32)
         else:
             box = self.box or (0, 0, self.size[1], self.size[0])
-            values = torch.from_numpy(self.values.astype(np.float32))
-            found = place_map(values, resize_box(box, self.size, size), size).numpy()
+            placed = place_map(torch.from_numpy(values.astype(np.float32)), resize_box(box, self.size, size), size)
+            found = placed.numpy()
         found /= max(float(found.max()), 1e-12)
         return found
 
@@ -62,8 +122,7 @@ class GroundedPhrase:
 
     Attributes:
         phrase: The words, and where they are in the text.
-        mask: `(H, W)` bool at the image's size; all false where nothing was found.
-        box: `(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty.
+        packed: The mask in an eighth of its memory, or less.
         score: Mean probability of the mask's pixels, in [0, 1]; 0 if it is empty. It measures how sharp the mask is,
             not whether the phrase is in the image. For method `heads`, the mean height of the map; for `box`, 1.
         attention: Where the phrase looks, on a grid: the attention of the heads that agree best with the mask (see
@@ -71,10 +130,19 @@ class GroundedPhrase:
     """
 
     phrase: Phrase
-    mask: NDArray[np.bool_] = field(repr=False)
-    box: tuple[int, int, int, int] | None
+    packed: PackedMask = field(repr=False)
     score: float
     attention: PhraseMap = field(repr=False)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """`(H, W)` bool at the image's size; all false where nothing was found. It is unpacked at every access."""
+        return self.packed.unpacked()
+
+    @property
+    def box(self) -> Region | None:
+        """`(left, top, right, bottom)` in pixels around the mask, right and bottom excluded; None if it is empty."""
+        return self.packed.box
 
     @property
     def map(self) -> NDArray[np.float32]:
@@ -108,23 +176,26 @@ class Grounding:
 
 
 def grounded_phrase(
-    phrase: Phrase, probability: NDArray[np.float32], attention: PhraseMap, threshold: float = 0.5
+    phrase: Phrase,
+    probability: NDArray[np.float32],
+    attention: PhraseMap,
+    threshold: float = 0.5,
+    corner: tuple[int, int] = (0, 0),
 ) -> GroundedPhrase:
     """Make the result of one phrase from its probabilities at the image's size and its attention.
 
     Args:
         phrase: The phrase.
-        probability: `(H, W)` in [0, 1].
-        attention: Its attention.
+        probability: `(h, w)` in [0, 1], of the image or of a rectangle beyond which nothing is found.
+        attention: Its attention, which gives the image's size.
         threshold: The mask is where the probability is above this, in [0, 1).
+        corner: `(left, top)` of the rectangle, in pixels of the image.
     """
     mask = probability > threshold
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    found = bool(mask.any())
+    packed = PackedMask.of(mask, attention.size, corner)
     return GroundedPhrase(
         phrase=phrase,
-        mask=mask,
-        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if found else None,
-        score=float(probability[mask].mean()) if found else 0.0,
+        packed=packed,
+        score=float(probability[mask].mean()) if packed.box else 0.0,
         attention=attention,
     )

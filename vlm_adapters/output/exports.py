@@ -67,9 +67,11 @@ def indexed_image(grounding: Grounding) -> Image.Image:
             "Write one mask per phrase."
         )
     indices = np.zeros((grounding.image.height, grounding.image.width), np.uint8)
-    areas = [int(grounded.mask.sum()) for grounded in grounding.phrases]
-    for index in sorted(range(len(areas)), key=lambda index: -areas[index]):
-        indices[grounding.phrases[index].mask] = index + 1
+    masks = [grounded.packed for grounded in grounding.phrases]
+    for index in sorted(range(len(masks)), key=lambda index: -masks[index].area):
+        if box := masks[index].box:
+            left, top, right, bottom = box
+            indices[top:bottom, left:right][masks[index].in_box()] = index + 1
     image = Image.frombytes("P", grounding.image.size, indices.tobytes())
     image.putpalette([0, 0, 0, *(value for index in range(MAX_INDEXED_PHRASES) for value in colour_of(index))])
     return image

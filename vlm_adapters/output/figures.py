@@ -40,6 +40,9 @@ HEAT_COLUMNS = 7
 FIGURE_COLUMNS = 5
 """Columns in a row of a grounding's figure."""
 
+FIGURE_PHRASES = 99
+"""Largest number of phrases in a grounding's figure: 20 rows, which nobody looks beyond."""
+
 SHEET_COLUMNS = 4
 """Samples in a row of a sheet of masks."""
 
@@ -53,7 +56,8 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
             IoU is written above each.
     """
     image = shrunk(grounding.image)
-    masks = [shrunk_mask(grounded.mask, (image.height, image.width)) for grounded in grounding.phrases]
+    phrases = grounding.phrases[:FIGURE_PHRASES]
+    masks = [shrunk_mask(grounded.mask, (image.height, image.width)) for grounded in phrases]
     colours = [colour_of(index) for index in range(len(masks))]
     columns = [
         _stack(
@@ -66,8 +70,8 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
         )
     ]
     columns += [
-        _phrase_column(image, grounding.phrases[index], index, None if truth is None else truth[index])
-        for index in range(len(masks))
+        _phrase_column(image, grounded, masks[index], index, None if truth is None else truth[index])
+        for index, grounded in enumerate(phrases)
     ]
     body = _stack(
         [_beside(columns[start : start + FIGURE_COLUMNS]) for start in range(0, len(columns), FIGURE_COLUMNS)]
@@ -75,6 +79,8 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
     legend = "Above: the attention of the heads that agree best with the mask (bright = high). Below: the mask"
     legend += "; score: the mean probability inside it"
     legend += "." if truth is None else "; black line: the true outline."
+    if len(grounding.phrases) > FIGURE_PHRASES:
+        legend = f"The first {FIGURE_PHRASES} of {len(grounding.phrases)} phrases are shown. {legend}"
     width = max(body.width, 2 * PANEL + GAP)
     return _framed(_stack([_sentence(grounding, width), body, *_paragraph(legend, width)]))
 
@@ -127,9 +133,13 @@ def mask_sheet(
 
 
 def _phrase_column(
-    image: Image.Image, grounded: GroundedPhrase, index: int, truth: NDArray[np.bool_] | None
+    image: Image.Image,
+    grounded: GroundedPhrase,
+    mask: NDArray[np.bool_],
+    index: int,
+    truth: NDArray[np.bool_] | None,
 ) -> Image.Image:
-    """The words of a phrase, its map and its mask over the shrunk image."""
+    """The words of a phrase, its map and its shrunk mask over the shrunk image."""
     colour, size = colour_of(index), (image.height, image.width)
     found = f"score {grounded.score:.2f}" if grounded.box else "nothing found"
     if truth is not None:
@@ -140,7 +150,7 @@ def _phrase_column(
             _line(grounded.phrase.text, colour),
             _panel(heat_overlay(image, grounded.attention.placed(size))),
             _line(found, colour),
-            _panel(mask_overlay(image, [shrunk_mask(grounded.mask, size)], [colour], true_masks)),
+            _panel(mask_overlay(image, [mask], [colour], true_masks)),
         ]
     )
 

@@ -63,7 +63,7 @@ def _images(grounding: Grounding) -> Iterator[tuple[str, Image.Image]]:
     yield "overlay.png", grounding_overlay(grounding)
     yield "figure.png", grounding_figure(grounding)
     for index, grounded in enumerate(grounding.phrases):
-        yield f"mask_{index:02d}.png", Image.fromarray(grounded.mask)
+        yield f"mask_{index:02d}.png", grounded.packed.image()
     if len(grounding.phrases) <= MAX_INDEXED_PHRASES:
         yield "masks.png", indexed_image(grounding)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from PIL import Image
 
 from vlm_adapters.data.files import whole_file
 from vlm_adapters.geometry import Size
-from vlm_adapters.grounding.result import Grounding
+from vlm_adapters.grounding.result import Grounding, PackedMask
+from vlm_adapters.output.png import save_png
 
 Colour = tuple[int, int, int]
 
@@ -31,14 +32,17 @@ PALETTE: tuple[Colour, ...] = (
 # Dark violet over red to light yellow; brightness rises with the value, as in matplotlib's inferno.
 _HEAT = np.array([(12, 7, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float32)
 
+_LEVELS = np.linspace(0, len(_HEAT) - 1, 2048, dtype=np.float32)
+_COLOURS = 0.7 * np.stack([np.interp(_LEVELS, range(len(_HEAT)), part) for part in _HEAT.T], 1).astype(np.float32)
+
 INK: Colour = (30, 30, 30)
 """Colour of text and of true outlines."""
 
 PAPER: Colour = (255, 255, 255)
 """Colour of the background."""
 
-PAINTED_SIDE = 1200
-"""Longest side at which figures are painted, several times that of a panel: larger images are shrunk first."""
+PAINTED_SIDE = 640
+"""Longest side at which figures are painted, over twice that of a panel: larger images are shrunk first."""
 
 _ROWS_AT_ONCE = 512
 
@@ -60,7 +64,7 @@ def shrunk_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
     """A mask at the size `(H, W)` of a shrunk image: the pixels of which it covers half or more."""
     if mask.shape == size:
         return mask
-    cover = Image.fromarray(mask).convert("L").resize(size[::-1], Image.Resampling.BOX)
+    cover = Image.fromarray(mask).convert("L").resize(size[::-1], Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(cover) >= 128
 
 
@@ -82,12 +86,10 @@ def heat_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
     greys = np.asarray(image.convert("L"))
     for first in range(0, image.height, _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
-        position = np.clip(heat[rows], 0, 1) * (len(_HEAT) - 1)
-        below = np.minimum(position.astype(int), len(_HEAT) - 2)
-        share = (position - below)[..., None]
-        colours = _HEAT[below] * (1 - share) + _HEAT[below + 1] * share
-        grey = greys[rows, :, None].astype(np.float32)
-        drawn[rows] = 0.3 * grey + 0.7 * colours
+        levels = (np.clip(heat[rows], 0, 1) * (len(_COLOURS) - 1)).astype(np.uint16)
+        mixed = np.take(_COLOURS, levels, axis=0)
+        mixed += np.float32(0.3) * greys[rows, :, None]
+        drawn[rows] = mixed
     return Image.fromarray(drawn)
 
 
@@ -107,17 +109,17 @@ def mask_overlay(
     """
     grey = image.convert("L")
     drawn = grey.point(_table(0.6, 0.4 * 255)).convert("RGB")
-    _draw_masks(drawn, grey.convert("RGB"), masks, colours)
+    _draw_masks(drawn, grey.convert("RGB"), map(PackedMask.of, masks), colours)
     line = _line_width(image)
     for mask in truth:
-        _draw_outline(drawn, mask, 2 * line, PAPER)
-        _draw_outline(drawn, mask, line, INK)
+        _draw_outline(drawn, PackedMask.of(mask), 2 * line, PAPER)
+        _draw_outline(drawn, PackedMask.of(mask), line, INK)
     return drawn
 
 
 def grounding_overlay(grounding: Grounding) -> Image.Image:
     """Draw the mask of every phrase in its colour over the image in its own colours and size."""
-    masks = [grounded.mask for grounded in grounding.phrases]
+    masks = [grounded.packed for grounded in grounding.phrases]
     drawn = grounding.image.copy()
     _draw_masks(drawn, grounding.image, masks, [colour_of(index) for index in range(len(masks))])
     return drawn
@@ -126,30 +128,25 @@ def grounding_overlay(grounding: Grounding) -> Image.Image:
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write an image as PNG, creating its folder."""
     with whole_file(path) as temporary:
-        image.save(temporary, "PNG")
+        save_png(image, temporary)
 
 
 def _draw_masks(
-    canvas: Image.Image, inside: Image.Image, masks: Sequence[NDArray[np.bool_]], colours: Sequence[Colour]
+    canvas: Image.Image, inside: Image.Image, masks: Iterable[PackedMask], colours: Sequence[Colour]
 ) -> None:
     """Draw masks into a canvas: filled with a mixture of the image `inside` and their colour, and outlined in it."""
     line = _line_width(canvas)
     for mask, colour in zip(masks, colours, strict=True):
-        if box := Image.fromarray(mask).getbbox():
+        if box := mask.box:
             tables = [_table(0.45, 0.55 * part) for part in colour]
             tinted = inside.crop(box).point([value for table in tables for value in table])
-            canvas.paste(tinted, box, Image.fromarray(mask[_rows_and_columns(box)]))
+            canvas.paste(tinted, box, Image.fromarray(mask.in_box()))
         _draw_outline(canvas, mask, line, colour)
 
 
-def _draw_outline(canvas: Image.Image, mask: NDArray[np.bool_], width: int, colour: Colour) -> None:
-    if box := Image.fromarray(mask).getbbox():  # beyond it there is nothing to look at
-        canvas.paste(colour, box, Image.fromarray(outline(mask[_rows_and_columns(box)], width)))
-
-
-def _rows_and_columns(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    left, top, right, bottom = box
-    return slice(top, bottom), slice(left, right)
+def _draw_outline(canvas: Image.Image, mask: PackedMask, width: int, colour: Colour) -> None:
+    if mask.box:
+        canvas.paste(colour, mask.box, Image.fromarray(outline(mask.in_box(), width)))
 
 
 def _table(factor: float, added: float) -> list[int]:

@@ -56,7 +56,7 @@ def test_a_mask_stays_in_its_corner(
             image = sam.encode(photo(size))
             with torch.no_grad():
                 refined = SAMRefiner(sam, use_text=False)(image, logits, box)[0] > 0
-                chosen = refine_untrained(sam, image, logits, box)[0] > 0
+                chosen = refine_untrained(sam, image, logits, box).at_image_size()[0] > 0
             for found in (refined, chosen):
                 assert float((found & wanted).sum() / (found | wanted).sum()) > 0.85
 
@@ -97,7 +97,10 @@ def test_the_candidate_is_kept_that_looks_like_the_coarse_mask(
     # On a square image the canvas is the image. Five masks: the quarters, and the left half.
     logits = torch.cat([quarter(4, 4, bottom=bottom, right=right) for bottom, right in shapes])
     left = torch.where(torch.arange(4) < 2, 6.0, -6.0).expand(1, 4, 4)
-    found = refine_untrained(sam, sam.encode(photo((48, 48))), torch.cat([logits, left]), (0, 0, 48, 48)) > 0
+    found = (
+        refine_untrained(sam, sam.encode(photo((48, 48))), torch.cat([logits, left]), (0, 0, 48, 48)).at_image_size()
+        > 0
+    )
     expected = [quarter(48, 48, bottom=bottom, right=right)[0] > 0 for bottom, right in shapes]
     expected.append((torch.arange(48) < 24).expand(48, 48))
     assert (found ^ torch.stack(expected)).sum() < 10  # bilinear steps round the corners
@@ -114,7 +117,7 @@ def test_what_candidates_say_of_the_padding_does_not_count(tiny_sam: TinySam, mo
     logits = torch.full((1, 8, 8), -6.0)
     logits[:, 2:6, :4] = 6
     image = EncodedImage(torch.zeros(1, 16, 6, 6), frame)
-    found = refine_untrained(sam, image, logits, (0, -12, 48, 36))[0] > 0
+    found = refine_untrained(sam, image, logits, (0, -12, 48, 36)).at_image_size()[0] > 0
     assert torch.equal(found, (torch.arange(48) < 24).expand(24, 48))
 
 
@@ -127,7 +130,7 @@ def test_where_the_coarse_mask_is_sure_a_slip_does_not_count(
     decoded[:, :, 4:8, 4:8], decoded[:, :, 4:8, 18:20], decoded[:, :, 20:22, 4:6] = -4, 4, -4
     monkeypatch.setattr(sam, "decode", lambda *_, **__: decoded)
     logits = torch.where(torch.arange(8) < 4, 6.0, -6.0).repeat(1, 6, 1)
-    found = refine_untrained(sam, sam.encode(photo((96, 96))), logits, (0, 0, 96, 72))[0] > 0
+    found = refine_untrained(sam, sam.encode(photo((96, 96))), logits, (0, 0, 96, 72)).at_image_size()[0] > 0
     expected = (torch.arange(96) < 48).repeat(96, 1)
     assert torch.equal(found[:72], expected[:72])
     assert not found[81:87, 17:23].any()  # of what the coarse mask does not cover it says nothing

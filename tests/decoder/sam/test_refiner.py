@@ -202,7 +202,7 @@ def test_no_phrases_give_no_masks(tiny_sam: TinySam) -> None:
     whole = refiner(tiny_sam())
     image = whole.sam.encode(photo())
     assert whole(image, torch.zeros(0, 6, 10), WHOLE, []).shape == (0, *SIZE)
-    assert refine_untrained(whole.sam, image, torch.zeros(0, 6, 10), WHOLE).shape == (0, *SIZE)
+    assert refine_untrained(whole.sam, image, torch.zeros(0, 6, 10), WHOLE).at_image_size().shape == (0, *SIZE)
 
 
 def test_all_parts_together_have_as_many_trained_weights_as_the_published_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def load_sam(path: str | os.PathLike[str]) -> SegmentAnything:
     """
     file = Path(path)
     weights = _weights(file)
-    model = _built(weights, file)
+    kind = _kind(weights, file)
+    model = _mobile_sam(file) if kind == "vit_t" else sam_model_registry[kind]()
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -48,11 +50,21 @@ def load_sam(path: str | os.PathLike[str]) -> SegmentAnything:
     return SegmentAnything(model).eval()
 
 
+def check_sam_file(path: str | os.PathLike[str]) -> None:
+    """Check that a file is such a checkpoint, as far as that shows without its numbers.
+
+    Raises:
+        CheckpointError: It is missing, or is not such a checkpoint.
+    """
+    _kind(_weights(Path(path)), Path(path))
+
+
 def _weights(file: Path) -> dict[str, Tensor]:
     if not os.path.isfile(file):  # noqa: PTH113 - false for names that no file can have, where Path.is_file raises
         raise CheckpointError(f"There is no file {shown(str(file), 300)}. Give the path of {_KNOWN}.")
     try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
+        is_mapped = zipfile.is_zipfile(file)  # all but those of early releases of torch: numbers are read when used
+        weights = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # torch raises many kinds for a damaged file
         message = str(error).split("\n", 1)[0].split(". ", 1)[0]
         raise CheckpointError(f"{file} cannot be read as weights: {message}. Give {_KNOWN}.") from error
@@ -61,15 +73,15 @@ def _weights(file: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _built(weights: Mapping[str, Tensor], file: Path) -> Any:
-    """A model for the weights, with random ones."""
+def _kind(weights: Mapping[str, Tensor], file: Path) -> str:
+    """The name of the model that the weights are of."""
     if _TINY_VIT_WEIGHT in weights:
-        return _mobile_sam(file)
+        return "vit_t"
     width = weights[_VIT_WEIGHT].shape[0] if _VIT_WEIGHT in weights else None
     if width not in _VIT_BY_WIDTH:
         found = "no image encoder of that kind" if width is None else f"an image encoder of width {width}"
         raise CheckpointError(f"{file} holds {found}. Give {_KNOWN}.")
-    return sam_model_registry[_VIT_BY_WIDTH[width]]()
+    return _VIT_BY_WIDTH[width]
 
 
 def _mobile_sam(file: Path) -> Any:

@@ -12,7 +12,13 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.geometry import Box, place_map
+from vlm_adapters.geometry import Box, place_map, region_of
+
+PHRASES_AT_ONCE = 16
+"""Number of phrases that are brought to the canvas, and decoded, at once: each takes tens of megabytes."""
+
+_HALF = 0.4999
+"""Cells up to this, placed, stay below one half however they are rounded."""
 
 _HIGHEST_PADDING = -1.0
 """Logit of the canvas beyond the image, unless a mask has a lower one."""
@@ -41,6 +47,15 @@ class Frame:
         (height, width), (tall, wide) = self.size, self.resized
         return points * points.new_tensor([wide / width, tall / height])
 
+    def to_image(self, decoded: Tensor) -> Tensor:
+        """Bring decoded masks `(P, n, side, side)` to the image, bilinearly, without the padding: `(P, n, H, W)`.
+
+        The same as `segment_anything` does it: to the canvas first.
+        """
+        canvas = functional.interpolate(decoded, (self.side, self.side), mode="bilinear", align_corners=False)
+        height, width = self.resized
+        return functional.interpolate(canvas[..., :height, :width], self.size, mode="bilinear", align_corners=False)
+
     def box_on_canvas(self, box: Box) -> Box:
         """A box in pixels of the image, in pixels of the canvas."""
         left, top, right, bottom = self.on_canvas(torch.tensor(box, dtype=torch.float64).view(2, 2)).flatten().tolist()
@@ -64,9 +79,13 @@ def mask_prompt(logits: Tensor, box: Box, frame: Frame, side: int) -> Tensor:
     """
     lowest = min(_HIGHEST_PADDING, float(logits.detach().min()))
     height, width = frame.resized
-    placed = place_map(logits, frame.box_on_canvas(box), (height, width), outside=lowest)
-    canvas = functional.pad(placed, (0, frame.side - width, 0, frame.side - height), value=lowest)
-    return functional.interpolate(canvas[:, None], (side, side), mode="bilinear", align_corners=False)
+
+    def prompt(some: Tensor) -> Tensor:
+        placed = place_map(some, frame.box_on_canvas(box), (height, width), outside=lowest)
+        canvas = functional.pad(placed, (0, frame.side - width, 0, frame.side - height), value=lowest)
+        return functional.interpolate(canvas[:, None], (side, side), mode="bilinear", align_corners=False)
+
+    return torch.cat([prompt(some) for some in logits.split(PHRASES_AT_ONCE)])
 
 
 def coarse_boxes(logits: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
@@ -82,7 +101,14 @@ def coarse_boxes(logits: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     Returns:
         `(P, 4)` float32, as `boxes_around` gives them.
     """
-    return boxes_around(place_map(logits.float().sigmoid(), box, size) > 0.5)
+    boxes = []
+    for one in logits.float().sigmoid().split(1):  # at the image's size those of all would take gigabytes
+        region = region_of(one[0] > _HALF, box, size) or (0, 0, size[1], size[0])
+        mask = place_map(one, box, size, region=region) > 0.5
+        corner = torch.tensor(region[:2] * 2, dtype=torch.float32, device=mask.device)
+        whole = torch.tensor([[0.0, 0.0, size[1], size[0]]], device=mask.device)
+        boxes.append(torch.where(mask.any(), boxes_around(mask) + corner, whole))
+    return torch.cat(boxes)
 
 
 def boxes_around(masks: Tensor) -> Tensor:

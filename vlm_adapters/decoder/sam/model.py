@@ -141,8 +141,7 @@ class SegmentAnything(nn.Module):
 
     def at_image_size(self, decoded: Tensor, image: EncodedImage) -> Tensor:
         """Bring decoded masks `(P, n, side, side)` to the image, bilinearly, without the padding: `(P, n, H, W)`."""
-        placed: Tensor = self.model.postprocess_masks(decoded, image.frame.resized, image.frame.size)
-        return placed
+        return image.frame.to_image(decoded)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
         """Set the mode of everything but the image encoder, which stays in eval mode."""

@@ -6,6 +6,7 @@ The trained refiner is that of F-LMM (arXiv 2406.05821).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import torch
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlm_adapters.backbone.protocol import BackboneInfo
-from vlm_adapters.decoder.sam.geometry import Frame, boxes_around, coarse_boxes, mask_prompt, peaks
+from vlm_adapters.decoder.sam.geometry import (
+    PHRASES_AT_ONCE,
+    Frame,
+    boxes_around,
+    coarse_boxes,
+    mask_prompt,
+    peaks,
+)
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.errors import DecoderError
@@ -21,6 +29,37 @@ from vlm_adapters.geometry import Box, place_map
 
 _SAMPLES = 8
 """Samples of a candidate along each side of a coarse cell."""
+
+
+@dataclass(frozen=True)
+class RefinedLogits:
+    """The refined logits of the phrases of one image, as small as they were decoded.
+
+    Attributes:
+        decoded: `(P, side, side)` float32 over the canvas.
+        frame: The image on the canvas.
+        coarse: `(P, h, w)` logits that are added at the image's size; None for none.
+        box: Region of the image that `coarse` covers.
+    """
+
+    decoded: Tensor = field(repr=False)
+    frame: Frame
+    coarse: Tensor | None = field(default=None, repr=False)
+    box: Box = (0, 0, 1, 1)
+
+    def of_phrase(self, index: int) -> RefinedLogits:
+        """Those of one phrase."""
+        one = slice(index, index + 1)
+        return replace(self, decoded=self.decoded[one], coarse=None if self.coarse is None else self.coarse[one])
+
+    def at_image_size(self) -> Tensor:
+        """`(P, H, W)` float32. A mask is `> 0`."""
+        if not len(self.decoded):
+            return self.decoded.new_zeros(0, *self.frame.size)
+        placed = self.frame.to_image(self.decoded[:, None])[:, 0]
+        if self.coarse is None:
+            return placed
+        return placed + place_map(self.coarse, self.box, self.frame.size).to(placed.device)
 
 
 class SAMRefiner(nn.Module):
@@ -96,11 +135,17 @@ class SAMRefiner(nn.Module):
         Raises:
             DecoderError: The logits, the hidden states or the image do not fit.
         """
+        return self.refine(image, logits, box, hidden).at_image_size()
+
+    def refine(
+        self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None
+    ) -> RefinedLogits:
+        """Refine as `forward` does, and leave the logits at the size at which they were decoded."""
         _check_logits(logits)
         frame = image.frame
         tokens = self._tokens(hidden, len(logits))
         if not len(logits):
-            return logits.new_zeros(0, *frame.size, dtype=torch.float32)
+            return RefinedLogits(logits.new_zeros(0, 1, 1, dtype=torch.float32), frame)
         boxes = coarse_boxes(logits.detach(), box, frame.size) if self.use_box else None
         masks = mask_prompt(logits, box, frame, self.sam.mask_side) if self.use_mask else None
         groups = _of_equal_length(tokens)
@@ -110,11 +155,11 @@ class SAMRefiner(nn.Module):
                 boxes=None if boxes is None else boxes[group],
                 masks=None if masks is None else masks[group],
                 tokens=torch.stack([tokens[phrase] for phrase in group]),
-            )[:, :1]
+            )[:, 0]
             for group in groups
         ]
         order = torch.tensor([phrase for group in groups for phrase in group]).argsort()
-        return self.sam.at_image_size(torch.cat(decoded)[order.to(decoded[0].device)], image)[:, 0]
+        return RefinedLogits(torch.cat(decoded)[order.to(decoded[0].device)], frame)
 
     def _tokens(self, hidden: Sequence[Tensor] | None, count: int) -> list[Tensor]:
         """Prompts `(T, width)` of every phrase; T is 0 without text."""
@@ -146,12 +191,18 @@ class UntrainedRefiner(nn.Module):
 
     def forward(self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None) -> Tensor:
         """Refine as `SAMRefiner` does; `hidden` is not read, and no gradient flows."""
+        return self.refine(image, logits, box, hidden).at_image_size()
+
+    def refine(
+        self, image: EncodedImage, logits: Tensor, box: Box, hidden: Sequence[Tensor] | None = None
+    ) -> RefinedLogits:
+        """Refine as `forward` does, and leave the logits at the size at which they were decoded."""
         del hidden
         return refine_untrained(self.sam, image, logits, box)
 
 
 @torch.no_grad()
-def refine_untrained(sam: SegmentAnything, image: EncodedImage, logits: Tensor, box: Box) -> Tensor:
+def refine_untrained(sam: SegmentAnything, image: EncodedImage, logits: Tensor, box: Box) -> RefinedLogits:
     """Refine coarse masks with a model that was never trained on them.
 
     Prompts are the coarse mask and its peak, with and without a box around what is above half of the peak. Each gives
@@ -165,30 +216,38 @@ def refine_untrained(sam: SegmentAnything, image: EncodedImage, logits: Tensor, 
         logits: `(P, h, w)` coarse mask logits; P may be 0.
         box: Region of the image that they cover.
 
-    Returns:
-        `(P, H, W)` float32 logits at the image's size. A mask is `> 0`.
-
     Raises:
         DecoderError: The logits or the image do not fit.
     """
     _check_logits(logits)
     frame = image.frame
     if not len(logits):
-        return logits.new_zeros(0, *frame.size, dtype=torch.float32)
+        return RefinedLogits(logits.new_zeros(0, 1, 1, dtype=torch.float32), frame)
+    masks = mask_prompt(logits, box, frame, sam.mask_side)
+    chosen = [
+        _best_candidates(sam, image, some, box, prompts)
+        for some, prompts in zip(logits.split(PHRASES_AT_ONCE), masks.split(PHRASES_AT_ONCE), strict=True)
+    ]
+    return RefinedLogits(torch.cat(chosen), frame, logits.detach(), box)
+
+
+def _best_candidates(sam: SegmentAnything, image: EncodedImage, logits: Tensor, box: Box, masks: Tensor) -> Tensor:
+    """For each of the coarse masks `logits (P, h, w)` the candidate `(P, side, side)` that agrees most with it."""
     coarse = logits.float().sigmoid()
-    probability = place_map(coarse, box, frame.size)
-    points, masks = peaks(probability), mask_prompt(logits, box, frame, sam.mask_side)
-    boxes = boxes_around(probability > probability.amax(dim=(1, 2), keepdim=True) / 2)
+    points, boxes = [], []
+    for one in coarse.split(1):  # at the image's size those of all would take gigabytes
+        probability = place_map(one, box, image.frame.size)
+        points.append(peaks(probability))
+        boxes.append(boxes_around(probability > probability.amax(dim=(1, 2), keepdim=True) / 2))
     decoded = torch.cat(
         [
-            sam.decode(image, points=points, boxes=boxes, masks=masks),
-            sam.decode(image, points=points, masks=masks),
+            sam.decode(image, points=torch.cat(points), boxes=torch.cat(boxes), masks=masks),
+            sam.decode(image, points=torch.cat(points), masks=masks),
         ],
         dim=1,
     )
-    best = _agreement(decoded, coarse.to(decoded.device), box, frame).argmax(dim=1)
-    chosen = sam.at_image_size(decoded[torch.arange(len(best), device=best.device), best][:, None], image)[:, 0]
-    return chosen + place_map(logits, box, frame.size).to(chosen.device)
+    best = _agreement(decoded, coarse.to(decoded.device), box, image.frame).argmax(dim=1)
+    return decoded[torch.arange(len(best), device=best.device), best]
 
 
 def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tensor:
@@ -223,11 +282,12 @@ def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tenso
 
 
 def _of_equal_length(tokens: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of phrases, those with the same number of tokens together."""
+    """Indices of phrases, those with the same number of tokens together, at most `PHRASES_AT_ONCE`."""
     groups: dict[int, list[int]] = {}
     for phrase, prompts in enumerate(tokens):
         groups.setdefault(len(prompts), []).append(phrase)
-    return list(groups.values())
+    starts = ((group, first) for group in groups.values() for first in range(0, len(group), PHRASES_AT_ONCE))
+    return [group[first : first + PHRASES_AT_ONCE] for group, first in starts]
 
 
 def _check_logits(logits: Tensor) -> None:
