@@ -156,8 +156,6 @@ def _peaks(
         del grids
         logits = decoder([features], encoded)[0]
         image = prompt.images[0]
-        refined = None if logits.refined is None else logits.refined[:1]
-        one = replace(logits, maps=logits.maps[:1], coarse=logits.coarse[:1], refined=refined)
-        one.at_image_size((image.height, image.width)).sigmoid()
+        next(logits.by_phrase()).at_image_size((image.height, image.width)).sigmoid()  # a mask over all of the image
         peaks["decoder"] = counter.next_peak()
     return peaks
