@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from textwrap import dedent
 
 import pytest
 
@@ -81,3 +84,16 @@ def test_nothing_is_left_behind_for_later_code() -> None:
 def test_an_error_inside_is_kept() -> None:
     with pytest.raises(KeyError), stopped_after(10):
         raise KeyError
+
+
+def test_a_profiler_works_afterwards() -> None:
+    code = """
+    import cProfile
+    from vlm_adapters.hf.template import stopped_after
+    with stopped_after(10):
+        pass
+    profile = cProfile.Profile()
+    profile.runcall(len, [])
+    profile.runcall(lambda: len([]))
+    """
+    subprocess.run([sys.executable, "-c", dedent(code)], check=True, timeout=120)

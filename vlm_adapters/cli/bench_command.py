@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
@@ -84,12 +84,13 @@ def command(
                     _print_section(section)
     finally:  # Ctrl-C keeps what was measured
         if found:
-            content = as_dict(settings, found, shlex.join(["adapters", *sys.argv[1:]]))
+            content: dict[str, Any] = as_dict(settings, found, shlex.join(["adapters", *sys.argv[1:]]))
             if as_json:
                 print_json(content)
             else:
                 line()
-                line(f"{content['machine']}, {dtype}, {content['threads']} threads, {content['versions']}", style="dim")
+                names = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+                line(f"{content['machine']}, {dtype}, {content['threads']} threads, {names}", style="dim")
             if out is not None:
                 _write(out, content, found)
 

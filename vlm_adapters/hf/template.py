@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ def stopped_after(seconds: float) -> Iterator[None]:
     of the process and looked at where Linux shows it, after a time in which no honest template still runs.
     """
     thread, ended, lock = ctypes.c_ulong(threading.get_ident()), threading.Event(), threading.Lock()
+    sent, arrived = threading.Event(), False
     end, most = time.monotonic() + seconds, _resident() + _MOST_GROWTH
 
     def watch() -> None:
@@ -125,16 +126,24 @@ def stopped_after(seconds: float) -> Iterator[None]:
             if time.monotonic() > end or _resident() > most:
                 with lock:
                     if not ended.is_set():
+                        sent.set()
                         ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TooLongError))
                 return
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
+    except TooLongError:
+        arrived = True
+        raise
     finally:
         with lock:
             ended.set()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # one that was sent and has not arrived
+        if sent.is_set() and not arrived:
+            # It arrives here: if it were taken back, Python 3.11 would look for it for good, and profilers hang.
+            with suppress(TooLongError):
+                for _ in range(1000):
+                    pass
 
 
 def _resident() -> int:
