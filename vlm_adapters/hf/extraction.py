@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from inspect import signature
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneInfo
@@ -18,7 +19,7 @@ from vlm_adapters.hf.capture import RowRecorder, capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.language_model import stop_after, without_compiled_code
 from vlm_adapters.hf.row_blocks import RowPlan
-from vlm_adapters.hf.shared_prefix import ForwardPass
+from vlm_adapters.hf.shared_prefix import CACHE_NAMES, ForwardPass
 from vlm_adapters.registry.versions import typed_errors
 
 
@@ -141,11 +142,13 @@ def capture_pass(
         capture_hidden_states(model, request.hidden_layers, cells, device) as of_cells,
         capture_hidden_states(model, request.phrase_hidden_layers, phrases, device) as of_phrases,
         typed_errors(f"The forward pass of {model.config.model_type}", BackboneError),
-        stop_after(model, request.last_layer),
     ):
         # The base model: logits over the vocabulary are not needed, and can be the largest tensor of all.
         body: nn.Module = model.base_model
-        body(**forward_pass.tensors, use_cache=False)
+        cache = _cache(body) if len(forward_pass.calls) > 1 else {}
+        for tensors in forward_pass.calls:
+            with stop_after(model, request.last_layer):
+                body(**tensors, use_cache=bool(cache), **cache)
     for sequence, prompts in enumerate(forward_pass.prompts):
         maps = _attention(request, recorder, of_sequences[sequence], sequence, device)
         hidden = of_cells.at(sequence, request.hidden_layers, request.width)
@@ -155,6 +158,12 @@ def capture_pass(
         rows = maps.split([len(request.rows(plans[b])) for b in prompts])
         for b, of_rows, of_prompt, length in zip(prompts, rows, by_prompt, lengths, strict=True):
             yield b, Captured(of_rows, hidden, of_prompt.split(length, dim=1))
+
+
+def _cache(body: nn.Module) -> dict[str, Any]:
+    """An empty cache of all keys and values, by the name that the model gives it: newer releases changed it."""
+    accepted = signature(type(body).forward).parameters
+    return {name: DynamicCache() for name in CACHE_NAMES if name in accepted}
 
 
 def _attention(

@@ -19,7 +19,7 @@ _active: ContextVar[tuple[HiddenStates, ...]] = ContextVar("vlm_adapters_hidden_
 
 
 class HiddenStates:
-    """Gathers hidden states at the requested positions, layer by layer, in one pass over a batch.
+    """Gathers hidden states at the requested positions, layer by layer, in one pass over a batch or cached steps of it.
 
     Attributes:
         states: Layer index -> `(T, D)` for every sequence, in the model's precision. The last layer's is after the
@@ -29,9 +29,10 @@ class HiddenStates:
     def __init__(self, layers: Collection[int], positions: Sequence[Tensor], device: torch.device) -> None:
         self.states: dict[int, list[Tensor]] = {}
         self._layers = frozenset(layers)
-        self._positions = tuple(positions)
+        self._positions = tuple(of_sequence.cpu() for of_sequence in positions)
         self._device = device
-        self._positions_by_device: dict[torch.device, list[Tensor]] = {}
+        self._tokens_seen: dict[int, int] = {}
+        self._calls: dict[tuple[int, int, torch.device], list[tuple[Tensor, Tensor]]] = {}
 
     def at(self, sequence: int, layers: Sequence[int], width: int) -> Tensor:
         """States `(K, T, D)` of one sequence after these layers, in their order; `width` is D for an empty list."""
@@ -40,13 +41,32 @@ class HiddenStates:
         return torch.stack([self.states[layer][sequence] for layer in layers])
 
     def record(self, layer: int, states: Tensor) -> None:
-        """Gather `states (B, S, D)` of a layer at the requested positions."""
-        if states.device not in self._positions_by_device:
-            self._positions_by_device[states.device] = [indices.to(states.device) for indices in self._positions]
-        self.states[layer] = [
-            sequence[indices].to(self._device)
-            for sequence, indices in zip(states, self._positions_by_device[states.device], strict=True)
-        ]
+        """Gather `states (B, S, D)` of a layer at the requested positions; a further call continues the sequence."""
+        start = self._tokens_seen.get(layer, 0)
+        self._tokens_seen[layer] = start + states.shape[1]
+        found = []
+        for sequence, (entries, places) in enumerate(self._of_call(start, states.shape[1], states.device)):
+            gathered = states[sequence, places].to(self._device)
+            if len(entries) < len(self._positions[sequence]):
+                earlier = self.states[layer][sequence] if layer in self.states else None
+                if earlier is None:
+                    earlier = gathered.new_zeros(len(self._positions[sequence]), states.shape[2])
+                gathered = earlier.index_copy(0, entries, gathered)
+            found.append(gathered)
+        self.states[layer] = found
+
+    def _of_call(self, start: int, length: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """For every sequence which of its positions a call has, and where; the layers of a call have the same."""
+        key = start, length, device
+        if key not in self._calls:
+            self._calls = {
+                key: [
+                    (entries.to(self._device), (positions[entries] - start).to(device))
+                    for positions in self._positions
+                    for entries in [((positions >= start) & (positions < start + length)).nonzero().flatten()]
+                ]
+            }
+        return self._calls[key]
 
     def check_complete(self) -> None:
         """Make sure that every layer was recorded.
@@ -67,6 +87,7 @@ def capture_hidden_states(
 ) -> Iterator[HiddenStates]:
     """Gather hidden states of the language model in the forward pass that runs inside the block.
 
+    The pass may be several calls that continue with a cache; positions count from the first token of the first.
     States carry gradient as the pass itself does. Threads that run the same model do not see each other's.
 
     Args:

@@ -1,7 +1,7 @@
 """Prompts that begin with the same images and words: their beginning runs once, and their texts beside each other.
 
-The texts follow one another in one sequence, under masks in which each sees the beginning and itself. The pass then has
-the tokens of one beginning and all texts.
+The beginning runs as any sequence does, and leaves its keys and values in a cache. The texts follow one another in one
+sequence after it, under masks in which each sees the beginning and itself.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ that the states of an image depend on the text. `"undeclared"`: nothing is assum
 
 PositionIds = Callable[[Mapping[str, Tensor]], Tensor]
 
+CACHE_NAMES = ("cache", "past_key_values")
+"""What the forward of a model may call its cache."""
 _KERNELS = ("sdpa", "eager")
 """The kernels that take any mask over queries and keys."""
 
@@ -46,13 +48,13 @@ class ForwardPass:
     """One pass of the model over some prompts of a batch.
 
     Attributes:
-        tensors: Keyword arguments of the model's forward; the mask may be a dict with one per kind of layer.
+        calls: Keyword arguments of the model's forward; a second call continues with the cache of the first.
         images: The images of the pass in order, each as the index of the first one of the batch that equals it.
         prompts: For every sequence of the pass the indices of its prompts.
         places: For every prompt `(S,)`: the position in its sequence of every position of the batch.
     """
 
-    tensors: Mapping[str, Any]
+    calls: tuple[Mapping[str, Any], ...]
     images: tuple[int, ...]
     prompts: tuple[tuple[int, ...], ...]
     places: Mapping[int, Tensor]
@@ -60,11 +62,13 @@ class ForwardPass:
 
 def can_share(model: PreTrainedModel, pattern: AttentionPattern) -> bool:
     """Whether masks can keep the texts of prompts apart in this model, and the states of a beginning are its own."""
+    accepted = signature(type(model.base_model).forward).parameters
     return (
         pattern in ("causal", "bidirectional images")
         and _layer_kinds(model) <= {"full_attention", "sliding_attention"}
         and _kernel(model) in _KERNELS
-        and "position_ids" in signature(type(model.base_model).forward).parameters
+        and "position_ids" in accepted
+        and any(name in accepted for name in CACHE_NAMES)
     )
 
 
@@ -160,11 +164,11 @@ def divide(
         if groups:
             together = {index for group in groups for index in group}
             alone = [index for index in range(len(inputs.prompts)) if index not in together]
-            shared = [_packed(model, batch, group, pattern, position_ids) for group in groups]
+            shared = [_packed(model, batch, group, position_ids) for group in groups]
             return [*shared, batch.separate(alone)] if alone else shared
     count, length = tensors.of_tokens["input_ids"].shape
     places = dict.fromkeys(range(count), torch.arange(length))
-    return [ForwardPass(tensors, tuple(images), tuple((b,) for b in range(count)), places)]
+    return [ForwardPass((tensors,), tuple(images), tuple((b,) for b in range(count)), places)]
 
 
 def _first_equal(images: Sequence[Image.Image]) -> list[int]:
@@ -236,13 +240,11 @@ class _Batch:
         tensors = {name: tensor[list(prompts)] for name, tensor in self.of_tokens.items()}
         of_images, images = self.images(prompts)
         places = dict.fromkeys(prompts, torch.arange(self.length))
-        return ForwardPass(tensors | of_images, images, tuple((index,) for index in prompts), places)
+        return ForwardPass((tensors | of_images,), images, tuple((index,) for index in prompts), places)
 
 
-def _packed(
-    model: PreTrainedModel, batch: _Batch, group: Sequence[int], pattern: AttentionPattern, position_ids: PositionIds
-) -> ForwardPass:
-    """One sequence of the common beginning of some prompts and all that follows it."""
+def _packed(model: PreTrainedModel, batch: _Batch, group: Sequence[int], position_ids: PositionIds) -> ForwardPass:
+    """The common beginning of some prompts, and after it one sequence of all that follows it."""
     ids = [batch.ids[index] for index in group]
     common = _common_length(ids)
     of_images, images = batch.images(group[:1])
@@ -257,14 +259,14 @@ def _packed(
         owners.append(torch.full_like(text, index))
         orders.append(text)
         length += len(text)
-    order = torch.cat(orders)
-    seen = _seen(torch.cat(owners), order)
-    if pattern == "bidirectional images":
-        seen |= _within_images(batch.image_tokens[group[0]], length)
-    tensors = {name: _joined([of_prompt[name] for of_prompt in tokens], common) for name in batch.of_tokens}
-    tensors |= of_images | {"position_ids": _joined(positions, common)}
-    masks = _masks(seen, order, model, tensors["input_ids"].device)
-    return ForwardPass(tensors | {"attention_mask": masks}, images, (tuple(group),), places)
+    beginning = {name: tensor[..., :common] for name, tensor in tokens[0].items()} | of_images
+    calls: list[Mapping[str, Any]] = [beginning | {"position_ids": positions[0][..., :common]}]
+    if length > common:
+        texts = torch.cat([of_prompt["input_ids"][:, common:] for of_prompt in tokens], dim=1)
+        masks = _masks(torch.cat(owners), torch.cat(orders), common, model, texts.device)
+        of_texts = torch.cat([of_prompt[..., common:] for of_prompt in positions], dim=-1)
+        calls.append({"input_ids": texts, "attention_mask": masks, "position_ids": of_texts})
+    return ForwardPass(tuple(calls), images, (tuple(group),), places)
 
 
 def _common_length(sequences: Sequence[Tensor]) -> int:
@@ -274,34 +276,27 @@ def _common_length(sequences: Sequence[Tensor]) -> int:
     return int(same.long().cumprod(0).sum())
 
 
-def _joined(sequences: Sequence[Tensor], common: int) -> Tensor:
-    """The beginning of the first and the rests of all, along the last axis."""
-    return torch.cat([sequences[0][..., :common], *(sequence[..., common:] for sequence in sequences)], dim=-1)
-
-
-def _seen(owners: Tensor, orders: Tensor) -> Tensor:
-    """Mask `(S, S)`: a token sees itself and what is before it in its prompt.
+def _masks(
+    owners: Tensor, orders: Tensor, common: int, model: PreTrainedModel, device: torch.device
+) -> Tensor | dict[str, Tensor]:
+    """Masks `(1, 1, T, S)` of the T tokens after the beginning: each sees itself and what is before it in its prompt.
 
     Args:
         owners: `(S,)`: the prompt of every token; -1 for the common beginning.
         orders: `(S,)`: its position in its prompt.
+        common: Length of the beginning.
+        model: The model.
+        device: Device of the masks.
+
+    Returns:
+        One mask, or one per kind of layer where there are several, as the model takes them.
     """
-    return (orders[:, None] >= orders) & ((owners == -1) | (owners[:, None] == owners))
-
-
-def _within_images(image_tokens: Tensor, length: int) -> Tensor:
-    """Mask `(S, S)`: an image token sees all in its run of neighbouring image tokens."""
-    runs = torch.full((length,), -1)
-    runs[image_tokens] = (image_tokens.diff(prepend=image_tokens[:1]) > 1).cumsum(0)
-    return (runs[:, None] == runs) & (runs >= 0)
-
-
-def _masks(seen: Tensor, orders: Tensor, model: PreTrainedModel, device: torch.device) -> Tensor | dict[str, Tensor]:
-    """The masks `(1, 1, S, S)` as the model takes them: one, or one per kind of layer where there are several."""
     window: Any = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
+    distance = orders[common:, None] - orders
+    seen = (distance >= 0) & ((owners == -1) | (owners[common:, None] == owners))
     masks = {}
     for kind in _layer_kinds(model):
-        of_kind = seen & (orders[:, None] - orders < window) if kind == "sliding_attention" else seen
+        of_kind = seen & (distance < window) if kind == "sliding_attention" else seen
         mask = of_kind[None, None].to(device)
         if _kernel(model) == "eager":
             mask = torch.zeros(mask.shape, dtype=model.dtype, device=device).masked_fill_(
