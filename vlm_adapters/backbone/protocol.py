@@ -21,7 +21,7 @@ OptionValue = str | int | float | bool | None
 SharedWork = Literal["beginning", "image features", "nothing"]
 """What prompts of one `extract` call that show the same image compute once.
 
-`"beginning"`: the image and all that stands before their texts, in one pass. `"image features"`: the vision tower;
+`"beginning"`: the image and the text before theirs. `"image features"`: the vision tower;
 the language model runs over every prompt. `"nothing"`: each prompt is computed by itself.
 """
 

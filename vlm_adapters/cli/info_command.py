@@ -167,7 +167,7 @@ def _print_adapter(report: AdapterReport) -> None:
 
 
 _SHARED = {
-    "beginning": "one pass: the image runs once, with what stands before the texts",
+    "beginning": "the image and the text before theirs run once",
     "image features": "the vision tower runs once, the language model over every text and the image",
     "nothing": "each runs by itself",
 }

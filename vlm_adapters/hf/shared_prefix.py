@@ -94,7 +94,7 @@ def _kernel(model: PreTrainedModel) -> str | None:
 def process_distinct(
     images: Sequence[Image.Image], process_images: Callable[[Sequence[Image.Image]], BatchFeature], select: SelectImages
 ) -> tuple[BatchFeature, list[int]]:
-    """Process images of which some may be equal, each of them once if the tensors of one can be told from the others'.
+    """Process images, equal ones once if the resulting tensors can be divided by image.
 
     Returns:
         The features, and for every image its index among those that were processed.

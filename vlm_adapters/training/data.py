@@ -141,8 +141,8 @@ class TrainingData:
     ) -> None:
         """Build caches, each from where an earlier build ended; the first process reports."""
         for cache in caches:
-            told = partial(report if process.is_first else no_report, cache.data.source)
-            build_cache(self.live(adapter, cache.data), cache.folder, process=process, report=told)
+            progress = partial(report if process.is_first else no_report, cache.data.source)
+            build_cache(self.live(adapter, cache.data), cache.folder, process=process, report=progress)
 
     def training_samples(self, adapter: BackboneAdapter | None = None) -> ExtractedSamples:
         """Open the samples to learn from.
