@@ -1,0 +1,13 @@
+"""SmolVLM and Idefics3 for vlm-adapters."""
+
+from __future__ import annotations
+
+from vlm_adapters import AdapterSpec, hookimpl
+
+__all__ = ["adapter_specs"]
+
+
+@hookimpl
+def adapter_specs() -> list[AdapterSpec]:
+    """Offer the adapters of this plugin."""
+    return [AdapterSpec(name="smolvlm", target="vlm_adapters_smolvlm.adapter:SmolVLMAdapter")]
