@@ -32,7 +32,12 @@ def adapter_specs() -> list[AdapterSpec]:
     checkpoints = {
         name: tuple(f"Qwen/{family}-{size}-Instruct" for size in sizes) for name, (family, sizes) in published.items()
     }
-    checkpoints["qwen3_5"] = ("Qwen/Qwen3.5-9B",)
+    checkpoints |= {
+        "qwen3_5": ("Qwen/Qwen3.5-9B",),
+        "qwen3_5_moe": ("Qwen/Qwen3.5-35B-A3B", "Qwen/Qwen3.6-35B-A3B"),
+        "qwen2_5_omni_thinker": ("Qwen/Qwen2.5-Omni-3B", "Qwen/Qwen2.5-Omni-7B"),
+        "qwen3_omni_moe_thinker": ("Qwen/Qwen3-Omni-30B-A3B-Instruct",),
+    }
     return [
         AdapterSpec(
             name=name,

@@ -6,7 +6,18 @@ import math
 from functools import partial
 
 from vlm_adapters.testing import AdapterCase, ExpectedGrid
-from vlm_adapters_qwen.tiny import MAX_CELLS, MIN_CELLS, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
+from vlm_adapters_qwen.tiny import (
+    MAX_CELLS,
+    MIN_CELLS,
+    qwen2_5_omni_thinker,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_5,
+    qwen3_5_moe,
+    qwen3_omni_moe_thinker,
+    qwen3_vl,
+    qwen3_vl_moe,
+)
 
 
 def qwen_grids(
@@ -37,4 +48,20 @@ QWEN2_5_VL = AdapterCase("qwen2_5_vl", load=qwen2_5_vl, expected_grids=_limited(
 QWEN3_VL = AdapterCase("qwen3_vl", load=qwen3_vl, expected_grids=_limited(32))
 QWEN3_VL_MOE = AdapterCase("qwen3_vl_moe", load=qwen3_vl_moe, expected_grids=_limited(32))
 QWEN3_5 = AdapterCase("qwen3_5", load=qwen3_5, expected_grids=_limited(32))
-CASES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5)
+QWEN3_5_MOE = AdapterCase("qwen3_5_moe", load=qwen3_5_moe, expected_grids=_limited(32))
+QWEN2_5_OMNI_THINKER = AdapterCase(
+    "qwen2_5_omni_thinker", load=qwen2_5_omni_thinker, expected_grids=_limited(28)
+)
+QWEN3_OMNI_MOE_THINKER = AdapterCase(
+    "qwen3_omni_moe_thinker", load=qwen3_omni_moe_thinker, expected_grids=_limited(32)
+)
+CASES = (
+    QWEN2_VL,
+    QWEN2_5_VL,
+    QWEN3_VL,
+    QWEN3_VL_MOE,
+    QWEN3_5,
+    QWEN3_5_MOE,
+    QWEN2_5_OMNI_THINKER,
+    QWEN3_OMNI_MOE_THINKER,
+)
