@@ -49,12 +49,8 @@ QWEN3_VL = AdapterCase("qwen3_vl", load=qwen3_vl, expected_grids=_limited(32))
 QWEN3_VL_MOE = AdapterCase("qwen3_vl_moe", load=qwen3_vl_moe, expected_grids=_limited(32))
 QWEN3_5 = AdapterCase("qwen3_5", load=qwen3_5, expected_grids=_limited(32))
 QWEN3_5_MOE = AdapterCase("qwen3_5_moe", load=qwen3_5_moe, expected_grids=_limited(32))
-QWEN2_5_OMNI_THINKER = AdapterCase(
-    "qwen2_5_omni_thinker", load=qwen2_5_omni_thinker, expected_grids=_limited(28)
-)
-QWEN3_OMNI_MOE_THINKER = AdapterCase(
-    "qwen3_omni_moe_thinker", load=qwen3_omni_moe_thinker, expected_grids=_limited(32)
-)
+QWEN2_5_OMNI_THINKER = AdapterCase("qwen2_5_omni_thinker", load=qwen2_5_omni_thinker, expected_grids=_limited(28))
+QWEN3_OMNI_MOE_THINKER = AdapterCase("qwen3_omni_moe_thinker", load=qwen3_omni_moe_thinker, expected_grids=_limited(32))
 CASES = (
     QWEN2_VL,
     QWEN2_5_VL,

@@ -281,7 +281,7 @@ def qwen3_5(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Q
 
 def qwen3_5_moe(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> QwenAdapter:
     """Build Qwen3.5 with 4 experts and a shared one, of which 2 are used per token."""
-    text = {**_HYBRID, **_EXPERTS, "shared_expert_intermediate_size": 32}
+    text = {**_HYBRID, **_EXPERTS, "shared_expert_intermediate_size": 32, "initializer_range": 0.1}
     options = {"dtype": dtype, "attention": attention}
     return _adapter(Qwen3_5MoeConfig, Qwen3VLProcessor, text, _TOWER_3, options)
 
