@@ -89,11 +89,11 @@ def build_processor(model_type: str, tokenizer: PreTrainedTokenizerBase, **image
         tokenizer: A tokenizer with the family's control tokens.
         images: Arguments of the image processor.
     """
+    classes: Any = (Glm4vProcessor, Glm4vImageProcessor, Glm4vVideoProcessor)
     if model_type == "glm46v":
-        parts = (Glm46VImageProcessor(**images), tokenizer, Glm46VVideoProcessor())
-        return Glm46VProcessor(*parts, chat_template=CHAT_TEMPLATE)
-    parts = (Glm4vImageProcessor(**images), tokenizer, Glm4vVideoProcessor())
-    return Glm4vProcessor(*parts, chat_template=CHAT_TEMPLATE)
+        classes = (Glm46VProcessor, Glm46VImageProcessor, Glm46VVideoProcessor)
+    processor, image_processor, video_processor = classes
+    return processor(image_processor(**images), tokenizer, video_processor(), chat_template=CHAT_TEMPLATE)
 
 
 def _adapter(

@@ -209,7 +209,7 @@ def _adapter(
     return QwenAdapter(random_model(config, **options), processor, checkpoint=f"tiny random {config_class.model_type}")
 
 
-def _thinker(  # noqa: PLR0913 - one argument per part of the model
+def _thinker(
     config_class: Any,
     processor_class: type,
     text: dict[str, Any],
