@@ -29,4 +29,4 @@ def test_published_grids(size: tuple[int, int], cells: tuple[int, int]) -> None:
 
 def test_a_strip_is_an_error_that_says_so() -> None:
     with pytest.raises(ImageError, match=r"4 x 900 pixels cannot be resized: .* 200.*Crop it"):
-        glm4v().layouts((900, 4))
+        glm4v().layouts([(900, 4)])

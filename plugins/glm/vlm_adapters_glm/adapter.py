@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from transformers import BatchFeature
 from transformers.models.glm4v.image_processing_glm4v import smart_resize
 from typing_extensions import override
 
@@ -17,13 +22,21 @@ class Glm4vAdapter(NativeResolutionBackbone):
     attention_pattern = "causal"
 
     @override
-    def layouts(self, size: Size) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
+        # The limits count the pixels of all frames, and an image is repeated to fill one temporal patch.
+        return [[self._layout(size, self.processor.image_processor.temporal_patch_size)] for size in sizes]
+
+    @override
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
+        # The processor makes types with `numpy.array(tensor)`, of which numpy 2 warns.
+        return super().process_images(images, return_mm_token_type_ids=False, **options)
+
+    def _layout(self, size: Size, frames: int) -> ImageLayout:
         images = self.processor.image_processor
         cell = images.patch_size * images.merge_size
         try:
-            # The limits count the pixels of all frames, and an image is repeated to fill one temporal patch.
             height, width = smart_resize(
-                images.temporal_patch_size,
+                frames,
                 *size,
                 temporal_factor=images.temporal_patch_size,
                 factor=cell,
@@ -34,4 +47,4 @@ class Glm4vAdapter(NativeResolutionBackbone):
             raise ImageError(
                 f"An image of {size[1]} x {size[0]} pixels cannot be resized: {error}. Crop it."
             ) from error
-        return [ImageLayout(size, (height, width), (height, width), (height // cell, width // cell))]
+        return ImageLayout(size, (height, width), (height, width), (height // cell, width // cell))

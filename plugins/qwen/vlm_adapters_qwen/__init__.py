@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vlm_adapters import AdapterSpec, hookimpl
 
@@ -35,13 +35,22 @@ def adapter_specs() -> list[AdapterSpec]:
     checkpoints |= {
         "qwen3_5": ("Qwen/Qwen3.5-9B",),
         "qwen3_5_moe": ("Qwen/Qwen3.5-35B-A3B", "Qwen/Qwen3.6-35B-A3B"),
-        "qwen2_5_omni_thinker": ("Qwen/Qwen2.5-Omni-3B", "Qwen/Qwen2.5-Omni-7B"),
-        "qwen3_omni_moe_thinker": ("Qwen/Qwen3-Omni-30B-A3B-Instruct",),
+        **dict.fromkeys(("qwen2_5_omni", "qwen2_5_omni_thinker"), ("Qwen/Qwen2.5-Omni-3B", "Qwen/Qwen2.5-Omni-7B")),
+        **dict.fromkeys(("qwen3_omni_moe", "qwen3_omni_moe_thinker"), ("Qwen/Qwen3-Omni-30B-A3B-Instruct",)),
     }
+    targets = {
+        **dict.fromkeys(("qwen2_5_omni", "qwen2_5_omni_thinker"), "Qwen2_5OmniAdapter"),
+        **dict.fromkeys(("qwen3_omni_moe", "qwen3_omni_moe_thinker"), "Qwen3OmniAdapter"),
+    }
+    pointing: dict[str, Literal["pixels", "thousandths"]] = {
+        "qwen2_5_vl": "pixels",
+        "qwen3_vl": "thousandths",
+        "qwen3_vl_moe": "thousandths",
+    }  # the others are not known to point
     return [
         AdapterSpec(
             name=name,
-            target="vlm_adapters_qwen.adapter:QwenAdapter",
+            target=f"vlm_adapters_qwen.adapter:{targets.get(name, 'QwenAdapter')}",
             extra="qwen",
             requires=("qwen_vl_utils",),
             checkpoints=ids,
@@ -49,6 +58,7 @@ def adapter_specs() -> list[AdapterSpec]:
             published="vlm_adapters_qwen.published:build",
             image_processors=("Qwen2VLImageProcessor",),
             wrapper="vlm_adapters_qwen.image_processor:QwenImageProcessorWrapper",
+            pointing=pointing.get(name),
         )
         for name, ids in checkpoints.items()
     ]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from inspect import signature
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
-from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from typing_extensions import override
 
-from vlm_adapters import ImageLayout, TransformersBackbone
+from vlm_adapters import ImageLayout
 from vlm_adapters.errors import ImageError, OptionError
-from vlm_adapters.geometry import CoordinateFrame
+from vlm_adapters.geometry import Size
+from vlm_adapters.hf import NativeResolutionBackbone
 
 
-class QwenAdapter(TransformersBackbone):
+class QwenAdapter(NativeResolutionBackbone):
     """Adapter for Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5.
 
     Args:
@@ -31,6 +29,7 @@ class QwenAdapter(TransformersBackbone):
     """
 
     attention_pattern = "causal"
+    options = ("min_pixels", "max_pixels")
     batch_windows = True
 
     def __init__(
@@ -56,51 +55,41 @@ class QwenAdapter(TransformersBackbone):
             )
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
         images = self.processor.image_processor
         cell = images.patch_size * images.merge_size
-        return [resized_layout(size, cell=cell, min_pixels=self.min_pixels, max_pixels=self.max_pixels)]
-
-    def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
-        """Pixels of the resized image for Qwen2.5-VL, thousandths for Qwen3-VL, None for the others.
-
-        See `SupportsPointing`; the others are not known to point.
-        """
-        if self.name == "qwen2_5_vl":
-            height, width = self.layouts(size)[0].resized
-            return CoordinateFrame(width, height)
-        return CoordinateFrame(1000, 1000) if self.name in ("qwen3_vl", "qwen3_vl_moe") else None
+        limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        return [[resized_layout(size, cell=cell, **limits)] for size in sizes]
 
     @override
-    def select_images(
-        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
-    ) -> dict[str, Tensor]:
-        # The patches of all images stand in one list.
-        shapes, patches = features["image_grid_thw"], features["pixel_values"]
-        by_image = patches.split(shapes.prod(dim=1).tolist())
-        return {
-            "pixel_values": torch.cat([by_image[index] for index in indices]),
-            "image_grid_thw": shapes[list(indices)],
-        }
-
-    @override
-    def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        model: Any = self.model.base_model
-        accepted = signature(model.get_rope_index).parameters
-        positions: Tensor = model.get_rope_index(**{name: tensors[name] for name in accepted if name in tensors})[0]
-        return positions
-
-    @override
-    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
         # `qwen_vl_utils` resizes, and the processor only cuts into patches: images are resized once.
-        content = [
-            {"type": "image", "image": image, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-            for image in images
+        resized = [
+            process_vision_info(self._messages(of_prompt), image_patch_size=self._patch)[0] for of_prompt in images
         ]
-        resized, _ = process_vision_info(
-            [{"role": "user", "content": content}], image_patch_size=self.processor.image_processor.patch_size
-        )
         return super().process_images(resized, do_resize=False, **options)
+
+    @property
+    def _patch(self) -> int:
+        patch: int = self.processor.image_processor.patch_size
+        return patch
+
+    def _messages(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        """The images of a prompt in the form that `qwen_vl_utils` reads."""
+        limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        return [{"role": "user", "content": [{"type": "image", "image": image, **limits} for image in images]}]
+
+
+class Qwen2_5OmniAdapter(QwenAdapter):  # noqa: N801 - the name in transformers
+    """Adapter for the thinker of Qwen2.5-Omni, which sees and writes; the parts that speak are not loaded."""
+
+    auto_model = "Qwen2_5OmniThinkerForConditionalGeneration"
+
+
+class Qwen3OmniAdapter(QwenAdapter):
+    """Adapter for the thinker of Qwen3-Omni."""
+
+    auto_model = "Qwen3OmniMoeThinkerForConditionalGeneration"
 
 
 def resized_layout(size: tuple[int, int], *, cell: int, min_pixels: int, max_pixels: int) -> ImageLayout:

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from vlm_adapters.testing.tiny import TINY_TEXT, byte_tokenizer, random_model, token_ids
-from vlm_adapters_qwen.adapter import QwenAdapter
+from vlm_adapters_qwen.adapter import Qwen2_5OmniAdapter, Qwen3OmniAdapter, QwenAdapter
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -231,7 +231,8 @@ def _thinker(
     )
     images = _images(config.vision_config.patch_size)
     processor = build_omni_processor(name, processor_class, tokenizer, **images)
-    return QwenAdapter(random_model(config, **options), processor, checkpoint=f"tiny random {name}")
+    adapter_class = Qwen2_5OmniAdapter if name == "qwen2_5_omni_thinker" else Qwen3OmniAdapter
+    return adapter_class(random_model(config, **options), processor, checkpoint=f"tiny random {name}")
 
 
 def qwen2_vl(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> QwenAdapter:
