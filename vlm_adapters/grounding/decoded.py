@@ -94,7 +94,7 @@ class GroundedVLM(Grounder, nn.Module):
         refiner = self.decoder.refiner
         if refiner is not None and images is None:
             encode = refiner.sam.encode if len(prompts) == 1 else encoding_once(refiner.sam)
-            images = [encode(prompt.images[0]) for prompt in prompts]
+            images = [encode(prompt.first_image) for prompt in prompts]
         found: list[MaskLogits] = self.decoder(self.features(prompts), images or ())
         return found
 
@@ -136,9 +136,9 @@ class GroundedVLM(Grounder, nn.Module):
     def _masks(
         self, inputs: BackboneInputs, encode: Callable[[Image.Image], EncodedImage] | None
     ) -> Iterator[dict[str, NDArray[np.bool_]]]:
-        images = [encode(prompt.images[0]) for prompt in inputs.prompts] if encode else ()
+        images = [encode(prompt.first_image) for prompt in inputs.prompts] if encode else ()
         for prompt, logits in zip(inputs.prompts, self.decoder(self._features(inputs), images), strict=True):
-            size = prompt.images[0].height, prompt.images[0].width
+            size = prompt.first_image.height, prompt.images[0].width
             names = ["coarse", "refined"] if encode else ["mask"]
             masks = {name: np.empty((len(prompt.phrases), *size), np.bool_) for name in names}
             for index, of_phrase in enumerate(logits.by_phrase()):
@@ -156,7 +156,7 @@ class GroundedVLM(Grounder, nn.Module):
     @torch.no_grad()
     def grounding_of(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
         """Place the logits of a prompt's phrases over its first image, one phrase after the other, and cut them off."""
-        image = prompt.images[0]
+        image = prompt.first_image
         size = image.height, image.width
         attention = agreeing_maps(logits.maps, logits.coarse.sigmoid()).cpu().numpy()
         phrases = []

@@ -31,6 +31,11 @@ class Glm4vAdapter(NativeResolutionBackbone):
         # The processor makes types with `numpy.array(tensor)`, of which numpy 2 warns.
         return super().process_images(images, return_mm_token_type_ids=False, **options)
 
+    @property
+    @override
+    def video_token_ids(self) -> frozenset[int]:
+        return self.image_token_ids  # between other marks
+
     def _layout(self, size: Size, frames: int) -> ImageLayout:
         images = self.processor.image_processor
         cell = images.patch_size * images.merge_size
