@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -81,19 +82,22 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     return byte_tokenizer(SPECIAL_TOKENS, end="<|endoftext|>", padding="<|endoftext|>")
 
 
-def build_processor(model_type: str, tokenizer: PreTrainedTokenizerBase, **images: Any) -> Any:
+def build_processor(
+    model_type: str, tokenizer: PreTrainedTokenizerBase, videos: Mapping[str, Any] | None = None, **images: Any
+) -> Any:
     """Build a processor of the family.
 
     Args:
         model_type: `glm4v`, `glm4v_moe` or `glm46v`.
         tokenizer: A tokenizer with the family's control tokens.
+        videos: Arguments of the video processor; None takes its defaults.
         images: Arguments of the image processor.
     """
     classes: Any = (Glm4vProcessor, Glm4vImageProcessor, Glm4vVideoProcessor)
     if model_type == "glm46v":
         classes = (Glm46VProcessor, Glm46VImageProcessor, Glm46VVideoProcessor)
     processor, image_processor, video_processor = classes
-    return processor(image_processor(**images), tokenizer, video_processor(), chat_template=CHAT_TEMPLATE)
+    return processor(image_processor(**images), tokenizer, video_processor(**videos or {}), chat_template=CHAT_TEMPLATE)
 
 
 def _adapter(
@@ -114,7 +118,7 @@ def _adapter(
     )
     frames = 2  # of an image, which the limits count
     limits = {"shortest_edge": frames * MIN_CELLS * CELL**2, "longest_edge": frames * MAX_CELLS * CELL**2}
-    processor = build_processor(config.model_type, tokenizer, size=limits)
+    processor = build_processor(config.model_type, tokenizer, videos={"size": limits}, size=limits)
     model = random_model(config, dtype=dtype, attention=attention)
     return Glm4vAdapter(model, processor, checkpoint=f"tiny random {config_class.model_type}")
 

@@ -10,7 +10,7 @@ from qwen_vl_utils import process_vision_info, smart_resize
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from typing_extensions import override
 
-from vlm_adapters import ImageLayout
+from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.errors import ImageError, OptionError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf import NativeResolutionBackbone
@@ -84,12 +84,14 @@ class Qwen2_5OmniAdapter(QwenAdapter):  # noqa: N801 - the name in transformers
     """Adapter for the thinker of Qwen2.5-Omni, which sees and writes; the parts that speak are not loaded."""
 
     auto_model = "Qwen2_5OmniThinkerForConditionalGeneration"
+    video_layouts = TransformersBackbone.video_layouts  # its videos have sound
 
 
 class Qwen3OmniAdapter(QwenAdapter):
     """Adapter for the thinker of Qwen3-Omni."""
 
     auto_model = "Qwen3OmniMoeThinkerForConditionalGeneration"
+    video_layouts = TransformersBackbone.video_layouts
 
 
 def resized_layout(size: tuple[int, int], *, cell: int, min_pixels: int, max_pixels: int) -> ImageLayout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -132,18 +133,22 @@ def omni_tokenizer(model_type: str) -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(processor_class: type, tokenizer: PreTrainedTokenizerBase, **images: Any) -> Any:
+def build_processor(
+    processor_class: type, tokenizer: PreTrainedTokenizerBase, videos: Mapping[str, Any] | None = None, **images: Any
+) -> Any:
     """Build a processor of the family.
 
     Args:
         processor_class: `Qwen2VLProcessor`, `Qwen2_5_VLProcessor` or `Qwen3VLProcessor`.
         tokenizer: A tokenizer with the family's control tokens.
+        videos: Arguments of the video processor; None takes its defaults.
         images: Arguments of `Qwen2VLImageProcessor`.
     """
+    video_processor = Qwen3VLVideoProcessor if processor_class is Qwen3VLProcessor else Qwen2VLVideoProcessor
     return processor_class(
         image_processor=Qwen2VLImageProcessor(**images),
         tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor() if processor_class is Qwen3VLProcessor else Qwen2VLVideoProcessor(),
+        video_processor=video_processor(**videos or {}),
         chat_template=CHAT_TEMPLATE,
     )
 
@@ -157,7 +162,7 @@ def build_omni_processor(
         model_type: That of the thinker.
         processor_class: `Qwen2_5OmniProcessor` or `Qwen3OmniMoeProcessor`.
         tokenizer: A tokenizer with the model's control tokens, as `omni_tokenizer` gives it.
-        images: Arguments of `Qwen2VLImageProcessor`.
+        images: Arguments of `Qwen2VLImageProcessor` and `Qwen2VLVideoProcessor`.
     """
     names = OMNI_TOKENS[model_type]
     template = CHAT_TEMPLATE
@@ -165,7 +170,7 @@ def build_omni_processor(
         template = template.replace(f"<|{token}|>", names[f"{name}_token"])
     return processor_class(
         image_processor=Qwen2VLImageProcessor(**images),
-        video_processor=Qwen2VLVideoProcessor(),
+        video_processor=Qwen2VLVideoProcessor(**images),
         feature_extractor=WhisperFeatureExtractor(feature_size=16),
         tokenizer=tokenizer,
         chat_template=template.replace("<|vision_end|>", names["vision_eos_token"]),
@@ -205,7 +210,8 @@ def _adapter(
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
     )
-    processor = build_processor(processor_class, tokenizer, **_images(config.vision_config.patch_size))
+    images = _images(config.vision_config.patch_size)
+    processor = build_processor(processor_class, tokenizer, videos=images, **images)
     return QwenAdapter(random_model(config, **options), processor, checkpoint=f"tiny random {config_class.model_type}")
 
 
