@@ -10,4 +10,12 @@ __all__ = ["adapter_specs"]
 @hookimpl
 def adapter_specs() -> list[AdapterSpec]:
     """Offer the adapters of this plugin."""
-    return [AdapterSpec(name="gemma3", target="vlm_adapters_gemma.adapter:Gemma3Adapter")]
+    return [
+        AdapterSpec(
+            name="gemma3",
+            target="vlm_adapters_gemma.adapter:Gemma3Adapter",
+            extra="gemma",
+            checkpoints=("google/gemma-3-4b-it", "google/gemma-3-12b-it", "google/gemma-3-27b-it"),
+            case="vlm_adapters_gemma.case:GEMMA3",
+        ),
+    ]
