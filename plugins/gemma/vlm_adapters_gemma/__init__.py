@@ -18,4 +18,18 @@ def adapter_specs() -> list[AdapterSpec]:
             checkpoints=("google/gemma-3-4b-it", "google/gemma-3-12b-it", "google/gemma-3-27b-it"),
             case="vlm_adapters_gemma.case:GEMMA3",
         ),
+        AdapterSpec(
+            name="gemma4",
+            target="vlm_adapters_gemma.adapter:Gemma4Adapter",
+            extra="gemma",
+            checkpoints=("google/gemma-4-E2B-it", "google/gemma-4-26B-A4B-it", "google/gemma-4-31B-it"),
+            case="vlm_adapters_gemma.case:GEMMA4",
+        ),
+        AdapterSpec(
+            name="gemma4_unified",
+            target="vlm_adapters_gemma.adapter:Gemma4Adapter",
+            extra="gemma",
+            checkpoints=("google/gemma-4-12B-it",),
+            case="vlm_adapters_gemma.case:GEMMA4_UNIFIED",
+        ),
     ]

@@ -1,4 +1,4 @@
-"""Gemma 3, whose image is squashed to one square."""
+"""Gemma 3, whose image is squashed to one square, and Gemma 4, whose image keeps its shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import BatchFeature
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers.models.gemma4.image_processing_gemma4 import get_aspect_ratio_preserving_size
 from typing_extensions import override
 
 from vlm_adapters import ImageLayout, Prompt, TransformersBackbone
@@ -49,6 +50,25 @@ class Gemma3Adapter(TransformersBackbone):
     @override
     def render(self, prompt: Prompt) -> RenderedPrompt:
         return _surrounded(super().render(prompt), _AROUND)
+
+
+class Gemma4Adapter(TransformersBackbone):
+    """Adapter for Gemma 4, also the unified one: an image keeps its shape and fills a budget of tokens."""
+
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
+    ) -> None:
+        super().__init__(model, processor, checkpoint=checkpoint, revision=revision)
+        rule = self.model.config.text_config.use_bidirectional_attention
+        self.attention_pattern = "bidirectional images" if rule == "vision" else "causal"
+
+    @override
+    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+        images = self.processor.image_processor
+        pooled = images.pooling_kernel_size
+        canvas = get_aspect_ratio_preserving_size(*size, images.patch_size, images.max_soft_tokens * pooled**2, pooled)
+        cell = images.patch_size * pooled
+        return [ImageLayout(size, canvas, canvas, (canvas[0] // cell, canvas[1] // cell))]
 
 
 def _surrounded(rendered: RenderedPrompt, around: str) -> RenderedPrompt:

@@ -5,10 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import Gemma3Config, Gemma3ImageProcessor, Gemma3Processor, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3Config,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
+    Gemma4AudioFeatureExtractor,
+    Gemma4Config,
+    Gemma4ImageProcessor,
+    Gemma4Processor,
+    Gemma4UnifiedAudioFeatureExtractor,
+    Gemma4UnifiedConfig,
+    Gemma4UnifiedImageProcessor,
+    Gemma4UnifiedProcessor,
+    Gemma4UnifiedVideoProcessor,
+    Gemma4VideoProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from vlm_adapters.testing.tiny import TINY_TEXT, byte_tokenizer, random_model, token_ids
-from vlm_adapters_gemma.adapter import Gemma3Adapter
+from vlm_adapters_gemma.adapter import Gemma3Adapter, Gemma4Adapter
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 GEMMA3_TOKENS = (*SPECIAL_TOKENS, "<start_of_image>", "<end_of_image>", "<image_soft_token>")
@@ -25,7 +40,30 @@ CHAT_TEMPLATE = (
 )
 """The published template of Gemma 3, without its handling of system messages."""
 
+GEMMA4_TOKENS = (
+    *SPECIAL_TOKENS[:4],
+    *("<|turn>", "<turn|>", "<|image>", "<image|>", "<|image|>"),
+    *("<|audio>", "<audio|>", "<|audio|>", "<|video|>"),
+)
+GEMMA4_NAMES = {
+    "image": "<|image|>",
+    "boi": "<|image>",
+    "eoi": "<image|>",
+    "audio": "<|audio|>",
+    "boa": "<|audio>",
+    "eoa": "<audio|>",
+}
+"""Control tokens by the names under which the processor looks for them; it refuses images without those of audio."""
+
+GEMMA4_TEMPLATE = (
+    CHAT_TEMPLATE.replace("<start_of_turn>", "<|turn>")
+    .replace("<end_of_turn>", "<turn|>")
+    .replace("<start_of_image>", "\n\n<|image|>\n\n")
+)
+"""The published template of Gemma 4, without system messages, tools and thinking."""
+
 SIDE, PATCH, CELLS, WINDOW = 64, 8, 4, 24
+GEMMA4_IMAGES = {"patch_size": 4, "max_soft_tokens": 70}
 TOWER: dict[str, Any] = {
     "model_type": "siglip_vision_model",
     "image_size": SIDE,
@@ -69,6 +107,100 @@ def gemma3(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Ge
     return Gemma3Adapter(
         random_model(config, dtype=dtype, attention=attention), processor, checkpoint="tiny random Gemma 3"
     )
+
+
+def gemma4(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa", large: bool = False) -> Gemma4Adapter:
+    """Build Gemma 4: 4 layers of 4 heads; up to 70 cells of 12 pixels.
+
+    Args:
+        dtype: Dtype of the weights.
+        attention: Kernel of the language model and the vision tower.
+        large: Whether image tokens see each other both ways and keys are values, as in the large checkpoints. Else, as
+            in the small ones, the last two layers use the keys and values of earlier ones.
+    """
+    tokenizer = _tokenizer(GEMMA4_TOKENS, **GEMMA4_NAMES)
+    processor = Gemma4Processor(
+        Gemma4AudioFeatureExtractor(),
+        Gemma4ImageProcessor(**GEMMA4_IMAGES),
+        tokenizer,
+        Gemma4VideoProcessor(),
+        chat_template=GEMMA4_TEMPLATE,
+    )
+    own = (
+        {"use_bidirectional_attention": "vision", "attention_k_eq_v": True, "hidden_size_per_layer_input": 0}
+        if large
+        else {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(tokenizer)}
+    )
+    config = Gemma4Config(
+        text_config=_gemma4_text(tokenizer) | own,
+        vision_config={
+            "patch_size": GEMMA4_IMAGES["patch_size"],
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "position_embedding_size": 256,
+            "initializer_range": 2.0,  # what a layer adds is normalised: only strong patches outweigh their context
+        },
+        **_gemma4_ids(tokenizer),
+    )
+    return Gemma4Adapter(
+        random_model(config, dtype=dtype, attention=attention), processor, checkpoint="tiny random Gemma 4"
+    )
+
+
+def gemma4_unified(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Gemma4Adapter:
+    """Build the unified Gemma 4, which has no vision tower: as `gemma4`, and image tokens see each other both ways.
+
+    Args:
+        dtype: Dtype of the weights.
+        attention: Kernel of the language model.
+    """
+    tokenizer = _tokenizer(GEMMA4_TOKENS, **GEMMA4_NAMES)
+    processor = Gemma4UnifiedProcessor(
+        Gemma4UnifiedAudioFeatureExtractor(),
+        Gemma4UnifiedImageProcessor(**GEMMA4_IMAGES),
+        tokenizer,
+        Gemma4UnifiedVideoProcessor(),
+        chat_template=GEMMA4_TEMPLATE,
+    )
+    config = Gemma4UnifiedConfig(
+        text_config=_gemma4_text(tokenizer) | {"attention_k_eq_v": True},
+        vision_config={
+            "patch_size": GEMMA4_IMAGES["patch_size"],
+            "mm_embed_dim": 32,
+            "mm_posemb_size": 70,
+            "output_proj_dims": 32,
+            "initializer_range": 0.2,
+        },
+        **_gemma4_ids(tokenizer),
+    )
+    return Gemma4Adapter(
+        random_model(config, dtype=dtype, attention=attention), processor, checkpoint="tiny random unified Gemma 4"
+    )
+
+
+def _gemma4_text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """The language model of both: layers that see 24 tokens only take turns with layers that see all."""
+    return {
+        **TINY_TEXT,
+        **_text_ids(token_ids(tokenizer)),
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 4,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    }
+
+
+def _gemma4_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Ids of the control tokens, by the names that the config gives them."""
+    ids = token_ids(tokenizer)
+    named = {f"{name}_token_id": ids[token] for name, token in GEMMA4_NAMES.items() if name != "eoa"}
+    return {**named, "eoa_token_index": ids[GEMMA4_NAMES["eoa"]], "video_token_id": ids["<|video|>"]}
 
 
 def _tokenizer(special_tokens: tuple[str, ...], **names: str) -> PreTrainedTokenizerFast:
