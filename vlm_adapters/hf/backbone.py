@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from inspect import signature
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -70,7 +70,7 @@ class TransformersBackbone(ABC):
 
     limits: Limits = DEFAULT_LIMITS
     batch_windows: bool = False
-    attention_pattern: ClassVar[AttentionPattern] = "undeclared"
+    attention_pattern: AttentionPattern = "undeclared"
     """How tokens see each other, by which several texts can follow one image in a pass."""
 
     def __init__(

@@ -83,7 +83,7 @@ class RowRecorder:
                 f"Rows were planned for {len(self._plans)} sequences, the model ran {query.shape[0]}. "
                 "Do not expand the batch (beam search, several returned sequences) while capturing."
             )
-        # In generation, layers that use the keys of others may get the last tokens only, of as many as lower layers saw.
+        # In generation, layers that use the keys of others may get only the last of the tokens that lower layers got.
         end = max(self._tokens_seen.get(layer, 0) + query.shape[2], *self._tokens_seen.values(), 0)
         start = end - query.shape[2]
         self._tokens_seen[layer] = end
