@@ -32,4 +32,11 @@ def adapter_specs() -> list[AdapterSpec]:
             checkpoints=("google/gemma-4-12B-it",),
             case="vlm_adapters_gemma.case:GEMMA4_UNIFIED",
         ),
+        AdapterSpec(
+            name="paligemma",
+            target="vlm_adapters_gemma.adapter:PaliGemmaAdapter",
+            extra="gemma",
+            checkpoints=("google/paligemma2-3b-mix-448", "google/paligemma-3b-mix-448"),
+            case="vlm_adapters_gemma.case:PALIGEMMA",
+        ),
     ]

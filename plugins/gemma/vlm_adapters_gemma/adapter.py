@@ -13,6 +13,7 @@ from transformers.models.gemma4.image_processing_gemma4 import get_aspect_ratio_
 from typing_extensions import override
 
 from vlm_adapters import ImageLayout, Prompt, TransformersBackbone
+from vlm_adapters.errors import PromptError
 from vlm_adapters.hf import RenderedPrompt
 
 _AROUND = "\n\n"
@@ -69,6 +70,56 @@ class Gemma4Adapter(TransformersBackbone):
         canvas = get_aspect_ratio_preserving_size(*size, images.patch_size, images.max_soft_tokens * pooled**2, pooled)
         cell = images.patch_size * pooled
         return [ImageLayout(size, canvas, canvas, (canvas[0] // cell, canvas[1] // cell))]
+
+
+class PaliGemmaAdapter(TransformersBackbone):
+    """Adapter for PaliGemma 1 and 2, whose images and question see each other both ways.
+
+    A prompt is the user's turn (images and a question), which becomes the prefix, and the answer, which becomes the
+    suffix. The checkpoints have no chat template; this is the form that their processor writes.
+    """
+
+    attention_pattern = "bidirectional prefix"
+
+    @override
+    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+        tower = self.model.config.vision_config
+        side, cells = int(tower.image_size), tower.image_size // tower.patch_size
+        return [ImageLayout(size, (side, side), (side, side), (cells, cells))]
+
+    @override
+    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        features = super().process_images(images, **options)
+        # The processor writes the question's frame around images, and also the labels of training.
+        features["attention_mask"] = features["input_ids"] == self.processor.image_token_id
+        features["token_type_ids"] = features.pop("mm_token_type_ids")
+        del features["labels"]
+        return features
+
+    @override
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        question, *answers = prompt.messages
+        roles = [message.role for message in prompt.messages]
+        if roles not in (["user"], ["user", "assistant"]) or not question.images or any(one.images for one in answers):
+            raise PromptError(
+                f"PaliGemma takes one question with at least one image, and its answer; found the turns {roles} with "
+                f"{len(prompt.images)} images. Give Message('user', (image, question)) and at most one answer."
+            )
+        tokenizer = self.processor.tokenizer
+        text, spans, slots = "", list[tuple[int, int]](), list[tuple[int, int]]()
+        for part in question.content:
+            is_text = isinstance(part, str)
+            piece = part if isinstance(part, str) else self.processor.image_token
+            (spans if is_text else slots).append((len(text), len(text) + len(piece)))
+            text += piece + (tokenizer.bos_token if not is_text and len(slots) == len(question.images) else "")
+        text += "\n"
+        suffix = len(text)
+        for answer in answers:
+            for part in (part for part in answer.content if isinstance(part, str)):
+                spans.append((len(text), len(text) + len(part)))
+                text += part
+            text += tokenizer.eos_token
+        return RenderedPrompt(text, tuple(spans), tuple(slots), has_start=True, suffix=suffix)
 
 
 def _surrounded(rendered: RenderedPrompt, around: str) -> RenderedPrompt:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from vlm_adapters.testing import AdapterCase, ExpectedGrid
-from vlm_adapters_gemma.tiny import CELLS, gemma3, gemma4, gemma4_unified
+from vlm_adapters_gemma.tiny import CELLS, PATCH, SIDE, gemma3, gemma4, gemma4_unified, paligemma
 
 
 def square_grids(size: tuple[int, int], *, cells: int = CELLS) -> list[ExpectedGrid]:
@@ -31,3 +32,4 @@ def budget_grids(size: tuple[int, int], *, cell: int = 12, most: int = 70) -> li
 GEMMA3 = AdapterCase("gemma3", load=gemma3, expected_grids=square_grids)
 GEMMA4 = AdapterCase("gemma4", load=gemma4, expected_grids=budget_grids)
 GEMMA4_UNIFIED = AdapterCase("gemma4_unified", load=gemma4_unified, expected_grids=budget_grids)
+PALIGEMMA = AdapterCase("paligemma", load=paligemma, expected_grids=partial(square_grids, cells=SIDE // PATCH))

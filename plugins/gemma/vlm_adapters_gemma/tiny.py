@@ -19,11 +19,14 @@ from transformers import (
     Gemma4UnifiedProcessor,
     Gemma4UnifiedVideoProcessor,
     Gemma4VideoProcessor,
+    PaliGemmaConfig,
+    PaliGemmaProcessor,
     PreTrainedTokenizerFast,
+    SiglipImageProcessor,
 )
 
 from vlm_adapters.testing.tiny import TINY_TEXT, byte_tokenizer, random_model, token_ids
-from vlm_adapters_gemma.adapter import Gemma3Adapter, Gemma4Adapter
+from vlm_adapters_gemma.adapter import Gemma3Adapter, Gemma4Adapter, PaliGemmaAdapter
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 GEMMA3_TOKENS = (*SPECIAL_TOKENS, "<start_of_image>", "<end_of_image>", "<image_soft_token>")
@@ -179,6 +182,42 @@ def gemma4_unified(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa
     )
     return Gemma4Adapter(
         random_model(config, dtype=dtype, attention=attention), processor, checkpoint="tiny random unified Gemma 4"
+    )
+
+
+def paligemma(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa", first: bool = False) -> PaliGemmaAdapter:
+    """Build PaliGemma 2: 3 layers of 4 heads with capped scores, the first and last of which see 24 tokens only.
+
+    Args:
+        dtype: Dtype of the weights.
+        attention: Kernel of the language model and the vision tower; Gemma 2 runs with the eager one only.
+        first: Whether to build PaliGemma 1, whose language model caps nothing and sees all tokens.
+    """
+    tokenizer = _tokenizer((*SPECIAL_TOKENS[:4], "<image>"), image="<image>")
+    images: Any = SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+    images.image_seq_length = (SIDE // PATCH) ** 2  # as in the checkpoints' files; no argument
+    own = (
+        {"model_type": "gemma"}
+        if first
+        else {
+            "model_type": "gemma2",
+            "sliding_window": WINDOW,
+            "attn_logit_softcapping": 2.0,
+            "query_pre_attn_scalar": 16,
+        }
+    )
+    processor = PaliGemmaProcessor(images, tokenizer)
+    ids = token_ids(tokenizer)
+    config = PaliGemmaConfig(
+        text_config={**TINY_TEXT, **_text_ids(ids), "vocab_size": len(tokenizer), "head_dim": 16, **own},
+        vision_config=TOWER,
+        projection_dim=TINY_TEXT["hidden_size"],
+        image_token_index=ids["<image>"],
+    )
+    return PaliGemmaAdapter(
+        random_model(config, dtype=dtype, attention=attention if first else "eager"),
+        processor,
+        checkpoint="tiny random PaliGemma",
     )
 
 
