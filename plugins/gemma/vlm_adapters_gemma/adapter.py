@@ -29,10 +29,9 @@ class Gemma3Adapter(TransformersBackbone):
     attention_pattern = "bidirectional images"
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
         side = int(self.model.config.vision_config.image_size)
-        cells = int(self.model.config.mm_tokens_per_image**0.5)
-        return [ImageLayout(size, (side, side), (side, side), (cells, cells))]
+        return _on_square(sizes, side, int(self.model.config.mm_tokens_per_image**0.5))
 
     @property
     @override
@@ -40,7 +39,7 @@ class Gemma3Adapter(TransformersBackbone):
         return frozenset(self.processor.image_token_ids)  # `image_token_id` is the token before the first cell
 
     @override
-    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
         features = super().process_images(images, do_pan_and_scan=False, **options)
         tokenizer = self.processor.tokenizer
         kept = torch.tensor([tokenizer.boi_token_id, tokenizer.image_token_id, tokenizer.eoi_token_id])
@@ -64,12 +63,15 @@ class Gemma4Adapter(TransformersBackbone):
         self.attention_pattern = "bidirectional images" if rule == "vision" else "causal"
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
         images = self.processor.image_processor
-        pooled = images.pooling_kernel_size
-        canvas = get_aspect_ratio_preserving_size(*size, images.patch_size, images.max_soft_tokens * pooled**2, pooled)
-        cell = images.patch_size * pooled
-        return [ImageLayout(size, canvas, canvas, (canvas[0] // cell, canvas[1] // cell))]
+        pooled, cell = images.pooling_kernel_size, images.patch_size * images.pooling_kernel_size
+        budget = images.patch_size, images.max_soft_tokens * pooled**2, pooled
+        layouts = []
+        for size in sizes:
+            canvas = get_aspect_ratio_preserving_size(*size, *budget)
+            layouts.append([ImageLayout(size, canvas, canvas, (canvas[0] // cell, canvas[1] // cell))])
+        return layouts
 
 
 class PaliGemmaAdapter(TransformersBackbone):
@@ -82,13 +84,12 @@ class PaliGemmaAdapter(TransformersBackbone):
     attention_pattern = "bidirectional prefix"
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
         tower = self.model.config.vision_config
-        side, cells = int(tower.image_size), tower.image_size // tower.patch_size
-        return [ImageLayout(size, (side, side), (side, side), (cells, cells))]
+        return _on_square(sizes, tower.image_size, tower.image_size // tower.patch_size)
 
     @override
-    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
         features = super().process_images(images, **options)
         # The processor writes the question's frame around images, and also the labels of training.
         features["attention_mask"] = features["input_ids"] == self.processor.image_token_id
@@ -120,6 +121,11 @@ class PaliGemmaAdapter(TransformersBackbone):
                 text += part
             text += tokenizer.eos_token
         return RenderedPrompt(text, tuple(spans), tuple(slots), has_start=True, suffix=suffix)
+
+
+def _on_square(sizes: Sequence[tuple[int, int]], side: int, cells: int) -> list[list[ImageLayout]]:
+    """Images squashed to one square."""
+    return [[ImageLayout(size, (side, side), (side, side), (cells, cells))] for size in sizes]
 
 
 def _surrounded(rendered: RenderedPrompt, around: str) -> RenderedPrompt:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import (
-    MiniCPMV4_6Config,
-    MiniCPMV4_6ImageProcessor,
-    MiniCPMV4_6Processor,
-    MiniCPMV4_6VideoProcessor,
-    MiniCPMV4_7Config,
-    MiniCPMV4_7Processor,
-)
+import transformers
+from transformers import AutoConfig, MiniCPMV4_6ImageProcessor, MiniCPMV4_6VideoProcessor
 
 from vlm_adapters.testing.tiny import TINY_TEXT, byte_tokenizer, random_model, token_ids
 from vlm_adapters_minicpm.adapter import MiniCPMVAdapter
@@ -48,7 +42,7 @@ def minicpmv4_6(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") 
         dtype: Dtype of the weights.
         attention: Kernel of the language model and the vision tower.
     """
-    return _adapter(MiniCPMV4_6Config, MiniCPMV4_6Processor, {"dtype": dtype, "attention": attention})
+    return _adapter("minicpmv4_6", "MiniCPMV4_6Processor", {"dtype": dtype, "attention": attention})
 
 
 def minicpmv4_7(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> MiniCPMVAdapter:
@@ -58,10 +52,10 @@ def minicpmv4_7(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") 
         dtype: Dtype of the weights.
         attention: Kernel of the language model and the vision tower.
     """
-    return _adapter(MiniCPMV4_7Config, MiniCPMV4_7Processor, {"dtype": dtype, "attention": attention})
+    return _adapter("minicpmv4_7", "MiniCPMV4_7Processor", {"dtype": dtype, "attention": attention})
 
 
-def _adapter(config_class: Any, processor_class: Any, options: dict[str, Any]) -> MiniCPMVAdapter:
+def _adapter(model_type: str, processor_class: str, options: dict[str, Any]) -> MiniCPMVAdapter:
     tokenizer = byte_tokenizer(
         ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *NAMED_TOKENS.values()),
         end="<|im_end|>",
@@ -69,7 +63,8 @@ def _adapter(config_class: Any, processor_class: Any, options: dict[str, Any]) -
         extra_special_tokens={f"{name}_token": token for name, token in NAMED_TOKENS.items()},
     )
     slicing = {"patch_size": PATCH, "scale_resolution": SIDE, "max_slice_nums": SLICES}
-    processor = processor_class(
+    # By name: releases before 5.20 lack some of them.
+    processor = getattr(transformers, processor_class)(
         MiniCPMV4_6ImageProcessor(**slicing),
         MiniCPMV4_6VideoProcessor(**slicing),
         tokenizer,
@@ -97,8 +92,9 @@ def _adapter(config_class: Any, processor_class: Any, options: dict[str, Any]) -
             "partial_rotary_factor": 1.0,
         },
     }
-    markers = {"image_start", "image_end", "slice_start", "slice_end"} if config_class is MiniCPMV4_7Config else set()
-    config = config_class(
+    markers = {"image_start", "image_end", "slice_start", "slice_end"} if model_type == "minicpmv4_7" else set()
+    config = AutoConfig.for_model(
+        model_type,
         text_config=text,
         vision_config={
             "image_size": SIDE,
@@ -115,6 +111,4 @@ def _adapter(config_class: Any, processor_class: Any, options: dict[str, Any]) -
         **{f"{name}_id": ids[NAMED_TOKENS[name]] for name in markers},
         **({"newline_id": tokenizer.convert_tokens_to_ids("\u010a")} if markers else {}),
     )
-    return MiniCPMVAdapter(
-        random_model(config, **options), processor, checkpoint=f"tiny random {config_class.model_type}"
-    )
+    return MiniCPMVAdapter(random_model(config, **options), processor, checkpoint=f"tiny random {model_type}")

@@ -24,28 +24,32 @@ class Molmo2Adapter(TransformersBackbone):
     without seams.
     """
 
+    grid_names = ("overview", "fine")
     attention_pattern = "bidirectional images"
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
         images, processor = self.processor.image_processor, self.processor
-        side = int(images.size["height"])
-        canvas = compute_crop_geometry(*size, images.max_crops, images.overlap_margins, side, images.patch_size)[2:]
-        columns = processor.use_single_crop_col_tokens
+        side, columns = int(images.size["height"]), processor.use_single_crop_col_tokens
         separated = processor.image_use_col_tokens if columns is None else columns
-        return [
-            _pooled(images, size, (side, side), row_end=int(separated)),
-            _pooled(images, size, canvas, row_end=int(processor.image_use_col_tokens)),
-        ]
+        layouts = []
+        for size in sizes:
+            crops = images.max_crops, images.overlap_margins, side, images.patch_size
+            canvas = compute_crop_geometry(*size, *crops)[2:]
+            overview = _pooled(images, size, (side, side), row_end=int(separated))
+            fine = _pooled(images, size, canvas, row_end=int(processor.image_use_col_tokens))
+            layouts.append([replace(overview, name="overview"), fine])
+        return layouts
 
     @property
     @override
     def image_token_ids(self) -> frozenset[int]:
-        return frozenset(self.processor.tokenizer.convert_tokens_to_ids(["<im_patch>", "<im_col>"]))
+        return frozenset(self.processor.image_token_ids)
 
     @override
-    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        features = super().process_images(images, **options)
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
+        # Each as if alone, which makes no difference to the processor of this family.
+        features = super().process_images([[image] for of_prompt in images for image in of_prompt], **options)
         kept = torch.tensor(self.processor.image_token_ids)
         features["attention_mask"] = torch.isin(features["input_ids"], kept)  # without the start token of texts
         return features
@@ -101,5 +105,7 @@ def _pooled(images: Any, size: tuple[int, int], resized: tuple[int, int], *, row
         canvas=(rows * down * images.patch_size, columns * across * images.patch_size),
         cells=(rows, columns),
         offset=(added[0] // 2 * images.patch_size, added[1] // 2 * images.patch_size),
+        first=1,
         row_end=row_end,
+        last=1,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 from vlm_adapters.testing import AdapterCase, ExpectedGrid
@@ -23,13 +24,14 @@ def molmo2_grids(
     def enlarged(tiles: tuple[int, int]) -> float:
         return min(tile * window / (length - border) for tile, length in zip(tiles, size, strict=True))
 
-    numbers = [tiles for tiles in product(range(1, crops + 1), repeat=2) if math.prod(tiles) <= crops]
+    every = range(1, crops + 1)
+    numbers = [tiles for tiles in product(every, every) if math.prod(tiles) <= crops]
     numbers.sort(key=lambda tiles: (math.prod(tiles), tiles[0]))
     enough = [tiles for tiles in numbers if enlarged(tiles) >= 1]
     rows, columns = min(enough, key=enlarged) if enough else max(numbers, key=enlarged)
     whole = (side // patch, side // patch)
     fine = ((rows * window + border) // patch, (columns * window + border) // patch)
-    return [_pooled(size, patches) for patches in (whole, fine)]
+    return [replace(_pooled(size, whole), name="overview"), _pooled(size, fine)]
 
 
 def _pooled(size: tuple[int, int], patches: tuple[int, int]) -> ExpectedGrid:
