@@ -79,6 +79,7 @@ def _adapter(model_type: str, processor_class: str, options: dict[str, Any]) -> 
         "eos_token_id": ids["<|im_end|>"],
         "pad_token_id": ids["<|endoftext|>"],
         "num_hidden_layers": 4,
+        "initializer_range": 0.05,  # linear attention mixes tokens strongly with larger weights
         "head_dim": 16,
         "linear_key_head_dim": 16,
         "linear_value_head_dim": 16,
@@ -103,6 +104,7 @@ def _adapter(model_type: str, processor_class: str, options: dict[str, Any]) -> 
             "intermediate_size": 48,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
+            "initializer_range": 0.2,
         },
         insert_layer_id=0,
         image_size=SIDE,
