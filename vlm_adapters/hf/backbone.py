@@ -70,7 +70,7 @@ class TransformersBackbone(ABC):
 
     limits: Limits = DEFAULT_LIMITS
     batch_windows: bool = False
-    attention_pattern: ClassVar[AttentionPattern] = "undeclared"
+    attention_pattern: AttentionPattern = "undeclared"
     """How tokens see each other, by which several texts can follow one image in a pass."""
     grid_names: ClassVar[tuple[str, ...]] = ("fine",)
     """Names of the grids that an image may have, the finest last; see `BackboneInfo.grids`."""
