@@ -10,6 +10,7 @@ from transformers.models.pixtral.image_processing_pixtral import get_resize_outp
 from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
+from vlm_adapters.errors import ImageError
 from vlm_adapters.geometry import Size
 
 
@@ -20,7 +21,15 @@ class Mistral3Adapter(TransformersBackbone):
 
     @override
     def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
-        return [[native_layout(self.processor, size)] for size in sizes]
+        layouts = [[native_layout(self.processor, size)] for size in sizes]
+        for (layout,), (height, width) in zip(layouts, sizes, strict=True):
+            # transformers' get_image_features squeezes the only token of a (1, D) tensor away, and fails to split it.
+            if layout.cells == (1, 1):
+                raise ImageError(
+                    f"An image of {width} x {height} pixels is one token for this model, which transformers cannot "
+                    f"divide among images. Enlarge it to more than {layout.canvas[1]} pixels on a side."
+                )
+        return layouts
 
     @property
     @override
