@@ -52,5 +52,10 @@ def llava_next_grids(
     return [overview, ExpectedGrid(shape, box)]
 
 
-LLAVA = AdapterCase("llava", load=llava, expected_grids=llava_grids)
+LLAVA = AdapterCase(
+    "llava",
+    load=llava,
+    expected_grids=llava_grids,
+    pixels_differ="images are laid on a square; the stock processor crops the ends of those that are not square",
+)
 LLAVA_NEXT = AdapterCase("llava_next", load=llava_next, expected_grids=llava_next_grids)
