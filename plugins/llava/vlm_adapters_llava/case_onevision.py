@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from vlm_adapters.testing import AdapterCase, ExpectedGrid
 from vlm_adapters_llava.tiny_onevision import MOST, PATCH, PINPOINTS, TILE, llava_onevision
@@ -62,8 +63,7 @@ def grids(
 
         edges = [dropped[side] + i * left_of[side] / counts[side] for i in range(counts[side] + 1)]
         return tuple(
-            (in_image(start, math.floor(start)), in_image(end, math.ceil(end) - 1))
-            for start, end in zip(edges, edges[1:], strict=False)
+            (in_image(start, math.floor(start)), in_image(end, math.ceil(end) - 1)) for start, end in pairwise(edges)
         )
 
     down, across = spans(0), spans(1)

@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 """The published template."""
 
 TILE, PATCH, MOST = 54, 8, 3
-"""Pixels of a tile, of a patch (6 of each tile belong to none, as at 384 and 14), and how many tiles of cells remain."""
+"""Pixels of a tile and of a patch (6 of a tile belong to none, as at 384 and 14); how many tiles of cells remain."""
 PINPOINTS = [[rows * TILE, columns * TILE] for rows in range(1, 4) for columns in range(1, 4)]
 """As published, where it is up to 6 tiles along each side."""
 

@@ -1,4 +1,4 @@
-"""LLaVA, LLaVA-Next, LLaVA-OneVision, Mistral 3 and Pixtral at full size, without weights: one file each beside this."""
+"""Checkpoints of the plugin at full size, without weights: one file each beside this one."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> 
     options = {"chat_template": CHAT_TEMPLATE, **facts.processor}
     sizes = options.pop("image_processor")
     tokenizer = tokenizer or facts.tokenizer(end="<end_of_utterance>", padding="<|im_end|>")
+    processor: Idefics3Processor | SmolVLMProcessor
     if facts.config.model_type == "smolvlm":
         videos = SmolVLMVideoProcessor(**sizes)
         processor = SmolVLMProcessor(SmolVLMImageProcessor(**sizes), tokenizer, videos, **options)
