@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import torch
@@ -120,10 +120,13 @@ def tokenize(
     control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     control_tokens += tokenizer.convert_ids_to_tokens(sorted(image_ids))
     placeholders = {rendered.text[slice(*slot)] for slot in rendered.slots}
+    known = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    # Some processors replace a placeholder in the text, and their tokenizers do not know it.
+    unknown = tuple(slot for slot in rendered.slots if rendered.text[slice(*slot)] not in known)
     sequence = TokenSequence()
     remaining = list(images)
-    for piece in _pieces(rendered.text, rendered.user_spans, control_tokens):
-        for id_, span in _encode(tokenizer, rendered, piece):
+    for piece in _pieces(rendered, control_tokens, unknown):
+        for id_, span in [(-1, piece)] if piece in unknown else _encode(tokenizer, rendered, piece):
             words = rendered.text[slice(*span)]
             if _touches(span, rendered.slots):
                 # By its position, not its id: a family may expand the placeholder to other tokens.
@@ -207,17 +210,16 @@ def _tokens(
     return list(zip(encoded["input_ids"], spans, strict=True))
 
 
-def _pieces(text: str, user_spans: Sequence[Span], control_tokens: Sequence[str]) -> Iterator[Span]:
-    """Cut the text inside every control token that the user wrote, so that none is recognised."""
+def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str], slots: Sequence[Span]) -> Iterator[Span]:
+    """Cut the text around slots, and inside every control token that the user wrote, so that none is recognised."""
     pattern = re.compile(
         "|".join(re.escape(token) for token in sorted(control_tokens, key=len, reverse=True)) or "(?!)"
     )
-    start = 0
-    for match in pattern.finditer(text):
-        if _touches(match.span(), user_spans):
-            yield start, match.start() + 1
-            start = match.start() + 1
-    yield start, len(text)
+    cuts = {side for slot in slots for side in slot}
+    for match in pattern.finditer(rendered.text):
+        if _touches(match.span(), rendered.user_spans):
+            cuts.add(match.start() + 1)
+    return pairwise([0, *sorted(cuts), len(rendered.text)])
 
 
 def _texts(messages: Sequence[Turn]) -> list[str]:
