@@ -365,8 +365,8 @@ def test_a_module_that_names_another_eager_function_is_given_it() -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 1}
     widths = {"projector_input_dim": 32, "projector_output_dim": 32, "vision_output_dim": 32}
     config = Llama4VisionConfig(image_size=32, patch_size=8, **sizes, **widths)
-    config._attn_implementation = "eager"
-    tower = Llama4VisionModel(config).eval()
+    tower: Any = Llama4VisionModel(config).eval()
+    tower.set_attn_implementation("eager")
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = tower(pixels).last_hidden_state

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.backbone import select_tiles, tiled_layouts
+from vlm_adapters.geometry import Size
 
 
 class AyaVisionAdapter(TransformersBackbone):
@@ -29,25 +30,25 @@ class AyaVisionAdapter(TransformersBackbone):
         return frozenset({int(self.model.config.image_token_id)})
 
     @override
-    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
         config = self.model.config
         cells = config.vision_config.image_size // config.vision_config.patch_size // config.downsample_factor
         return [tiled_layouts(size, self._tile, (cells, cells), self.tiles(size)) for size in sizes]
 
     @override
     def select_images(
-        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
     ) -> dict[str, Tensor]:
         return select_tiles(features, indices, self.layouts(sizes))
 
-    def tiles(self, size: tuple[int, int]) -> tuple[int, int]:
+    def tiles(self, size: Size) -> Size:
         """Rows and columns of tiles of an image `(H, W)`, as the installed library chooses them."""
         images = self.processor.image_processor
         columns, rows = got_ocr2.get_optimal_tiled_canvas(size, self._tile, images.min_patches, images.max_patches)
         return rows, columns
 
     @property
-    def _tile(self) -> tuple[int, int]:
+    def _tile(self) -> Size:
         size = self.processor.image_processor.size
         return size["height"], size["width"]
 
@@ -56,7 +57,7 @@ class Cohere2VisionAdapter(AyaVisionAdapter):
     """Adapter for Command A Vision: as Aya Vision, with the tiles that enlarge an image least."""
 
     @override
-    def tiles(self, size: tuple[int, int]) -> tuple[int, int]:
+    def tiles(self, size: Size) -> Size:
         images = self.processor.image_processor
         if not images.crop_to_patches:
             return 1, 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from vlm_adapters.geometry import Size
 from vlm_adapters.testing import SIZES, AdapterCase, ExpectedGrid
 from vlm_adapters_cohere.tiny import FACTOR, MAX_TILES, PATCH, SIDE, aya_vision, cohere2_vision
 
 
 def aya_vision_grids(
-    size: tuple[int, int], *, side: int = SIDE, cell: int = FACTOR * PATCH, most: int = MAX_TILES
+    size: Size, *, side: int = SIDE, cell: int = FACTOR * PATCH, most: int = MAX_TILES
 ) -> list[ExpectedGrid]:
     """The image squashed to one tile, then to all of its tiles; to one tile only if it has no more.
 
@@ -25,7 +26,7 @@ def aya_vision_grids(
 
 
 def cohere2_vision_grids(
-    size: tuple[int, int], *, side: int = SIDE, cell: int = FACTOR * PATCH, most: int = MAX_TILES
+    size: Size, *, side: int = SIDE, cell: int = FACTOR * PATCH, most: int = MAX_TILES
 ) -> list[ExpectedGrid]:
     """The same for the tiles that enlarge the image least without shrinking it, else for those that shrink it least.
 
@@ -38,13 +39,13 @@ def cohere2_vision_grids(
     return _grids(size, chosen, side // cell)
 
 
-def _counts(most: int) -> list[tuple[int, int]]:
+def _counts(most: int) -> list[Size]:
     """Every number of tiles `(rows, columns)`, in ascending order; of equal ones, the tall first."""
     counts = [(rows, columns) for columns in range(1, most + 1) for rows in range(1, most + 1)]
     return sorted((count for count in counts if count[0] * count[1] <= most), key=lambda count: count[0] * count[1])
 
 
-def _grids(size: tuple[int, int], tiles: tuple[int, int], cells: int) -> list[ExpectedGrid]:
+def _grids(size: Size, tiles: Size, cells: int) -> list[ExpectedGrid]:
     box = (0, 0, size[1], size[0])
     fine = ExpectedGrid((tiles[0] * cells, tiles[1] * cells), box)
     return [fine] if tiles == (1, 1) else [ExpectedGrid((cells, cells), box, name="overview"), fine]

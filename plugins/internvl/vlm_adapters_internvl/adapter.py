@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.backbone import select_tiles, tiled_layouts
+from vlm_adapters.geometry import Size
 
 
 class InternVLAdapter(TransformersBackbone):
@@ -23,7 +24,7 @@ class InternVLAdapter(TransformersBackbone):
     attention_pattern = "causal"
 
     @override
-    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
         images = self.processor.image_processor
         tile = (images.size["height"], images.size["width"])
         vision = self.model.config.vision_config
@@ -37,6 +38,6 @@ class InternVLAdapter(TransformersBackbone):
 
     @override
     def select_images(
-        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
     ) -> dict[str, Tensor]:
         return select_tiles(features, indices, self.layouts(sizes))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from vlm_adapters.geometry import Size
 from vlm_adapters.testing import SIZES, AdapterCase, ExpectedGrid
 from vlm_adapters_internvl.tiny import MAX_TILES, PATCH, SIDE, internvl
 
 
-def internvl_grids(
-    size: tuple[int, int], *, side: int = SIDE, cell: int = 2 * PATCH, most: int = MAX_TILES
-) -> list[ExpectedGrid]:
+def internvl_grids(size: Size, *, side: int = SIDE, cell: int = 2 * PATCH, most: int = MAX_TILES) -> list[ExpectedGrid]:
     """The image squashed to one tile, then to all of its tiles; to one tile only if it has no more.
 
     The tiles are those whose aspect is nearest to the image's. Of several, in ascending number, the next one is taken

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.backbone import select_tiles, tiled_layouts
+from vlm_adapters.geometry import Size
 
 
 class Llama4Adapter(TransformersBackbone):
@@ -40,7 +41,7 @@ class Llama4Adapter(TransformersBackbone):
         return frozenset({int(self.model.config.image_token_id)})
 
     @override
-    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
         images, vision = self.processor.image_processor, self.model.config.vision_config
         tile = (images.size["height"], images.size["width"])
         cells = int(vision.image_size // vision.patch_size * vision.pixel_shuffle_ratio)
@@ -58,7 +59,7 @@ class Llama4Adapter(TransformersBackbone):
 
     @override
     def select_images(
-        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
     ) -> dict[str, Tensor]:
         return select_tiles(features, indices, self.layouts(sizes))
 

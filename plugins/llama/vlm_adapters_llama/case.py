@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from vlm_adapters.geometry import Size
 from vlm_adapters.testing import SIZES, AdapterCase, ExpectedGrid
 from vlm_adapters_llama.tiny import MAX_TILES, PATCH, SIDE, llama4
 
 
-def llama4_grids(
-    size: tuple[int, int], *, side: int = SIDE, cell: int = 2 * PATCH, most: int = MAX_TILES
-) -> list[ExpectedGrid]:
+def llama4_grids(size: Size, *, side: int = SIDE, cell: int = 2 * PATCH, most: int = MAX_TILES) -> list[ExpectedGrid]:
     """The image squashed to one tile, then at its own aspect on a canvas of tiles; the canvas only if it is one tile.
 
     The canvas is the one that fits the image enlarged least, else the one that shrinks it least, the smallest of

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.backbone import select_tiles, tiled_layouts
+from vlm_adapters.geometry import Size
 
 
 class Ovis2Adapter(TransformersBackbone):
@@ -27,7 +28,7 @@ class Ovis2Adapter(TransformersBackbone):
         return frozenset({int(self.model.config.image_token_id)})
 
     @override
-    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
         images, vision = self.processor.image_processor, self.model.config.vision_config
         tile = (images.size["height"], images.size["width"])
         # An odd number of patches is padded at the right and bottom before neighbours are joined.
@@ -36,11 +37,11 @@ class Ovis2Adapter(TransformersBackbone):
 
     @override
     def select_images(
-        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
     ) -> dict[str, Tensor]:
         return select_tiles(features, indices, self.layouts(sizes))
 
-    def _tiles(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _tiles(self, size: Size) -> Size:
         """Rows and columns of tiles, as the installed library cuts an image; it mistakes one for the other."""
         images = self.processor.image_processor
         if not images.crop_to_patches or images.max_patches == 1:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from vlm_adapters.geometry import Size
 from vlm_adapters.testing import SIZES, AdapterCase, ExpectedGrid
 from vlm_adapters_ovis.tiny import MAX_TILES, PATCH, SIDE, STRIDE, ovis2
 
 
 def ovis2_grids(
-    size: tuple[int, int], *, side: int = SIDE, cell: int = STRIDE * PATCH, most: int = MAX_TILES
+    size: Size, *, side: int = SIDE, cell: int = STRIDE * PATCH, most: int = MAX_TILES
 ) -> list[ExpectedGrid]:
     """The image squashed to one tile, then to all of its tiles; to one tile only if it has no more.
 
