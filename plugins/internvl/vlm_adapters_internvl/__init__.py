@@ -17,5 +17,6 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="internvl",
             checkpoints=("OpenGVLab/InternVL3-1B-hf", "OpenGVLab/InternVL3-8B-hf"),
             case="vlm_adapters_internvl.case:INTERNVL",
+            published="vlm_adapters_internvl.published:build",
         )
     ]

@@ -17,5 +17,6 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="llama",
             checkpoints=("meta-llama/Llama-4-Scout-17B-16E-Instruct", "meta-llama/Llama-4-Maverick-17B-128E-Instruct"),
             case="vlm_adapters_llama.case:LLAMA4",
+            published="vlm_adapters_llama.published:build",
         )
     ]

@@ -17,5 +17,6 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="ovis",
             checkpoints=("thisisiron/Ovis2-1B-hf", "thisisiron/Ovis2-2B-hf"),
             case="vlm_adapters_ovis.case:OVIS2",
+            published="vlm_adapters_ovis.published:build",
         )
     ]
