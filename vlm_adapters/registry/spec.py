@@ -31,6 +31,8 @@ class AdapterSpec:
         wrapper: `"module:Class"`, the `ImageProcessorWrapper` for these classes.
         published: `"module:function"`, a function from a hub id to an adapter at full size on the meta device, without
             weights; it returns None for a checkpoint that the plugin has no config of.
+        architectures: Names under `architectures` in a `config.json` without a `model_type`, by which its checkpoints
+            are recognised then.
 
     Example:
         >>> from vlm_adapters import AdapterSpec, hookimpl
@@ -50,6 +52,7 @@ class AdapterSpec:
     image_processors: tuple[str, ...] = ()
     wrapper: str | None = None
     published: str | None = None
+    architectures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _matches(_NAME, self.name):
@@ -76,6 +79,7 @@ class AdapterSpec:
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")
         self._check_names("image_processors", "names of classes")
+        self._check_names("architectures", "names of classes")
         if dotted := [module for module in self.requires if not module.isidentifier()]:
             raise PluginError(
                 f"The adapter {self.name!r} requires {shown(dotted)}, which are not names of top-level modules. "
