@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, BatchFeature, PreTrainedModel, ProcessorMixin
 
 from vlm_adapters.backbone.fingerprint import ModuleFingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
@@ -72,6 +72,8 @@ class TransformersBackbone(ABC):
     batch_windows: bool = False
     attention_pattern: ClassVar[AttentionPattern] = "undeclared"
     """How tokens see each other, by which several texts can follow one image in a pass."""
+    config_class: ClassVar[Any] = AutoConfig
+    """Reads a `config.json` that names no `model_type`; see `AdapterSpec.architectures`."""
 
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
@@ -127,6 +129,7 @@ class TransformersBackbone(ABC):
         if unknown := sorted(set(options) - set(cls.option_names())):
             raise OptionError(unknown_option(cls.__name__, unknown[0], cls.option_names()))
         placed: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
+        loader["config_class"] = cls.config_class
         loaded = load_pretrained(name_or_path, **placed, trust_remote_code=trust_remote_code, loader=loader)
         checkpoint = os.fspath(name_or_path)
         with typed_errors(f"Loading {shown(checkpoint)}", CheckpointError):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
+from vlm_adapters.errors import ImageError
+from vlm_adapters.geometry import Size
 from vlm_adapters_cogvlm.config import CogVLMConfig
 from vlm_adapters_cogvlm.model import CogVLMForCausalLM, CogVLMModel
 from vlm_adapters_cogvlm.processor import CogVLMProcessor
@@ -28,10 +29,13 @@ class CogVLMAdapter(TransformersBackbone):
     config_class = CogVLMConfig
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
+        if len(sizes) > 1:
+            raise ImageError(f"CogVLM takes one image per prompt, and {len(sizes)} were given. Leave the others out.")
         cells = self.processor.cells
         side = cells * self.processor.patch_size
-        return [ImageLayout(size, (side, side), (side, side), (cells, cells), first=1, last=1)]
+        # The learned begin and end of the image stand around its patches.
+        return [[ImageLayout(size, (side, side), (side, side), (cells, cells), first=1, last=1)] for size in sizes]
 
     @override
     def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:

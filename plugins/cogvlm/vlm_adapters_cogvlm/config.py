@@ -41,7 +41,6 @@ class CogVLMVisionConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     dropout_prob: float = 0.0
-    initializer_range: float = 0.02
 
     @override
     def __post_init__(self, **kwargs: Any) -> None:
