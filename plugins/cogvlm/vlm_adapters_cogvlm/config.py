@@ -90,6 +90,11 @@ class CogVLMConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 2
     tie_word_embeddings: bool = False
 
+    @property
+    def image_token_id(self) -> int | None:
+        """Id of the placeholders of an image: that of padding. Only `token_type_ids` tell the two apart."""
+        return self.pad_token_id
+
     @override
     def __post_init__(self, **kwargs: Any) -> None:
         if "num_multi_query_heads" in kwargs:

@@ -123,6 +123,7 @@ class CogVLMPreTrainedModel(PreTrainedModel):
     @classmethod
     @override
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        kwargs["ignore_mismatched_sizes"] = True  # so that the error below names the tensor
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if wrong := sorted(map(str, report[kind])):

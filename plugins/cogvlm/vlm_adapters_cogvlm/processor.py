@@ -65,12 +65,19 @@ class CogVLMProcessor(ProcessorMixin):
             tokenizer.pad_token = tokenizer.unk_token
         self.patch_size = patch_size
         self.image_token: str = tokenizer.pad_token
+        self.image_token_id: int = tokenizer.pad_token_id
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATES["chat"])
 
     @property
     def cells(self) -> int:
         """Number of patches along each side of the image."""
         return int(self.image_processor.size["height"]) // self.patch_size
+
+    @property
+    def joins_words_to_image(self) -> bool:
+        """Whether the tokenizer encodes a word right behind the placeholder in another way than at the beginning."""
+        behind = self.tokenizer(f"{self.image_token}a", add_special_tokens=False)["input_ids"][1:]
+        return bool(behind != self.tokenizer("a", add_special_tokens=False)["input_ids"])
 
     @classmethod
     @override
@@ -81,7 +88,13 @@ class CogVLMProcessor(ProcessorMixin):
             processor: Self = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
             return processor
         config = CogVLMConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-        return cls.of(config, _tokenizer(pretrained_model_name_or_path, hub))
+        tokenizer = _tokenizer(pretrained_model_name_or_path, hub)
+        if len(tokenizer) != config.vocab_size:
+            raise CheckpointError(
+                f"The tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}. Copy tokenizer.model and "
+                f"tokenizer_config.json of {TOKENIZER} into the folder of the checkpoint."
+            )
+        return cls.of(config, tokenizer)
 
     @classmethod
     def of(cls, config: CogVLMConfig, tokenizer: PreTrainedTokenizerBase) -> Self:
@@ -139,7 +152,7 @@ class CogVLMProcessor(ProcessorMixin):
         """Ids and types of one text."""
         begin = [self.tokenizer.bos_token_id] if add_special_tokens and self.tokenizer.bos_token_id is not None else []
         words = text.removeprefix(self.image_token)
-        image = [self.tokenizer.pad_token_id] * (self.cells**2 + 2 if words != text else 0)
+        image = [self.image_token_id] * (self.cells**2 + 2 if words != text else 0)
         ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
         return [*begin, *image, *ids], [0] * len(begin) + [VISION] * len(image) + [0] * len(ids)
 
@@ -153,19 +166,18 @@ def image_processor(side: int) -> CLIPImageProcessorPil:
 
 
 def _tokenizer(source: Any, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
-    inside = any(_has(source, name, hub) for name in ("tokenizer.json", "tokenizer.model"))
-    try:
-        if inside:
-            return LlamaTokenizer.from_pretrained(source, **hub)
-        elsewhere = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
-        return LlamaTokenizer.from_pretrained(TOKENIZER, **elsewhere)
-    except Exception as error:
-        raise CheckpointError(
-            f"The tokenizer of {source if inside else TOKENIZER} cannot be loaded "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). Checkpoints of CogVLM come without one: "
-            f"copy tokenizer.model and tokenizer_config.json of {TOKENIZER} into the folder of the checkpoint, and "
-            "run pip install sentencepiece protobuf."
-        ) from error
+    """The tokenizer beside a model, else that of the model card."""
+    elsewhere = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
+    for place, options in ((source, hub), (TOKENIZER, elsewhere)):
+        # transformers makes a tokenizer without a vocabulary of a place without these files
+        if any(_has(place, name, options) for name in ("tokenizer.json", "tokenizer.model")):
+            tokenizer: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(place, **options)
+            return tokenizer
+    raise CheckpointError(
+        f"Checkpoints of CogVLM come without a tokenizer, and that of {TOKENIZER} cannot be downloaded. Copy its "
+        f"tokenizer.model and tokenizer_config.json into {source}, or run `hf download {TOKENIZER} tokenizer.model "
+        "tokenizer_config.json` where the hub can be reached."
+    )
 
 
 def _has(source: Any, name: str, hub: dict[str, Any]) -> bool:
