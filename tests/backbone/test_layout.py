@@ -41,8 +41,9 @@ def test_tokens_that_are_not_cells_are_left_out() -> None:
 
 
 def test_layouts_share_the_tokens_in_order() -> None:
-    coarse, fine = ImageLayout((8, 8), (8, 8), (8, 8), (1, 2)), ImageLayout((8, 8), (8, 8), (8, 8), (2, 2), row_end=1)
-    grids = place_layouts([coarse, fine], torch.arange(8), image=0)
+    overview = ImageLayout((8, 8), (8, 8), (8, 8), (1, 2), name="overview")
+    fine = ImageLayout((8, 8), (8, 8), (8, 8), (2, 2), row_end=1)
+    grids = place_layouts([overview, fine], torch.arange(8), image=0, names=("overview", "fine"))
     assert [grid.tokens.tolist() for grid in grids] == [[[0, 1]], [[2, 3], [5, 6]]]
 
 

@@ -128,8 +128,9 @@ def _model_type(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
     if isinstance(model_type, str) and model_type:
         return model_type
     architectures = config.get("architectures") if isinstance(config, dict) else None
-    for entry in list_adapters() if isinstance(architectures, list) else ():
-        if entry.spec and not entry.broken and any(name in entry.spec.architectures for name in architectures):
+    names = architectures if isinstance(architectures, list) else []
+    for entry in list_adapters():
+        if entry.spec and not entry.broken and any(name in entry.spec.architectures for name in names):
             return entry.spec.name
     raise CheckpointError(
         f"{path} has no model_type, by which the adapter is chosen, and names no class that a plugin knows. "

@@ -18,12 +18,13 @@ from vlm_adapters_cogvlm.tiny import PATCH, SIDE, cogvlm, tiny_config, tiny_toke
 IMAGE = Image.new("RGB", (40, 20))
 TOKENS = (SIDE // PATCH) ** 2 + 2
 
+
 def text_of(version: str, *messages: Message) -> str:
     return cogvlm(template_version=version).render(Prompt(messages)).text.removeprefix("<unk>")
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["space before a text only", "space before each part"])
-def test_the_text_is_encoded_apart_from_the_image(legacy: bool, llama_tokenizer: Any) -> None:
+def test_the_text_is_encoded_apart_from_the_image(llama_tokenizer: Any, *, legacy: bool) -> None:
     """As the published code does it, whatever the tokenizer does with a word behind a control token."""
     tokenizer = llama_tokenizer(legacy=legacy)
     processor = CogVLMProcessor.of(tiny_config(vocab_size=len(tokenizer)), tokenizer)

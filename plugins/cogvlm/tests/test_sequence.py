@@ -30,14 +30,10 @@ def types_of(patches: int, text: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("patches", "text", "positions", "experts"), VECTORS)
-def test_positions(patches: int, text: int, positions: list[int], experts: list[int]) -> None:
-    assert position_ids_of(types_of(patches, text)).tolist() == [positions]
-    assert len(positions) == len(experts)
-
-
-@pytest.mark.parametrize(("patches", "text", "positions", "experts"), VECTORS)
-def test_experts(patches: int, text: int, positions: list[int], experts: list[int]) -> None:
-    assert takes_vision_expert(types_of(patches, text)).long().tolist() == [experts]
+def test_positions_and_experts(patches: int, text: int, positions: list[int], experts: list[int]) -> None:
+    types = types_of(patches, text)
+    assert position_ids_of(types).tolist() == [positions]
+    assert takes_vision_expert(types).long().tolist() == [experts]
 
 
 @pytest.mark.parametrize(("patches", "text", "positions", "experts"), VECTORS)

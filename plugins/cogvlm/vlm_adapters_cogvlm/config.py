@@ -50,7 +50,7 @@ class CogVLMVisionConfig(PreTrainedConfig):
                 f"The vision_config of CogVLM has {self.num_positions} positions, and an image of {self.image_size} "
                 f"pixels in patches of {self.patch_size} needs {cells**2 + 1}. Download the checkpoint again."
             )
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]  # untyped in transformers
 
 
 class CogVLMConfig(PreTrainedConfig):
@@ -105,4 +105,4 @@ class CogVLMConfig(PreTrainedConfig):
         kwargs.pop("auto_map", None)  # it names the code in the repository, which is never run
         if not isinstance(self.vision_config, PreTrainedConfig):
             self.vision_config = CogVLMVisionConfig(**(self.vision_config or {}))
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]  # untyped in transformers

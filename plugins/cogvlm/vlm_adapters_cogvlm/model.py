@@ -6,7 +6,7 @@ Modules have the names of the published tensors, so that nothing is renamed in l
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class CogVLMMLP(nn.Module):
 
     @override
     def forward(self, states: Tensor) -> Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(states)) * self.up_proj(states))
+        projected: Tensor = self.down_proj(self.act_fn(self.gate_proj(states)) * self.up_proj(states))
+        return projected
 
 
 class CogVLMExpertMLP(nn.Module):
@@ -75,9 +76,7 @@ class CogVLMAttention(FusedAttention):
     def forward(
         self, states: Tensor, mask: Any, rotary: tuple[Tensor, Tensor], routing: Routing | None, cache: Any
     ) -> tuple[Tensor, Any]:
-        fused = by_expert(
-            states, routing, self.vision_expert_query_key_value, self.language_expert_query_key_value
-        )
+        fused = by_expert(states, routing, self.vision_expert_query_key_value, self.language_expert_query_key_value)
         query, key, value = self.heads_of(fused)
         query, key = rotated(query, *rotary), rotated(key, *rotary)
         if cache is not None:
@@ -102,7 +101,8 @@ class CogVLMDecoderLayer(GradientCheckpointingLayer):
     ) -> Tensor:
         attended, _ = self.self_attn(self.input_layernorm(states), mask, rotary, routing, cache)
         states = states + attended
-        return states + self.mlp(self.post_attention_layernorm(states), routing)
+        updated: Tensor = self.mlp(self.post_attention_layernorm(states), routing)
+        return states + updated
 
 
 class CogVLMPreTrainedModel(PreTrainedModel):
@@ -111,20 +111,22 @@ class CogVLMPreTrainedModel(PreTrainedModel):
     config_class = CogVLMConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar[list[str]] = ["CogVLMDecoderLayer", "VisionBlock"]
+    # Lists and dictionaries of a class, as transformers declares them.
+    _no_split_modules = ["CogVLMDecoderLayer", "VisionBlock"]  # noqa: RUF012
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
-    _can_record_outputs: ClassVar[dict[str, Any]] = {
+    _can_record_outputs = {  # noqa: RUF012
         "hidden_states": CogVLMDecoderLayer,
         "attentions": CogVLMAttention,
     }
     # Some files hold the frequencies of the rotary positions, which follow from the config.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"self_attn\.rotary_emb\.inv_freq$"]
+    _keys_to_ignore_on_load_unexpected = [r"self_attn\.rotary_emb\.inv_freq$"]  # noqa: RUF012
 
     @classmethod
     @override
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         kwargs["ignore_mismatched_sizes"] = True  # so that the error below names the tensor
-        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, report = loaded
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if wrong := sorted(map(str, report[kind])):
                 raise CheckpointError(
@@ -135,7 +137,7 @@ class CogVLMPreTrainedModel(PreTrainedModel):
 
     @override
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]  # untyped in transformers
         learned = {PatchEmbedding: ("cls_embedding",), VisionTower: ("boi", "eoi")}
         for name in learned.get(type(module), ()):
             initialization.normal_(getattr(module, name), std=self.config.initializer_range)
@@ -151,14 +153,14 @@ class CogVLMModel(CogVLMPreTrainedModel):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.vision = VisionTower(config)
         self.gradient_checkpointing = False
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]  # untyped in transformers
 
     def get_image_features(self, pixel_values: Tensor) -> ImageFeatures:
         """Look at images `(N, 3, H, W)`."""
         features: ImageFeatures = self.vision(pixel_values.to(self.vision.boi.dtype))
         return features
 
-    @capture_outputs
+    @capture_outputs  # type: ignore[untyped-decorator]  # untyped in transformers
     @override
     def forward(
         self,
@@ -205,7 +207,7 @@ class CogVLMModel(CogVLMPreTrainedModel):
             raise ValueError("A pass that continues a cache needs position_ids: patches share a position.")
         if token_types is None:
             token_types = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
-        is_padding_mask = isinstance(attention_mask, Tensor) and attention_mask.ndim == 2  # noqa: PLR2004 - (B, S)
+        is_padding_mask = isinstance(attention_mask, Tensor) and attention_mask.ndim == 2
         return position_ids_of(token_types, attention_mask if is_padding_mask else None)
 
 
@@ -216,9 +218,9 @@ class CogVLMForCausalLM(CogVLMPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = CogVLMModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]  # untyped in transformers
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]  # untyped in transformers
     @override
     def forward(
         self,
@@ -254,14 +256,16 @@ class CogVLMForCausalLM(CogVLMPreTrainedModel, GenerationMixin):
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            **{_CACHE: outputs[_CACHE] if _CACHE in outputs else None},
+            **{_CACHE: outputs.get(_CACHE)},
         )
 
     @override
     def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
         token_types = model_kwargs.get("token_type_ids")
         if token_types is None:
-            return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+            plain: Any = super()
+            positions: Tensor = plain._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)  # noqa: SLF001
+            return positions
         return position_ids_of(token_types, model_kwargs.get("attention_mask"))
 
 

@@ -66,7 +66,8 @@ class CogVLMProcessor(ProcessorMixin):
         self.patch_size = patch_size
         self.image_token: str = tokenizer.pad_token
         self.image_token_id: int = tokenizer.pad_token_id
-        super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATES["chat"])
+        template = chat_template or CHAT_TEMPLATES["chat"]
+        super().__init__(image_processor, tokenizer, chat_template=template)  # type: ignore[no-untyped-call]  # untyped in transformers
 
     @property
     def cells(self) -> int:
@@ -81,18 +82,18 @@ class CogVLMProcessor(ProcessorMixin):
 
     @classmethod
     @override
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Load a saved processor, or build that of a published checkpoint, which contains the model alone."""
         hub = {name: kwargs[name] for name in _HUB if name in kwargs}
         if _has(pretrained_model_name_or_path, "processor_config.json", hub):
-            processor: Self = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            processor: Self = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
             return processor
         config = CogVLMConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         tokenizer = _tokenizer(pretrained_model_name_or_path, hub)
         if len(tokenizer) != config.vocab_size:
             raise CheckpointError(
-                f"The tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}. Copy tokenizer.model and "
-                f"tokenizer_config.json of {TOKENIZER} into the folder of the checkpoint."
+                f"The tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}. Copy tokenizer.model "
+                f"and tokenizer_config.json of {TOKENIZER} into the folder of the checkpoint."
             )
         return cls.of(config, tokenizer)
 

@@ -36,7 +36,8 @@ def position_ids_of(token_types: Tensor, attention_mask: Tensor | None = None) -
     steps = (~(is_patch & _previous(is_patch))).long()
     if attention_mask is not None:
         steps = steps * (attention_mask != 0)
-    return (steps.cumsum(dim=1) - 1).clamp(min=0)
+    positions: Tensor = (steps.cumsum(dim=1) - 1).clamp(min=0)
+    return positions
 
 
 class Routing(NamedTuple):

@@ -57,7 +57,7 @@ def cogvlm(
         template_version: Format of prompts.
     """
     config = tiny_config(template_version=template_version)
-    model = random_model(config, dtype=dtype, attention=attention)
+    model: Any = random_model(config, dtype=dtype, attention=attention)
     # Attention at random mixes cells beyond recognition, in the tower and after it, unless they stand out.
     vision = model.base_model.vision
     vision.linear_proj.dense_4h_to_h.weight.data.mul_(4)

@@ -41,7 +41,8 @@ class VisionAttention(FusedAttention):
     @override
     def forward(self, states: Tensor) -> Tensor:
         attended, _ = self.attend(*self.heads_of(self.query_key_value(states)), None)
-        return self.dense(attended)
+        projected: Tensor = self.dense(attended)
+        return projected
 
 
 class VisionMLP(nn.Module):
@@ -55,7 +56,8 @@ class VisionMLP(nn.Module):
 
     @override
     def forward(self, states: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(states)))
+        projected: Tensor = self.fc2(self.activation(self.fc1(states)))
+        return projected
 
 
 class VisionBlock(nn.Module):
@@ -75,7 +77,8 @@ class VisionBlock(nn.Module):
     @override
     def forward(self, states: Tensor) -> Tensor:
         states = states + self.input_layernorm(self.attention(states))
-        return states + self.post_attention_layernorm(self.mlp(states))
+        updated: Tensor = self.post_attention_layernorm(self.mlp(states))
+        return states + updated
 
 
 class VisionTransformer(nn.Module):
@@ -106,7 +109,9 @@ class GatedProjection(nn.Module):
     @override
     def forward(self, patches: Tensor) -> Tensor:
         states = nn.functional.gelu(self.norm1(self.linear_proj(patches)))
-        return self.dense_4h_to_h(nn.functional.silu(self.gate_proj(states)) * self.dense_h_to_4h(states))
+        gates = nn.functional.silu(self.gate_proj(states))
+        projected: Tensor = self.dense_4h_to_h(gates * self.dense_h_to_4h(states))
+        return projected
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -23,5 +24,5 @@ def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> 
         return None
     begin = {"bos_token": "<s>", "unk_token": "<unk>", "add_bos_token": True}
     tokenizer = tokenizer or facts.tokenizer(end="</s>", padding="<unk>", **begin)
-    model = facts.model()
-    return CogVLMAdapter(model, CogVLMProcessor.of(facts.config, tokenizer), checkpoint=checkpoint)
+    config: Any = facts.config
+    return CogVLMAdapter(facts.model(), CogVLMProcessor.of(config, tokenizer), checkpoint=checkpoint)
