@@ -72,7 +72,8 @@ def by_expert(
         return language(states)
     flat = states.flatten(0, 1)
     computed = torch.cat([vision(flat[routing.vision]), language(flat[routing.language])])
-    return computed[routing.places].unflatten(0, states.shape[:2])
+    ordered: Tensor = computed[routing.places].unflatten(0, states.shape[:2])
+    return ordered
 
 
 def _previous(mask: Tensor) -> Tensor:
