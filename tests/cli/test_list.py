@@ -204,6 +204,6 @@ def test_all_names_the_families_that_cannot_be_run(site: Site) -> None:
     done = adapters("list", "--all", "--json", path=site.path, VLM_ADAPTERS_PLUGINS="toy")
     states = {entry["name"]: entry["state"] for entry in json.loads(done.stdout)}
     assert states["toy"] == "ready"
-    assert states["cogvlm"].startswith("unsupported: remote code only")
-    assert "cogvlm (THUDM/cogvlm-chat-hf" in adapters("list", "--all", path=site.path).stdout
-    assert "cogvlm" not in adapters("list", path=site.path).stdout
+    assert states["cogvlm2"].startswith("unsupported: remote code only")
+    assert "cogvlm2 (THUDM/cogvlm2" in adapters("list", "--all", path=site.path).stdout
+    assert "cogvlm2" not in adapters("list", path=site.path).stdout

@@ -11,7 +11,7 @@ import typer
 from vlm_adapters.cli.printing import line, print_json, stacked
 from vlm_adapters.cli.tables import print_rows
 from vlm_adapters.registry.discovery import list_adapters
-from vlm_adapters.registry.unsupported import UNSUPPORTED
+from vlm_adapters.registry.unsupported import UNSUPPORTED, unsupported_family
 
 if TYPE_CHECKING:
     from vlm_adapters.registry.entry import AdapterEntry
@@ -37,15 +37,23 @@ def command(
     """
     with redirect_stdout(sys.stderr):  # a plugin that prints on import must not spoil the JSON
         entries = list_adapters()
+    unsupported = _without_adapter(entries) if show_all else []
     if as_json:
         listed = [_as_json(entry) for entry in entries]
-        listed += [_unsupported_as_json(family) for family in UNSUPPORTED] if show_all else []
+        listed += [_unsupported_as_json(family) for family in unsupported]
         print_json(listed, indent=2)
         return
     _print_table(entries)
-    for family in UNSUPPORTED if show_all else ():
+    for family in unsupported:
         line()
-        line(f"{family.name} ({', '.join(family.checkpoints)}) is not supported: {family.reason}.", style="yellow")
+        checkpoints = f" ({', '.join(family.checkpoints)})" if family.checkpoints else ""
+        line(f"{family.name}{checkpoints} is not supported: {family.reason}.", style="yellow")
+
+
+def _without_adapter(entries: list[AdapterEntry]) -> list[UnsupportedFamily]:
+    """The unsupported families for which no plugin offers an adapter after all."""
+    offered = [unsupported_family(entry.name or "") for entry in entries]
+    return [family for family in UNSUPPORTED if family not in offered]
 
 
 def _as_json(entry: AdapterEntry) -> dict[str, object]:
