@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoProcessor,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -144,18 +142,16 @@ def load_pretrained(
         try:
             folder = _folder(source, hub)
             check_folder(folder, limits)
-            check_config(folder / "config.json", limits)
-            processor = AutoProcessor.from_pretrained(source, **hub)
+            content = check_config(folder / "config.json", limits)
+            is_named = isinstance(content, dict) and "model_type" in content
+            config = loader["config_class"].from_pretrained(source, output_attentions=False, **hub)
+            processor = AutoProcessor.from_pretrained(source, **({} if is_named else {"config": config}), **hub)
             check_normaliser(getattr(processor, "tokenizer", None), limits)
-            model_class = getattr(transformers, loader["auto_model"])
-            # A class of one family finds its part in the config of a larger model.
-            config_class = getattr(model_class, "config_class", None) or AutoConfig
-            config = config_class.from_pretrained(source, output_attentions=False, **hub)
             quantised = getattr(config, "quantization_config", None) is not None
             placement = Placement.of(device, dtype, loader, quantised=quantised)
             with no_larger_than_its_files(folder):
                 loading = placement, loader.get("attn_implementation"), hub
-                model = _model(model_class, source, config, *loading)
+                model = _model(getattr(transformers, loader["auto_model"]), source, config, *loading)
         except (AdapterError, torch.OutOfMemoryError):
             raise
         except _FAILURES as error:

@@ -7,7 +7,13 @@ from typing import Any
 
 from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
-from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers import (
+    BatchFeature,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5OmniThinkerConfig,
+    Qwen3OmniMoeThinkerConfig,
+)
 from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
@@ -84,6 +90,7 @@ class Qwen2_5OmniAdapter(QwenAdapter):  # noqa: N801 - the name in transformers
     """Adapter for the thinker of Qwen2.5-Omni, which sees and writes; the parts that speak are not loaded."""
 
     auto_model = "Qwen2_5OmniThinkerForConditionalGeneration"
+    config_class = Qwen2_5OmniThinkerConfig
     video_layouts = TransformersBackbone.video_layouts  # its videos have sound
 
 
@@ -91,6 +98,7 @@ class Qwen3OmniAdapter(QwenAdapter):
     """Adapter for the thinker of Qwen3-Omni."""
 
     auto_model = "Qwen3OmniMoeThinkerForConditionalGeneration"
+    config_class = Qwen3OmniMoeThinkerConfig
     video_layouts = TransformersBackbone.video_layouts
 
 

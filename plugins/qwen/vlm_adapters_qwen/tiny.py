@@ -93,6 +93,8 @@ _TOWER_3 = {
     "out_hidden_size": 64,
     "num_position_embeddings": 64,
 }
+_SHALLOW_TOWER_3 = {**_TOWER_3, "depth": 1}
+"""Before linear attention, which mixes more, so that a token still answers to its cell most."""
 _AUDIO = {
     "num_mel_bins": 16,
     "encoder_layers": 1,
@@ -283,14 +285,14 @@ def qwen3_vl_moe(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa")
 def qwen3_5(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> QwenAdapter:
     """Build Qwen3.5: 8 layers of which every 4th has attention."""
     options = {"dtype": dtype, "attention": attention}
-    return _adapter(Qwen3_5Config, Qwen3VLProcessor, _HYBRID, _TOWER_3, options)
+    return _adapter(Qwen3_5Config, Qwen3VLProcessor, _HYBRID, _SHALLOW_TOWER_3, options)
 
 
 def qwen3_5_moe(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> QwenAdapter:
     """Build Qwen3.5 with 4 experts and a shared one, of which 2 are used per token."""
     text = {**_HYBRID, **_EXPERTS, "shared_expert_intermediate_size": 32, "initializer_range": 0.1}
     options = {"dtype": dtype, "attention": attention}
-    return _adapter(Qwen3_5MoeConfig, Qwen3VLProcessor, text, _TOWER_3, options)
+    return _adapter(Qwen3_5MoeConfig, Qwen3VLProcessor, text, _SHALLOW_TOWER_3, options)
 
 
 def qwen2_5_omni_thinker(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> QwenAdapter:
