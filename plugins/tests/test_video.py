@@ -31,9 +31,8 @@ def test_a_still_video_is_grounded_as_well_as_its_image(vlm: GroundedVLM) -> Non
 
 def test_frames_that_are_seen_together_share_a_mask_and_others_do_not(vlm: GroundedVLM) -> None:
     turned = [SCENE.image, SCENE.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-    masks = vlm.ground_video(Video([each for each in turned for _ in range(2)], [0, 1, 2, 3]), SCENE.text, WORDS).masks(
-        0
-    )
+    video = Video([each for each in turned for _ in range(2)], [0, 1, 2, 3])
+    masks = vlm.ground_video(video, SCENE.text, WORDS).masks(0)
     assert np.array_equal(masks[0], masks[1])
     assert np.array_equal(masks[2], masks[3])
     assert (masks[1] != masks[2]).mean() > 0.02
