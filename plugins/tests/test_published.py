@@ -50,7 +50,7 @@ PUBLISHED = {
     "OpenGVLab/InternVL3-1B-hf": Facts(938_193_024, 24, 14, 896, 672, ((16, 16), (48, 64)), 3328),
     "OpenGVLab/InternVL3-8B-hf": Facts(7_944_373_760, 28, 28, 3584, 1568, ((16, 16), (48, 64)), 3328),
     "thisisiron/Ovis2-1B-hf": Facts(1_267_417_974, 24, 14, 896, 672, ((16, 16), (32, 32)), 1280),
-    "meta-llama/Llama-4-Scout-17B-16E-Instruct": Facts(0, 48, 40, 5120, 3840, ((12, 12), (24, 24)), 720),
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct": Facts(108_641_793_536, 48, 40, 5120, 3840, ((12, 12), (24, 24)), 720),
     "adept/fuyu-8b": Facts(9_408_238_592, 36, 64, 4096, 2304, ((16, 22),), 368),
 }
 
@@ -109,7 +109,9 @@ def test_control_tokens_have_the_ids_that_the_config_says() -> None:
     for checkpoint in PUBLISHED:
         adapter = built(checkpoint)
         config, processor = adapter.model.config, adapter.processor
-        assert config.image_token_id in adapter.image_token_ids, checkpoint  # that of the processor may be a placeholder
+        assert config.image_token_id in adapter.image_token_ids, (
+            checkpoint
+        )  # that of the processor may be a placeholder
         for role, token in {
             "video": "<|video_pad|>",
             "vision_start": "<|vision_start|>",
