@@ -33,7 +33,8 @@ class TokenSequence:
 
     Attributes:
         ids: Token ids.
-        types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`.
+        types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`. If the rendered prompt has a suffix,
+            1 for the tokens of the suffix, 0 for all others.
         offsets: Characters `[start, end)` of the rendered template for every token; (-1, -1) for image tokens.
         images: Positions of the tokens of every image.
     """
@@ -59,12 +60,15 @@ class RenderedPrompt:
         user_spans: Characters of `text` that came from the prompt's texts, one span per text, in order.
         slots: Characters of `text` that are placeholders of images, in order.
         has_start: Whether the text already contains the start token; else the tokenizer adds it.
+        suffix: Where the suffix begins, which is encoded apart from what stands before it and whose tokens see only
+            earlier ones, in families in which those before it see each other both ways; None in other families.
     """
 
     text: str
     user_spans: tuple[Span, ...]
     slots: tuple[Span, ...]
     has_start: bool = False
+    suffix: int | None = None
 
 
 def render(processor: Any, prompt: Prompt, limits: Limits = DEFAULT_LIMITS) -> RenderedPrompt:
@@ -148,6 +152,8 @@ def tokenize(
         raise PromptError(
             f"The tokenizer makes {len(remaining)} image tokens too few. Use the tokenizer of the checkpoint."
         )
+    if rendered.suffix is not None:
+        sequence.types = [int(start >= rendered.suffix) for start, _ in sequence.offsets]
     return sequence
 
 
@@ -211,14 +217,18 @@ def _tokens(
 
 
 def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str], slots: Sequence[Span]) -> Iterator[Span]:
-    """Cut the text around slots, and inside every control token that the user wrote, so that none is recognised."""
+    """Cut the text around slots, before its suffix, and inside control tokens that the user wrote.
+
+    So none of these is recognised.
+    """
     pattern = re.compile(
         "|".join(re.escape(token) for token in sorted(control_tokens, key=len, reverse=True)) or "(?!)"
     )
-    cuts = {side for slot in slots for side in slot}
-    for match in pattern.finditer(rendered.text):
-        if _touches(match.span(), rendered.user_spans):
-            cuts.add(match.start() + 1)
+    found = (match.span() for match in pattern.finditer(rendered.text))
+    cuts = {start + 1 for start, end in found if _touches((start, end), rendered.user_spans)}
+    cuts |= {side for slot in slots for side in slot}
+    cuts |= set() if rendered.suffix is None else {rendered.suffix}
+    # Before a slot at the very beginning stands an empty piece, which gets the start token.
     return pairwise([0, *sorted(cuts), len(rendered.text)])
 
 

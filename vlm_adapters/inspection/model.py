@@ -51,7 +51,7 @@ class ForwardReport:
 
     Attributes:
         trial: The image and text.
-        grids: Number of cells `(h, w)` of every grid, in the order of `grid_names`.
+        grids: Number of cells `(h, w)` of every grid.
         image_tokens: Number of tokens of the image, including those that are not cells.
         tokens: Length of the sequence.
         weight_bytes: Bytes of all weights in bfloat16.
@@ -174,7 +174,7 @@ def _forward(adapter: TransformersBackbone, trial: Trial) -> ForwardReport:
         problem = " ".join(str(error).split())[:300]
     return ForwardReport(
         trial=trial,
-        grids=tuple(layout.cells for name in adapter.grid_names for layout in layouts if layout.name == name),
+        grids=tuple(layout.cells for layout in sorted(layouts, key=lambda one: adapter.grid_names.index(one.name))),
         image_tokens=image_tokens,
         tokens=tokens,
         weight_bytes=_count(adapter.model) * DTYPE.itemsize,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.case import AdapterCase
@@ -116,7 +117,7 @@ def check_generation_equals_one_pass(case: AdapterCase) -> None:
         generate = cast("Callable[..., Tensor]", model.generate)
         sequence = generate(**inputs.tensors, max_new_tokens=_NEW_TOKENS, min_new_tokens=_NEW_TOKENS, do_sample=False)
     found = torch.stack([recorder.maps[layer][0] for layer in adapter.info.attention_layers], dim=1)
-    full = _with_rows(inputs, sequence[:, -_NEW_TOKENS:], rows)
+    full = _with_rows(adapter, inputs, sequence[:, -_NEW_TOKENS:], rows)
     expected = maps(adapter.extract(full, GridRequest(reduce="none"))[0])
     require_agrees(case, found, expected, 1e-5, "rows captured during generation (R, L, n, cell), against one pass")
 
@@ -148,15 +149,19 @@ def check_attention_pattern(case: AdapterCase) -> None:
             changed <= image[0],
             f'attention_pattern="{pattern}": a change of the token after the image changes no state of the image',
         )
-        return
+        # The image, the token after it and all else before the answer see each other; the answer is causal.
+        changes.pop("the last image token")
+        answer = int(inputs.phrase_tokens[0][0][0])
+        changes["the first token of the answer's phrase"] = _first_changed(model, inputs, answer)
+        allowed = {"the last token": allowed["the last token"], "the first token of the answer's phrase": answer}
     require_equal(changes, allowed, f'attention_pattern="{pattern}": the first state that changes with each token')
 
 
-def _with_rows(inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:
+def _with_rows(adapter: BackboneAdapter, inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:
     """The inputs with the new tokens `(1, T)` at their end, and the given rows as the tokens of one phrase."""
     text = inputs.prompts[0].text
     with_phrase = Prompt.chat(inputs.prompts[0].messages, [(0, len(text))])
-    return replace(inputs, prompts=(with_phrase,), tensors=continued(inputs, new), phrase_tokens=((rows,),))
+    return replace(inputs, prompts=(with_phrase,), tensors=continued(adapter, inputs, new), phrase_tokens=((rows,),))
 
 
 def _last_states(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:

@@ -60,6 +60,16 @@ def test_the_head_over_the_vocabulary_runs_on_one_token() -> None:
     assert lengths == [1]
 
 
+def test_the_vision_tower_runs_once_for_all_texts_about_an_image() -> None:
+    adapter, tiles = llama4(), []
+    tower = adapter.model.get_submodule("vision_model")
+    tower.register_forward_pre_hook(lambda _module, arguments: tiles.append(len(arguments[0])))
+    image = Image.new("RGB", (80, 60))
+    prompts = [Prompt.describe(image, text, [text]) for text in ("a red circle", "a star", "the left one")]
+    adapter.extract(adapter.preprocess(prompts))
+    assert tiles == [3]  # two and the overview
+
+
 def test_rotations_of_the_vision_tower_stay_complex() -> None:
     assert llama4(dtype=torch.bfloat16).model.get_submodule("vision_model.rotary_embedding").freqs_ci.is_complex()
 
