@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Literal
 
 from vlm_adapters.errors import OptionError
@@ -24,6 +25,7 @@ from vlm_adapters.testing import (
     checks_transformers,
 )
 from vlm_adapters.testing.case import AdapterCase
+from vlm_adapters.testing.remedies import REMEDIES
 from vlm_adapters.testing.support import CheckSkipped
 
 if TYPE_CHECKING:
@@ -171,8 +173,27 @@ def parametrize_with_checks(cases: Sequence[AdapterCase]) -> pytest.MarkDecorato
 
     return pytest.mark.parametrize(
         ("case", "check"),
-        [pytest.param(case, check, id=f"{case.name}-{check.__name__}") for case in cases for check in ALL_CHECKS],
+        [
+            pytest.param(case, _with_remedy(check), id=f"{case.name}-{check.__name__}")
+            for case in cases
+            for check in ALL_CHECKS
+        ],
     )
+
+
+def _with_remedy(check: Check) -> Check:
+    """The check, whose failures carry a note of what to change."""
+
+    @wraps(check)
+    def checked(case: AdapterCase) -> None:
+        try:
+            check(case)
+        except AssertionError as failure:
+            if remedy := REMEDIES.get(check.__name__):
+                failure.add_note(remedy)
+            raise
+
+    return checked
 
 
 def _result(case: AdapterCase, check: Check) -> CheckResult:
@@ -185,6 +206,7 @@ def _result(case: AdapterCase, check: Check) -> CheckResult:
         state, reason = "skipped", str(skipped)
     except AssertionError as failure:
         state, reason, trace = "failed", str(failure), traceback.format_exc()
+        reason = f"{reason.rstrip('.')}. {REMEDIES[check.__name__]}" if check.__name__ in REMEDIES else reason
     except Exception as error:  # noqa: BLE001 (an adapter may raise anything; the other checks still run)
         state, reason, trace = "failed", f"raised {type(error).__name__}: {error}", traceback.format_exc()
     title = (check.__doc__ or "").strip().splitlines()[0]
