@@ -146,7 +146,9 @@ def test_the_tiny_model_that_is_written_conforms_once_the_rest_is_filled_in(tmp_
     files = project_files(Family.of("video_llama_3"))
     package = "vlm_adapters_video_llama_3"
     adapter, case = ((EXAMPLE / package / name).read_text(encoding="utf-8") for name in ("adapter.py", "case.py"))
-    load = function(files[f"{package}/case.py"], "load").replace("</s>", "<|im_end|>")
+    load = function(files[f"{package}/case.py"], "load")
+    for guessed, real in (("</s>", "<|im_end|>"), ("<image>", "<|image_pad|>")):
+        load = load.replace(guessed, real)
     case = case.replace(function(case, "load"), load)
     write({**files, f"{package}/adapter.py": adapter, f"{package}/case.py": case}, tmp_path)
     done = run([sys.executable, "-c", FEW_CHECKS], tmp_path)
