@@ -16,8 +16,9 @@ class VideoLlama3Adapter(TransformersBackbone):
     def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
         """Stretch every image to full cells; how many there may be is the processor's `size`, in pixels."""
         images = self.processor.image_processor
-        cell, least, most = images.patch_size * images.merge_size, images.size["shortest_edge"], images.size["longest_edge"]
-        canvases = [smart_resize(*size, factor=cell, min_pixels=least, max_pixels=most) for size in sizes]
+        cell, pixels = images.patch_size * images.merge_size, images.size
+        limits = {"min_pixels": pixels["shortest_edge"], "max_pixels": pixels["longest_edge"]}
+        canvases = [smart_resize(*size, factor=cell, **limits) for size in sizes]
         return [
             [ImageLayout(size, resized=(height, width), canvas=(height, width), cells=(height // cell, width // cell))]
             for size, (height, width) in zip(sizes, canvases, strict=True)
