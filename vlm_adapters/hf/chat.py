@@ -124,10 +124,13 @@ def tokenize(
     control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     control_tokens += tokenizer.convert_ids_to_tokens(sorted(image_ids))
     placeholders = {rendered.text[slice(*slot)] for slot in rendered.slots}
+    known = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    # Some processors replace a placeholder in the text, and their tokenizers do not know it.
+    unknown = tuple(slot for slot in rendered.slots if rendered.text[slice(*slot)] not in known)
     sequence = TokenSequence()
     remaining = list(images)
-    for piece in _pieces(rendered, control_tokens):
-        for id_, span in _encode(tokenizer, rendered, piece):
+    for piece in _pieces(rendered, control_tokens, unknown):
+        for id_, span in [(-1, piece)] if piece in unknown else _encode(tokenizer, rendered, piece):
             words = rendered.text[slice(*span)]
             if _touches(span, rendered.slots):
                 # By its position, not its id: a family may expand the placeholder to other tokens.
@@ -213,16 +216,19 @@ def _tokens(
     return list(zip(encoded["input_ids"], spans, strict=True))
 
 
-def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str]) -> Iterator[Span]:
-    """Cut the text before its suffix, and inside control tokens that the user wrote, so that none is recognised."""
+def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str], slots: Sequence[Span]) -> Iterator[Span]:
+    """Cut the text around slots, before its suffix, and inside control tokens that the user wrote.
+
+    So none of these is recognised.
+    """
     pattern = re.compile(
         "|".join(re.escape(token) for token in sorted(control_tokens, key=len, reverse=True)) or "(?!)"
     )
     found = (match.span() for match in pattern.finditer(rendered.text))
-    cuts = [start + 1 for start, end in found if _touches((start, end), rendered.user_spans)]
-    cuts += [] if rendered.suffix is None else [rendered.suffix]
-    bounds = sorted({0, *cuts, len(rendered.text)})
-    return pairwise(bounds)
+    cuts = {start + 1 for start, end in found if _touches((start, end), rendered.user_spans)}
+    cuts |= {side for slot in slots for side in slot}
+    cuts |= set() if rendered.suffix is None else {rendered.suffix}
+    return pairwise(sorted({0, *cuts, len(rendered.text)}))
 
 
 def _texts(messages: Sequence[Turn]) -> list[str]:

@@ -82,8 +82,7 @@ def check_batched_windows_change_no_states(case: AdapterCase) -> None:
     sizes = (230, 170), (96, 150)
     several = [two_images(sizes)] if case.several_images else [prompt(size) for size in sizes]
     inputs = adapter.preprocess(several)
-    with torch.no_grad():
-        alone = model.base_model(**inputs.tensors, use_cache=False).last_hidden_state[0]
+    alone = _last_states(model, inputs)[0]
     last = GridRequest(layers=(), hidden_layers=1)
     for batched in (False, True):
         adapter.batch_windows = batched
@@ -163,6 +162,21 @@ def _with_rows(adapter: BackboneAdapter, inputs: BackboneInputs, new: Tensor, ro
     text = inputs.prompts[0].text
     with_phrase = Prompt.chat(inputs.prompts[0].messages, [(0, len(text))])
     return replace(inputs, prompts=(with_phrase,), tensors=continued(adapter, inputs, new), phrase_tokens=((rows,),))
+
+
+def _last_states(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:
+    """States `(B, S, D)` after the final norm of the language model, in a plain pass."""
+    from vlm_adapters.hf.language_model import language_model_of  # noqa: PLC0415 (imports transformers)
+
+    found: list[Tensor] = []
+    body = language_model_of(model).body
+    hook = body.register_forward_hook(lambda _module, _arguments, output: found.append(output[0]))
+    try:
+        with torch.no_grad():
+            model.base_model(**inputs.tensors, use_cache=False)
+    finally:
+        hook.remove()
+    return found[0]
 
 
 def _logits(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:

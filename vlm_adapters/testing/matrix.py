@@ -96,9 +96,9 @@ def markdown(adapters: Mapping[str, Mapping[str, str]], versions: Mapping[str, s
     for adapter, outcomes in adapters.items():
         cells = [_cell(outcomes[capability], notes) for capability in CAPABILITIES]
         lines.append(f"| `{adapter}` | {' | '.join(cells)} |")
-    lines += [f"| `{family.name}` |{' not run |' * len(CAPABILITIES)}" for family in UNSUPPORTED]
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
-    lines += ["", *(f"`{family.name}`: {family.reason}." for family in UNSUPPORTED)]
+    lines += ["", "| not supported | reason |", "|---|---|"]
+    lines += [f"| `{family.name}` | {family.reason} |" for family in UNSUPPORTED]
     lines += ["", f"Run on {describe(versions)}."] if versions else [""]
     return "\n".join(lines) + "\n"
 
