@@ -230,7 +230,7 @@ def test_a_config_without_a_model_type_is_found_by_its_class(site: Site, tmp_pat
 def test_a_class_that_no_plugin_names_is_an_error(site: Site, tmp_path: Path, names: str) -> None:
     site.add_plugin("acme-toy", BY_CLASS)
     folder = checkpoint_in(tmp_path / "folder", f'{{"architectures": {names}}}')
-    with pytest.raises(CheckpointError, match="has no model_type, .* and names no class that a plugin knows"):
+    with pytest.raises(CheckpointError, match=r"has no model_type, .* and names no class that a plugin knows"):
         find_checkpoint(folder)
 
 

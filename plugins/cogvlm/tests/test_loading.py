@@ -18,6 +18,7 @@ from torch import Tensor
 from vlm_adapters import GridRequest, Prompt, load_adapter
 from vlm_adapters.errors import CheckpointError
 from vlm_adapters.testing.tiny import random_model
+from vlm_adapters_cogvlm import processor
 from vlm_adapters_cogvlm.adapter import CogVLMAdapter
 from vlm_adapters_cogvlm.processor import CogVLMProcessor
 from vlm_adapters_cogvlm.tiny import VISION, cogvlm, tiny_config
@@ -149,6 +150,15 @@ def test_a_folder_without_a_tokenizer_says_which_to_copy(folder: Path) -> None:
     for path in folder.glob("*token*"):
         path.unlink()
     with pytest.raises(CheckpointError, match=r"lmsys/vicuna-7b-v1\.5.*Copy its tokenizer\.model"):
+        load_adapter(folder, device="cpu", local_files_only=True)
+
+
+def test_a_sentencepiece_model_says_what_reads_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "tokenizer.model").write_bytes(b"")
+    monkeypatch.setattr(processor, "find_spec", lambda _: None)
+    with pytest.raises(CheckpointError, match="pip install sentencepiece protobuf"):
         load_adapter(folder, device="cpu", local_files_only=True)
 
 
