@@ -52,7 +52,7 @@ def check_image_reaches_the_model(case: AdapterCase) -> None:
 
 def check_grid_names(case: AdapterCase) -> None:
     """Every image, small ones too, has the finest of `info.grids`, and others in the order and with names of these."""
-    adapter = case.load()
+    adapter = _load_with_places(case)
     names = adapter.info.grids
     for size in (*case.sizes, _SMALL):
         found = [grid.name for grid in _grids(adapter, size)]
@@ -66,7 +66,7 @@ def check_grid_names(case: AdapterCase) -> None:
 
 def check_grid_shapes(case: AdapterCase) -> None:
     """Grids have the shapes `(h, w)` of the oracle, for every size of image."""
-    adapter = case.load()
+    adapter = _load_with_places(case)
     for size in (*case.sizes, _SMALL):
         found = [(grid.name, grid.shape) for grid in _grids(adapter, size)]
         expected = [(grid.name, grid.shape) for grid in case.expected_grids(size)]
@@ -75,7 +75,7 @@ def check_grid_shapes(case: AdapterCase) -> None:
 
 def check_cell_boxes(case: AdapterCase) -> None:
     """Every cell covers the region that the oracle gives it, for every size of image."""
-    adapter = case.load()
+    adapter = _load_with_places(case)
     for size in case.sizes:
         for index, (found, expected) in enumerate(zip(_grids(adapter, size), case.expected_grids(size), strict=True)):
             rows, columns = expected.shape
@@ -108,7 +108,7 @@ def check_orientation(case: AdapterCase) -> None:
 
     The changed region is the oracle's, and the image is not square.
     """
-    adapter = case.load()
+    adapter = _load_with_places(case)
     tested = 0
     for size in case.sizes:
         if size[0] == size[1]:
@@ -126,7 +126,7 @@ def check_orientation(case: AdapterCase) -> None:
 
 def check_several_images(case: AdapterCase) -> None:
     """Two images in a prompt have their grids in order, with the oracle's shapes and boxes."""
-    adapter = case.load()
+    adapter = _load_with_places(case)
     sizes = ((84, 200), (160, 90))
     prompt_of_two = _two_images(case, sizes)
     found = adapter.locate_image_tokens(adapter.preprocess([prompt_of_two]))[0]
@@ -165,6 +165,13 @@ def check_several_images_are_not_mixed(case: AdapterCase) -> None:
             f"hidden states of image {found.grid.image} when image 1 changes: expected {'a' if is_changed else 'no'} "
             f"change, found {change:.3g}",
         )
+
+
+def _load_with_places(case: AdapterCase) -> BackboneAdapter:
+    adapter = case.load()
+    if not adapter.info.grids:
+        raise CheckSkipped(f"the image tokens of {case.name} have no places in the image")
+    return adapter
 
 
 def _require_box(found: Box, expected: Box, cell: str) -> None:
