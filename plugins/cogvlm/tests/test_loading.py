@@ -174,6 +174,20 @@ def test_a_class_that_no_plugin_knows_is_an_error(folder: Path) -> None:
         load_adapter(folder, device="cpu")
 
 
+@pytest.mark.parametrize(("given", "used"), [({}, "sdpa"), ({"attn_implementation": "eager"}, "eager")])
+def test_tower_and_layers_have_the_same_kernel(folder: Path, given: dict[str, str], used: str) -> None:
+    loaded: Any = load_adapter(folder, device="cpu", **given)  # type: ignore[arg-type]
+    config = loaded.model.config
+    assert {part._attn_implementation for part in (config, config.vision_config)} == {used}  # noqa: SLF001
+
+
+def test_layers_on_the_disk_give_the_same_rows(folder: Path, tmp_path: Path) -> None:
+    placed = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm", "lm_head"), "cpu")
+    placed |= dict.fromkeys(("model.layers.1", "model.layers.2", "model.vision"), "disk")
+    spread = load_adapter(folder, device_map=placed, offload_folder=tmp_path / "offloaded")
+    torch.testing.assert_close(rows(spread), rows(load_adapter(folder, device="cpu")))
+
+
 def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     adapter = cogvlm()
     adapter.model.save_pretrained(tmp_path)
