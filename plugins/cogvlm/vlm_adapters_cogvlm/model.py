@@ -28,7 +28,7 @@ from vlm_adapters_cogvlm.vision import ImageFeatures, PatchEmbedding, VisionTowe
 ROPE_BASE = 10000.0
 
 _CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
-"""What the installed transformers calls the cache; releases before 5.20 or so have the second name."""
+"""The name of the cache in outputs; older releases have the second."""
 
 
 class CogVLMMLP(nn.Module):
@@ -176,7 +176,8 @@ class CogVLMModel(CogVLMPreTrainedModel):
         # Without the positions: transformers would take those that repeat for packed sequences.
         mask = create_causal_mask(self.config, states, attention_mask, cache)
         rotary = rotary_tables(position_ids, self.config.hidden_size // self.config.num_attention_heads, states)
-        routing = None if token_type_ids is None else Routing.of(token_type_ids)
+        is_alone = states.shape[1] == 1  # such a token is one of language
+        routing = None if token_type_ids is None or is_alone else Routing.of(token_type_ids)
         for layer in self.layers:
             states = layer(states, mask=mask, rotary=rotary, routing=routing, cache=cache)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(states), **{_CACHE: cache})
