@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from vlm_adapters.cli.printing import line, print_json, stacked
 from vlm_adapters.cli.tables import print_rows
 from vlm_adapters.registry.discovery import list_adapters
-from vlm_adapters.registry.unsupported import UNSUPPORTED
+from vlm_adapters.registry.unsupported import UNSUPPORTED, unsupported_family
 
 if TYPE_CHECKING:
     from vlm_adapters.registry.entry import AdapterEntry
@@ -37,15 +38,23 @@ def command(
     """
     with redirect_stdout(sys.stderr):  # a plugin that prints on import must not spoil the JSON
         entries = list_adapters()
+    unsupported = _without_adapter(entries) if show_all else []
     if as_json:
         listed = [_as_json(entry) for entry in entries]
-        listed += [_unsupported_as_json(family) for family in UNSUPPORTED] if show_all else []
+        listed += [_unsupported_as_json(family) for family in unsupported]
         print_json(listed, indent=2)
         return
     _print_table(entries)
-    for family in UNSUPPORTED if show_all else ():
+    for family in unsupported:
         line()
-        line(f"{family.name} ({', '.join(family.checkpoints)}) is not supported: {family.reason}.", style="yellow")
+        checkpoints = f" ({', '.join(family.checkpoints)})" if family.checkpoints else ""
+        line(f"{family.name}{checkpoints} is not supported: {family.reason}.", style="yellow")
+
+
+def _without_adapter(entries: list[AdapterEntry]) -> list[UnsupportedFamily]:
+    """The unsupported families for which no plugin offers an adapter after all."""
+    offered = [unsupported_family(entry.name or "") for entry in entries]
+    return [family for family in UNSUPPORTED if family not in offered]
 
 
 def _as_json(entry: AdapterEntry) -> dict[str, object]:
@@ -65,6 +74,12 @@ def _unsupported_as_json(family: UnsupportedFamily) -> dict[str, object]:
     return {"name": family.name, **nothing, "state": f"unsupported: {family.reason}", "checkpoints": checkpoints}
 
 
+def _some(checkpoints: Sequence[str]) -> list[str]:
+    """The first checkpoint, and how many follow; JSON has all."""
+    more = len(checkpoints) - 1
+    return [*checkpoints[:1], *([f"and {more} more"] if more > 0 else [])]
+
+
 def _print_table(entries: list[AdapterEntry]) -> None:
     """Print one row per entry within 80 columns, and the reasons of broken ones below the table."""
     if not entries:
@@ -74,7 +89,7 @@ def _print_table(entries: list[AdapterEntry]) -> None:
         word = entry.state.split(":")[0]
         state = stacked(word.split(" ", 1), _COLOURS[word.split()[0]])
         distribution = stacked((entry.distribution or "?", entry.version or ""))
-        rows.append((entry.name or "?", entry.plugin, distribution, state, stacked(entry.checkpoints)))
+        rows.append((entry.name or "?", entry.plugin, distribution, state, stacked(_some(entry.checkpoints))))
     print_rows(None, ("name", "plugin", "distribution", "state", "checkpoints"), rows, gap=1)
     for entry in entries:
         if entry.broken:

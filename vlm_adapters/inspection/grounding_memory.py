@@ -154,7 +154,7 @@ def _peaks(
     del inputs
     counter.next_peak()
     if decoder:
-        features = PhraseFeatures.of(grids, decoder.request)
+        features = PhraseFeatures.of(grids, decoder.request, adapter.info)
         del grids
         logits = decoder([features], encoded)[0]
         image = prompt.images[0]

@@ -22,7 +22,7 @@ from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.registry.checkpoint_files import check_config, check_folder, read_json
-from vlm_adapters.registry.discovery import list_adapters
+from vlm_adapters.registry.discovery import list_adapters, refuse_unsupported
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -95,6 +95,7 @@ def find_checkpoint(
 
     Raises:
         CheckpointError: There is no such checkpoint, or it has no readable `config.json` with a `model_type`.
+        UnknownAdapterError: It is of a family that no adapter can be built for.
     """
     name = os.fspath(name_or_path)
     location = str(embedded_checkpoints().get(name, name))
@@ -103,6 +104,7 @@ def find_checkpoint(
         if lora := LoraFolder.read(Path(location)):
             return Checkpoint(location, _base_of(lora, limits, hub).model_type)
         return Checkpoint(location, _model_type(Path(location, "config.json"), limits))
+    refuse_unsupported(name)
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(_not_found(name))
     path = _hub_config(name, {"revision": revision, "subfolder": subfolder or None, **hub})
@@ -125,12 +127,17 @@ def _base_of(lora: LoraFolder, limits: Limits, hub: Mapping[str, Any]) -> Checkp
 def _model_type(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
     config = check_config(path, limits)
     model_type = config.get("model_type") if isinstance(config, dict) else None
-    if not isinstance(model_type, str) or not model_type:
-        raise CheckpointError(
-            f"{path} has no model_type, by which the adapter is chosen. "
-            "Give the directory of a transformers checkpoint."
-        )
-    return model_type
+    if isinstance(model_type, str) and model_type:
+        return model_type
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    names = architectures if isinstance(architectures, list) else []
+    for entry in list_adapters():
+        if entry.spec and not entry.broken and any(name in entry.spec.architectures for name in names):
+            return entry.spec.name
+    raise CheckpointError(
+        f"{path} has no model_type, by which the adapter is chosen, and names no class that a plugin knows. "
+        "Give the directory of a transformers checkpoint."
+    )
 
 
 def _hub_config(repository: str, options: Mapping[str, Any]) -> Path:

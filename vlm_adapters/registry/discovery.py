@@ -17,7 +17,7 @@ from vlm_adapters.errors import AdapterError, PluginError, UnknownAdapterError
 from vlm_adapters.limits import shown
 from vlm_adapters.registry.entry import PLUGINS_VARIABLE, AdapterEntry, plain, reason_of
 from vlm_adapters.registry.plugins import installed_plugins, offers
-from vlm_adapters.registry.unsupported import UNSUPPORTED
+from vlm_adapters.registry.unsupported import unsupported_family
 from vlm_adapters.registry.versions import check_transformers
 
 if TYPE_CHECKING:
@@ -81,7 +81,22 @@ def find_adapter(model_type: str) -> AdapterEntry:
         if entry.name == model_type:
             entry.ready_spec()
             return entry
+    refuse_unsupported(model_type)
     raise UnknownAdapterError(_unknown_adapter(model_type, entries))
+
+
+def refuse_unsupported(name: str) -> None:
+    """Refuse a family that no adapter can be built for, unless a plugin offers one.
+
+    Args:
+        name: Model type, usual name, or hub id of a checkpoint.
+
+    Raises:
+        UnknownAdapterError: It is one of `UNSUPPORTED`, and no plugin offers an adapter for it.
+    """
+    family = unsupported_family(name)
+    if family and not any(unsupported_family(entry.name or "") is family for entry in list_adapters()):
+        raise UnknownAdapterError(family.refusal)
 
 
 def adapter_class(entry: AdapterEntry) -> AdapterClass:
@@ -162,7 +177,6 @@ def _unknown_adapter(model_type: str, entries: list[AdapterEntry]) -> str:
     known = [entry.name for entry in entries if entry.name and not entry.broken]
     broken = [f"{entry.origin} ({entry.broken})" for entry in entries if entry.broken]
     sentences = [f"No adapter for the model type {shown(model_type)}."]
-    sentences += [f"It is {family.reason}." for family in UNSUPPORTED if family.name == model_type]
     if close := difflib.get_close_matches(model_type, known):
         sentences.append(f"Did you mean {' or '.join(close)}?")
     sentences.append(f"Known: {', '.join(known) or 'none'}.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vlm_adapters.data.files import whole_folder
 from vlm_adapters.errors import OutputError, PluginError
-from vlm_adapters.registry.discovery import list_adapters
+from vlm_adapters.registry.discovery import list_adapters, refuse_unsupported
 from vlm_adapters.registry.entry import PLUGINS_VARIABLE
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def write_project(model_type: str, folder: Path) -> list[Path]:
     Raises:
         OutputError: The folder is not empty, or cannot be written to.
         PluginError: An adapter for the family exists, or none can be written with transformers.
+        UnknownAdapterError: No adapter can be built for the family.
     """
     _check_free(folder)
     for entry in list_adapters():
@@ -39,6 +40,7 @@ def write_project(model_type: str, folder: Path) -> list[Path]:
                 f"The {entry.origin} offers an adapter for {model_type}, and two adapters of one name clash. Use that "
                 f"one, or set {PLUGINS_VARIABLE} to the plugins that should load."
             )
+    refuse_unsupported(model_type)
     from vlm_adapters.scaffold.family import Family  # noqa: PLC0415 - imports transformers
 
     files = project_files(Family.of(model_type))

@@ -19,6 +19,7 @@ _BY_CHECK = {
 }
 _BY_MODULE = {
     "checks_geometry": "cells in place",
+    "checks_stock": "stock inputs",
     "checks_attention": "exact rows",
     "checks_hidden": "hidden states",
     "checks_gradient": "gradient",
@@ -30,6 +31,7 @@ _BY_MODULE = {
 }
 CAPABILITIES = (
     "cells in place",
+    "stock inputs",
     "exact rows",
     "hidden states",
     "gradient",
@@ -94,9 +96,9 @@ def markdown(adapters: Mapping[str, Mapping[str, str]], versions: Mapping[str, s
     for adapter, outcomes in adapters.items():
         cells = [_cell(outcomes[capability], notes) for capability in CAPABILITIES]
         lines.append(f"| `{adapter}` | {' | '.join(cells)} |")
-    lines += [f"| `{family.name}` |{' not run |' * len(CAPABILITIES)}" for family in UNSUPPORTED]
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
-    lines += ["", *(f"`{family.name}`: {family.reason}." for family in UNSUPPORTED)]
+    lines += ["", "| not supported | reason |", "|---|---|"]
+    lines += [f"| `{family.name}` | {family.reason} |" for family in UNSUPPORTED]
     lines += ["", f"Run on {describe(versions)}."] if versions else [""]
     return "\n".join(lines) + "\n"
 
