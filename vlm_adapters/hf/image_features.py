@@ -50,7 +50,8 @@ class ImageFeatures:
         tensors: BatchTensors,
     ) -> None:
         images = [image for forward_pass in passes for image in forward_pass.images]
-        self._repeated = len(set(images)) < len(images) and hasattr(model.base_model, _METHOD)
+        repeated = len(set(images)) < len(images) and not any(prompt.videos for prompt in inputs.prompts)
+        self._repeated = repeated and hasattr(model.base_model, _METHOD)
         self._body, self._tensors = model.base_model, tensors
         self._counts = [len(tokens) for of_prompt in inputs.image_tokens for tokens in of_prompt]
         self._kept: dict[int, dict[str, Any]] = {}
