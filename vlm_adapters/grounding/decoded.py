@@ -20,6 +20,7 @@ from vlm_adapters.backbone.copying import CopyStream, DeviceInputs
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.data.ahead import map_ahead
+from vlm_adapters.data.image_order import divide_by_runs
 from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, decoder_folder
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
@@ -123,7 +124,7 @@ class GroundedVLM(Grounder, nn.Module):
     ) -> Iterator[list[dict[str, NDArray[np.bool_]]]]:
         refiner, stream = self.decoder.refiner, CopyStream(str(self.decoder.device))
         batches, ahead = tee(batches)
-        parts = (batch[start : start + batch_size] for batch in ahead for start in range(0, len(batch), batch_size))
+        parts = ([batch[place] for place in part] for batch in ahead for part in _parts(batch, batch_size))
 
         def prepared(prompts: Sequence[Prompt]) -> DeviceInputs:
             return stream.copied(lambda: self.adapter.preprocess(prompts))
@@ -131,7 +132,7 @@ class GroundedVLM(Grounder, nn.Module):
         with closing(map_ahead(prepared, parts, workers=1, most=1)) as inputs:
             for batch in batches:
                 encode = None if refiner is None else encoding_once(refiner.sam)
-                of_parts = (next(inputs).ready() for _ in range(0, len(batch), batch_size))
+                of_parts = (next(inputs).ready() for _ in _parts(batch, batch_size))
                 yield [masks for part in of_parts for masks in self._masks(part, encode)]
             next(inputs, None)  # raises the error that ended the batches, if it came while they were taken ahead
 
@@ -261,3 +262,8 @@ class GroundedVLM(Grounder, nn.Module):
         if isinstance(self.adapter, HasModel) and not is_fixed(self.adapter.model):
             self.adapter.model.to(self.decoder.device)
         return self
+
+
+def _parts(prompts: Sequence[Prompt], most: int) -> list[range]:
+    """Divide prompts into parts that are computed at once; neighbours about one image stay together where they fit."""
+    return divide_by_runs([id(prompt.images[0]) for prompt in prompts], most)

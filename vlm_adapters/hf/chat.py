@@ -233,7 +233,8 @@ def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str], slots: Sequ
     cuts = {start + 1 for start, end in found if _touches((start, end), rendered.user_spans)}
     cuts |= {side for slot in slots for side in slot}
     cuts |= set() if rendered.suffix is None else {rendered.suffix}
-    return pairwise(sorted({0, *cuts, len(rendered.text)}))
+    # Before a slot at the very beginning stands an empty piece, which gets the start token.
+    return pairwise([0, *sorted(cuts), len(rendered.text)])
 
 
 def _texts(messages: Sequence[Turn]) -> list[str]:

@@ -96,7 +96,9 @@ class ImageFeatures:
         counts = [self._counts[image] for image in images]
         for image in images:
             self._kept[image] = {}
-        for name in _FIELDS:
+        # A model that pools nothing reads what its tower gives.
+        pooled = getattr(self._output, "pooler_output", None) is not None
+        for name in _FIELDS if pooled else ("last_hidden_state",):
             if (value := getattr(self._output, name, None)) is not None:
                 divide = _divided_layers if name == "deepstack_features" else _divided
                 parts, self._join[name] = divide(value, counts)

@@ -1,8 +1,8 @@
 """Memory of grounding an image: the real model, decoder and Segment Anything run on the meta device.
 
 Counted is every tensor of these passes by itself: the inputs, what the vision tower, the language model and the
-decoder make, the recorded maps and states. Not counted is what an allocator keeps beyond tensors, and what a kernel
-uses inside: fused attention and a convolution count as their outputs.
+decoder make, the recorded maps and states. Not counted is what an allocator keeps beyond tensors, and most of what a
+kernel uses inside: fused attention counts as its output, a convolution as its output and a copy of its input.
 """
 
 from __future__ import annotations
@@ -151,6 +151,8 @@ def _peaks(
     finally:
         hook.remove()
     peaks |= {"language": counter.next_peak(), "kept": counter.live}
+    del inputs
+    counter.next_peak()
     if decoder:
         features = PhraseFeatures.of(grids, decoder.request, adapter.info)
         del grids
