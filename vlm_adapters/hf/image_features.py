@@ -50,7 +50,8 @@ class ImageFeatures:
         tensors: BatchTensors,
     ) -> None:
         images = [image for forward_pass in passes for image in forward_pass.images]
-        self._repeated = len(set(images)) < len(images) and hasattr(model.base_model, _METHOD)
+        repeated = len(set(images)) < len(images) and not any(prompt.videos for prompt in inputs.prompts)
+        self._repeated = repeated and hasattr(model.base_model, _METHOD)
         self._body, self._tensors = model.base_model, tensors
         self._counts = [len(tokens) for of_prompt in inputs.image_tokens for tokens in of_prompt]
         self._kept: dict[int, dict[str, Any]] = {}
@@ -95,7 +96,9 @@ class ImageFeatures:
         counts = [self._counts[image] for image in images]
         for image in images:
             self._kept[image] = {}
-        for name in _FIELDS:
+        # A model that pools nothing reads what its tower gives.
+        pooled = getattr(self._output, "pooler_output", None) is not None
+        for name in _FIELDS if pooled else ("last_hidden_state",):
             if (value := getattr(self._output, name, None)) is not None:
                 divide = _divided_layers if name == "deepstack_features" else _divided
                 parts, self._join[name] = divide(value, counts)
