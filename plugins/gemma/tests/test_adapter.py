@@ -61,10 +61,10 @@ def test_the_answer_alone_is_causal() -> None:
     [
         [Message("system", ("be brief",)), Message("user", (IMAGE, "a star"))],
         [Message("user", (IMAGE, "what?")), Message("assistant", ("a star",)), Message("user", ("a star",))],
-        [Message("user", ("a star",))],
+        [Message("user", ("a star",)), Message("assistant", (IMAGE, "a star"))],
         [Message("user", (IMAGE, "what?")), Message("assistant", (IMAGE, "a star"))],
     ],
-    ids=["system", "two questions", "no image", "image in the answer"],
+    ids=["system", "two questions", "no image in the question", "image in the answer"],
 )
 def test_paligemma_takes_one_question_about_images_and_its_answer(messages: list[Message]) -> None:
     with pytest.raises(PromptError, match="one question with at least one image"):
