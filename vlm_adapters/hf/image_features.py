@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from inspect import signature
+from operator import le
 from typing import Any
 
 import torch
@@ -146,15 +147,20 @@ def _divided(value: Any, counts: Sequence[int]) -> tuple[list[Any], Callable[[Se
     """Divide features among images of so many tokens each; also returns what joins such parts again.
 
     Raises:
-        UnknownFormError: They are neither one tensor of all tokens in order, nor a tensor per image.
+        UnknownFormError: They are neither the features of all tokens in order, in one tensor or several, nor a tensor
+            per image.
     """
     if isinstance(value, Tensor):  # (tokens, D), or (images or tiles, tokens of one, D)
         tokens = value.shape[:-1].numel()
         of_row = max(1, tokens // max(1, len(value)))
         if tokens == sum(counts) and not any(count % of_row for count in counts):
             return list(value.split([count // of_row for count in counts])), lambda parts: torch.cat(list(parts))
-    elif [part.shape[:-1].numel() for part in value if isinstance(part, Tensor)] == list(counts):
-        return list(value), list
+    else:
+        tokens_of = [part.shape[:-1].numel() for part in value if isinstance(part, Tensor)]
+        if len(tokens_of) == len(counts) and all(map(le, tokens_of, counts)):  # newlines may be none of the tower's
+            return list(value), list
+        if sum(tokens_of) == sum(counts):  # a tensor per tile
+            return list(torch.cat([part.flatten(end_dim=-2) for part in value]).split(list(counts))), list
     raise UnknownFormError(f"{sum(counts)} tokens of {len(counts)} images do not divide what the model makes of them.")
 
 

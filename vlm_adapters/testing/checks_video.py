@@ -89,8 +89,6 @@ def check_video_place_and_time(case: AdapterCase) -> None:
 def check_video_beside_an_image(case: AdapterCase) -> None:
     """An image before a video keeps its grids, those of the video follow, and the video does not change the image."""
     rule, adapter = _rule(case), case.load()
-    if case.video_alone:
-        raise CheckSkipped(f"AdapterCase.video_alone: {case.video_alone}")
     (size, frames), alone = _VIDEOS[0], (96, 150)
     video = _video(size, frames)
     question = Message("user", (image(alone), video, "Describe both."))
@@ -104,6 +102,8 @@ def check_video_beside_an_image(case: AdapterCase) -> None:
         expected,
         "image, frames and shape (h, w) of the grids of an image and a video",
     )
+    if case.video_alone:  # why the model cannot run
+        return
     before = _hidden(adapter, both)
     changed = Message("user", (image(alone), replace(video, frames=video.frames[::-1]), "Describe both."))
     after = _hidden(adapter, Prompt.chat([changed, Message("assistant", (TEXT,))], PHRASES))
@@ -145,7 +145,7 @@ def check_video_pixels_equal_stock(case: AdapterCase) -> None:
 
 def _rule(case: AdapterCase) -> Callable[[Size, int], Sequence[ExpectedGrid]]:
     if case.expected_video is None:
-        raise CheckSkipped(f"{case.name} takes no video (AdapterCase.expected_video)")
+        raise CheckSkipped("the family takes no video (AdapterCase.expected_video)")
     return case.expected_video
 
 
