@@ -27,9 +27,8 @@ AttentionPattern = Literal["undeclared", "causal", "bidirectional images", "bidi
 """How the tokens of a family see each other; which layers see a sliding window only is in the config of the model.
 
 `"causal"`: a token sees those before it. `"bidirectional images"`: so do all, and image tokens also see each other both
-ways, those of one image (Gemma 3) or of all images of a prompt (Molmo 2). `"bidirectional prefix"`: image and question
-see each other both ways (PaliGemma), so that the states of an image depend on the text. `"undeclared"`: nothing is
-assumed.
+ways, within an image (Gemma 3) or all of a prompt (Molmo 2). `"bidirectional prefix"`: images and question see each
+other both ways (PaliGemma), so the states of an image depend on the text. `"undeclared"`: nothing is assumed.
 """
 
 PositionIds = Callable[[Mapping[str, Tensor]], Tensor]
