@@ -143,7 +143,7 @@ def _peaks(
     peaks = {"inputs": counter.next_peak(), "vision": 0, "sam": 0, "decoder": 0}
     encoded = []
     if decoder and decoder.refiner:
-        encoded = [decoder.refiner.sam.encode(prompt.images[0])]
+        encoded = [decoder.refiner.sam.encode(prompt.first_image)]
         peaks["sam"] = counter.next_peak()
     first_layer = language_model_of(adapter.model).layers[0]
     hook = first_layer.register_forward_pre_hook(lambda *_: peaks.update(vision=counter.next_peak()))
@@ -156,7 +156,7 @@ def _peaks(
         features = PhraseFeatures.of(grids, decoder.request, adapter.info)
         del grids
         logits = decoder([features], encoded)[0]
-        image = prompt.images[0]
+        image = prompt.first_image
         next(logits.by_phrase()).at_image_size((image.height, image.width)).sigmoid()  # a mask over all of the image
         peaks["decoder"] = counter.next_peak()
     return peaks
