@@ -159,7 +159,8 @@ def half_precision() -> str:
 
 Coarse masks of two photographs and of {report["scenes"]} held-out scenes (`{report["model"]}`), refined by MobileSAM as
 it is, with its image encoder under autocast. IoU of the masks with those of an encoder in float32 and with the truth;
-the time is a share of that in float32, on a CPU.
+the time is a share of that in float32, on a CPU. Where a CUDA device has bfloat16 the encoder uses it unasked;
+`half_precision = False` of a `SegmentAnything` turns it off.
 
 {table(("", *(f"{images}, {dtype}" for images, dtype in columns)), rows)}
 
