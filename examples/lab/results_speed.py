@@ -45,7 +45,7 @@ def _beside_a_tower(outside: float) -> str:
         return ""
     seconds = report["seconds"]["as transformers runs it"]
     height, width = report["image"]
-    return f"""{report["layers"]} layers of the vision tower of `{report["model"]}` alone take {seconds:.1f} s on this CPU
+    return f"""{report["layers"]} layers of the vision tower of `{report["model"]}` take {seconds:.1f} s on this CPU
 for an image of {width} x {height} pixels (below), so beside these they are at most {outside / (outside + seconds):.1%}.
 """
 
@@ -150,8 +150,8 @@ def tower() -> str:
     return f"""## Windows of a vision tower of full width
 
 {report["layers"]} layers of the vision tower of `{report["model"]}` (width {report["width"]:,}) with random weights in
-{report["dtype"]}, an image of {width} x {height} pixels, {report["patches"]:,} patches, on {_threads(report["threads"])}.
-Together, the windows take {report["ratio"]:.3f} ({low:.3f} to {high:.3f}, {report["confidence"]:.0%}) of the time, the
+{report["dtype"]}, an image of {width} x {height} pixels, {report["patches"]:,} patches,
+on {_threads(report["threads"])}. Together, the windows take {report["ratio"]:.3f} ({low:.3f} to {high:.3f}, {report["confidence"]:.0%}) of the time, the
 median of {report["turns"]} interleaved turns. On a GPU, where each call has to be launched, it has not been measured.
 
 {table(("", "time", "calls of the kernel"), rows)}
