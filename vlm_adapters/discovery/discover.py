@@ -1,0 +1,70 @@
+"""Discovery: how a model of transformers lays an image of one size out in tokens, without code for its family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from vlm_adapters.discovery.pixels import map_pixels
+from vlm_adapters.discovery.places import token_places
+from vlm_adapters.discovery.proof import Proof, prove
+from vlm_adapters.discovery.stock import StockProcessor
+from vlm_adapters.discovery.structure import FoundGrid, NotFoundError, find_grids
+from vlm_adapters.discovery.vision import VisionSide
+from vlm_adapters.geometry import Size
+
+_MANY_CARRIERS = 40
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found for one size of image.
+
+    Attributes:
+        size: `(H, W)` of the image.
+        grids: Its grids, in the order of their tokens.
+        image_token_ids: Ids of the tokens that are counted.
+        proof: What held-out cells showed.
+        passes: Passes of the vision side that it took.
+    """
+
+    size: Size
+    grids: tuple[FoundGrid, ...]
+    image_token_ids: tuple[int, ...]
+    proof: Proof
+    passes: int
+
+    @property
+    def score(self) -> float:
+        """0 to 1: the weakest part of the evidence."""
+        proof = self.proof
+        return min(*(grid.explained for grid in self.grids), proof.alone, proof.in_model, proof.padding)
+
+
+class Discoverer:
+    """Finds the layouts of images for one model and its processor."""
+
+    def __init__(self, model: PreTrainedModel, processor: Any) -> None:
+        self.vision = VisionSide(model)
+        self.process = StockProcessor(processor)
+
+    def discover(self, size: Size, *, seed: int = 0) -> Discovery:
+        """Find and prove the grids of images `(H, W)`.
+
+        Raises:
+            NotFoundError: The tokens form no grid.
+            BackboneError: No token of the sequence shows the image.
+        """
+        before = self.vision.passes
+        pixels = map_pixels(self.process, size)
+        try:
+            places = token_places(self.vision, pixels, seed=seed)
+            grids = find_grids(places, size)
+        except NotFoundError:  # trained towers answer to some patterns and not to others
+            places = token_places(self.vision, pixels, seed=seed, carriers=_MANY_CARRIERS)
+            grids = find_grids(places, size)
+        proof = prove(self.vision, self.process, grids, places, size, seed=seed + 1)
+        ids = tuple(sorted(set(places.ids[places.is_cell].tolist())))
+        return Discovery(size, grids, ids, proof, self.vision.passes - before)
