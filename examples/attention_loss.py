@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from vlm_adapters import BackboneAdapter, GridRequest, load_adapter, open_dataset, place_map
+from vlm_adapters import BackboneAdapter, GridRequest, load_adapter, open_dataset
 from vlm_adapters.data import Sample
 
 STEPS, BATCH = 12, 8
@@ -28,7 +28,7 @@ def share_inside(adapter: BackboneAdapter, samples: Sequence[Sample]) -> torch.T
     extracted = adapter.extract(adapter.preprocess([sample.prompt for sample in samples]), request)
     for sample, grids in zip(samples, extracted, strict=True):
         masks = torch.from_numpy(sample.masks)
-        maps = place_map(grids[-1].attention.mean(dim=(1, 2)), grids[-1].grid.box, masks.shape[1:])
+        maps = grids[-1].grid.place(grids[-1].attention.mean(dim=(1, 2)), masks.shape[1:])
         shares.append((maps * masks.to(maps.device)).sum(dim=(1, 2)) / maps.sum(dim=(1, 2)))
     return torch.cat(shares)
 

@@ -36,7 +36,7 @@ def main() -> None:
         sys.exit(f"The config's backbone cannot be used: {error}")
     info = adapter.info
     print(f"{config.backbone} is a {info.model_type}: {info.channels} channels, width {info.hidden_size}")
-    head = nn.Conv2d(info.channels // info.grids_per_image + info.hidden_size, 1, 1).to(info.device)
+    head = nn.Conv2d(info.channels // len(info.grids) + info.hidden_size, 1, 1).to(info.device)
     inputs = adapter.preprocess([open_dataset("scenes:count=1")[0].prompt])
     finest = adapter.extract(inputs, GridRequest(hidden_layers=1))[0][-1]
     states = finest.hidden.expand(len(finest.channels), -1, -1, -1)

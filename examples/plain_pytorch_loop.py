@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vlm_adapters import GridRequest, load_adapter, open_dataset, place_map
+from vlm_adapters import GridRequest, load_adapter, open_dataset
 from vlm_adapters.decoder import dice_loss, mask_loss
 
 SCENES, BATCH, EPOCHS = "scenes:count=48", 8, 3
@@ -36,7 +36,7 @@ def main() -> None:
             for sample, grids in zip(samples, adapter.extract(inputs, GridRequest()), strict=True):
                 masks = torch.from_numpy(sample.masks).to(adapter.info.device)
                 finest = grids[-1]
-                logits = place_map(head(finest.channels)[:, 0], finest.grid.box, masks.shape[1:])
+                logits = finest.grid.place(head(finest.channels)[:, 0], masks.shape[1:])
                 loss = loss + (mask_loss(logits, masks) + dice_loss(logits, masks)) / len(samples)
             optimizer.zero_grad()
             loss.backward()

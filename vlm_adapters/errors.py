@@ -58,6 +58,16 @@ class BackboneError(AdapterError, RuntimeError):
     """The model behind an adapter, or its processor, raised an error; the text names the version of transformers."""
 
 
+class NoGridError(AdapterError, LookupError):
+    """The image tokens of a backbone have no places in the image, so it gives no maps over it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The image tokens of this backbone have no places in the image: a resampler mixes it before the language "
+            "model sees it. Its rows and hidden states are in Grids; for maps and masks take another backbone."
+        )
+
+
 class DecoderError(AdapterError, ValueError):
     """A decoder does not fit the backbone or the grids it is given."""
 

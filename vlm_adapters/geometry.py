@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -9,8 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vlm_adapters.errors import NoGridError
+
 Box = tuple[float, float, float, float]
 """`(left, top, right, bottom)`, in pixels of the upright image unless stated otherwise."""
+
+Span = tuple[float, float]
+"""Where something starts and ends along one side, in pixels unless stated otherwise."""
 
 Region = tuple[int, int, int, int]
 """`(left, top, right, bottom)` in whole pixels, right and bottom excluded."""
@@ -55,7 +61,9 @@ class CoordinateFrame:
         return _scaled(box, self.width / size[1], self.height / size[0])
 
 
-def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0, region: Region | None = None) -> Tensor:
+def place_map(
+    maps: Tensor, box: Box | None, size: Size, *, outside: float = 0.0, region: Region | None = None
+) -> Tensor:
     """Resample maps over a grid to the pixels of an image, bilinearly.
 
     The values of a map lie at the centres of its cells, and pixels are sampled at their centres. Beyond the outermost
@@ -63,13 +71,16 @@ def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0, regio
 
     Args:
         maps: `(..., h, w)` float.
-        box: The region of the image that the maps cover, in pixels.
+        box: The region of the image that the maps cover, in pixels; None is refused.
         size: `(H, W)` of the image.
         outside: Value of the pixels outside the box.
         region: The pixels that are wanted; None for all.
 
     Returns:
         `(..., H, W)` float32; with a region, what it would cut out of that.
+
+    Raises:
+        NoGridError: There is no box: the tokens have no places in the image.
 
     Example:
         >>> import torch
@@ -78,6 +89,8 @@ def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0, regio
         >>> place_map(map_of_two_cells, box=(0, 0, 4, 1), size=(1, 6))  # the image goes on to the right of the grid
         tensor([[0.0000, 0.2500, 0.7500, 1.0000, 0.0000, 0.0000]])
     """
+    if box is None:
+        raise NoGridError
     left, top, right, bottom = box
     y = (torch.arange(size[0], device=maps.device, dtype=torch.float32) + 0.5 - top) / (bottom - top)
     x = (torch.arange(size[1], device=maps.device, dtype=torch.float32) + 0.5 - left) / (right - left)
@@ -92,6 +105,29 @@ def place_map(maps: Tensor, box: Box, size: Size, *, outside: float = 0.0, regio
     for first in range(0, len(y), rows):
         placed[..., first : first + rows, :] = _place_rows(maps, y[first : first + rows], x, outside)
     return placed
+
+
+def resample_evenly(maps: Tensor, axis: int, spans: Sequence[Span], within: Span) -> Tensor:
+    """Resample maps along one axis from cells at given places to as many that divide a span evenly, linearly.
+
+    Args:
+        maps: Float tensor with a value per cell along the axis.
+        axis: The axis.
+        spans: Start and end of every cell, ascending.
+        within: Start and end of what the resampled cells divide.
+    """
+    if (cells := len(spans)) == 1:
+        return maps
+    centres = torch.tensor([(start + end) / 2 for start, end in spans], device=maps.device, dtype=torch.float32)
+    start, end = within
+    wanted = start + (torch.arange(cells, device=maps.device) + 0.5) * ((end - start) / cells)
+    above = torch.searchsorted(centres, wanted).clamp(1, cells - 1)
+    below = above - 1
+    share = ((wanted - centres[below]) / (centres[above] - centres[below])).clamp(0, 1)
+    shape = [1] * maps.ndim
+    shape[axis] = cells
+    share = share.to(maps.dtype).view(shape)
+    return maps.index_select(axis, below) * (1 - share) + maps.index_select(axis, above) * share
 
 
 def region_of(cells: Tensor, box: Box, size: Size) -> Region | None:

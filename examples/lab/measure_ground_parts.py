@@ -74,7 +74,7 @@ def ground(vlm: GroundedVLM, file: Path, phrases: int, watch: Watch) -> None:
     prompt = watch.time("read the image", lambda: Prompt.describe(image, text, spans))
     inputs = watch.time("preprocess", lambda: vlm.adapter.preprocess([prompt]))
     extracted = watch.time("backbone (model)", lambda: vlm.adapter.extract(inputs, decoder.request.grids))
-    features = PhraseFeatures.of(extracted[0], decoder.request)
+    features = PhraseFeatures.of(extracted[0], decoder.request, vlm.adapter.info)
     coarse = watch.time("U-Net (model)", lambda: decoder.unet(features.maps))
     fine = None
     if refiner is not None:

@@ -39,13 +39,14 @@ class Gemma3Adapter(TransformersBackbone):
     attention_pattern = "bidirectional images"
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        return [ImageLayout(size, (SIDE, SIDE), (SIDE, SIDE), (CELLS, CELLS))]
+    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
+        return [[ImageLayout(size, (SIDE, SIDE), (SIDE, SIDE), (CELLS, CELLS))] for size in sizes]
 
     @override
-    def process_images(self, images: Sequence[Image.Image], **_: Any) -> BatchFeature:
-        ids = torch.full((len(images), CELLS**2), next(iter(self.image_token_ids)))
-        pixels = torch.stack([pil_to_tensor(image.resize((SIDE, SIDE))) / 255 for image in images])
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **_: Any) -> BatchFeature:
+        every = [image for of_prompt in images for image in of_prompt]
+        ids = torch.full((len(every), CELLS**2), next(iter(self.image_token_ids)))
+        pixels = torch.stack([pil_to_tensor(image.resize((SIDE, SIDE))) / 255 for image in every])
         ones = torch.ones_like(ids)
         return BatchFeature({"input_ids": ids, "attention_mask": ones, "token_type_ids": ones, "pixel_values": pixels})
 

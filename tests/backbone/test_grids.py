@@ -22,7 +22,7 @@ from vlm_adapters.geometry import Box
 from vlm_adapters.prompt import Prompt
 
 HYBRID = (3, 7, 11)
-INFO = BackboneInfo("toy", "acme/toy", None, 12, HYBRID, 4, 32, (28, 28), 2)
+INFO = BackboneInfo("toy", "acme/toy", None, 12, HYBRID, 4, 32, (28, 28), ("overview", "fine"))
 GRID = ImageGrid(torch.arange(6).view(2, 3), (0.0, 0.0, 30.0, 10.0))
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_adapters import ImageLayout
-from vlm_adapters.backbone import fit_square, square_layout
+from vlm_adapters import ImageGrid, ImageLayout
+from vlm_adapters.backbone import fit_square, square_layout, tile_spans
 from vlm_adapters.backbone.layout import place_layouts
-from vlm_adapters.errors import ImageError, PromptError
+from vlm_adapters.errors import BackboneError, ImageError, NoGridError, PromptError
 
 
 def test_a_layout_without_padding_covers_the_image() -> None:
@@ -41,9 +41,81 @@ def test_tokens_that_are_not_cells_are_left_out() -> None:
 
 
 def test_layouts_share_the_tokens_in_order() -> None:
-    coarse, fine = ImageLayout((8, 8), (8, 8), (8, 8), (1, 2)), ImageLayout((8, 8), (8, 8), (8, 8), (2, 2), row_end=1)
-    grids = place_layouts([coarse, fine], torch.arange(8), image=0)
+    overview = ImageLayout((8, 8), (8, 8), (8, 8), (1, 2), name="overview")
+    fine = ImageLayout((8, 8), (8, 8), (8, 8), (2, 2), row_end=1)
+    grids = place_layouts([overview, fine], torch.arange(8), image=0, names=("overview", "fine"))
     assert [grid.tokens.tolist() for grid in grids] == [[[0, 1]], [[2, 3], [5, 6]]]
+
+
+def test_tokens_that_come_tile_after_tile_are_put_side_by_side() -> None:
+    layout = ImageLayout((20, 60), (20, 60), (20, 60), cells=(2, 6), tiles=(1, 3))
+    grid = layout.grid(torch.arange(12), image=0)
+    assert grid.tokens.tolist() == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]
+
+
+def test_a_newline_ends_the_rows_of_every_tile() -> None:
+    layout = ImageLayout((20, 40), (20, 40), (20, 40), cells=(2, 4), tiles=(1, 2), row_end=1, last=3)
+    assert layout.token_count == 2 * (2 * (2 + 1)) + 3
+    grid = layout.grid(torch.arange(layout.token_count), image=0)
+    assert grid.tokens.tolist() == [[0, 1, 6, 7], [3, 4, 9, 10]]
+
+
+def test_layouts_come_in_the_order_of_their_names_whatever_that_of_their_tokens() -> None:
+    fine = ImageLayout((8, 8), (8, 8), (8, 8), (2, 2))
+    overview = ImageLayout((8, 8), (8, 8), (8, 8), (1, 1), name="overview")
+    grids = place_layouts([fine, overview], torch.arange(5), image=0, names=("overview", "fine"))
+    assert [(grid.name, grid.tokens.tolist()) for grid in grids] == [("overview", [[4]]), ("fine", [[0, 1], [2, 3]])]
+
+
+@pytest.mark.parametrize("names", [("fine", "fine"), ("fine", "other")])
+def test_a_layout_with_a_name_that_is_taken_or_unknown_is_refused(names: tuple[str, str]) -> None:
+    layouts = [ImageLayout((8, 8), (8, 8), (8, 8), (1, 1), name=name) for name in names]
+    with pytest.raises(BackboneError, match=rf"named {names[0]}, {names[1]}; the adapter's grid_names are .*Give each"):
+        place_layouts(layouts, torch.arange(2), image=0, names=("overview", "fine"))
+
+
+def test_cells_that_do_not_divide_among_tiles_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 5\) cells \(h, w\) do not divide among \(1, 2\) tiles"):
+        ImageLayout((8, 8), (8, 8), (8, 8), (2, 5), tiles=(1, 2))
+
+
+def test_pixels_at_the_ends_of_tiles_belong_to_no_cell() -> None:
+    columns = tile_spans(tiles=2, cells=2, pixels=10, cell=4)
+    layout = ImageLayout((10, 40), (10, 20), (10, 20), cells=(1, 4), columns=columns)  # an image twice as wide
+    grid = layout.grid(torch.arange(4), image=0)
+    assert [grid.cell_box(0, column)[::2] for column in range(4)] == [(0, 8), (8, 16), (20, 28), (28, 36)]
+    assert grid.box == (0, 0, 36, 10)
+    assert layout.cell == (10, 4)
+
+
+def test_a_map_over_cells_with_seams_is_placed_by_their_centres() -> None:
+    columns = tile_spans(tiles=2, cells=2, pixels=10, cell=4)
+    grid = ImageLayout((1, 20), (1, 20), (1, 20), cells=(1, 4), columns=columns).grid(torch.arange(4), image=0)
+    centres = np.array([2.0, 6.0, 12.0, 16.0])
+    placed = grid.place(torch.tensor(centres, dtype=torch.float32)[None], (1, 20))[0].numpy()
+    pixels = np.arange(20) + 0.5
+    inside = (pixels > 3) & (pixels < 15)  # beyond the outermost centres the value of the border continues
+    assert np.abs(placed - pixels)[inside].max() < 0.6  # a map of the places shows the places
+
+
+@given(st.lists(st.tuples(st.floats(0.5, 9), st.floats(0, 5)), min_size=2, max_size=8))
+def test_values_that_grow_with_the_place_still_do_on_even_cells(cells: list[tuple[float, float]]) -> None:
+    starts = np.cumsum([0.0, *(length + gap for length, gap in cells)])
+    columns = tuple((float(start), float(start + length)) for start, (length, _) in zip(starts, cells, strict=False))
+    right = columns[-1][1]
+    grid = ImageGrid(torch.zeros(1, len(cells), dtype=torch.long), (0, 0, right, 1), columns=columns)
+    centres = np.array([(start + end) / 2 for start, end in columns])
+    even = grid.evenly(torch.tensor(centres, dtype=torch.float32)[None])[0].numpy()
+    wanted = (np.arange(len(cells)) + 0.5) * right / len(cells)
+    np.testing.assert_allclose(even, np.interp(wanted, centres, centres), rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_without_places_have_no_cell_and_no_map() -> None:
+    grid = ImageLayout.without_places((20, 30), tokens=5).grid(torch.arange(5), image=0)
+    assert (grid.shape, grid.box) == ((1, 5), None)
+    for work in (lambda: grid.cell_box(0, 0), lambda: grid.place(torch.zeros(1, 5), (20, 30))):
+        with pytest.raises(NoGridError, match=r"have no places in the image.*rows and hidden states are in Grids"):
+            work()
 
 
 def test_another_number_of_tokens_is_refused() -> None:

@@ -24,20 +24,20 @@ def test_it_names_the_files_and_what_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "plugin"
-    assert scaffold(monkeypatch, "internvl", "--out", str(out)) == 0
+    assert scaffold(monkeypatch, "perception_lm", "--out", str(out)) == 0
     *files, following = capsys.readouterr().out.splitlines()
     assert set(files) == {str(path) for path in out.rglob("*") if path.is_file()}
     assert following == (
-        f"Next: fill in the parts that {out / 'README.md'} names, pip install --editable {out}, adapters check internvl"
+        f"Next: fill in the parts that {out / 'README.md'} names, pip install --editable {out}, adapters check perception_lm"
     )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["internvl", "--out", "{folder}"], "has 1 entries, and nothing is overwritten"),
+        (["perception_lm", "--out", "{folder}"], "has 1 entries, and nothing is overwritten"),
         (["inter", "--out", "{folder}/new"], "has no model type 'inter'"),
-        (["internvl"], "Missing option '--out'"),
+        (["perception_lm"], "Missing option '--out'"),
     ],
 )
 def test_a_mistake_is_one_line(

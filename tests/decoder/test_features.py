@@ -31,7 +31,7 @@ def extracted(request: FeatureRequest, *, coarse: bool = False) -> list[Grids]:
 
 def test_the_channels_are_the_maps_of_the_chosen_heads_in_their_order() -> None:
     request = FeatureRequest.of_heads(HEADS)
-    maps = PhraseFeatures.of(extracted(request), request).maps
+    maps = PhraseFeatures.of(extracted(request), request, FakeAdapter().info).maps
     (whole,) = extracted(FeatureRequest())
     for channel, (layer, head) in enumerate(HEADS):
         assert torch.equal(maps[:, channel], whole.attention[:, whole.layers.index(layer), whole.heads.index(head)])
@@ -40,7 +40,7 @@ def test_the_channels_are_the_maps_of_the_chosen_heads_in_their_order() -> None:
 def test_of_two_grids_the_coarse_ones_heads_come_first() -> None:
     request = FeatureRequest.of_heads(HEADS)
     grids = extracted(request, coarse=True)
-    maps = PhraseFeatures.of(grids, request).maps
+    maps = PhraseFeatures.of(grids, request, FakeAdapter(coarse=True).info).maps
     both = stack_channels(grids)[0]
     assert maps.shape[1] == request.channels(FakeAdapter(coarse=True).info) == 4
     assert torch.equal(maps[:, [0, 2]], both[:, [3, 4 + 3]])
@@ -63,11 +63,11 @@ def test_a_layer_that_the_backbone_lacks_is_an_error() -> None:
 def test_hidden_states_come_for_every_layer_and_only_when_asked_for() -> None:
     info = FakeAdapter().info
     asked, plain = FeatureRequest(hidden=True), FeatureRequest()
-    hidden = PhraseFeatures.of(extracted(asked), asked).hidden
+    hidden = PhraseFeatures.of(extracted(asked), asked, FakeAdapter().info).hidden
     assert [states.shape for states in hidden] == [
         (info.num_layers, len(phrase.text), info.hidden_size) for phrase in PROMPT.phrases
     ]
-    assert PhraseFeatures.of(extracted(plain), plain).hidden == ()
+    assert PhraseFeatures.of(extracted(plain), plain, FakeAdapter().info).hidden == ()
 
 
 def test_a_decoder_of_some_heads_comes_back_from_disk_with_them(tmp_path: Path) -> None:

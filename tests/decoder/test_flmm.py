@@ -25,7 +25,9 @@ SIZES = {
 
 def backbone(name: str) -> BackboneInfo:
     layers, heads, width, grids = SIZES[name]
-    return BackboneInfo(name, name, None, layers, tuple(range(layers)), heads, width, (14, 14), grids)
+    return BackboneInfo(
+        name, name, None, layers, tuple(range(layers)), heads, width, (14, 14), ("overview", "fine")[-grids:]
+    )
 
 
 def attention(width: int, inner: int) -> dict[str, tuple[int, ...]]:

@@ -48,7 +48,7 @@ class FixedMaps:
 
     def __init__(self, *extracted: Sequence[Grids], info: BackboneInfo = INFO) -> None:
         self.name = info.model_type
-        self.info = replace(info, grids_per_image=len(extracted[0]) if extracted else 1)
+        self.info = replace(info, grids=tuple(each.grid.name for each in extracted[0]) if extracted else ("fine",))
         self.extracted = extracted
         self.requests: list[GridRequest] = []
 

@@ -72,18 +72,18 @@ def test_the_project_of_every_family_passes_lint(tmp_path: Path) -> None:
     "command", [["check"], ["check", "--select", "ALL", "--ignore", NOT_FOR_STRANGERS], ["format", "--check"]]
 )
 def test_a_project_passes_lint_under_other_rules_than_its_own(command: list[str], tmp_path: Path) -> None:
-    write(project_files(Family.of("internvl")), tmp_path)
+    write(project_files(Family.of("perception_lm")), tmp_path)
     done = run([*RUFF, *command, "--isolated", "--no-cache", "."], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_files_of_a_project(tmp_path: Path) -> None:
-    written = write_project("internvl", tmp_path / "new" / "project")
+    written = write_project("perception_lm", tmp_path / "new" / "project")
     assert [path.relative_to(tmp_path / "new" / "project").as_posix() for path in written] == [
         "README.md",
-        "vlm_adapters_internvl/__init__.py",
-        "vlm_adapters_internvl/adapter.py",
-        "vlm_adapters_internvl/case.py",
+        "vlm_adapters_perception_lm/__init__.py",
+        "vlm_adapters_perception_lm/adapter.py",
+        "vlm_adapters_perception_lm/case.py",
         "pyproject.toml",
         "tests/test_conformance.py",
     ]
@@ -101,16 +101,16 @@ def sentences(source: str) -> list[str]:
 
 
 def test_the_places_to_fill_in_say_what_to_write() -> None:
-    files = project_files(Family.of("internvl"))
-    (layouts,) = sentences(files["vlm_adapters_internvl/adapter.py"])
-    processor, grids = sentences(files["vlm_adapters_internvl/case.py"])
+    files = project_files(Family.of("perception_lm"))
+    (layouts,) = sentences(files["vlm_adapters_perception_lm/adapter.py"])
+    processor, grids = sentences(files["vlm_adapters_perception_lm/case.py"])
     assert layouts == (
-        "Say in layouts() of adapter.py how an image becomes cells: return one ImageLayout per grid, from the sizes "
-        "that self.processor and self.model.config tell."
+        "Say in layouts() of adapter.py how images become cells: return for each image a list of one ImageLayout per "
+        "grid, from the sizes that self.processor and self.model.config tell."
     )
     assert processor == (
-        "Build a small InternVLProcessor in tiny_processor() of case.py, with the chat template of the family's "
-        "checkpoints. It takes: image_processor, tokenizer, video_processor, image_seq_length=256, chat_template."
+        "Build a small PerceptionLMProcessor in tiny_processor() of case.py, with the chat template of the family's "
+        "checkpoints. It takes: video_processor, image_processor, tokenizer, patch_size, chat_template, pooling_ratio=2."
     )
     assert grids == (
         "Write the family's rule in grids() of case.py without using the adapter: per grid one "
@@ -119,12 +119,12 @@ def test_the_places_to_fill_in_say_what_to_write() -> None:
 
 
 def test_the_test_of_a_project_fails_with_what_to_write(tmp_path: Path) -> None:
-    files = project_files(Family.of("internvl"))
+    files = project_files(Family.of("perception_lm"))
     write(files, tmp_path)
     done = run([sys.executable, "-m", "pytest", "-q", "--tb=line", "-k", "not spawned", "tests"], tmp_path)
     failures = re.findall(r"^.*\.py:\d+: (.*)$", done.stdout, re.MULTILINE)
     assert len(failures) == len(ALL_CHECKS) - 1
-    assert set(failures) == {f"NotImplementedError: {sentences(files['vlm_adapters_internvl/case.py'])[0]}"}
+    assert set(failures) == {f"NotImplementedError: {sentences(files['vlm_adapters_perception_lm/case.py'])[0]}"}
 
 
 def test_the_tutorial_fills_in_what_is_written_for_its_family() -> None:
@@ -154,7 +154,10 @@ def test_the_tiny_model_that_is_written_conforms_once_the_rest_is_filled_in(tmp_
 
 def test_a_family_that_cannot_be_written(subtests: pytest.Subtests, tmp_path: Path) -> None:
     cases = [
-        ("internlv", r"has no model type 'internlv' .* Did you mean internvl.*\? Give the model_type of"),
+        (
+            "perception_ml",
+            r"has no model type 'perception_ml' .* Did you mean perception_lm.*\? Give the model_type of",
+        ),
         ("bert", r"has no model type 'bert' that reads images and text\. .* install a newer transformers\."),
         ("zzz", r"Known: .*\baria, .*"),
     ]
@@ -174,7 +177,7 @@ def test_a_family_that_has_an_adapter(site: Site, tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match=r"has 1 entries, and nothing is overwritten\. Give a new folder\."):
-        write_project("internvl", tmp_path)
+        write_project("perception_lm", tmp_path)
     with pytest.raises(OutputError, match=r"mine\.txt cannot be used: Not a directory\. Give a new folder\."):
-        write_project("internvl", tmp_path / "mine.txt")
+        write_project("perception_lm", tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.testing import ALL_CHECKS, AdapterCase, checks_geometry, checks_protocol
+from vlm_adapters.testing import ALL_CHECKS, AdapterCase, checks_geometry, checks_protocol, checks_stock
 from vlm_adapters.testing.breaking import break_arguments, break_grids, break_loaded, break_method, break_result
 from vlm_adapters.testing.fake_model import IMAGE
 from vlm_adapters.testing.fakes import FAKE_CASE, FakeAdapter
@@ -87,6 +87,26 @@ def blind(inputs: BackboneInputs, _: Sequence[Prompt]) -> BackboneInputs:
     return replace(inputs, tensors={**inputs.tensors, "cells": torch.zeros_like(inputs.tensors["cells"])})
 
 
+def without_first_token(inputs: BackboneInputs, _: Sequence[Prompt]) -> BackboneInputs:
+    ids, mask = inputs.tensors["input_ids"], inputs.tensors["attention_mask"]
+    return replace(inputs, tensors={**inputs.tensors, "input_ids": ids[:, 1:], "attention_mask": mask[:, 1:]})
+
+
+def with_one_image(written: tuple[list[int], int], prompt: Prompt) -> tuple[list[int], int]:
+    ids, start = written
+    of_second = sum(id_ == IMAGE for id_ in ids) // len(prompt.images) if len(prompt.images) > 1 else 0
+    place = ids.index(IMAGE)
+    return ids[:place] + ids[place + of_second :], start - of_second
+
+
+def in_bytes(inputs: BackboneInputs, _: Sequence[Prompt]) -> BackboneInputs:
+    return replace(inputs, tensors={**inputs.tensors, "cells": inputs.tensors["cells"] * 255})
+
+
+def in_reverse(inputs: BackboneInputs, _: Sequence[Prompt]) -> BackboneInputs:
+    return replace(inputs, tensors={**inputs.tensors, "cells": inputs.tensors["cells"].flip(0)})
+
+
 def crash_if_empty(prompts: Sequence[Prompt]) -> tuple[Sequence[Prompt]]:
     return (prompts if prompts[0] else (),)
 
@@ -136,8 +156,12 @@ BROKEN = [
     ("check_predictor_of_first_token", "takes another", break_arguments(FAKE_CASE, "extract", with_late_phrases)),
     ("check_preprocess_uses_no_network", "asks it", break_arguments(FAKE_CASE, "preprocess", ask_the_network)),
     ("check_image_reaches_the_model", "pixels dropped", break_result(FAKE_CASE, "preprocess", blind)),
+    ("check_ids_equal_stock", "start forgotten", break_result(FAKE_CASE, "preprocess", without_first_token)),
+    ("check_ids_of_two_images_equal_stock", "an image lost", break_result(FAKE_CASE, "_encode", with_one_image)),
+    ("check_pixels_equal_stock", "another scale", break_result(FAKE_CASE, "preprocess", in_bytes)),
+    ("check_pixels_of_two_images_equal_stock", "reversed", break_result(FAKE_CASE, "preprocess", in_reverse)),
     (
-        "check_grids_per_image",
+        "check_grid_names",
         "untold second grid",
         break_loaded(FAKE_CASE, lambda adapter: setattr(adapter, "scales", (2, 1))),
     ),
@@ -177,7 +201,7 @@ def test_check_fails(check: str, case: AdapterCase) -> None:
 
 
 def test_every_check_is_shown_to_fail() -> None:
-    modules = checks_protocol, checks_geometry
+    modules = checks_protocol, checks_geometry, checks_stock
     defined = {check for check in CHECKS if any(hasattr(module, check) for module in modules)}
     assert {check for check, _, _ in BROKEN} == defined
 

@@ -20,7 +20,7 @@ CHECKS = {check.__name__: check for check in ALL_CHECKS}
 
 def test_every_check_of_the_modules_runs() -> None:
     modules = [module for name, module in sys.modules.items() if name.startswith("vlm_adapters.testing.checks_")]
-    assert len(modules) == 9
+    assert len(modules) == 10
     defined = {name for module in modules for name in vars(module) if name.startswith("check_")}
     assert defined == set(CHECKS) | {"check_text_moves_no_image"}
     assert len(ALL_CHECKS) == len(CHECKS)
@@ -41,7 +41,7 @@ def test_results_report_what_failed_was_skipped_and_crashed() -> None:
     assert [result.check for result in results] == [*names, "crashes"]
     assert [result.state for result in results] == ["failed", "skipped", "passed", "failed"]
     assert [result.reason for result in results] == [
-        "grid shapes (h, w) of a (84, 252) image: expected [(3, 8)], found [(8, 3)]",
+        "grid names and shapes (h, w) of a (84, 252) image: expected [('fine', (3, 8))], found [('fine', (8, 3))]",
         "BrokenFakeAdapter has no transformers model `model`",
         "",
         "raised ValueError: fake",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_type
 
@@ -98,8 +99,8 @@ class MyBackbone(TransformersBackbone):
     """A family of a plugin's author."""
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        return [ImageLayout(image=size, resized=(336, 336), canvas=(336, 336), cells=(24, 24))]
+    def layouts(self, sizes: Sequence[tuple[int, int]]) -> list[list[ImageLayout]]:
+        return [[ImageLayout(image=size, resized=(336, 336), canvas=(336, 336), cells=(24, 24))] for size in sizes]
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """The protocol that every adapter speaks, and the data that pass through it."""
 
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
-from vlm_adapters.backbone.layout import ImageLayout, fit_square, square_layout
+from vlm_adapters.backbone.layout import ImageLayout, fit_square, square_layout, tile_spans
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, SupportsGeneration, SupportsPointing
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 
@@ -19,4 +19,5 @@ __all__ = [
     "resolve_heads",
     "resolve_layers",
     "square_layout",
+    "tile_spans",
 ]

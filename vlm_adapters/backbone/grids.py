@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vlm_adapters.geometry import Box
+from vlm_adapters.errors import NoGridError
+from vlm_adapters.geometry import Box, Size, Span, place_map, resample_evenly
 from vlm_adapters.prompt import Prompt
 
 
@@ -44,8 +45,13 @@ class ImageGrid:
     Attributes:
         tokens: `(h, w)` LongTensor: position in the sequence of the token of every cell; row 0 is the top.
         box: `(left, top, right, bottom)` in pixels of the upright image. It reaches beyond the image where the
-            preprocessor padded, and covers less where it cropped.
+            preprocessor padded, and covers less where it cropped. None where the tokens have no places in the image
+            (a resampler mixes it); they stand in one row then.
         image: Which of the prompt's images it shows.
+        name: Which of `BackboneInfo.grids` it is.
+        rows: `(top, bottom)` of every row of cells, in pixels of the image; empty where rows divide the box evenly.
+        columns: `(left, right)` of every column of cells, likewise.
+        frames: The first frame that it shows, and the one after the last; a still image has one.
 
     Example:
         >>> import torch
@@ -56,15 +62,21 @@ class ImageGrid:
     """
 
     tokens: Tensor = field(repr=False)
-    box: Box
+    box: Box | None
     image: int = 0
+    name: str = "fine"
+    rows: tuple[Span, ...] = field(default=(), repr=False)
+    columns: tuple[Span, ...] = field(default=(), repr=False)
+    frames: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.dtype != torch.long:
             raise ValueError(f"tokens must be a (h, w) LongTensor, got {self.tokens.dtype} {tuple(self.tokens.shape)}")
-        left, top, right, bottom = self.box
-        if not (left < right and top < bottom):
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise ValueError(f"box must be (left, top, right, bottom) with an area, got {self.box}")
+        for name, spans, cells in (("rows", self.rows, self.shape[0]), ("columns", self.columns, self.shape[1])):
+            if spans and len(spans) != cells:
+                raise ValueError(f"{name} must have a span for each of {cells} {name} of cells, got {len(spans)}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,15 +84,31 @@ class ImageGrid:
         return self.tokens.shape[0], self.tokens.shape[1]
 
     def cell_box(self, row: int, column: int) -> Box:
-        """Region `(left, top, right, bottom)` of one cell, in pixels of the image."""
+        """Region `(left, top, right, bottom)` of one cell, in pixels of the image.
+
+        Raises:
+            NoGridError: The tokens have no places in the image.
+        """
+        if self.box is None:
+            raise NoGridError
         left, top, right, bottom = self.box
         height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]
-        return (
-            left + column * width,
-            top + row * height,
-            left + (column + 1) * width,
-            top + (row + 1) * height,
-        )
+        above, below = self.rows[row] if self.rows else (top + row * height, top + (row + 1) * height)
+        before, behind = self.columns[column] if self.columns else (left + column * width, left + (column + 1) * width)
+        return before, above, behind, below
+
+    def evenly(self, maps: Tensor) -> Tensor:
+        """Resample maps `(..., h, w)` over the cells to as many cells that divide the box evenly."""
+        if self.box is None:
+            raise NoGridError
+        left, top, right, bottom = self.box
+        for axis, spans, start, end in ((-2, self.rows, top, bottom), (-1, self.columns, left, right)):
+            maps = resample_evenly(maps, axis, spans, (start, end)) if spans else maps
+        return maps
+
+    def place(self, maps: Tensor, size: Size, *, outside: float = 0.0) -> Tensor:
+        """Resample maps `(..., h, w)` over the cells to the pixels `(..., H, W)` of the image, as `place_map` does."""
+        return place_map(self.evenly(maps), self.box, size, outside=outside)
 
 
 @dataclass(frozen=True)

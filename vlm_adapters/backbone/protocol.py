@@ -39,7 +39,8 @@ class BackboneInfo:
         num_heads: Query heads of every such layer.
         hidden_size: Width `D` of the language model.
         cell: Pixels `(height, width)` of the resized image that one image token covers.
-        grids_per_image: Grids that every image has.
+        grids: Names of the grids that an image may have, the finest last. An image has the finest, and others as its
+            size and the prompt give. Empty where image tokens have no places in the image.
         options: Names and values of the adapter's own options, such as `min_pixels`.
         device: Where inputs and results live, as torch names it.
         dtype: Precision of the weights, such as `float32`; of quantised weights, the one that they compute in.
@@ -61,7 +62,7 @@ class BackboneInfo:
     num_heads: int
     hidden_size: int
     cell: tuple[int, int]
-    grids_per_image: int = 1
+    grids: tuple[str, ...] = ("fine",)
     options: tuple[tuple[str, OptionValue], ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
@@ -71,7 +72,7 @@ class BackboneInfo:
     @property
     def channels(self) -> int:
         """Attention maps of one phrase: layers x heads x grids. Channel = layer * n + head."""
-        return len(self.attention_layers) * self.num_heads * self.grids_per_image
+        return len(self.attention_layers) * self.num_heads * len(self.grids)
 
 
 @runtime_checkable
@@ -100,7 +101,7 @@ class BackboneAdapter(Protocol):
         ...
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> Sequence[Sequence[ImageGrid]]:
-        """Find the grids of every prompt's images: one list per prompt, an image's finest grid after its others."""
+        """Find the grids of every prompt's images: one list per prompt, an image's in the order of `info.grids`."""
         ...
 
     def extract(self, inputs: BackboneInputs, request: GridRequest) -> Sequence[Sequence[Grids]]:

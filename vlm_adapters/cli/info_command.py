@@ -193,7 +193,7 @@ def _print_model(report: ModelReport) -> None:
             ("heads", info.num_heads),
             ("width", info.hidden_size),
             ("cell", f"{size(info.cell)} pixels of the resized image, per image token"),
-            ("grids", f"{info.grids_per_image} per image"),
+            ("grids", ", ".join(info.grids) or "none: image tokens have no places"),
             ("texts on one image", _SHARED[info.shared]),
         ],
     )
@@ -225,7 +225,7 @@ def _layers(with_attention: tuple[int, ...], total: int) -> str:
 def _channels(report: ModelReport) -> str:
     info = report.info
     parts = [f"{len(info.attention_layers)} layers", f"{info.num_heads} heads"]
-    parts += [f"{info.grids_per_image} grids"] if info.grids_per_image > 1 else []
+    parts += [f"{len(info.grids)} grids"] if len(info.grids) > 1 else []
     return f"{report.channels:,} = {' x '.join(parts)}"
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.backbone.grids import Grids, ImageGrid
 from vlm_adapters.backbone.request import Head
 from vlm_adapters.decoder.unet import normalise
-from vlm_adapters.errors import DecoderError
+from vlm_adapters.errors import DecoderError, NoGridError
 from vlm_adapters.geometry import Box, place_map
 
 AGREEING_HEADS = 4
@@ -22,34 +22,49 @@ _PHRASES_AT_ONCE = 16
 """Number of phrases whose maps are compared at once: they are copied for it, and a large model has a thousand each."""
 
 
-def stack_channels(extracted: Sequence[Grids], heads: Sequence[Head] | None = None) -> tuple[Tensor, Box]:
-    """Stack the maps of all grids of one image as channels over its last, finest grid.
+def stack_channels(
+    extracted: Sequence[Grids], heads: Sequence[Head] | None = None, names: Sequence[str] | None = None
+) -> tuple[Tensor, Box]:
+    """Stack the maps of the grids of one image as channels over its last, finest grid.
 
-    The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the image.
+    The other grids' maps are resampled bilinearly onto the cells of the finest, by where both stand in the image. Cells
+    of the finest that do not divide its box evenly are resampled to some that do.
 
     Args:
         extracted: Grids of one image, in the adapter's order.
         heads: Heads whose maps are stacked, in this order; None takes all, channel = layer * n + head.
+        names: Grids that are stacked, in this order, the finest in the place of one that the image lacks; None takes
+            those of the image.
 
     Returns:
         `(P, C, h, w)` and the box that the finest grid covers.
 
     Raises:
         DecoderError: The prompt's image has no grid, or a head was not extracted.
+        NoGridError: The image's tokens have no places in it.
     """
     if not extracted:
         raise DecoderError("There are no grids for the image. Extract them with an adapter that locates its tokens.")
     finest = extracted[-1].grid
-    left, top, right, bottom = finest.cell_box(0, 0)
-    width, height = right - left, bottom - top
-    channels = []
-    for grids in extracted:
-        x0, y0, x1, y1 = grids.grid.box
-        in_cells = ((x0 - left) / width, (y0 - top) / height, (x1 - left) / width, (y1 - top) / height)
-        same = grids.grid.box == finest.box and grids.grid.shape == finest.shape
-        maps = _maps_of(grids, heads)
-        channels.append(maps if same else place_map(maps, in_cells, finest.shape))
+    if finest.box is None:
+        raise NoGridError
+    by_name = {grids.grid.name: grids for grids in extracted}
+    chosen = extracted if names is None else [by_name.get(name, extracted[-1]) for name in names]
+    channels = [_on_cells(_maps_of(grids, heads), grids.grid, finest, finest.box) for grids in chosen]
     return channels[0] if len(channels) == 1 else torch.cat(channels, dim=1), finest.box
+
+
+def _on_cells(maps: Tensor, grid: ImageGrid, finest: ImageGrid, box: Box) -> Tensor:
+    """Maps `(P, C, h, w)` of a grid on as many cells as the finest has, which divide its box evenly."""
+    if grid.box is None:
+        raise NoGridError
+    maps = grid.evenly(maps)
+    if grid.box == box and grid.shape == finest.shape:
+        return maps
+    height, width = (box[3] - box[1]) / finest.shape[0], (box[2] - box[0]) / finest.shape[1]
+    x0, y0, x1, y1 = grid.box
+    in_cells = ((x0 - box[0]) / width, (y0 - box[1]) / height, (x1 - box[0]) / width, (y1 - box[1]) / height)
+    return place_map(maps, in_cells, finest.shape)
 
 
 def _maps_of(grids: Grids, heads: Sequence[Head] | None) -> Tensor:

@@ -73,7 +73,7 @@ class BackboneReference(BaseModel):
 
 
 class RequestConfig(BaseModel):
-    """The maps that a decoder reads: the fields of `GridRequest`, and the `(layer, head)` pairs taken of them."""
+    """The maps that a decoder reads: the fields of `GridRequest`, the `(layer, head)` pairs, and the grids."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -82,18 +82,21 @@ class RequestConfig(BaseModel):
     align: Literal["token", "predictor"]
     reduce: Literal["mean", "max", "none"]
     layer_heads: list[tuple[int, int]] | None = None
+    grid_names: list[str] = []
 
     @classmethod
     def of(cls, request: FeatureRequest) -> Self:
         """Describe a request."""
         fields = {name: value for name, value in asdict(request.grids).items() if name in cls.model_fields}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-        return cls.model_validate(plain | {"layer_heads": None if request.heads is None else list(request.heads)})
+        heads = None if request.heads is None else list(request.heads)
+        return cls.model_validate(plain | {"layer_heads": heads, "grid_names": list(request.grid_names)})
 
     def to_request(self, *, hidden: bool = False) -> FeatureRequest:
         """The request that is described here, with or without hidden states."""
-        grids = GridRequest(**self.model_dump(exclude={"layer_heads"}))
-        return FeatureRequest(grids, None if self.layer_heads is None else tuple(self.layer_heads), hidden=hidden)
+        grids = GridRequest(**self.model_dump(exclude={"layer_heads", "grid_names"}))
+        heads = None if self.layer_heads is None else tuple(self.layer_heads)
+        return FeatureRequest(grids, heads, hidden=hidden, grid_names=tuple(self.grid_names))
 
 
 class RefinerConfig(BaseModel):

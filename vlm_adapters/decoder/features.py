@@ -12,7 +12,7 @@ from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest, Head, resolve_heads, resolve_layers
 from vlm_adapters.decoder.channels import stack_channels
-from vlm_adapters.errors import DecoderError
+from vlm_adapters.errors import DecoderError, NoGridError
 from vlm_adapters.geometry import Box
 
 
@@ -24,11 +24,14 @@ class FeatureRequest:
         grids: Layers and heads whose maps are extracted, and how the rows of a phrase become one.
         heads: The `(layer, head)` pairs whose maps are channels, in this order; None takes all.
         hidden: Whether the hidden states of the phrases' tokens are read, too, of every layer.
+        grid_names: Names of the grids whose maps are channels, in this order; of an image that lacks one, its finest
+            takes the place. Empty for all of `BackboneInfo.grids`.
     """
 
     grids: GridRequest = field(default_factory=GridRequest)
     heads: tuple[Head, ...] | None = None
     hidden: bool = False
+    grid_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.grids.reduce == "none":
@@ -46,10 +49,29 @@ class FeatureRequest:
 
         Raises:
             RequestError: The backbone lacks a layer or a head.
+            NoGridError: Its image tokens have no places in the image.
+            DecoderError: It has no grid of such a name.
         """
+        names = self.names_of(info)
         layers = resolve_layers(self.grids.layers, info.attention_layers)
         every = len(layers) * len(resolve_heads(self.grids.heads, info.num_heads))
-        return (every if self.heads is None else len(self.heads)) * info.grids_per_image
+        return (every if self.heads is None else len(self.heads)) * len(names)
+
+    def names_of(self, info: BackboneInfo) -> tuple[str, ...]:
+        """The names of the grids that are read of a backbone.
+
+        Raises:
+            NoGridError: Its image tokens have no places in the image.
+            DecoderError: It has no grid of such a name.
+        """
+        if not info.grids:
+            raise NoGridError
+        if missing := sorted(set(self.grid_names) - set(info.grids)):
+            raise DecoderError(
+                f"The decoder reads grids named {', '.join(missing)}, and {info.model_type} has "
+                f"{', '.join(info.grids)}. Give the backbone that it was trained on."
+            )
+        return self.grid_names or info.grids
 
 
 @dataclass(frozen=True)
@@ -67,10 +89,10 @@ class PhraseFeatures:
     hidden: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, grids: Sequence[Grids], request: FeatureRequest) -> PhraseFeatures:
-        """Read the grids of a prompt's first image, extracted by `request.grids`."""
+    def of(cls, grids: Sequence[Grids], request: FeatureRequest, info: BackboneInfo) -> PhraseFeatures:
+        """Read the grids of a prompt's first image, extracted by `request.grids` from a backbone."""
         of_first = [of_grid for of_grid in grids if of_grid.grid.image == 0]
-        maps, box = stack_channels(of_first, request.heads)
+        maps, box = stack_channels(of_first, request.heads, request.names_of(info))
         return cls(maps, box, tuple(of_first[0].phrase_hidden) if request.hidden else ())
 
     def to(self, device: torch.device | str) -> PhraseFeatures:

@@ -149,6 +149,7 @@ class MaskDecoder(nn.Module):
             depth: Stages of the U-Net.
         """
         request = request or FeatureRequest()
+        request = replace(request, grid_names=request.names_of(info))
         return cls(UNet(UNetConfig(request.channels(info), base_width, depth)), request)
 
     @property
@@ -223,7 +224,7 @@ class MaskDecoder(nn.Module):
         config = DecoderConfig(
             backbone=BackboneReference.of(info),
             unet=self.unet.config,
-            request=RequestConfig.of(self.request),
+            request=RequestConfig.of(replace(self.request, grid_names=self.request.names_of(info))),
             refiner=RefinerConfig(image_encoder=refiner.sam.image_encoder, **refiner.prompts) if refiner else None,
         )
         weights = refiner.trained_weights() if refiner else {}

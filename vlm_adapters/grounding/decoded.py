@@ -103,8 +103,8 @@ class GroundedVLM(Grounder, nn.Module):
         return self._features(self.adapter.preprocess(prompts))
 
     def _features(self, inputs: BackboneInputs) -> list[PhraseFeatures]:
-        request = self.decoder.request
-        return [PhraseFeatures.of(grids, request) for grids in self.adapter.extract(inputs, request.grids)]
+        request, info = self.decoder.request, self.adapter.info
+        return [PhraseFeatures.of(grids, request, info) for grids in self.adapter.extract(inputs, request.grids)]
 
     @override
     def fingerprint(self) -> dict[str, str]:

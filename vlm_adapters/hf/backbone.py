@@ -7,7 +7,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from inspect import signature
 from typing import Any, ClassVar, Self
 
 import torch
@@ -21,12 +20,12 @@ from vlm_adapters.backbone.layout import ImageLayout, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, PromptError
-from vlm_adapters.geometry import Size
+from vlm_adapters.geometry import CoordinateFrame, Size
 from vlm_adapters.hf.chat import RenderedPrompt, render
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
 from vlm_adapters.hf.generation import likeliest_tokens
 from vlm_adapters.hf.image_features import ImageFeatures
-from vlm_adapters.hf.inputs import inputs_of
+from vlm_adapters.hf.inputs import inputs_of, process_images
 from vlm_adapters.hf.lengths import check_before_pixels
 from vlm_adapters.hf.placement import input_device
 from vlm_adapters.hf.pretrained import load_pretrained
@@ -42,11 +41,12 @@ from vlm_adapters.hf.windows import batched_windows
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.registry.discovery import list_adapters
 from vlm_adapters.registry.load_options import LOADER_KEYWORDS, unknown_option
 from vlm_adapters.registry.versions import typed_errors
 
 _ANY_SIZE = (512, 512)
-"""An image size that every family takes; cells and grids per image do not depend on it."""
+"""An image size that every family takes; the size of a cell does not depend on it."""
 
 
 class TransformersBackbone(ABC):
@@ -72,6 +72,12 @@ class TransformersBackbone(ABC):
     batch_windows: bool = False
     attention_pattern: ClassVar[AttentionPattern] = "undeclared"
     """How tokens see each other, by which several texts can follow one image in a pass."""
+    grid_names: ClassVar[tuple[str, ...]] = ("fine",)
+    """Names of the grids that an image may have, the finest last; see `BackboneInfo.grids`."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """The family's options: keyword-only arguments of the constructor, kept in attributes of the same names."""
+    auto_model: ClassVar[str] = "AutoModelForImageTextToText"
+    """The class of transformers that loads checkpoints of the family."""
 
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
@@ -117,16 +123,17 @@ class TransformersBackbone(ABC):
             dtype: `"auto"` takes the dtype of the checkpoint on an accelerator and float32 on a CPU.
             revision: Commit, tag or branch on the hub.
             trust_remote_code: Whether code from the checkpoint may run.
-            options: Loading options, as `load_adapter` names them, and options of the family (see `option_names`).
+            options: Loading options, as `load_adapter` names them, and the family's `options`.
 
         Raises:
             CheckpointError: The checkpoint is missing or incomplete.
             OptionError: An option is unknown, or its value cannot be used.
         """
         loader = {name: options.pop(name) for name in LOADER_KEYWORDS if name in options}
-        if unknown := sorted(set(options) - set(cls.option_names())):
-            raise OptionError(unknown_option(cls.__name__, unknown[0], cls.option_names()))
+        if unknown := sorted(set(options) - set(cls.options)):
+            raise OptionError(unknown_option(cls.__name__, unknown[0], cls.options))
         placed: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
+        loader["auto_model"] = cls.auto_model
         loaded = load_pretrained(name_or_path, **placed, trust_remote_code=trust_remote_code, loader=loader)
         checkpoint = os.fspath(name_or_path)
         with typed_errors(f"Loading {shown(checkpoint)}", CheckpointError):
@@ -135,22 +142,15 @@ class TransformersBackbone(ABC):
         adapter.batch_windows = loader.get("batch_windows", adapter.batch_windows)
         return adapter
 
-    @classmethod
-    def option_names(cls) -> tuple[str, ...]:
-        """Names of the family's options, found by reflection.
-
-        An option is a keyword-only argument of the constructor, other than `checkpoint` and `revision`. The
-        constructor must store its value in an attribute of the same name, from which `info` reads it.
-        """
-        names = [name for name, p in signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY]
-        return tuple(name for name in names if name not in ("checkpoint", "revision"))
-
     @abstractmethod
-    def layouts(self, size: Size) -> Sequence[ImageLayout]:
-        """Describe how an image `(H, W)` is resized, padded and cut into cells: one layout per grid, the finest last.
+    def layouts(self, sizes: Sequence[Size]) -> Sequence[Sequence[ImageLayout]]:
+        """Describe how the images `(H, W)` of one prompt are resized, padded and cut into cells.
+
+        Returns:
+            For every image its layouts, one per grid, in the order of their tokens.
 
         Raises:
-            ImageError: The family takes no image of this size.
+            ImageError: The family takes no image of such a size.
         """
 
     @property
@@ -163,8 +163,8 @@ class TransformersBackbone(ABC):
         return [
             [
                 grid
-                for index, (image, positions) in enumerate(zip(prompt.images, of_images, strict=True))
-                for grid in place_layouts(self._layouts((image.height, image.width)), positions, index)
+                for index, (layouts, positions) in enumerate(zip(self._layouts(prompt), of_images, strict=True))
+                for grid in place_layouts(layouts, positions, index, self.grid_names)
             ]
             for prompt, of_images in zip(inputs.prompts, inputs.image_tokens, strict=True)
         ]
@@ -185,23 +185,14 @@ class TransformersBackbone(ABC):
         """Positions `(..., 1, S)` of one sequence without padding, as the model counts them by itself."""
         return torch.arange(tensors["input_ids"].shape[1], device=self.device)[None]
 
-    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        """Run the processor over images without text: the tokens of each image, and the model's tensors.
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
+        """Run the processor over images without text: a line of tokens for each image, and the model's tensors.
 
         Args:
-            images: Upright RGB images of all prompts, in order.
+            images: For every prompt its upright RGB images, which the processor takes together; at least one.
             options: Passed to the processor.
         """
-        features: BatchFeature = self.processor(
-            text=[self.processor.image_token] * len(images),
-            images=[[image] for image in images],
-            padding=True,
-            add_special_tokens=False,
-            return_mm_token_type_ids=True,
-            return_tensors="pt",
-            **options,
-        )
-        return features
+        return process_images(self.processor, images, self.image_token_ids, options)
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
         """Render a prompt in the text format that the family was trained on, with the processor's chat template.
@@ -225,7 +216,7 @@ class TransformersBackbone(ABC):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
         with typed_errors(f"The processor of {self.name}", BackboneError):
             for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work
-                layouts = [one for image in prompt.images for one in self._layouts((image.height, image.width))]
+                layouts = [one for of_image in self._layouts(prompt) for one in of_image]
                 check_before_pixels(prompt, layouts, self.render, self.processor.tokenizer, self.model)
             return inputs_of(self, prompts)
 
@@ -267,12 +258,20 @@ class TransformersBackbone(ABC):
         answer: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
         return answer
 
+    def coordinate_frame(self, size: Size) -> CoordinateFrame | None:
+        """The frame of the model's boxes, from the `pointing` of its `AdapterSpec`; see `SupportsPointing`."""
+        entry = next((entry for entry in list_adapters() if entry.name == self.name and not entry.broken), None)
+        if entry is None or entry.spec is None or entry.spec.pointing is None:
+            return None
+        height, width = (1000, 1000) if entry.spec.pointing == "thousandths" else self.layouts([size])[0][0].resized
+        return CoordinateFrame(width, height)
+
     @property
     def info(self) -> BackboneInfo:
         """What a consumer must know of the backbone."""
         with typed_errors(f"The config of {self.name}", BackboneError):
             config = self.model.config.get_text_config(decoder=True)
-            layouts = self._layouts(_ANY_SIZE)
+            finest = max(self.layouts([_ANY_SIZE])[0], key=lambda layout: self.grid_names.index(layout.name))
             kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
             layers = [i for i, kind in enumerate(kinds) if re.fullmatch("(?!.*linear).*_attention", kind)]
             return BackboneInfo(
@@ -283,16 +282,18 @@ class TransformersBackbone(ABC):
                 attention_layers=tuple(layers),
                 num_heads=config.num_attention_heads,
                 hidden_size=config.hidden_size,
-                cell=layouts[-1].cell,
-                grids_per_image=len(layouts),
+                cell=finest.cell,
+                grids=self.grid_names if finest.placed else (),
                 shared=shared_work(self.model, self.attention_pattern),
-                options=tuple((name, getattr(self, name)) for name in self.option_names()),
+                options=tuple((name, getattr(self, name)) for name in self.options),
                 device=str(self.device),
                 dtype=str(self.model.dtype).removeprefix("torch."),
                 fingerprint=self._fingerprint.of(self.model),
             )
 
-    def _layouts(self, size: Size) -> list[ImageLayout]:
-        """The layouts of an image, none of them larger than the limits."""
-        with typed_errors(f"The image processor of {self.name}, given {size[1]} x {size[0]} pixels,", BackboneError):
-            return check_layouts(self.layouts(size), self.limits)
+    def _layouts(self, prompt: Prompt) -> Sequence[Sequence[ImageLayout]]:
+        """The layouts of the images of a prompt, none of them larger than the limits."""
+        sizes = [(image.height, image.width) for image in prompt.images]
+        pixels = ", ".join(f"{width} x {height}" for height, width in sizes)
+        with typed_errors(f"The image processor of {self.name}, given {pixels} pixels,", BackboneError):
+            return check_layouts(self.layouts(sizes), sizes, self.limits)

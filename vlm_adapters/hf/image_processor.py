@@ -108,8 +108,9 @@ class ImageProcessorWrapper(ABC):
             raise ImageError("The list of images is empty. Give at least one image.")
         upright = [load_image(source, limits) for source in sources]
         with typed_errors(f"The processor {type(self.processor).__name__}", BackboneError):
-            layouts = [self.layout((image.height, image.width)) for image in upright]
-            check_layouts(layouts, limits)
+            sizes = [(image.height, image.width) for image in upright]
+            layouts = [self.layout(size) for size in sizes]
+            check_layouts([[layout] for layout in layouts], sizes, limits)
             values = self.pixel_values(upright)
             return {
                 "pixel_values": values,

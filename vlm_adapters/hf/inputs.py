@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from inspect import signature
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, PreTrainedModel
 
 from vlm_adapters.backbone.batch_tensors import BatchTensors
 from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.errors import BackboneError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, tokenize
 from vlm_adapters.hf.lengths import check_length
@@ -35,7 +38,7 @@ class _Backbone(Protocol):
     @property
     def image_token_ids(self) -> frozenset[int]: ...
 
-    def process_images(self, images: Sequence[Image.Image]) -> BatchFeature: ...
+    def process_images(self, images: Sequence[Sequence[Image.Image]]) -> BatchFeature: ...
 
     def select_images(
         self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
@@ -51,12 +54,11 @@ def inputs_of(backbone: _Backbone, prompts: Sequence[Prompt]) -> BackboneInputs:
         PromptError: A prompt cannot be encoded, or is too long for the model.
     """
     images = [image for prompt in prompts for image in prompt.images]
-    found, distinct = process_distinct(images, backbone.process_images, backbone.select_images)
+    of_prompts = [prompt.images for prompt in prompts]
+    found, distinct = process_distinct(of_prompts, backbone.process_images, backbone.select_images)
     features = dict(found)
     ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
-    # Processors give the types under the name that their model's forward takes.
-    type_name = next(name for name in ("mm_token_type_ids", "token_type_ids") if name in features)
-    types = features.pop(type_name)
+    type_name, types = _types(features, ids, backbone.image_token_ids)
     of_distinct = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
     expansions = [of_distinct[index] for index in distinct]
     tokenizer = backbone.processor.tokenizer
@@ -91,6 +93,64 @@ def inputs_of(backbone: _Backbone, prompts: Sequence[Prompt]) -> BackboneInputs:
             for sequence, shift in zip(sequences, shifts, strict=True)
         ),
     )
+
+
+def process_images(
+    processor: Any,
+    images: Sequence[Sequence[Image.Image]],
+    image_token_ids: Collection[int],
+    options: Mapping[str, Any],
+) -> BatchFeature:
+    """Run a processor over the images of prompts without their texts, with a line of tokens for each image.
+
+    Args:
+        processor: A processor of transformers.
+        images: For every prompt its images.
+        image_token_ids: Ids of tokens that show an image, for processors that do not give the types of tokens.
+        options: Passed to the processor.
+
+    Raises:
+        BackboneError: The processor does not leave the end token between the images of a prompt.
+    """
+    tokenizer, counts = processor.tokenizer, [len(of_prompt) for of_prompt in images]
+    features: BatchFeature = processor(
+        text=[tokenizer.eos_token.join([processor.image_token] * count) for count in counts],
+        images=[list(of_prompt) for of_prompt in images],
+        padding=True,
+        add_special_tokens=False,
+        return_mm_token_type_ids=True,
+        return_tensors="pt",
+        **options,
+    )
+    if max(counts) == 1:
+        return features
+    type_name, types = _types(features, features["input_ids"], image_token_ids)
+    ids, mask = features["input_ids"], features["attention_mask"].bool()
+    lines: list[tuple[Tensor, Tensor]] = []
+    for of_prompt, of_types, keep, count in zip(ids, types, mask, counts, strict=True):
+        ends = (of_prompt[keep] == tokenizer.eos_token_id).nonzero().flatten().tolist()
+        if len(ends) != count - 1:
+            raise BackboneError(
+                f"{type(processor).__name__} was given {count} images with {tokenizer.eos_token!r} between them, and "
+                f"left it {len(ends)} times. Override `process_images` to give a line of tokens for each image."
+            )
+        bounds = [-1, *ends, int(keep.sum())]
+        lines += [
+            (of_prompt[keep][start + 1 : end], of_types[keep][start + 1 : end]) for start, end in pairwise(bounds)
+        ]
+    for name, padded in (("input_ids", [line[0] for line in lines]), (type_name, [line[1] for line in lines])):
+        features[name] = pad_sequence(padded, batch_first=True)
+    features["attention_mask"] = pad_sequence([torch.ones_like(line[0]) for line in lines], batch_first=True)
+    return features
+
+
+def _types(features: MutableMapping[str, Any], ids: Tensor, image_token_ids: Collection[int]) -> tuple[str, Tensor]:
+    """Take the types of tokens out of a processor's features, with their name; of image tokens where it gives none."""
+    # Processors give the types under the name that their model's forward takes.
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if name in features:
+            return name, features.pop(name)
+    return "mm_token_type_ids", torch.isin(ids, torch.tensor(sorted(image_token_ids))).long()
 
 
 def _accepted(backbone: _Backbone, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -128,7 +128,7 @@ def load_pretrained(
         dtype: A dtype, as `resolve_dtype` takes it.
         revision: Commit, tag or branch on the hub.
         trust_remote_code: Whether code that the checkpoint brings may run.
-        loader: Those of `LOADER_KEYWORDS` that the caller gave.
+        loader: Those of `LOADER_KEYWORDS` that the caller gave, and `auto_model`, the name of a class of transformers.
 
     Raises:
         CheckpointError: The checkpoint is missing or incomplete.
@@ -151,7 +151,8 @@ def load_pretrained(
             quantised = getattr(config, "quantization_config", None) is not None
             placement = Placement.of(device, dtype, loader, quantised=quantised)
             with no_larger_than_its_files(folder):
-                model = _model(source, config, placement, loader.get("attn_implementation"), hub)
+                loading = placement, loader.get("attn_implementation"), hub
+                model = _model(getattr(transformers, loader["auto_model"]), source, config, *loading)
         except (AdapterError, torch.OutOfMemoryError):
             raise
         except _FAILURES as error:
@@ -174,12 +175,12 @@ def _folder(source: str, hub: Mapping[str, Any]) -> Path:
 
 
 def _model(
-    source: str, config: PreTrainedConfig, placement: Placement, kernel: Any, hub: Mapping[str, Any]
+    auto_model: Any, source: str, config: PreTrainedConfig, placement: Placement, kernel: Any, hub: Mapping[str, Any]
 ) -> PreTrainedModel:
     """Load the model with all its weights; warn if another kernel runs than its config names."""
     unusable = _without_settings(config, placement, kernel)
     options = dict(placement.options) | ({"attn_implementation": kernel} if kernel else {})
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+    loaded: Any = auto_model.from_pretrained(
         source, config=config, use_safetensors=True, output_loading_info=True, **options, **hub
     )
     model: PreTrainedModel = loaded[0]

@@ -92,25 +92,32 @@ def _kernel(model: PreTrainedModel) -> str | None:
 
 
 def process_distinct(
-    images: Sequence[Image.Image], process_images: Callable[[Sequence[Image.Image]], BatchFeature], select: SelectImages
+    images: Sequence[Sequence[Image.Image]],
+    process_images: Callable[[Sequence[Sequence[Image.Image]]], BatchFeature],
+    select: SelectImages,
 ) -> tuple[BatchFeature, list[int]]:
-    """Process images, equal ones once if the resulting tensors can be divided by image.
+    """Process the images of prompts; of prompts with equal images once if the tensors can be divided by image.
 
     Returns:
-        The features, and for every image its index among those that were processed.
+        The features, and for every image of the prompts its index among those that were processed.
     """
-    first = _first_equal(images)
-    distinct = sorted(set(first))
-    if len(distinct) < len(images):
-        features = process_images([images[index] for index in distinct])
+    same = _same_images(images)
+    count = sum(map(len, images))
+    if len(set(same)) < count:
+        indices = iter(same)
+        of_prompts = [[next(indices) for _ in of_prompt] for of_prompt in images]
+        every = [image for of_prompt in images for image in of_prompt]
+        distinct = sorted({tuple(of_prompt) for of_prompt in of_prompts if of_prompt})
+        chosen = [index for of_prompt in distinct for index in of_prompt]
+        features = process_images([[every[index] for index in of_prompt] for of_prompt in distinct])
         of_images = {name: tensor for name, tensor in features.items() if tensor.shape != features["input_ids"].shape}
         try:
-            select(of_images, [0], [(images[index].height, images[index].width) for index in distinct])
+            select(of_images, [0], [(every[index].height, every[index].width) for index in chosen])
         except UnknownFormError:
             pass
         else:
-            return features, [distinct.index(index) for index in first]
-    return process_images(images), list(range(len(images)))
+            return features, [chosen.index(index) for index in same]
+    return process_images([of_prompt for of_prompt in images if of_prompt]), list(range(count))
 
 
 def tensors_of(inputs: BackboneInputs, select: SelectImages) -> BatchTensors:
@@ -157,7 +164,7 @@ def divide(
         pattern: How tokens see each other.
         position_ids: Positions `(..., 1, S)` of a sequence without padding, as the model counts them.
     """
-    images = _first_equal([image for prompt in inputs.prompts for image in prompt.images])
+    images = _same_images([prompt.images for prompt in inputs.prompts])
     if len(inputs.prompts) > 1 and len(set(images)) < len(images) and can_share(model, pattern):
         batch = _Batch(inputs, images, tensors)
         groups = [group for group in batch.groups() if len(group) > 1]
@@ -169,6 +176,21 @@ def divide(
     count, length = tensors.of_tokens["input_ids"].shape
     places = dict.fromkeys(range(count), torch.arange(length))
     return [ForwardPass((tensors,), tuple(images), tuple((b,) for b in range(count)), places)]
+
+
+def _same_images(images: Sequence[Sequence[Image.Image]]) -> list[int]:
+    """For every image of all prompts the index of the first that the model sees alike.
+
+    Some families treat an image in another way beside others, so the images of prompts are alike all together.
+    """
+    equal = _first_equal([image for of_prompt in images for image in of_prompt])
+    starts: dict[tuple[int, ...], int] = {}
+    found: list[int] = []
+    for of_prompt in images:
+        start = len(found)
+        first = starts.setdefault(tuple(equal[start : start + len(of_prompt)]), start)
+        found += range(first, first + len(of_prompt))
+    return found
 
 
 def _first_equal(images: Sequence[Image.Image]) -> list[int]:

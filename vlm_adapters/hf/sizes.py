@@ -23,8 +23,9 @@ from torch.nn.modules.module import (
 )
 
 from vlm_adapters.backbone.layout import ImageLayout
-from vlm_adapters.errors import CheckpointError, ImageError
-from vlm_adapters.limits import Limits
+from vlm_adapters.errors import BackboneError, CheckpointError, ImageError
+from vlm_adapters.geometry import Size
+from vlm_adapters.limits import Limits, shown
 
 _WEIGHTS_PER_BYTE = 16
 """No more weights are built than 16 per byte of the files: 1 bit each would be 8, and tied weights are built twice."""
@@ -81,21 +82,34 @@ def no_larger_than_its_files(folder: Path) -> Iterator[None]:
             hook.remove()
 
 
-def check_layouts(layouts: Sequence[ImageLayout], limits: Limits) -> list[ImageLayout]:
-    """Return the layouts of an image if a processor does not enlarge it beyond the limits, before it makes a pixel.
+def check_layouts(
+    layouts: Sequence[Sequence[ImageLayout]], sizes: Sequence[Size], limits: Limits
+) -> Sequence[Sequence[ImageLayout]]:
+    """Return the layouts of images if a processor does not enlarge one beyond the limits, before it makes a pixel.
+
+    Args:
+        layouts: What an adapter gives for the images of a prompt.
+        sizes: `(H, W)` of the images.
+        limits: The limits.
 
     Raises:
-        ImageError: It would.
+        BackboneError: They are not a list per image.
+        ImageError: An image would become larger.
     """
-    most = max(max(prod(layout.resized), prod(layout.canvas)) for layout in layouts)
-    if not most <= limits.max_resized_pixels:
-        height, width = layouts[0].image
-        raise ImageError(
-            f"The processor makes {most:,.0f} pixels of an image of {width} x {height}; at most "
-            f"{limits.max_resized_pixels:,} are allowed. Give a smaller min_pixels or image, or load with "
-            "limits=Limits(max_resized_pixels=...)."
+    if len(layouts) != len(sizes) or not all(isinstance(of_image, Sequence) and of_image for of_image in layouts):
+        raise BackboneError(
+            f"layouts() must give a list of at least one ImageLayout for each of {len(sizes)} images; found "
+            f"{shown(layouts)}. Return `[[ImageLayout(...)] for size in sizes]`."
         )
-    return list(layouts)
+    for of_image, (height, width) in zip(layouts, sizes, strict=True):
+        most = max(max(prod(layout.resized), prod(layout.canvas)) for layout in of_image)
+        if not most <= limits.max_resized_pixels:
+            raise ImageError(
+                f"The processor makes {most:,.0f} pixels of an image of {width} x {height}; at most "
+                f"{limits.max_resized_pixels:,} are allowed. Give a smaller min_pixels or image, or load with "
+                "limits=Limits(max_resized_pixels=...)."
+            )
+    return layouts
 
 
 def check_normaliser(tokenizer: Any, limits: Limits) -> None:

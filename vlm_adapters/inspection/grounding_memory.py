@@ -152,7 +152,7 @@ def _peaks(
         hook.remove()
     peaks |= {"language": counter.next_peak(), "kept": counter.live}
     if decoder:
-        features = PhraseFeatures.of(grids, decoder.request)
+        features = PhraseFeatures.of(grids, decoder.request, adapter.info)
         del grids
         logits = decoder([features], encoded)[0]
         image = prompt.images[0]

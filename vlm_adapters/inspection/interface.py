@@ -68,7 +68,7 @@ class ImageReport:
         patches: Number of patches of the vision tower, in all tiles.
         tokens: Number of image tokens in the sequence, separators included.
         grids: Number of cells of every grid, `(h, w)`.
-        boxes: `(left, top, right, bottom)` in pixels of the image that every grid covers.
+        boxes: `(left, top, right, bottom)` in pixels of the image of every grid; None of tokens without places.
         problem: Reason why an image of this size cannot be used; the other fields are empty then.
     """
 
@@ -78,7 +78,7 @@ class ImageReport:
     patches: int | None = None
     tokens: int = 0
     grids: tuple[Size, ...] = ()
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[Box | None, ...] = ()
     problem: str | None = None
 
 

@@ -162,7 +162,7 @@ def _report(adapter: BackboneAdapter, trial: Trial, *, published: bool) -> Model
 
 
 def _forward(adapter: TransformersBackbone, trial: Trial) -> ForwardReport:
-    layouts = adapter.layouts(trial.image)
+    (layouts,) = adapter.layouts([trial.image])
     image_tokens = sum(layout.token_count for layout in layouts)
     tokens = image_tokens + trial.text_tokens
     columns = sum(layout.cells[0] * layout.cells[1] for layout in layouts)

@@ -16,7 +16,8 @@ from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.files import write_json
-from vlm_adapters.geometry import place_map, resize_box
+from vlm_adapters.errors import NoGridError
+from vlm_adapters.geometry import Size, resize_box
 from vlm_adapters.heads.ranking import RankedHead, rank_heads
 from vlm_adapters.output.figures import heat_sheet
 from vlm_adapters.output.files import set_of_files
@@ -85,9 +86,8 @@ def attention_sheet(prompt: Prompt, grids: Grids, phrase: int, sharpest: Sequenc
     """
     image, words = prompt.images[grids.grid.image], prompt.phrases[phrase].text
     small = shrunk(image)
-    box = resize_box(grids.grid.box, (image.height, image.width), (small.height, small.width))
-    seen = replace(grids, grid=replace(grids.grid, box=box))  # on the image as it is painted
     size = small.height, small.width
+    seen = _on_image(grids, (image.height, image.width), size)  # as it is painted
     by_layer = [(f"layer {layer}", attention_map(seen, phrase, size, layer)) for layer in grids.layers]
     by_head = [
         (f"layer {ranked.layer} head {ranked.head}", attention_map(seen, phrase, size, ranked.layer, ranked.head))
@@ -96,6 +96,15 @@ def attention_sheet(prompt: Prompt, grids: Grids, phrase: int, sharpest: Sequenc
     return heat_sheet(
         small, [(f"{words}: mean of all heads, by layer", by_layer), (f"{words}: sharpest heads", by_head)]
     )
+
+
+def _on_image(grids: Grids, before: Size, after: Size) -> Grids:
+    """The maps on cells that divide their box evenly, on the image at another size."""
+    grid = grids.grid
+    if grid.box is None:
+        raise NoGridError
+    even = replace(grid, box=resize_box(grid.box, before, after), rows=(), columns=())
+    return replace(grids, grid=even, attention=grid.evenly(grids.attention))
 
 
 def attention_map(
@@ -115,5 +124,5 @@ def attention_map(
     """
     maps = grids.attention[phrase, grids.layers.index(layer)]
     chosen = maps.mean(0) if head is None else maps[grids.heads.index(head)]
-    placed: NDArray[np.float32] = place_map(chosen, grids.grid.box, size).cpu().numpy()
+    placed: NDArray[np.float32] = grids.grid.place(chosen, size).cpu().numpy()
     return placed / max(float(placed.max()), 1e-12)

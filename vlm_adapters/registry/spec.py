@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from vlm_adapters.errors import PluginError
 from vlm_adapters.limits import shown
@@ -31,6 +32,8 @@ class AdapterSpec:
         wrapper: `"module:Class"`, the `ImageProcessorWrapper` for these classes.
         published: `"module:function"`, a function from a hub id to an adapter at full size on the meta device, without
             weights; it returns None for a checkpoint that the plugin has no config of.
+        pointing: The coordinates in which its models, asked in words, answer with boxes: `"pixels"` of the resized
+            image, or `"thousandths"` of its sides; None where they are not known to point.
 
     Example:
         >>> from vlm_adapters import AdapterSpec, hookimpl
@@ -50,6 +53,7 @@ class AdapterSpec:
     image_processors: tuple[str, ...] = ()
     wrapper: str | None = None
     published: str | None = None
+    pointing: Literal["pixels", "thousandths"] | None = None
 
     def __post_init__(self) -> None:
         if not _matches(_NAME, self.name):
@@ -73,6 +77,11 @@ class AdapterSpec:
                     f"The {field} {shown(address)} of the adapter {self.name!r} is malformed. "
                     f"Write 'package.module:{form}'."
                 )
+        if self.pointing not in (None, "pixels", "thousandths"):
+            raise PluginError(
+                f"The field pointing of the adapter {self.name!r} is {shown(self.pointing)}. "
+                'Give "pixels", "thousandths" or None.'
+            )
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")
         self._check_names("image_processors", "names of classes")

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import torch
 
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
-from vlm_adapters.geometry import Box, Size
+from vlm_adapters.geometry import Box, Size, Span
 from vlm_adapters.testing.reference import Reference, TransformersReference
 
 SIZES: tuple[Size, ...] = ((112, 112), (84, 252), (252, 84), (13, 17), (700, 900), (133, 211))
@@ -23,16 +23,24 @@ class ExpectedGrid:
     Attributes:
         shape: Number of cells, `(h, w)`.
         box: Region `(left, top, right, bottom)` of the grid, in pixels of the upright image.
+        name: Which of the backbone's grids it is.
+        rows: `(top, bottom)` of every row of cells in pixels of the image; empty where rows divide the box evenly.
+        columns: `(left, right)` of every column of cells, likewise.
     """
 
     shape: tuple[int, int]
     box: Box
+    name: str = "fine"
+    rows: tuple[Span, ...] = ()
+    columns: tuple[Span, ...] = ()
 
     def cell_box(self, row: int, column: int) -> Box:
         """Region `(left, top, right, bottom)` of one cell, in pixels of the image."""
         left, top, right, bottom = self.box
         height, width = (bottom - top) / self.shape[0], (right - left) / self.shape[1]
-        return left + column * width, top + row * height, left + (column + 1) * width, top + (row + 1) * height
+        above, below = self.rows[row] if self.rows else (top + row * height, top + (row + 1) * height)
+        before, behind = self.columns[column] if self.columns else (left + column * width, left + (column + 1) * width)
+        return before, above, behind, below
 
 
 class LoadAdapter(Protocol):
@@ -55,10 +63,13 @@ class AdapterCase:
     Attributes:
         name: Name in reports.
         load: A function at the top level of a module, where a spawned process finds it.
-        expected_grids: `(H, W)` of an image -> its grids in the adapter's order, written from the family's published
-            rule without calling the adapter or its processor.
+        expected_grids: `(H, W)` of an image that is alone in its prompt -> its grids in the order of `info.grids`,
+            written from the family's published rule without calling the adapter or its processor.
         sizes: Images to try.
         several_images: Whether the family takes prompts with more than one image.
+        expected_beside_others: The rule for an image beside others; None where it is the same.
+        pixels_differ: Why the pixels are not those of the stock processor; empty where they are.
+        ids_differ: Why the tokens are not those of the stock processor; empty where they are.
         reference: Direct access to the model behind the adapter.
         device: Device of the checks; see `on`.
         dtype: Dtype of the weights; see `on`.
@@ -69,6 +80,9 @@ class AdapterCase:
     expected_grids: Callable[[Size], Sequence[ExpectedGrid]]
     sizes: tuple[Size, ...] = SIZES
     several_images: bool = True
+    expected_beside_others: Callable[[Size], Sequence[ExpectedGrid]] | None = None
+    pixels_differ: str = ""
+    ids_differ: str = ""
     reference: Reference = field(default_factory=TransformersReference)
     device: str = "cpu"
     dtype: torch.dtype = torch.float32

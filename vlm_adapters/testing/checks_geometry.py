@@ -29,6 +29,9 @@ from vlm_adapters.testing.support import (
     two_images,
 )
 
+_SMALL: Size = (30, 40)
+"""`(H, W)` of an image below one tile of families that cut images into tiles."""
+
 _MIN_PIXELS = 3
 """Smallest side of a cell that `check_orientation` tests; fewer pixels, enlarged, change its neighbours as much."""
 
@@ -47,23 +50,27 @@ def check_image_reaches_the_model(case: AdapterCase) -> None:
         require(moved > 0, f"{what} with another image: expected different ones, found identical ones. {remedy}")
 
 
-def check_grids_per_image(case: AdapterCase) -> None:
-    """Every image has `info.grids_per_image` grids, whatever its size."""
+def check_grid_names(case: AdapterCase) -> None:
+    """Every image, small ones too, has the finest of `info.grids`, and others in the order and with names of these."""
     adapter = case.load()
-    for size in case.sizes:
-        inputs = adapter.preprocess([prompt(size)])
-        found = len(adapter.locate_image_tokens(inputs)[0])
-        require_equal(found, adapter.info.grids_per_image, f"grids of a {size} image")
+    names = adapter.info.grids
+    for size in (*case.sizes, _SMALL):
+        found = [grid.name for grid in _grids(adapter, size)]
+        in_order = [name for name in names if name in found]
+        require(
+            found == in_order and found[-1:] == list(names[-1:]),
+            f"names of the grids of a {size} image: expected some of {names} in this order, {names[-1]!r} among them, "
+            f"found {found}. Give every ImageLayout one of `grid_names`; an image of one tile has the finest alone",
+        )
 
 
 def check_grid_shapes(case: AdapterCase) -> None:
     """Grids have the shapes `(h, w)` of the oracle, for every size of image."""
     adapter = case.load()
-    for size in case.sizes:
-        found = [grid.shape for grid in _grids(adapter, size)]
-        require_equal(
-            found, [grid.shape for grid in case.expected_grids(size)], f"grid shapes (h, w) of a {size} image"
-        )
+    for size in (*case.sizes, _SMALL):
+        found = [(grid.name, grid.shape) for grid in _grids(adapter, size)]
+        expected = [(grid.name, grid.shape) for grid in case.expected_grids(size)]
+        require_equal(found, expected, f"grid names and shapes (h, w) of a {size} image")
 
 
 def check_cell_boxes(case: AdapterCase) -> None:
@@ -73,12 +80,8 @@ def check_cell_boxes(case: AdapterCase) -> None:
         for index, (found, expected) in enumerate(zip(_grids(adapter, size), case.expected_grids(size), strict=True)):
             rows, columns = expected.shape
             for cell in ((row, column) for row in range(rows) for column in range(columns)):
-                boxes = found.cell_box(*cell), expected.cell_box(*cell)
-                require(
-                    all(math.isclose(a, b, abs_tol=1e-2) for a, b in zip(*boxes, strict=True)),
-                    f"box (left, top, right, bottom) of cell {cell} of grid {index} of a {size} image: "
-                    f"expected {boxes[1]}, found {boxes[0]}",
-                )
+                what = f"{cell} of grid {index} of a {size} image"
+                _require_box(found.cell_box(*cell), expected.cell_box(*cell), what)
 
 
 def check_cells_are_image_tokens(case: AdapterCase) -> None:
@@ -122,17 +125,24 @@ def check_orientation(case: AdapterCase) -> None:
 
 
 def check_several_images(case: AdapterCase) -> None:
-    """Two images in a prompt have their grids in order, with the oracle's shapes."""
+    """Two images in a prompt have their grids in order, with the oracle's shapes and boxes."""
     adapter = case.load()
     sizes = ((84, 200), (160, 90))
     prompt_of_two = _two_images(case, sizes)
     found = adapter.locate_image_tokens(adapter.preprocess([prompt_of_two]))[0]
-    expected = [(index, grid.shape) for index, size in enumerate(sizes) for grid in case.expected_grids(size)]
+    rule = case.expected_beside_others or case.expected_grids
+    expected = [(index, grid) for index, size in enumerate(sizes) for grid in rule(size)]
     require_equal(
-        [(grid.image, grid.shape) for grid in found],
-        expected,
-        "image and shape (h, w) of the grids of two images",
+        [(grid.image, grid.name, grid.shape) for grid in found],
+        [(index, grid.name, grid.shape) for index, grid in expected],
+        "image, name and shape (h, w) of the grids of two images",
     )
+    for grid, (index, of_rule) in zip(found, expected, strict=True):
+        last = grid.shape[0] - 1, grid.shape[1] - 1
+        for cell in ((0, 0), last):
+            _require_box(
+                grid.cell_box(*cell), of_rule.cell_box(*cell), f"{cell} of grid {grid.name!r} of image {index}"
+            )
     tokens = torch.cat([grid.tokens.flatten() for grid in found])
     require_equal(len(tokens.unique()), len(tokens), "number of distinct image tokens of two images")
 
@@ -155,6 +165,13 @@ def check_several_images_are_not_mixed(case: AdapterCase) -> None:
             f"hidden states of image {found.grid.image} when image 1 changes: expected {'a' if is_changed else 'no'} "
             f"change, found {change:.3g}",
         )
+
+
+def _require_box(found: Box, expected: Box, cell: str) -> None:
+    require(
+        all(math.isclose(a, b, abs_tol=1e-2) for a, b in zip(found, expected, strict=True)),
+        f"box (left, top, right, bottom) of cell {cell}: expected {expected}, found {found}",
+    )
 
 
 def _two_images(case: AdapterCase, sizes: tuple[Size, Size]) -> Prompt:

@@ -76,7 +76,7 @@ class FakeAdapter:
             num_heads=HEADS,
             hidden_size=WIDTH,
             cell=(CELL, CELL),
-            grids_per_image=len(self.scales),
+            grids=("overview", "fine")[-len(self.scales) :],
             dtype=str(dtype).removeprefix("torch."),
             fingerprint=weights_fingerprint(self.model.state_dict()),
         )
@@ -126,7 +126,9 @@ class FakeAdapter:
                     side, rows, columns = _cut(image.height, image.width, scale)
                     tokens, positions = positions[: rows * columns], positions[rows * columns :]
                     box = (0.0, 0.0, float(columns * side), float(rows * side))
-                    grids.append(ImageGrid(tokens.view(rows, columns), box, index))
+                    grids.append(
+                        ImageGrid(tokens.view(rows, columns), box, index, "fine" if scale == 1 else "overview")
+                    )
             found.append(grids)
         return found
 
@@ -208,6 +210,26 @@ class FakeReference(Reference):
     def set_padding_side(self, adapter: BackboneAdapter, side: Literal["left", "right"]) -> None:
         cast("FakeAdapter", adapter).padding_side = side
 
+    @override
+    def stock_inputs(self, adapter: BackboneAdapter, prompt: Prompt) -> dict[str, Tensor]:
+        scales = cast("FakeAdapter", adapter).scales
+        rule = expected_coarse_fake_grids if len(scales) > 1 else expected_fake_grids
+        ids: list[int] = []
+        cells = []
+        for message in prompt.messages:
+            ids += map(ord, f"{message.role}: ")
+            grids = [(shown, grid) for shown in message.images for grid in rule((shown.height, shown.width))]
+            for shown, grid in grids:
+                (rows, columns), (_, _, right, bottom) = grid.shape, grid.box
+                ids += [IMAGE] * rows * columns
+                pixels = np.full((round(bottom), round(right), 3), 0.5, np.float32)
+                pixels[: shown.height, : shown.width] = np.asarray(shown, np.float32) / 255
+                side = round(right) // columns // 2
+                quarters = pixels.reshape(rows, 2, side, columns, 2, side, 3).mean(axis=(2, 5))
+                cells.append(quarters.transpose(0, 2, 4, 1, 3).reshape(-1, 12))
+            ids += map(ord, message.text)
+        return {"input_ids": torch.tensor([ids]), "cells": torch.from_numpy(np.concatenate(cells))}
+
 
 def load_fake(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> FakeAdapter:
     """Build the fake with one grid per image."""
@@ -234,7 +256,7 @@ def expected_coarse_fake_grids(size: Size) -> list[ExpectedGrid]:
     (fine,) = expected_fake_grids(size)
     side = 2 * (fine.box[3] / fine.shape[0])
     rows, columns = math.ceil(size[0] / side), math.ceil(size[1] / side)
-    return [ExpectedGrid((rows, columns), (0, 0, columns * side, rows * side)), fine]
+    return [ExpectedGrid((rows, columns), (0, 0, columns * side, rows * side), "overview"), fine]
 
 
 FAKE_CASE = AdapterCase("fake", load_fake, expected_fake_grids, reference=FakeReference())

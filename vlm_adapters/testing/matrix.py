@@ -19,6 +19,7 @@ _BY_CHECK = {
 }
 _BY_MODULE = {
     "checks_geometry": "cells in place",
+    "checks_stock": "stock inputs",
     "checks_attention": "exact rows",
     "checks_hidden": "hidden states",
     "checks_gradient": "gradient",
@@ -30,6 +31,7 @@ _BY_MODULE = {
 }
 CAPABILITIES = (
     "cells in place",
+    "stock inputs",
     "exact rows",
     "hidden states",
     "gradient",

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.prompt import Prompt
 
 if TYPE_CHECKING:
     from vlm_adapters.hf.backbone import TransformersBackbone
@@ -61,6 +62,13 @@ class Reference(Protocol):
         """Set the side on which the adapter pads its batches."""
         ...
 
+    def stock_inputs(self, adapter: BackboneAdapter, prompt: Prompt) -> Mapping[str, Tensor] | None:
+        """The model's tensors for a prompt as its users make them without the adapter; None where there is no such way.
+
+        `input_ids` are among them.
+        """
+        ...
+
 
 class TransformersReference(Reference):
     """The reference of every adapter that has a transformers `model` and `processor`."""
@@ -106,6 +114,30 @@ class TransformersReference(Reference):
     @override
     def set_padding_side(self, adapter: BackboneAdapter, side: Literal["left", "right"]) -> None:
         _transformers(adapter).processor.tokenizer.padding_side = side
+
+    @override
+    def stock_inputs(self, adapter: BackboneAdapter, prompt: Prompt) -> Mapping[str, Tensor] | None:
+        processor = _transformers(adapter).processor
+        if not processor.chat_template:
+            return None
+        conversation = [
+            {
+                "role": message.role,
+                "content": [
+                    {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
+                    for part in message.content
+                ],
+            }
+            for message in prompt.messages
+        ]
+        inputs: Mapping[str, Tensor] = processor.apply_chat_template(
+            conversation,
+            add_generation_prompt=prompt.messages[-1].role == "user",
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        return inputs
 
 
 def _transformers(adapter: BackboneAdapter) -> TransformersBackbone:

@@ -16,6 +16,7 @@ from vlm_adapters.testing import (
     checks_gradient,
     checks_hidden,
     checks_protocol,
+    checks_stock,
     checks_transformers,
 )
 from vlm_adapters.testing.case import AdapterCase
@@ -40,7 +41,11 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_protocol.check_predictor_of_first_token,
     checks_protocol.check_preprocess_uses_no_network,
     checks_geometry.check_image_reaches_the_model,
-    checks_geometry.check_grids_per_image,
+    checks_stock.check_ids_equal_stock,
+    checks_stock.check_ids_of_two_images_equal_stock,
+    checks_stock.check_pixels_equal_stock,
+    checks_stock.check_pixels_of_two_images_equal_stock,
+    checks_geometry.check_grid_names,
     checks_geometry.check_grid_shapes,
     checks_geometry.check_cell_boxes,
     checks_geometry.check_cells_are_image_tokens,

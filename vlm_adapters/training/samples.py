@@ -221,7 +221,7 @@ class LiveSamples(ExtractedSamples):
         A decoder does not mind the scale of a map, and float16 would lose a map of a thousand small values.
         """
         dtype = self.fingerprint.tensor_type
-        features = PhraseFeatures.of(grids, self.fingerprint.feature_request)
+        features = PhraseFeatures.of(grids, self.fingerprint.feature_request, self.fingerprint.backbone)
         maps = features.maps / features.maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
         rounded = replace(features, maps=maps.to(dtype), hidden=tuple(states.to(dtype) for states in features.hidden))
         rounded = rounded.to("cpu")

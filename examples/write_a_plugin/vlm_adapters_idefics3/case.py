@@ -44,7 +44,7 @@ def grids(size: tuple[int, int]) -> list[ExpectedGrid]:
     tiles = LONGEST // TILE, max(1, -(-(proportional + proportional % 2) // TILE))
     rows, columns = tiles if size[0] > size[1] else tiles[::-1]
     box = (0, 0, size[1], size[0])
-    return [ExpectedGrid((CELLS, CELLS), box), ExpectedGrid((CELLS * rows, CELLS * columns), box)]
+    return [ExpectedGrid((CELLS, CELLS), box, "overview"), ExpectedGrid((CELLS * rows, CELLS * columns), box)]
 
 
 CASE = AdapterCase("idefics3", load=load, expected_grids=grids)

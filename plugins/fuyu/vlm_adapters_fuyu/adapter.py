@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from vlm_adapters import ImageLayout, Prompt, TransformersBackbone
 from vlm_adapters.errors import ImageError, PromptError
+from vlm_adapters.geometry import Size
 from vlm_adapters.hf import RenderedPrompt
 
 PIXELS = next(
@@ -32,8 +33,8 @@ class FuyuAdapter(TransformersBackbone):
     attention_pattern = "causal"
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        return [padded_layout(self.processor.image_processor, size)]
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
+        return [[padded_layout(self.processor.image_processor, size)] for size in sizes]
 
     @property
     @override
@@ -41,25 +42,26 @@ class FuyuAdapter(TransformersBackbone):
         return frozenset({self.processor.image_token_id, self.processor.image_newline_id})
 
     @override
-    def process_images(self, images: Sequence[Image.Image], **_: Any) -> BatchFeature:
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **_: Any) -> BatchFeature:
         # The stock processor writes the tokens of an image only as part of a prompt.
+        every = [image for of_prompt in images for image in of_prompt]
         expansions = []
-        for image in images:
-            rows, columns = self.layouts((image.height, image.width))[0].cells
+        for (layout,) in self.layouts([(image.height, image.width) for image in every]):
+            rows, columns = layout.cells
             row = [self.processor.image_token_id] * columns + [self.processor.image_newline_id]
             expansions.append(torch.tensor(row * rows))
         mask = pad_sequence([torch.ones_like(ids) for ids in expansions], batch_first=True)
         ids = pad_sequence(expansions, batch_first=True)
         processor = self.processor.image_processor
-        patches = patches_of(processor, padded_pixels(processor, images))
+        patches = patches_of(processor, padded_pixels(processor, every))
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": mask, PIXELS: patches})
 
     @override
     def select_images(
-        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
     ) -> dict[str, Tensor]:
         # The patches of all images stand in one list.
-        by_image = features[PIXELS].split([math.prod(self.layouts(size)[0].cells) for size in sizes])
+        by_image = features[PIXELS].split([math.prod(layout.cells) for (layout,) in self.layouts(sizes)])
         return {PIXELS: torch.cat([by_image[index] for index in indices])}
 
     @override

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.backbone import fit_square, square_layout
+from vlm_adapters.geometry import Size
 
 NORMALISE_ONLY = {"do_resize": False, "do_center_crop": False, "do_pad": False}
 """Options with which the stock image processor leaves the size of an image alone."""
@@ -32,12 +34,13 @@ class LlavaAdapter(TransformersBackbone):
     attention_pattern = "causal"
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
-        return [layout_on_square(self.processor, size)]
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
+        return [[layout_on_square(self.processor, size)] for size in sizes]
 
     @override
-    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        squares = [place_on_square(self.processor.image_processor, image) for image in images]
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
+        place = partial(place_on_square, self.processor.image_processor)
+        squares = [[place(image) for image in of_prompt] for of_prompt in images]
         return super().process_images(squares, **NORMALISE_ONLY, **options)
 
 
@@ -45,14 +48,19 @@ class LlavaNextAdapter(TransformersBackbone):
     """Adapter for LLaVA-Next: the image squashed to one tile, then in tiles at its own aspect."""
 
     attention_pattern = "causal"
+    grid_names = ("overview", "fine")
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
+        return [self._layouts_of(size) for size in sizes]
+
+    def _layouts_of(self, size: Size) -> list[ImageLayout]:
         images, patch = self.processor.image_processor, self.processor.patch_size
         side = self.model.config.vision_config.image_size
         dropped = self.processor.vision_feature_select_strategy == "default"
         first = self.processor.num_additional_image_tokens - dropped
-        coarse = ImageLayout(size, (side, side), (side, side), (side // patch, side // patch), first=first)
+        square, cells = (side, side), (side // patch, side // patch)
+        overview = ImageLayout(size, square, square, cells, first=first, name="overview")
         canvas = select_best_resolution(size, images.image_grid_pinpoints)
         rows, columns = (length // patch for length in canvas)
         # What the installed library leaves of the padding, counted on a grid without values.
@@ -67,10 +75,10 @@ class LlavaNextAdapter(TransformersBackbone):
         fine = ImageLayout(
             size, resized, (cells[0] * patch, cells[1] * patch), cells, (offset[0], offset[1]), row_end=1
         )
-        return [coarse, fine]
+        return [overview, fine]
 
 
-def layout_on_square(processor: Any, size: tuple[int, int]) -> ImageLayout:
+def layout_on_square(processor: Any, size: Size) -> ImageLayout:
     """The square on which an image `(H, W)` is centred; a class token that the model keeps stands before its cells."""
     side = _side(processor.image_processor)
     dropped = processor.vision_feature_select_strategy == "default"

@@ -37,7 +37,7 @@ def llava_next_grids(
 
     rows, columns = max(pinpoints, key=shown)
     cells = side // patch
-    coarse = ExpectedGrid((cells, cells), (0, 0, width, height))
+    overview = ExpectedGrid((cells, cells), (0, 0, width, height), "overview")
     scale = min(rows / height, columns / width)
     new_height, new_width = min(math.ceil(height * scale), rows), min(math.ceil(width * scale), columns)
     if width / height > columns / rows:
@@ -49,8 +49,13 @@ def llava_next_grids(
     across, down = width / new_width, height / new_height
     shape = rows // patch - 2 * dropped[1], columns // patch - 2 * dropped[0]
     box = (left * across, top * down, (left + shape[1] * patch) * across, (top + shape[0] * patch) * down)
-    return [coarse, ExpectedGrid(shape, box)]
+    return [overview, ExpectedGrid(shape, box)]
 
 
-LLAVA = AdapterCase("llava", load=llava, expected_grids=llava_grids)
+LLAVA = AdapterCase(
+    "llava",
+    load=llava,
+    expected_grids=llava_grids,
+    pixels_differ="images are laid on a square; the stock processor crops the ends of those that are not square",
+)
 LLAVA_NEXT = AdapterCase("llava_next", load=llava_next, expected_grids=llava_next_grids)

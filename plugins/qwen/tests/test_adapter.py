@@ -68,7 +68,7 @@ def test_images_are_prepared_for_the_processors_own_patch_size(
 
     monkeypatch.setattr(vlm_adapters_qwen.adapter, "process_vision_info", spy)
     monkeypatch.setattr(adapter().processor, "image_processor", Qwen2VLImageProcessor(patch_size=patch_size))
-    with_limits(max_pixels=10**6).process_images([noise(50, 60), noise(90, 30)])
+    with_limits(max_pixels=10**6).process_images([[noise(50, 60)], [noise(90, 30)]])
     (call,) = calls
     assert call["image_patch_size"] == patch_size
     assert [type(image) for image in call["images"]] == [Image.Image] * 2

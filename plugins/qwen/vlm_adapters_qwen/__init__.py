@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vlm_adapters import AdapterSpec, hookimpl
 
@@ -33,6 +33,11 @@ def adapter_specs() -> list[AdapterSpec]:
         name: tuple(f"Qwen/{family}-{size}-Instruct" for size in sizes) for name, (family, sizes) in published.items()
     }
     checkpoints["qwen3_5"] = ("Qwen/Qwen3.5-9B",)
+    pointing: dict[str, Literal["pixels", "thousandths"]] = {
+        "qwen2_5_vl": "pixels",
+        "qwen3_vl": "thousandths",
+        "qwen3_vl_moe": "thousandths",
+    }  # the others are not known to point
     return [
         AdapterSpec(
             name=name,
@@ -44,6 +49,7 @@ def adapter_specs() -> list[AdapterSpec]:
             published="vlm_adapters_qwen.published:build",
             image_processors=("Qwen2VLImageProcessor",),
             wrapper="vlm_adapters_qwen.image_processor:QwenImageProcessorWrapper",
+            pointing=pointing.get(name),
         )
         for name, ids in checkpoints.items()
     ]

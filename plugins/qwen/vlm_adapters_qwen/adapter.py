@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.errors import ImageError, OptionError
-from vlm_adapters.geometry import CoordinateFrame
+from vlm_adapters.geometry import Size
 
 
 class QwenAdapter(TransformersBackbone):
@@ -31,6 +31,7 @@ class QwenAdapter(TransformersBackbone):
     """
 
     attention_pattern = "causal"
+    options = ("min_pixels", "max_pixels")
     batch_windows = True
 
     def __init__(
@@ -56,24 +57,15 @@ class QwenAdapter(TransformersBackbone):
             )
 
     @override
-    def layouts(self, size: tuple[int, int]) -> list[ImageLayout]:
+    def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
         images = self.processor.image_processor
         cell = images.patch_size * images.merge_size
-        return [resized_layout(size, cell=cell, min_pixels=self.min_pixels, max_pixels=self.max_pixels)]
-
-    def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
-        """Pixels of the resized image for Qwen2.5-VL, thousandths for Qwen3-VL, None for the others.
-
-        See `SupportsPointing`; the others are not known to point.
-        """
-        if self.name == "qwen2_5_vl":
-            height, width = self.layouts(size)[0].resized
-            return CoordinateFrame(width, height)
-        return CoordinateFrame(1000, 1000) if self.name in ("qwen3_vl", "qwen3_vl_moe") else None
+        limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        return [[resized_layout(size, cell=cell, **limits)] for size in sizes]
 
     @override
     def select_images(
-        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
     ) -> dict[str, Tensor]:
         # The patches of all images stand in one list.
         shapes, patches = features["image_grid_thw"], features["pixel_values"]
@@ -91,16 +83,22 @@ class QwenAdapter(TransformersBackbone):
         return positions
 
     @override
-    def process_images(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+    def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
         # `qwen_vl_utils` resizes, and the processor only cuts into patches: images are resized once.
-        content = [
-            {"type": "image", "image": image, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-            for image in images
+        resized = [
+            process_vision_info(self._messages(of_prompt), image_patch_size=self._patch)[0] for of_prompt in images
         ]
-        resized, _ = process_vision_info(
-            [{"role": "user", "content": content}], image_patch_size=self.processor.image_processor.patch_size
-        )
         return super().process_images(resized, do_resize=False, **options)
+
+    @property
+    def _patch(self) -> int:
+        patch: int = self.processor.image_processor.patch_size
+        return patch
+
+    def _messages(self, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        """The images of a prompt in the form that `qwen_vl_utils` reads."""
+        limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        return [{"role": "user", "content": [{"type": "image", "image": image, **limits} for image in images]}]
 
 
 def resized_layout(size: tuple[int, int], *, cell: int, min_pixels: int, max_pixels: int) -> ImageLayout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from vlm_adapters.testing import AdapterCase, ExpectedGrid
+from vlm_adapters.testing import AdapterCase, ExpectedGrid, LoadAdapter
 from vlm_adapters_qwen.tiny import MAX_CELLS, MIN_CELLS, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
 
 
@@ -27,14 +27,20 @@ def qwen_grids(
     return [ExpectedGrid((rows, columns), (0, 0, width, height))]
 
 
-def _limited(cell: int) -> partial[list[ExpectedGrid]]:
-    """The rule of the grid with the limits of the tiny models."""
-    return partial(qwen_grids, min_pixels=MIN_CELLS * cell**2, max_pixels=MAX_CELLS * cell**2, cell=cell)
+def _case(name: str, load: LoadAdapter, cell: int) -> AdapterCase:
+    """The case of a family, with the limits of the tiny models."""
+    smallest, largest = MIN_CELLS * cell**2, MAX_CELLS * cell**2
+    return AdapterCase(
+        name,
+        load=load,
+        expected_grids=partial(qwen_grids, min_pixels=smallest, max_pixels=largest, cell=cell),
+        pixels_differ="`qwen_vl_utils` resizes with Pillow, as the family's authors do, the stock processor with torch",
+    )
 
 
-QWEN2_VL = AdapterCase("qwen2_vl", load=qwen2_vl, expected_grids=_limited(28))
-QWEN2_5_VL = AdapterCase("qwen2_5_vl", load=qwen2_5_vl, expected_grids=_limited(28))
-QWEN3_VL = AdapterCase("qwen3_vl", load=qwen3_vl, expected_grids=_limited(32))
-QWEN3_VL_MOE = AdapterCase("qwen3_vl_moe", load=qwen3_vl_moe, expected_grids=_limited(32))
-QWEN3_5 = AdapterCase("qwen3_5", load=qwen3_5, expected_grids=_limited(32))
+QWEN2_VL = _case("qwen2_vl", qwen2_vl, 28)
+QWEN2_5_VL = _case("qwen2_5_vl", qwen2_5_vl, 28)
+QWEN3_VL = _case("qwen3_vl", qwen3_vl, 32)
+QWEN3_VL_MOE = _case("qwen3_vl_moe", qwen3_vl_moe, 32)
+QWEN3_5 = _case("qwen3_5", qwen3_5, 32)
 CASES = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5)

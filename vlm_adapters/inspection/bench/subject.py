@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.embedded import embedded_checkpoints
@@ -54,7 +54,7 @@ def load_model(settings: BenchSettings) -> TransformersBackbone:
 
 def _allow_pixels(adapter: Any, pixels: int) -> None:
     """Let images keep their size, in families that take them at any."""
-    if "max_pixels" in adapter.option_names():
+    if "max_pixels" in adapter.options:
         adapter.max_pixels = max(adapter.max_pixels, pixels)
 
 
@@ -63,7 +63,9 @@ def with_random_weights(adapter: TransformersBackbone, device: str, dtype: str) 
     torch.manual_seed(0)
     config = deepcopy(adapter.model.config)
     with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        model = getattr(transformers, adapter.auto_model).from_config(
+            config, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+        )
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:

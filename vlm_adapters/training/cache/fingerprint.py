@@ -38,7 +38,7 @@ class CacheFingerprint(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     data: str
     backbone: BackboneInfo
     request: RequestConfig
