@@ -51,7 +51,7 @@ def prove(
     *,
     seed: int = 1,
 ) -> Proof:
-    """Change single cells of a texture, and look which token changes.
+    """Change single cells of a texture, and look which token changes; in the model also cells of one colour.
 
     Args:
         vision: The vision side of the model.
@@ -63,17 +63,24 @@ def prove(
     """
     random = np.random.default_rng(seed)
     counted = np.flatnonzero(np.isin(places.ids, np.unique(places.ids[places.is_cell])))
-    base, other = _texture(size, random), _texture(size, random)
     jobs = [(grid, cell) for grid in grids for cell in _held_out(grid, size, random)]
-    images = [base, other, *(_with_cell(base, other, grid, cell) for grid, cell in jobs)]
-    changes = {}
-    for quiet in (True, False):
+
+    def changes(base: np.ndarray, other: np.ndarray, *, quiet: bool) -> list[np.ndarray]:
+        images = [base, other, *(_with_cell(base, other, grid, cell) for grid, cell in jobs)]
         found = [vision.embeddings(process(Image.fromarray(image)), quiet=quiet)[counted] for image in images]
-        changes[quiet] = [_norms(after - found[0]) for after in found[1:]]
-    alone = [_largest(change, grid, cell) for change, (grid, cell) in zip(changes[True][1:], jobs, strict=True)]
-    usual = np.maximum(np.median(changes[False][1:], axis=0), 1e-6 * changes[False][0].max()) if jobs else 1.0
-    in_model = [_largest(change / usual, grid, cell) for change, (grid, cell) in zip(changes[False][1:], jobs, strict=True)]
-    return Proof(len(jobs), _share(alone), _share(in_model), _padding(changes[True][0], grids, size))
+        return [_norms(after - found[0]) for after in found[1:]]
+
+    textures = _texture(size, random), _texture(size, random)
+    whole, *single = changes(*textures, quiet=True)
+    alone = _share([_largest(change, grid, cell) for change, (grid, cell) in zip(single, jobs, strict=True)])
+    in_model = 0.0
+    for base, other in (textures, (_shade(size, random), _shade(size, random))):
+        if in_model < 1 and jobs:
+            whole_image, *single = changes(base, other, quiet=False)
+            usual = np.maximum(np.median(single, axis=0), 1e-6 * whole_image.max())
+            right = [_largest(change / usual, grid, cell) for change, (grid, cell) in zip(single, jobs, strict=True)]
+            in_model = max(in_model, _share(right))
+    return Proof(len(jobs), alone, in_model, _padding(whole, grids, size))
 
 
 def _held_out(grid: FoundGrid, size: Size, random: np.random.Generator) -> list[tuple[int, int]]:
@@ -129,6 +136,11 @@ def _texture(size: Size, random: np.random.Generator) -> np.ndarray:
     block = max(min(size) // 40, 1)
     colours = random.integers(0, 256, (math.ceil(size[0] / block), math.ceil(size[1] / block), 3), dtype=np.uint8)
     return colours.repeat(block, axis=0).repeat(block, axis=1)[: size[0], : size[1]]
+
+
+def _shade(size: Size, random: np.random.Generator) -> np.ndarray:
+    """One random colour, `(H, W, 3)`."""
+    return np.broadcast_to(random.integers(0, 256, 3, dtype=np.uint8), (*size, 3)).copy()
 
 
 def _norms(change: Tensor) -> np.ndarray:

@@ -13,6 +13,8 @@ from vlm_adapters.geometry import Box, Size
 
 _SAME_LINE = 0.4
 """Share of a cell by which the middles of cells in one row or column may differ."""
+_DROP = 0.6
+"""Step back up, in cells, with which another grid or tile begins."""
 _NEXT_CELL = (0.4, 1.7)
 """Step from a cell to its neighbour, in cells; more than 1 over a seam of tiles."""
 _SEAM = 0.08
@@ -91,7 +93,21 @@ def find_grids(places: TokenPlaces, size: Size) -> tuple[FoundGrid, ...]:
         end = int(in_order.max()) + 1 + last
         columns, rows, explained = _lines(cells, tokens, size)
         grids.append(FoundGrid(in_order, columns, rows, tiles, first, row_end, last - row_end, explained))
+    for index, one in enumerate(grids):
+        if any(_beside(one, other) for other in grids[:index]):
+            raise NotFoundError("The tokens form several grids of one scale beside each other, in an order without rows.")
     return tuple(grids)
+
+
+def _beside(one: FoundGrid, other: FoundGrid) -> bool:
+    """Whether two grids have cells of one size and show different parts of the image: parts of one grid."""
+    (a, b, c, d), (e, f, g, h) = one.box, other.box
+    alike = all(
+        abs(np.log((x[0, 1] - x[0, 0]) / (y[0, 1] - y[0, 0]))) < 0.2
+        for x, y in ((one.columns, other.columns), (one.rows, other.rows))
+    )
+    overlap = max(min(c, g) - max(a, e), 0) * max(min(d, h) - max(b, f), 0)
+    return alike and overlap < 0.5 * min((c - a) * (d - b), (g - e) * (h - f))
 
 
 @dataclass(frozen=True)
@@ -114,11 +130,16 @@ def _blocks(cells: _Cells) -> list[_Block]:
     """Cut the cells where the next one neither follows in its row nor begins a row below."""
     if (cells.known < 0.1).any():
         return [_by_separators(cells)]
-    drops = np.flatnonzero(np.diff(cells.y) < -_SAME_LINE * np.maximum(cells.high[1:], cells.high[:-1])) + 1
+    if (whole := _one_rectangle(np.arange(len(cells.x)), cells)) is not None:
+        return [whole]
+    drops = np.flatnonzero(np.diff(cells.y) < -_DROP * np.maximum(cells.high[1:], cells.high[:-1])) + 1
     blocks: list[list[list[int]]] = []
     for part in np.split(np.arange(len(cells.y)), drops):
         wide, high = _pitch(cells.x[part], cells.wide[part]), _pitch(cells.y[part], cells.high[part])
         cells.wide[part], cells.high[part] = wide, high
+        if (whole := _one_rectangle(part, cells)) is not None:
+            blocks.append(whole.cells.tolist())
+            continue
         rows = [[int(part[0])]]
         blocks.append(rows)
         for i in part[1:].tolist():
@@ -134,6 +155,28 @@ def _blocks(cells: _Cells) -> list[_Block]:
     if any(len({len(row) for row in block}) != 1 for block in blocks):
         raise NotFoundError("The tokens form no rectangle: rows of one grid have different lengths.")
     return [_Block(np.array(block)) for block in blocks]
+
+
+def _one_rectangle(part: np.ndarray, cells: _Cells) -> _Block | None:
+    """The rows of cells in order that lie on straight columns and rows of even steps; None if they do not."""
+    best: tuple[float, _Block] | None = None
+    for h in range(1, len(part) + 1):
+        if len(part) % h:
+            continue
+        shape = part.reshape(h, -1)
+        offs = []
+        for places, width in ((cells.x[shape], cells.wide[shape]), (cells.y[shape].T, cells.high[shape])):
+            middles = np.median(places, axis=0)
+            steps = np.diff(middles)
+            pitch = float(np.median(steps)) if len(steps) else float(np.median(width))
+            if pitch <= 0 or (len(steps) and not (_NEXT_CELL[0] < steps.min() / pitch and steps.max() / pitch < _NEXT_CELL[1])):
+                break
+            off = np.abs(places - middles) / pitch
+            offs.append(float(np.quantile(off, 0.9)) + 0.1 * float(off.max()))
+        else:
+            if max(offs) < _SAME_LINE and (best is None or max(offs) < best[0]):
+                best = max(offs), _Block(shape)
+    return best[1] if best else None
 
 
 def _pitch(places: np.ndarray, widths: np.ndarray) -> float:
