@@ -20,6 +20,8 @@ from vlm_adapters.geometry import Size
 
 _COLOURS = 3
 _SMALLEST_SIDE = 4
+_STRAIGHT = 0.01
+"""Share of the image by which places may lie off a straight line on average."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def map_pixels(process: Any, size: Size) -> PixelMap:
         x = torch.where(varies, (right[path] - low) / divisor * size[1], torch.zeros_like(change))
         y = torch.where(varies, (down[path] - low) / divisor * size[0], torch.zeros_like(change))
         if _is_image(low):
-            x, y, varies = _extended(x, y, varies)
+            x, y, varies = _extended(x, y, varies, size)
         typical = change[change != 0].mean() if bool((change > 0).all()) else change.abs().max()
         scale[path] = torch.where(change != 0, change, torch.full_like(change, float(typical)))
         known[path], places[path] = varies, (x, y)
@@ -115,16 +117,25 @@ def _is_image(tensor: Tensor) -> bool:
     return tensor.ndim >= 3 and tensor.shape[-3] == _COLOURS and min(tensor.shape[-2:]) >= _SMALLEST_SIDE
 
 
-def _extended(x: Tensor, y: Tensor, varies: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Places along the sides of every image of a stack as straight lines, which go on through its padding."""
+def _extended(x: Tensor, y: Tensor, varies: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
+    """Places along the sides of every image of a stack as straight lines, which go on through its padding.
+
+    They stay as they are where they are no straight lines: the tensor holds patches in another order.
+    """
     found_x, found_y, known = torch.zeros_like(x), torch.zeros_like(y), torch.zeros_like(varies)
-    stack = (x.flatten(0, -4), y.flatten(0, -4), varies.flatten(0, -4)) if x.ndim > 3 else (x[None], y[None], varies[None])
-    out = (found_x.view(stack[0].shape), found_y.view(stack[0].shape), known.view(stack[0].shape))
+    shape = (-1, *x.shape[-3:])
+    stack = [part.reshape(shape) for part in (x, y, varies)]
+    out = [part.view(shape) for part in (found_x, found_y, known)]
     for index, shown in enumerate(stack[2]):
-        across, downward = (_line(stack[axis][index], shown, dims) for axis, dims in ((0, (0, 1)), (1, (0, 2))))
-        if across is not None and downward is not None:
-            out[0][index], out[1][index] = across[None, None, :], downward[None, :, None]
-            out[2][index] = True
+        across, down = _line(stack[0][index], shown, (0, 1)), _line(stack[1][index], shown, (0, 2))
+        if across is None or down is None:
+            continue
+        lines = across[None, None, :].expand_as(shown), down[None, :, None].expand_as(shown)
+        for axis, line in enumerate(lines):
+            if float((line - stack[axis][index])[shown].abs().mean()) > _STRAIGHT * size[1 - axis]:
+                return x, y, varies
+            out[axis][index] = line
+        out[2][index] = True
     return found_x, found_y, known
 
 

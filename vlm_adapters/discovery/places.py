@@ -11,7 +11,7 @@ from torch import Tensor
 from vlm_adapters.discovery.pixels import PixelMap, with_pixels
 from vlm_adapters.discovery.vision import VisionSide
 
-_STEP = 0.004
+_STEP = 0.002
 """Share of the range from black to white by which pixels change: small, so that responses add up."""
 _NOISE = 0.05
 """The same for the grey image that is changed: not flat, since some towers make nothing of that."""
@@ -38,7 +38,7 @@ class TokenPlaces:
     spread: np.ndarray
 
 
-def token_places(vision: VisionSide, pixels: PixelMap, *, carriers: int = 8, seed: int = 0) -> TokenPlaces:
+def token_places(vision: VisionSide, pixels: PixelMap, *, carriers: int = 6, seed: int = 0) -> TokenPlaces:
     """Measure where the tokens of an image look.
 
     Args:
@@ -55,11 +55,14 @@ def token_places(vision: VisionSide, pixels: PixelMap, *, carriers: int = 8, see
             path: value + pixels.scale[path] * _NOISE * torch.randn(value.shape, generator=random)
             for path, value in base_pixels.items()
         }
-        at_rest = vision.embeddings(with_pixels(pixels.features, base), quiet=True)
 
-        def response(weights: dict[str, Tensor], base: dict[str, Tensor] = base, at_rest: Tensor = at_rest) -> Tensor:
-            moved = {path: base[path] + _STEP * pixels.scale[path] * weights[path] for path in base}
-            return (vision.embeddings(with_pixels(pixels.features, moved), quiet=True) - at_rest).double()
+        def response(weights: dict[str, Tensor], base: dict[str, Tensor] = base) -> Tensor:
+            ahead, behind = (
+                {path: base[path] + step * pixels.scale[path] * weights[path] for path in base}
+                for step in (_STEP, -_STEP)
+            )
+            ends = [vision.embeddings(with_pixels(pixels.features, end), quiet=True) for end in (ahead, behind)]
+            return (ends[0] - ends[1]).double()
 
         carrier = {path: torch.randn(value.shape, generator=random) for path, value in base_pixels.items()}
         known = {path: carrier[path] * pixels.known[path] for path in carrier}

@@ -19,6 +19,8 @@ _NEXT_CELL = (0.4, 1.7)
 """Step from a cell to its neighbour, in cells; more than 1 over a seam of tiles."""
 _SEAM = 0.08
 """Share of a cell by which columns lie off a straight line where there are seams."""
+_FEW = 3
+"""Fewest middles through which a straight line is proof of something."""
 _FULL = 0.97
 """Known share of a cell's pixels above which its middle is that of the whole cell."""
 
@@ -293,20 +295,26 @@ def _spans(places: np.ndarray, full: np.ndarray, widths: np.ndarray, length: int
             width = float(length)
         middles = at + (index - index[seen][0]) * width
         return np.stack([middles - width / 2, middles + width / 2], axis=1), width
-    weight = full.sum(axis=0)[seen]
-    slope, start = np.polyfit(index[seen], middles[seen], 1, w=np.sqrt(weight))
-    straight = start + slope * index
-    steps = np.diff(middles[seen]) / np.diff(index[seen])
-    pitch = float(np.median(steps)) if np.abs(middles[seen] - straight[seen]).max() > _SEAM * abs(slope) else float(slope)
-    if pitch != slope and seen.all():
-        return _with_seams(middles, pitch, length), pitch
-    edges = start + slope * (np.arange(n + 1) - 0.5)
-    edges = _snapped(edges, float(slope), length)
-    return np.stack([edges[:-1], edges[1:]], axis=1), float(slope)
+    weight = np.sqrt(full.sum(axis=0))
+    # the cells at an end may show padding whose place is not known, and seem to stand nearer
+    for part in (seen, _without(seen, -1), _without(seen, 0)):
+        slope, start = np.polyfit(index[part], middles[part], 1, w=weight[part])
+        off = np.abs(middles[part] - start - slope * index[part]).max()
+        if slope > 0 and off < _SEAM * slope:
+            edges = _snapped(start + slope * (np.arange(n + 1) - 0.5), float(slope), length)
+            return np.stack([edges[:-1], edges[1:]], axis=1), float(slope)
+    width = float(np.median(np.diff(middles[seen]) / np.diff(index[seen])))
+    if not seen.all():
+        middles = np.where(seen, middles, np.interp(index, index[seen], middles[seen]))
+    return np.stack([middles - width / 2, middles + width / 2], axis=1), width
 
 
-def _with_seams(middles: np.ndarray, pitch: float, length: int) -> np.ndarray:
-    return np.stack([middles - pitch / 2, middles + pitch / 2], axis=1)
+def _without(seen: np.ndarray, end: int) -> np.ndarray:
+    """Without the first (0) or last (-1) of those seen, where enough are left."""
+    part = seen.copy()
+    if seen.sum() > _FEW:
+        part[np.flatnonzero(seen)[end]] = False
+    return part
 
 
 def _snapped(edges: np.ndarray, pitch: float, length: int) -> np.ndarray:
