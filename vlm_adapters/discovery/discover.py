@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from vlm_adapters.discovery.pixels import map_pixels
+from vlm_adapters.discovery.pixels import PixelMap, map_pixels
 from vlm_adapters.discovery.places import token_places
 from vlm_adapters.discovery.proof import Proof, prove
 from vlm_adapters.discovery.stock import StockProcessor
@@ -16,6 +17,7 @@ from vlm_adapters.discovery.vision import VisionSide
 from vlm_adapters.geometry import Size
 
 _MANY_CARRIERS = 40
+_NEARLY_ALL, _HALF = 0.98, 0.5
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Discovery:
         image_token_ids: Ids of the tokens that are counted.
         proof: What held-out cells showed.
         passes: Passes of the vision side that it took.
+        cell: Side of a cell, in pixels that the model reads.
     """
 
     size: Size
@@ -35,12 +38,24 @@ class Discovery:
     image_token_ids: tuple[int, ...]
     proof: Proof
     passes: int
+    cell: int
 
     @property
     def score(self) -> float:
         """0 to 1: the weakest part of the evidence."""
         proof = self.proof
         return min(*(grid.explained for grid in self.grids), proof.alone, proof.in_model, proof.padding)
+
+    @property
+    def found(self) -> bool:
+        """Whether the evidence is proof.
+
+        Every held-out cell answers by itself, no cell in padding does, nearly all tokens lie in their cells, and in the
+        model as it is, where every patch sees the others, at least half of the cells answer most.
+        """
+        proof = self.proof
+        explained = min(grid.explained for grid in self.grids)
+        return proof.cells > 0 and proof.alone == 1 and min(explained, proof.padding) > _NEARLY_ALL and proof.in_model >= _HALF
 
 
 class Discoverer:
@@ -67,4 +82,14 @@ class Discoverer:
             grids = find_grids(places, size)
         proof = prove(self.vision, self.process, grids, places, size, seed=seed + 1)
         ids = tuple(sorted(set(places.ids[places.is_cell].tolist())))
-        return Discovery(size, grids, ids, proof, self.vision.passes - before)
+        cell = _cell_side(pixels, sum(grid.tokens.size for grid in grids))
+        return Discovery(size, grids, ids, proof, self.vision.passes - before, cell)
+
+
+def _cell_side(pixels: PixelMap, cells: int) -> int:
+    """Side of a cell in pixels, from how many there are; processors of video give every one twice."""
+    first = next(iter(pixels.scale.values()))
+    count = first.numel() / 3 / cells
+    if first.ndim == 2 and abs(math.sqrt(count) % 1) > 1e-6:  # noqa: PLR2004 - lines of patches
+        count /= 2
+    return max(round(math.sqrt(count)), 1)

@@ -20,7 +20,7 @@ from vlm_adapters.geometry import Size
 
 _COLOURS = 3
 _SMALLEST_SIDE = 4
-_STRAIGHT = 0.01
+_STRAIGHT = 0.05
 """Share of the image by which places may lie off a straight line on average."""
 
 

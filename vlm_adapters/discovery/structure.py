@@ -19,6 +19,8 @@ _NEXT_CELL = (0.4, 1.7)
 """Step from a cell to its neighbour, in cells; more than 1 over a seam of tiles."""
 _SEAM = 0.08
 """Share of a cell by which columns lie off a straight line where there are seams."""
+_ERRORS = 4
+"""Standard errors of a middle that may be noise."""
 _FEW = 3
 """Fewest middles through which a straight line is proof of something."""
 _FULL = 0.97
@@ -296,11 +298,12 @@ def _spans(places: np.ndarray, full: np.ndarray, widths: np.ndarray, length: int
         middles = at + (index - index[seen][0]) * width
         return np.stack([middles - width / 2, middles + width / 2], axis=1), width
     weight = np.sqrt(full.sum(axis=0))
+    noise = np.median(np.abs(places - middles)[full]) * 1.5 / weight[seen].min()
     # the cells at an end may show padding whose place is not known, and seem to stand nearer
     for part in (seen, _without(seen, -1), _without(seen, 0)):
         slope, start = np.polyfit(index[part], middles[part], 1, w=weight[part])
         off = np.abs(middles[part] - start - slope * index[part]).max()
-        if slope > 0 and off < _SEAM * slope:
+        if slope > 0 and off < max(_SEAM * slope, _ERRORS * noise):
             edges = _snapped(start + slope * (np.arange(n + 1) - 0.5), float(slope), length)
             return np.stack([edges[:-1], edges[1:]], axis=1), float(slope)
     width = float(np.median(np.diff(middles[seen]) / np.diff(index[seen])))
