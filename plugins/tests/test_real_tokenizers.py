@@ -53,6 +53,16 @@ def qwen(package: Package, folder: Path) -> PreTrainedTokenizerBase:
 
 
 def llama(package: Package, _: Path) -> PreTrainedTokenizerBase:
+    return llava_tokenizer(*llama_vocabulary(package))
+
+
+def vicuna(package: Package, _: Path) -> PreTrainedTokenizerBase:
+    """Llama's, with nothing after the vocabulary."""
+    vocabulary, merges = llama_vocabulary(package)
+    return LlamaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True)
+
+
+def llama_vocabulary(package: Package) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary as lines, merges as pairs of 16-bit ids, both in base64 within the script."""
     script = package(*LLAMA, LLAMA_SHA256)("package/llama-tokenizer.js").decode()
     letters, pairs = (
@@ -61,7 +71,7 @@ def llama(package: Package, _: Path) -> PreTrainedTokenizerBase:
     )
     tokens = letters.decode().split("\n")
     merges = [(tokens[left], tokens[right]) for left, right in struct.iter_unpack("<HH", pairs)]
-    return llava_tokenizer({token: i for i, token in enumerate(tokens)}, merges)
+    return {token: i for i, token in enumerate(tokens)}, merges
 
 
 def mistral(package: Package, _: Path) -> PreTrainedTokenizerBase:
@@ -122,6 +132,7 @@ WRITTEN_BY = {
     "llava-hf/llava-1.5-7b-hf": (llama, "<image>", 32000, 576),
     "llava-hf/llava-v1.6-vicuna-7b-hf": (llama, "<image>", 32000, 2340),
     "llava-hf/llava-v1.6-mistral-7b-hf": (mistral, "<image>", 32000, 2340),
+    "THUDM/cogvlm-chat-hf": (vicuna, "<unk>", 0, 35 * 35 + 2),
     "deepseek-community/deepseek-vl-1.3b-chat": (deepseek, "<image_placeholder>", 100015, 576),
     "deepseek-community/deepseek-vl-7b-chat": (deepseek, "<image_placeholder>", 100015, 576),
 }

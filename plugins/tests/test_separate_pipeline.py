@@ -75,7 +75,7 @@ def test_the_cells_of_the_layout_are_those_of_the_adapter(name: str) -> None:
     wrapper = wrap_image_processor(adapter.processor)
     assert isinstance(wrapper, ImageProcessorWrapper)
     for size in ((90, 140), (300, 100), (131, 77)):
-        assert wrapper.layout(size) == adapter.layouts(size)[-1]
+        assert wrapper.layout(size) == adapter.layouts([size])[0][-1]
 
 
 def test_every_adapter_that_declares_a_wrapper_has_one() -> None:

@@ -29,6 +29,10 @@ def test_weights_without_values_are_recognised_by_name_and_shape() -> None:
     )
 
 
+def test_complex_weights_are_recognised_by_both_of_their_parts() -> None:
+    assert len({weights_fingerprint({"a": torch.tensor([number])}) for number in (1 + 1j, 1 + 2j, 2 + 1j)}) == 3
+
+
 def test_the_order_of_keys_does_not_matter() -> None:
     assert json_fingerprint({"a": 1, "b": 2}) == json_fingerprint({"b": 2, "a": 1}) != json_fingerprint({"a": 2})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,11 +15,14 @@ from typer.testing import CliRunner
 
 import vlm_adapters.testing
 from vlm_adapters.cli import app
-from vlm_adapters.errors import OptionError, UnknownAdapterError
-from vlm_adapters.testing import AdapterCase, CheckResult
+from vlm_adapters.errors import OptionError, PluginError, UnknownAdapterError
+from vlm_adapters.testing import AdapterCase, Check, CheckResult
 from vlm_adapters.testing.fakes import FAKE_CASE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from conftest import Site
 
 CASE = "vlm_adapters.testing.fakes:FAKE_CASE"
@@ -29,6 +33,8 @@ SKIPPED = CheckResult("check_other", "It is right.", "skipped", "FakeAdapter has
 
 said_of: list[AdapterCase] = []
 """The cases that were checked."""
+checks_run: list[str] = []
+"""The checks that were run over the last of them."""
 
 
 @pytest.fixture
@@ -38,10 +44,15 @@ def results(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[CheckResult]:
     said: list[CheckResult] = []
     said_of.clear()
 
-    def run_checks(case: AdapterCase) -> list[CheckResult]:
+    def run_checks(
+        case: AdapterCase, checks: Sequence[Check], report: Callable[[CheckResult], None]
+    ) -> list[CheckResult]:
         assert case.name == FAKE_CASE.name
         said_of.append(case)
+        checks_run[:] = [check.__name__ for check in checks]
         sys.stdout.write("noise of a plugin")
+        for result in said:
+            report(result)
         return said
 
     monkeypatch.setattr(vlm_adapters.testing, "run_checks", run_checks)
@@ -78,8 +89,67 @@ def test_json(results: list[CheckResult]) -> None:
     done = CliRunner().invoke(app, ["check", "fake", "--json"])
     assert done.exit_code == 1
     assert json.loads(done.stdout) == [
-        {"check": "check_wrong", "title": FAILED.title, "state": "failed", "reason": FAILED.reason, "seconds": 2.0}
+        {
+            "check": "check_wrong",
+            "title": FAILED.title,
+            "state": "failed",
+            "reason": FAILED.reason,
+            "seconds": 2.0,
+            "traceback": "",
+        }
     ]
+
+
+def test_only_the_checks_that_are_named_run(results: list[CheckResult]) -> None:
+    results += [PASSED]
+    arguments = ["--only", "check_orientation", "--only", "check_info"]
+    assert CliRunner().invoke(app, ["check", "fake", *arguments]).exit_code == 0
+    assert checks_run == ["check_orientation", "check_info"]
+    with pytest.raises(OptionError, match=r"no check 'check_orientaton'. Did you mean check_orientation"):
+        CliRunner().invoke(app, ["check", "fake", "--only", "check_orientaton"], catch_exceptions=False)
+
+
+def test_the_traceback_of_a_failed_check_is_printed_on_request(results: list[CheckResult]) -> None:
+    results += [replace(FAILED, traceback="Traceback (most recent call last):\n  somewhere\n")]
+    assert "somewhere" not in CliRunner().invoke(app, ["check", "fake"]).stderr
+    done = CliRunner().invoke(app, ["check", "fake", "--traceback"])
+    assert "Traceback (most recent call last):\n  somewhere\n" in done.stderr
+
+
+PROJECT = """
+[project]
+name = "acme-fake"
+version = "2.0"
+entry-points.vlm_adapters.fake = "acme_fake_project"
+"""
+PLUGIN = """
+from vlm_adapters import AdapterSpec, hookimpl
+
+@hookimpl
+def adapter_specs():
+    yield AdapterSpec("fake", "vlm_adapters.testing.fakes:FakeAdapter", case="vlm_adapters.testing.fakes:FAKE_CASE")
+"""
+
+
+def test_the_project_of_a_plugin_is_checked_without_being_installed(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (tmp_path / "acme_fake_project.py").write_text(PLUGIN, encoding="utf-8")
+    arguments = [sys.executable, "-m", "vlm_adapters", "check", str(tmp_path), "--only", "check_info", "--json"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
+    (report,) = json.loads(done.stdout)
+    found = [(result["check"], result["state"]) for result in report["results"]]
+    assert (report["adapter"], found) == ("fake", [("check_info", "passed")])
+
+
+@pytest.mark.parametrize("text", [None, "[project]\nname = 'x'\n", "= 1", "project = 1"])
+def test_a_folder_that_is_not_the_project_of_a_plugin_is_refused(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "pyproject.toml").write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(app, ["check", f"{tmp_path}/"])
+    assert isinstance(done.exception, PluginError)
+    assert "Give the folder of a plugin's project, whose pyproject.toml has [project.entry-points.vlm_adapters]" in str(
+        done.exception
+    )
 
 
 def test_unknown_adapter(site: Site) -> None:
@@ -111,7 +181,7 @@ def test_all_adapters_as_json(results: list[CheckResult], monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("arguments", [[], ["fake", "--all"]])
 def test_a_name_or_all_is_needed(arguments: list[str]) -> None:
-    with pytest.raises(OptionError, match=r"one adapter, or --all"):
+    with pytest.raises(OptionError, match=r"Give the name of one adapter, .*or --all"):
         CliRunner().invoke(app, ["check", *arguments], catch_exceptions=False)
 
 

@@ -27,8 +27,9 @@ def test_it_names_the_files_and_what_comes_next(
     assert scaffold(monkeypatch, "perception_lm", "--out", str(out)) == 0
     *files, following = capsys.readouterr().out.splitlines()
     assert set(files) == {str(path) for path in out.rglob("*") if path.is_file()}
+    install = f"pip install --editable {out}"
     assert following == (
-        f"Next: fill in the parts that {out / 'README.md'} names, pip install --editable {out}, adapters check perception_lm"
+        f"Next: fill in the parts that {out / 'README.md'} names, {install}, adapters check perception_lm"
     )
 
 

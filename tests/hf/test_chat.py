@@ -21,14 +21,19 @@ TOKENS = 3
 
 
 class LetterProcessor:
-    """A chat template and a LLaMA tokenizer with one token per letter; an image is three image tokens."""
+    """A chat template and a LLaMA tokenizer with one token per letter; an image is three image tokens.
+
+    Args:
+        opening: Beginning of the template.
+        atom: The token of the tokenizer that an image becomes.
+    """
 
     image_token = "<image>"
 
-    def __init__(self, opening: str = "USER: ") -> None:
+    def __init__(self, opening: str = "USER: ", atom: str = "<image>") -> None:
         letters = ["<unk>", "<s>", "</s>", "\u2581", *string.printable, *(f"<0x{byte:02X}>" for byte in range(256))]
         self.tokenizer = LlamaTokenizer(vocab={letter: i for i, letter in enumerate(letters)}, merges=[])
-        self.tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+        self.tokenizer.add_special_tokens({"additional_special_tokens": [atom]})
         self.tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
         self.template = Template(
             opening + "{% for message in messages %}{% for part in message.content %}"
@@ -39,9 +44,9 @@ class LetterProcessor:
         return self.template.render(messages=conversation)
 
 
-def encoded(processor: LetterProcessor, prompt: Prompt) -> tuple[list[str], list[str]]:
+def encoded(processor: LetterProcessor, prompt: Prompt, atom: str = "<image>") -> tuple[list[str], list[str]]:
     """All tokens, and those of the first phrase."""
-    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    image = processor.tokenizer.convert_tokens_to_ids(atom)
     rendered = render(processor, prompt)
     sequence = tokenize(processor.tokenizer, rendered, [([image] * TOKENS, [1] * TOKENS)] * len(prompt.images))
     found = processor.tokenizer.convert_ids_to_tokens(sequence.ids)
@@ -49,13 +54,23 @@ def encoded(processor: LetterProcessor, prompt: Prompt) -> tuple[list[str], list
     return found, [found[position] for position in positions]
 
 
+@pytest.mark.parametrize("token", ["<image>", "<atom>"])
 @pytest.mark.parametrize("opening", ["USER: ", "", "<s>USER: "])
-def test_the_tokens_are_those_of_the_whole_expanded_text(opening: str) -> None:
-    processor = LetterProcessor(opening)
-    prompt = Prompt.chat([Message("user", (IMAGE, "Which cat?")), Message("assistant", ("the left one",))])
-    whole = render(processor, prompt).text.replace("<image>", "<image>" * TOKENS)
+def test_the_tokens_are_those_of_the_whole_expanded_text(opening: str, token: str) -> None:
+    """Also where the tokenizer does not know the placeholder, which the processor replaces in the text."""
+    processor = LetterProcessor(opening, token)
+    content = (IMAGE, "Which cat?", IMAGE, IMAGE)
+    prompt = Prompt.chat([Message("user", content), Message("assistant", ("the left one",))])
+    whole = render(processor, prompt).text.replace("<image>", token * TOKENS)
     ids = processor.tokenizer(whole, add_special_tokens=not whole.startswith("<s>"))["input_ids"]
-    assert encoded(processor, prompt)[0] == processor.tokenizer.convert_ids_to_tokens(ids)
+    assert encoded(processor, prompt, token)[0] == processor.tokenizer.convert_ids_to_tokens(ids)
+
+
+def test_a_placeholder_in_the_users_text_is_text_also_where_the_tokenizer_does_not_know_it() -> None:
+    processor = LetterProcessor(atom="<atom>")
+    tokens, phrase = encoded(processor, Prompt.describe(IMAGE, "a <image> of a cat", ("<image>",)), "<atom>")
+    assert tokens.count("<atom>") == TOKENS
+    assert "".join(phrase) == "<image>"
 
 
 @pytest.mark.parametrize("opening", ["USER: ", ""])

@@ -22,6 +22,8 @@ from transformers import (
     AttentionInterface,
     AutoModelForCausalLM,
     Gemma2Config,
+    Llama4VisionConfig,
+    Llama4VisionModel,
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
@@ -32,6 +34,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vlm_adapters.errors import CaptureError
 from vlm_adapters.hf.capture import capture_rows
+from vlm_adapters.hf.kernels import listen
 from vlm_adapters.hf.row_blocks import RowPlan
 from vlm_adapters.hf.rows import ScoreOptions, mask_of_rows, mask_scores, row_scores
 
@@ -355,6 +358,21 @@ def test_captures_that_overlap_leave_one_another_alone() -> None:
     assert torch.equal(inner.maps[0][0], alone.maps[0][0])
     assert recorder.maps[0][0].shape == (12, 4, 12)
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is kernel
+
+
+def test_a_module_that_names_another_eager_function_is_given_it() -> None:
+    """Llama 4's vision tower does; that of its language model stands in the same file."""
+    sizes = {"hidden_size": 32, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 1}
+    widths = {"projector_input_dim": 32, "projector_output_dim": 32, "vision_output_dim": 32}
+    config = Llama4VisionConfig(image_size=32, patch_size=8, **sizes, **widths)
+    tower: Any = Llama4VisionModel(config).eval()
+    tower.set_attn_implementation("eager")
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = tower(pixels).last_hidden_state
+        with listen([layer.self_attn for layer in tower.model.layers], lambda *_: None):
+            after = tower(pixels).last_hidden_state
+    assert torch.equal(before, after)
 
 
 def test_a_kernel_that_somebody_put_in_the_place_of_sdpa_is_called_and_comes_back() -> None:

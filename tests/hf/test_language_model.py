@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, Llama4TextConfig, LlamaConfig
 
 from vlm_adapters.errors import CaptureError
 from vlm_adapters.hf.hidden import capture_hidden_states
-from vlm_adapters.hf.language_model import stop_after
+from vlm_adapters.hf.language_model import language_model_of, stop_after
 
 LAYERS = 5
 CONFIG = LlamaConfig(
@@ -86,3 +86,12 @@ def test_a_model_without_a_list_of_layers_is_an_error() -> None:
     model.model.layers = nn.ModuleList(list(model.model.layers)[:2])
     with pytest.raises(CaptureError, match="has no list of 5 layers"), stop_after(model, 1):
         model(IDS)
+
+
+def test_a_layer_that_knows_its_index_is_no_attention_module() -> None:
+    """Llama 4's layers have a `layer_idx`, as their attention has."""
+    small: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "intermediate_size_mlp": 48, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2}
+    model = AutoModelForCausalLM.from_config(Llama4TextConfig(vocab_size=50, num_hidden_layers=2, **small, **heads))
+    found = list(language_model_of(model).attention_modules())
+    assert found == [(index, layer.self_attn) for index, layer in enumerate(model.model.layers)]

@@ -270,6 +270,7 @@ def test_a_malformed_spec_says_what_to_write(subtests: pytest.Subtests) -> None:
         ({"checkpoints": (" ",)}, "Give a tuple of hub ids"),
         ({"image_processors": "ToyProcessor"}, "Give a tuple of names of classes"),
         ({"wrapper": "a.b.C"}, "Write 'package.module:Class'"),
+        ({"architectures": ["ToyForCausalLM"]}, "Give a tuple of names of classes"),
     ]
     for fields, reason in cases:
         with (

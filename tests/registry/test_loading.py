@@ -209,6 +209,31 @@ def test_a_wrong_config_says_what_is_wrong(subtests: pytest.Subtests, tmp_path: 
                 find_checkpoint(tmp_path)
 
 
+BY_CLASS = """
+from vlm_adapters import AdapterSpec, hookimpl
+
+@hookimpl
+def adapter_specs():
+    return [AdapterSpec("toy", "toy_adapter:ToyAdapter", architectures=("ToyForCausalLM",))]
+"""
+
+
+def test_a_config_without_a_model_type_is_found_by_its_class(site: Site, tmp_path: Path) -> None:
+    site.add_plugin("acme-toy", BY_CLASS)
+    named = checkpoint_in(tmp_path / "named", '{"architectures": ["ToyForCausalLM"]}')
+    assert find_checkpoint(named) == Checkpoint(str(named), "toy")
+    other = checkpoint_in(tmp_path / "typed", '{"model_type": "other", "architectures": ["ToyForCausalLM"]}')
+    assert find_checkpoint(other).model_type == "other"
+
+
+@pytest.mark.parametrize("names", ['["OtherForCausalLM"]', '"ToyForCausalLM"', "[[]]", "null"])
+def test_a_class_that_no_plugin_names_is_an_error(site: Site, tmp_path: Path, names: str) -> None:
+    site.add_plugin("acme-toy", BY_CLASS)
+    folder = checkpoint_in(tmp_path / "folder", f'{{"architectures": {names}}}')
+    with pytest.raises(CheckpointError, match=r"has no model_type, .* and names no class that a plugin knows"):
+        find_checkpoint(folder)
+
+
 def test_the_name_of_an_adapter_is_not_a_checkpoint(toy: Path) -> None:
     assert toy
     with pytest.raises(CheckpointError) as caught:

@@ -110,7 +110,8 @@ def test_the_places_to_fill_in_say_what_to_write() -> None:
     )
     assert processor == (
         "Build a small PerceptionLMProcessor in tiny_processor() of case.py, with the chat template of the family's "
-        "checkpoints. It takes: video_processor, image_processor, tokenizer, patch_size, chat_template, pooling_ratio=2."
+        "checkpoints. It takes: video_processor, image_processor, tokenizer, patch_size, chat_template, "
+        "pooling_ratio=2."
     )
     assert grids == (
         "Write the family's rule in grids() of case.py without using the adapter: per grid one "

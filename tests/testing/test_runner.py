@@ -11,9 +11,17 @@ import torch
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import CaptureError
-from vlm_adapters.testing import ALL_CHECKS, AdapterCase, CheckSkipped, ReferencePass, run_checks
+from vlm_adapters.testing import (
+    ALL_CHECKS,
+    AdapterCase,
+    CheckSkipped,
+    ReferencePass,
+    parametrize_with_checks,
+    run_checks,
+)
 from vlm_adapters.testing.breaking import break_method, break_result
 from vlm_adapters.testing.fakes import FAKE_CASE, FakeReference
+from vlm_adapters.testing.remedies import REMEDIES
 
 CHECKS = {check.__name__: check for check in ALL_CHECKS}
 
@@ -37,17 +45,37 @@ def test_results_report_what_failed_was_skipped_and_crashed() -> None:
         "locate_image_tokens",
         lambda found, _: [[replace(grid, tokens=grid.tokens.T) for grid in grids] for grids in found],
     )
+    shapes = "grid names and shapes (h, w) of a (84, 252) image: expected [('fine', (3, 8))], found [('fine', (8, 3))]"
     results = run_checks(transposed, [*(CHECKS[name] for name in names), crashes])
     assert [result.check for result in results] == [*names, "crashes"]
     assert [result.state for result in results] == ["failed", "skipped", "passed", "failed"]
     assert [result.reason for result in results] == [
-        "grid names and shapes (h, w) of a (84, 252) image: expected [('fine', (3, 8))], found [('fine', (8, 3))]",
+        f"{shapes}. {REMEDIES['check_grid_shapes']}",
         "BrokenFakeAdapter has no transformers model `model`",
         "",
         "raised ValueError: fake",
     ]
     assert results[3].title == "It crashes."
     assert all(result.title and result.seconds >= 0 for result in results)
+
+
+def test_a_failure_in_pytest_carries_what_to_change() -> None:
+    transposed = break_result(
+        FAKE_CASE,
+        "locate_image_tokens",
+        lambda found, _: [[replace(grid, tokens=grid.tokens.T) for grid in grids] for grids in found],
+    )
+    checks = {
+        check.__name__: check for _, check in (each.values for each in parametrize_with_checks([FAKE_CASE]).args[1])
+    }
+    with pytest.raises(AssertionError) as failure:
+        checks["check_grid_shapes"](transposed)
+    assert failure.value.__notes__ == [REMEDIES["check_grid_shapes"]]
+
+
+def test_what_to_change_is_said_of_checks_that_exist_in_sentences() -> None:
+    assert set(REMEDIES) <= set(CHECKS)
+    assert [remedy for remedy in REMEDIES.values() if not remedy.endswith(".")] == []
 
 
 def test_family_of_one_image_skips() -> None:

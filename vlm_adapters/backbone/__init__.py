@@ -4,6 +4,7 @@ from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, fit_square, square_layout, tile_spans
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, SupportsGeneration, SupportsPointing
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
+from vlm_adapters.backbone.tiles import select_tiles, tiled_layouts
 
 __all__ = [
     "BackboneAdapter",
@@ -18,6 +19,8 @@ __all__ = [
     "fit_square",
     "resolve_heads",
     "resolve_layers",
+    "select_tiles",
     "square_layout",
     "tile_spans",
+    "tiled_layouts",
 ]

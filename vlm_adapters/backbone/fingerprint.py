@@ -27,6 +27,7 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
             values = tensor.detach()
             # of sharded weights (DTensor), the share of this process
             flat = (values.to_local() if hasattr(values, "to_local") else values).flatten()
+            flat = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
             places = torch.linspace(0, max(len(flat) - 1, 0), min(_VALUES_PER_TENSOR, len(flat)), dtype=torch.float64)
             digest.update(flat[places.long().to(flat.device)].double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from io import TextIOWrapper
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from vlm_adapters.limits import plain
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 
 def console(*, err: bool = False, quiet: bool = False) -> Console:
@@ -43,7 +46,7 @@ def print_json(content: object, *, indent: int | None = None) -> None:
     sys.stdout.write(json.dumps(content, indent=indent) + "\n")
 
 
-def working(text: str) -> AbstractContextManager[object]:
+def working(text: str) -> Status:
     """Show what a command is doing while a block runs, where somebody watches."""
     return console(err=True).status(styled(text))
 

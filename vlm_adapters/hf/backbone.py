@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, BatchFeature, PreTrainedModel, ProcessorMixin
 
 from vlm_adapters.backbone.fingerprint import ModuleFingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
@@ -70,7 +70,7 @@ class TransformersBackbone(ABC):
 
     limits: Limits = DEFAULT_LIMITS
     batch_windows: bool = False
-    attention_pattern: ClassVar[AttentionPattern] = "undeclared"
+    attention_pattern: AttentionPattern = "undeclared"
     """How tokens see each other, by which several texts can follow one image in a pass."""
     grid_names: ClassVar[tuple[str, ...]] = ("fine",)
     """Names of the grids that an image may have, the finest last; see `BackboneInfo.grids`."""
@@ -78,6 +78,8 @@ class TransformersBackbone(ABC):
     """The family's options: keyword-only arguments of the constructor, kept in attributes of the same names."""
     auto_model: ClassVar[str] = "AutoModelForImageTextToText"
     """The class of transformers that loads checkpoints of the family."""
+    config_class: ClassVar[Any] = AutoConfig
+    """Reads a `config.json` that names no `model_type`; see `AdapterSpec.architectures`."""
 
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
@@ -133,7 +135,7 @@ class TransformersBackbone(ABC):
         if unknown := sorted(set(options) - set(cls.options)):
             raise OptionError(unknown_option(cls.__name__, unknown[0], cls.options))
         placed: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision}
-        loader["auto_model"] = cls.auto_model
+        loader |= {"auto_model": cls.auto_model, "config_class": cls.config_class}
         loaded = load_pretrained(name_or_path, **placed, trust_remote_code=trust_remote_code, loader=loader)
         checkpoint = os.fspath(name_or_path)
         with typed_errors(f"Loading {shown(checkpoint)}", CheckpointError):

@@ -83,8 +83,10 @@ class RowRecorder:
                 f"Rows were planned for {len(self._plans)} sequences, the model ran {query.shape[0]}. "
                 "Do not expand the batch (beam search, several returned sequences) while capturing."
             )
-        start = self._tokens_seen.get(layer, 0)
-        end = self._tokens_seen[layer] = start + query.shape[2]
+        # In generation, layers that use the keys of others may get only the last of the tokens that lower layers got.
+        end = max(self._tokens_seen.get(layer, 0) + query.shape[2], *self._tokens_seen.values(), 0)
+        start = end - query.shape[2]
+        self._tokens_seen[layer] = end
         first_key = end - key.shape[2]
         if first_key < 0 or (first_key > 0 and options.sliding_window is None):
             raise CaptureError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ class TokenSequence:
 
     Attributes:
         ids: Token ids.
-        types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`.
+        types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`. If the rendered prompt has a suffix,
+            1 for the tokens of the suffix, 0 for all others.
         offsets: Characters `[start, end)` of the rendered template for every token; (-1, -1) for image tokens.
         images: Positions of the tokens of every image.
     """
@@ -59,12 +60,15 @@ class RenderedPrompt:
         user_spans: Characters of `text` that came from the prompt's texts, one span per text, in order.
         slots: Characters of `text` that are placeholders of images, in order.
         has_start: Whether the text already contains the start token; else the tokenizer adds it.
+        suffix: Where the suffix begins, which is encoded apart from what stands before it and whose tokens see only
+            earlier ones, in families in which those before it see each other both ways; None in other families.
     """
 
     text: str
     user_spans: tuple[Span, ...]
     slots: tuple[Span, ...]
     has_start: bool = False
+    suffix: int | None = None
 
 
 def render(processor: Any, prompt: Prompt, limits: Limits = DEFAULT_LIMITS) -> RenderedPrompt:
@@ -120,10 +124,13 @@ def tokenize(
     control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     control_tokens += tokenizer.convert_ids_to_tokens(sorted(image_ids))
     placeholders = {rendered.text[slice(*slot)] for slot in rendered.slots}
+    known = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    # Some processors replace a placeholder in the text, and their tokenizers do not know it.
+    unknown = tuple(slot for slot in rendered.slots if rendered.text[slice(*slot)] not in known)
     sequence = TokenSequence()
     remaining = list(images)
-    for piece in _pieces(rendered.text, rendered.user_spans, control_tokens):
-        for id_, span in _encode(tokenizer, rendered, piece):
+    for piece in _pieces(rendered, control_tokens, unknown):
+        for id_, span in [(-1, piece)] if piece in unknown else _encode(tokenizer, rendered, piece):
             words = rendered.text[slice(*span)]
             if _touches(span, rendered.slots):
                 # By its position, not its id: a family may expand the placeholder to other tokens.
@@ -145,6 +152,8 @@ def tokenize(
         raise PromptError(
             f"The tokenizer makes {len(remaining)} image tokens too few. Use the tokenizer of the checkpoint."
         )
+    if rendered.suffix is not None:
+        sequence.types = [int(start >= rendered.suffix) for start, _ in sequence.offsets]
     return sequence
 
 
@@ -207,17 +216,19 @@ def _tokens(
     return list(zip(encoded["input_ids"], spans, strict=True))
 
 
-def _pieces(text: str, user_spans: Sequence[Span], control_tokens: Sequence[str]) -> Iterator[Span]:
-    """Cut the text inside every control token that the user wrote, so that none is recognised."""
+def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str], slots: Sequence[Span]) -> Iterator[Span]:
+    """Cut the text around slots, before its suffix, and inside control tokens that the user wrote.
+
+    So none of these is recognised.
+    """
     pattern = re.compile(
         "|".join(re.escape(token) for token in sorted(control_tokens, key=len, reverse=True)) or "(?!)"
     )
-    start = 0
-    for match in pattern.finditer(text):
-        if _touches(match.span(), user_spans):
-            yield start, match.start() + 1
-            start = match.start() + 1
-    yield start, len(text)
+    found = (match.span() for match in pattern.finditer(rendered.text))
+    cuts = {start + 1 for start, end in found if _touches((start, end), rendered.user_spans)}
+    cuts |= {side for slot in slots for side in slot}
+    cuts |= set() if rendered.suffix is None else {rendered.suffix}
+    return pairwise(sorted({0, *cuts, len(rendered.text)}))
 
 
 def _texts(messages: Sequence[Turn]) -> list[str]:

@@ -145,10 +145,13 @@ def capture_pass(
     ):
         # The base model: logits over the vocabulary are not needed, and can be the largest tensor of all.
         body: nn.Module = model.base_model
-        cache = _cache(body) if len(forward_pass.calls) > 1 else {}
+        options = _cache(body) if len(forward_pass.calls) > 1 else {}
+        uses_cache = bool(options)
+        if "logits_to_keep" in signature(type(body).forward).parameters:  # a family without a base model
+            options["logits_to_keep"] = 1
         for tensors in forward_pass.calls:
             with stop_after(model, request.last_layer):
-                body(**tensors, use_cache=bool(cache), **cache)
+                body(**tensors, use_cache=uses_cache, **options)
     for sequence, prompts in enumerate(forward_pass.prompts):
         maps = _attention(request, recorder, of_sequences[sequence], sequence, device)
         hidden = of_cells.at(sequence, request.hidden_layers, request.width)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import unwrap
 from typing import Any, Literal, Protocol, cast
 
 from torch import Tensor, nn
@@ -174,10 +175,14 @@ def interface_of(module: nn.Module) -> AttentionInterface | None:
 
 
 def _eager_kernel(module: nn.Module) -> Kernel:
-    """The eager function of a module's modelling file; the registry has none."""
+    """The eager function that a module's forward names, else that of its modelling file; the registry has none."""
     for kind in type(module).__mro__:
-        if kernel := vars(sys.modules[kind.__module__]).get("eager_attention_forward"):
-            return cast("Kernel", kernel)
+        functions = vars(sys.modules[kind.__module__])
+        forward = vars(kind).get("forward")
+        named = unwrap(forward).__code__.co_names if forward else ()
+        for name in (*named, "eager_attention_forward"):
+            if name.endswith("eager_attention_forward") and (kernel := functions.get(name)):
+                return cast("Kernel", kernel)
     raise CaptureError(
         f'{type(module).__name__} has no eager attention function. Load the model with attn_implementation="sdpa".'
     )

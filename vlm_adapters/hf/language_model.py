@@ -28,10 +28,10 @@ class LanguageModel:
     layers: nn.ModuleList
 
     def attention_modules(self) -> Iterator[tuple[int, nn.Module]]:
-        """Layer index and module of every module that names its layer in `layer_idx`."""
+        """Layer index and module of every module that names its layer in `layer_idx` and its kernel in `config`."""
         for index, layer in enumerate(self.layers):
             for module in layer.modules():
-                if getattr(module, "layer_idx", None) == index:
+                if getattr(module, "layer_idx", None) == index and hasattr(module, "config"):
                     yield index, module
 
 

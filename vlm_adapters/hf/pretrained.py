@@ -144,10 +144,12 @@ def load_pretrained(
         try:
             folder = _folder(source, hub)
             check_folder(folder, limits)
-            check_config(folder / "config.json", limits)
-            processor = AutoProcessor.from_pretrained(source, **hub)
+            content = check_config(folder / "config.json", limits)
+            is_named = isinstance(content, dict) and "model_type" in content
+            reader = AutoConfig if is_named else loader["config_class"]
+            config = reader.from_pretrained(source, output_attentions=False, **hub)
+            processor = AutoProcessor.from_pretrained(source, **({} if is_named else {"config": config}), **hub)
             check_normaliser(getattr(processor, "tokenizer", None), limits)
-            config = AutoConfig.from_pretrained(source, output_attentions=False, **hub)
             quantised = getattr(config, "quantization_config", None) is not None
             placement = Placement.of(device, dtype, loader, quantised=quantised)
             with no_larger_than_its_files(folder):

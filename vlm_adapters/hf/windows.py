@@ -115,7 +115,8 @@ class _Windows:
         if _active.get() is not self or not isinstance(boundaries, Tensor) or len(boundaries) <= 2:
             return None
         self._boundaries = boundaries
-        ends = torch.tensor([0, len(args[0] if args else kwargs["hidden_states"])], device="cpu")
+        states: Tensor = args[0] if args else kwargs["hidden_states"]  # (S, D), in some towers (1, S, D)
+        ends = torch.tensor([0, states.shape[:-1].numel()], device="cpu")
         return args, kwargs | {"cu_seqlens": ends}
 
     def attend(

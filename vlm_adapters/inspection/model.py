@@ -174,7 +174,7 @@ def _forward(adapter: TransformersBackbone, trial: Trial) -> ForwardReport:
         problem = " ".join(str(error).split())[:300]
     return ForwardReport(
         trial=trial,
-        grids=tuple(layout.cells for layout in layouts),
+        grids=tuple(layout.cells for layout in sorted(layouts, key=lambda one: adapter.grid_names.index(one.name))),
         image_tokens=image_tokens,
         tokens=tokens,
         weight_bytes=_count(adapter.model) * DTYPE.itemsize,

@@ -127,12 +127,17 @@ def _base_of(lora: LoraFolder, limits: Limits, hub: Mapping[str, Any]) -> Checkp
 def _model_type(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
     config = check_config(path, limits)
     model_type = config.get("model_type") if isinstance(config, dict) else None
-    if not isinstance(model_type, str) or not model_type:
-        raise CheckpointError(
-            f"{path} has no model_type, by which the adapter is chosen. "
-            "Give the directory of a transformers checkpoint."
-        )
-    return model_type
+    if isinstance(model_type, str) and model_type:
+        return model_type
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    names = architectures if isinstance(architectures, list) else []
+    for entry in list_adapters():
+        if entry.spec and not entry.broken and any(name in entry.spec.architectures for name in names):
+            return entry.spec.name
+    raise CheckpointError(
+        f"{path} has no model_type, by which the adapter is chosen, and names no class that a plugin knows. "
+        "Give the directory of a transformers checkpoint."
+    )
 
 
 def _hub_config(repository: str, options: Mapping[str, Any]) -> Path:

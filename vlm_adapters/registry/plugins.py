@@ -9,11 +9,13 @@ from __future__ import annotations
 import opcode
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from importlib.metadata import Distribution, DistributionFinder, EntryPoint
 from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -25,6 +27,7 @@ from vlm_adapters.registry.entry import AdapterEntry, plain, reason_of
 from vlm_adapters.registry.spec import AdapterSpec
 
 _Point = tuple[AdapterEntry, EntryPoint | None]
+_GROUP = hookspecs.PROJECT
 _BUILT_IN = "vlm-adapters"
 _MOST_SPECS = 1000
 _KEPT = frozenset(sys.stdlib_module_names) - {"distutils"} | {"pluggy"}
@@ -41,6 +44,32 @@ def installed_plugins() -> list[_Point]:
             found.setdefault(_normalised(points[0][0].distribution), points)
     order = sorted(found, key=lambda name: (name != _BUILT_IN, name))
     return [point for name in order for point in sorted(found[name], key=lambda point: point[0].plugin)]
+
+
+def project_plugins(folder: Path) -> list[_Point]:
+    """The entry points of a plugin's project that need not be installed; its modules become importable.
+
+    Args:
+        folder: The project, with a `pyproject.toml`.
+
+    Raises:
+        PluginError: It has none, or one without entry points of the group.
+    """
+    path = folder / "pyproject.toml"
+    remedy = f"Give the folder of a plugin's project, whose pyproject.toml has [project.entry-points.{_GROUP}]."
+    try:
+        project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
+        points = dict(project.get("entry-points", {}).get(_GROUP, {}))
+    except (OSError, UnicodeDecodeError, ValueError, AttributeError, TypeError) as error:
+        raise PluginError(f"{path} cannot be read: {reason_of(error)}. {remedy}") from error
+    if not points:
+        raise PluginError(f"{path} has no entry points of a plugin. {remedy}")
+    sys.path[:0] = [str(place.resolve()) for place in (folder, folder / "src") if str(place.resolve()) not in sys.path]
+    name, version = plain(str(project.get("name", folder.name))), plain(str(project.get("version", "")))
+    return [
+        (AdapterEntry(plain(str(plugin)), name, version), EntryPoint(str(plugin), str(value), _GROUP))
+        for plugin, value in points.items()
+    ]
 
 
 def offers(entry: AdapterEntry, point: EntryPoint | None) -> list[AdapterEntry]:
@@ -80,10 +109,10 @@ def _entry_points(distribution: Distribution) -> list[_Point]:
     try:
         text = distribution.read_text("entry_points.txt") or ""
         # parsing the metadata of every distribution would take most of the time of a listing
-        if f"[{hookspecs.PROJECT}]" not in text:
+        if f"[{_GROUP}]" not in text:
             return []
         name, version = plain(distribution.metadata["Name"]), plain(distribution.version)
-        points = distribution.entry_points.select(group=hookspecs.PROJECT)
+        points = distribution.entry_points.select(group=_GROUP)
         return [(AdapterEntry(plain(point.name), name, version), point) for point in points]
     except Exception as error:  # noqa: BLE001 - whatever is wrong with foreign metadata, the other plugins still work
         folder = getattr(distribution, "_path", "a distribution")

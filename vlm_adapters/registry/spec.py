@@ -34,6 +34,8 @@ class AdapterSpec:
             weights; it returns None for a checkpoint that the plugin has no config of.
         pointing: The coordinates in which its models, asked in words, answer with boxes: `"pixels"` of the resized
             image, or `"thousandths"` of its sides; None where they are not known to point.
+        architectures: Names under `architectures` in a `config.json` without a `model_type`, by which its checkpoints
+            are recognised then.
 
     Example:
         >>> from vlm_adapters import AdapterSpec, hookimpl
@@ -54,6 +56,7 @@ class AdapterSpec:
     wrapper: str | None = None
     published: str | None = None
     pointing: Literal["pixels", "thousandths"] | None = None
+    architectures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _matches(_NAME, self.name):
@@ -85,6 +88,7 @@ class AdapterSpec:
         self._check_names("requires", "top-level modules")
         self._check_names("checkpoints", "hub ids")
         self._check_names("image_processors", "names of classes")
+        self._check_names("architectures", "names of classes")
         if dotted := [module for module in self.requires if not module.isidentifier()]:
             raise PluginError(
                 f"The adapter {self.name!r} requires {shown(dotted)}, which are not names of top-level modules. "

@@ -131,11 +131,10 @@ _OTHER_SHAPES = (
 
 _NOT_IN_TRANSFORMERS = (
     UnsupportedFamily(
-        "cogvlm",
-        ("THUDM/cogvlm-chat-hf",),
-        _REMOTE_CODE,
+        "cogvlm2",
+        ("THUDM/cogvlm2-llama3-chat-19B", "THUDM/cogvlm2-llama3-chat-19B-tgi"),
+        f"{_REMOTE_CODE}; the model of CogVLM in this library is another (no grouped heads, no merging of patches)",
     ),
-    UnsupportedFamily("cogvlm2", ("THUDM/cogvlm2-llama3-chat-19B",), _REMOTE_CODE),
     UnsupportedFamily(
         "DeepSeek-VL2",
         ("deepseek-ai/deepseek-vl2-tiny", "deepseek-ai/deepseek-vl2-small", "deepseek-ai/deepseek-vl2"),

@@ -2,9 +2,16 @@
 
 from vlm_adapters.testing.case import SIZES, AdapterCase, ExpectedGrid, LoadAdapter
 from vlm_adapters.testing.checks_protocol import check_text_moves_no_image
-from vlm_adapters.testing.lookup import find_case
+from vlm_adapters.testing.lookup import cases_of_project, find_case
 from vlm_adapters.testing.reference import Reference, ReferencePass, TransformersReference
-from vlm_adapters.testing.runner import ALL_CHECKS, Check, CheckResult, parametrize_with_checks, run_checks
+from vlm_adapters.testing.runner import (
+    ALL_CHECKS,
+    Check,
+    CheckResult,
+    checks_named,
+    parametrize_with_checks,
+    run_checks,
+)
 from vlm_adapters.testing.support import CheckSkipped
 
 __all__ = [
@@ -19,7 +26,9 @@ __all__ = [
     "Reference",
     "ReferencePass",
     "TransformersReference",
+    "cases_of_project",
     "check_text_moves_no_image",
+    "checks_named",
     "find_case",
     "parametrize_with_checks",
     "run_checks",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsGeneration, SupportsPointing
 from vlm_adapters.errors import PromptError
 from vlm_adapters.geometry import Box, CoordinateFrame
@@ -27,9 +26,6 @@ from vlm_adapters.testing.support import (
     transformers_model_of,
 )
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 _NEW_TOKENS = 6
 _CANNOT_ANSWER = "the adapter does not answer (no SupportsGeneration)"
 _CANNOT_POINT = "the adapter has no frame of coordinates (SupportsPointing): its model is not known to point"
@@ -40,7 +36,7 @@ def check_answer_is_the_likeliest(case: AdapterCase) -> None:
     adapter = _answering(case)
     model = transformers_model_of(cast("BackboneAdapter", adapter))
     question = _question()
-    ids = _likeliest(model, cast("BackboneAdapter", adapter).preprocess([question]))
+    ids = _likeliest(cast("BackboneAdapter", adapter), question)
     decode = cast("Any", adapter).processor.tokenizer.decode
     plain = model.generation_config.to_dict()
     for settings in ({}, {"do_sample": True, "temperature": 10.0, "repetition_penalty": 10.0, "num_beams": 3}):
@@ -108,14 +104,15 @@ def _question() -> Prompt:
     return Prompt(prompt().messages[:1])
 
 
-def _likeliest(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:
+def _likeliest(adapter: BackboneAdapter, question: Prompt) -> Tensor:
     """The likeliest tokens `(T,)`, each by a plain pass without cache and without transformers' `generate`."""
+    model, inputs = transformers_model_of(adapter), adapter.preprocess([question])
     device = inputs.tensors["input_ids"].device
     ends = torch.tensor(model.generation_config.eos_token_id or [], device=device).flatten()
     new = torch.empty(1, 0, dtype=torch.long, device=device)
     while new.shape[1] < _NEW_TOKENS and not torch.isin(new[:, -1:], ends).any():
         with torch.no_grad():
-            logits: Tensor = model(**continued(inputs, new), use_cache=False).logits
+            logits: Tensor = model(**continued(adapter, inputs, new), use_cache=False).logits
         new = torch.cat([new, logits[:, -1:].argmax(-1)], dim=1)
     return new[0]
 

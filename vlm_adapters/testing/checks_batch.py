@@ -54,7 +54,7 @@ def _require_batch_equals_samples(case: AdapterCase, side: Literal["left", "righ
     case.reference.set_padding_side(adapter, side)
     prompts = different_prompts()
     inputs = adapter.preprocess(prompts)
-    _require_padding(case, adapter, inputs, side)
+    _require_padding(case, adapter, prompts, inputs, side)
     _require_equals_samples(case, adapter, prompts, inputs, f"a batch padded on the {side}")
 
 
@@ -77,13 +77,19 @@ def _require_equals_samples(
                 require_agrees(case, states, of_one, tolerance, f"{what}, hidden (K, T, D) of phrase {phrase}")
 
 
-def _require_padding(case: AdapterCase, adapter: BackboneAdapter, inputs: BackboneInputs, side: str) -> None:
+def _require_padding(
+    case: AdapterCase, adapter: BackboneAdapter, prompts: Sequence[Prompt], inputs: BackboneInputs, side: str
+) -> None:
     """Make sure that the padding is on the side that the check is about."""
-    starts = case.reference.image_positions(adapter, inputs).to(torch.uint8).argmax(dim=1).tolist()
-    moved = len(set(starts)) > 1
-    position = "different" if side == "left" else "equal"
+    starts = _first_image_tokens(case, adapter, inputs)
+    alone = [_first_image_tokens(case, adapter, adapter.preprocess([one]))[0] for one in prompts]
+    position = "other positions than" if side == "left" else "the positions that they have"
     require(
-        moved == (side == "left"),
-        f"a batch padded on the {side}: expected the first image tokens at {position} positions, found {starts}; "
-        "AdapterCase.reference.set_padding_side has no effect",
+        (starts != alone) == (side == "left"),
+        f"a batch padded on the {side}: expected the first image tokens at {position} in prompts alone, which is "
+        f"{alone}, found {starts}; AdapterCase.reference.set_padding_side has no effect",
     )
+
+
+def _first_image_tokens(case: AdapterCase, adapter: BackboneAdapter, inputs: BackboneInputs) -> list[int]:
+    return case.reference.image_positions(adapter, inputs).to(torch.uint8).argmax(dim=1).tolist()

@@ -19,6 +19,7 @@ from vlm_adapters.testing.support import (
     PHRASES,
     TEXT,
     CheckSkipped,
+    before_first_layer,
     hidden,
     image,
     maps,
@@ -26,6 +27,7 @@ from vlm_adapters.testing.support import (
     require,
     require_equal,
     run,
+    transformers_model_of,
     two_images,
 )
 
@@ -52,7 +54,7 @@ def check_image_reaches_the_model(case: AdapterCase) -> None:
 
 def check_grid_names(case: AdapterCase) -> None:
     """Every image, small ones too, has the finest of `info.grids`, and others in the order and with names of these."""
-    adapter = case.load()
+    adapter = _load_with_places(case)
     names = adapter.info.grids
     for size in (*case.sizes, _SMALL):
         found = [grid.name for grid in _grids(adapter, size)]
@@ -66,7 +68,7 @@ def check_grid_names(case: AdapterCase) -> None:
 
 def check_grid_shapes(case: AdapterCase) -> None:
     """Grids have the shapes `(h, w)` of the oracle, for every size of image."""
-    adapter = case.load()
+    adapter = _load_with_places(case)
     for size in (*case.sizes, _SMALL):
         found = [(grid.name, grid.shape) for grid in _grids(adapter, size)]
         expected = [(grid.name, grid.shape) for grid in case.expected_grids(size)]
@@ -75,7 +77,7 @@ def check_grid_shapes(case: AdapterCase) -> None:
 
 def check_cell_boxes(case: AdapterCase) -> None:
     """Every cell covers the region that the oracle gives it, for every size of image."""
-    adapter = case.load()
+    adapter = _load_with_places(case)
     for size in case.sizes:
         for index, (found, expected) in enumerate(zip(_grids(adapter, size), case.expected_grids(size), strict=True)):
             rows, columns = expected.shape
@@ -108,7 +110,7 @@ def check_orientation(case: AdapterCase) -> None:
 
     The changed region is the oracle's, and the image is not square.
     """
-    adapter = case.load()
+    adapter = _load_with_places(case)
     tested = 0
     for size in case.sizes:
         if size[0] == size[1]:
@@ -126,7 +128,7 @@ def check_orientation(case: AdapterCase) -> None:
 
 def check_several_images(case: AdapterCase) -> None:
     """Two images in a prompt have their grids in order, with the oracle's shapes and boxes."""
-    adapter = case.load()
+    adapter = _load_with_places(case)
     sizes = ((84, 200), (160, 90))
     prompt_of_two = _two_images(case, sizes)
     found = adapter.locate_image_tokens(adapter.preprocess([prompt_of_two]))[0]
@@ -151,20 +153,38 @@ def check_several_images_are_not_mixed(case: AdapterCase) -> None:
     """Changing the second of two images of one size changes its image tokens, and none of the first image."""
     adapter = case.load()
     sizes = ((112, 112), (112, 112))
-    request = GridRequest(hidden_layers=1)
-    before = run(adapter, _two_images(case, sizes), request)[1]
+    before = _states_of_images(adapter, _two_images(case, sizes))
     first, second = _two_images(case, sizes).images
     changed = two_images(sizes)
     question = type(changed.messages[0])("user", (first, _changed(second, (0, 0, 112, 112)), changed.messages[0].text))
-    after = run(adapter, Prompt((question, *changed.messages[1:]), changed.phrases), request)[1]
-    for found, expected in zip(after, before, strict=True):
-        change = (found.hidden - expected.hidden).abs().max().item()
-        is_changed = found.grid.image == 1
+    after = _states_of_images(adapter, Prompt((question, *changed.messages[1:]), changed.phrases))
+    for (index, found), (_, expected) in zip(after, before, strict=True):
+        change = (found - expected).abs().max().item()
+        is_changed = index == 1
         require(
             (change > 1e-3) == is_changed,
-            f"hidden states of image {found.grid.image} when image 1 changes: expected {'a' if is_changed else 'no'} "
+            f"hidden states of image {index} when image 1 changes: expected {'a' if is_changed else 'no'} "
             f"change, found {change:.3g}",
         )
+
+
+def _load_with_places(case: AdapterCase) -> BackboneAdapter:
+    adapter = case.load()
+    if not adapter.info.grids:
+        raise CheckSkipped(f"the image tokens of {case.name} have no places in the image")
+    return adapter
+
+
+def _states_of_images(adapter: BackboneAdapter, of: Prompt) -> list[tuple[int, Tensor]]:
+    """For every grid the index of its image, and its hidden states after the last layer.
+
+    Where images see each other both ways, those before the first layer, in which they have not seen each other yet.
+    """
+    inputs, grids = run(adapter, of, GridRequest(hidden_layers=1))
+    if not getattr(adapter, "attention_pattern", "undeclared").startswith("bidirectional"):
+        return [(grid.grid.image, grid.hidden) for grid in grids]
+    embedded = before_first_layer(transformers_model_of(adapter), inputs)[0]
+    return [(grid.grid.image, embedded[grid.grid.tokens.to(embedded.device)]) for grid in grids]
 
 
 def _require_box(found: Box, expected: Box, cell: str) -> None:

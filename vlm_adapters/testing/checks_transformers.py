@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.case import AdapterCase
@@ -81,8 +82,7 @@ def check_batched_windows_change_no_states(case: AdapterCase) -> None:
     sizes = (230, 170), (96, 150)
     several = [two_images(sizes)] if case.several_images else [prompt(size) for size in sizes]
     inputs = adapter.preprocess(several)
-    with torch.no_grad():
-        alone = model.base_model(**inputs.tensors, use_cache=False).last_hidden_state[0]
+    alone = _last_states(model, inputs)[0]
     last = GridRequest(layers=(), hidden_layers=1)
     for batched in (False, True):
         adapter.batch_windows = batched
@@ -117,7 +117,7 @@ def check_generation_equals_one_pass(case: AdapterCase) -> None:
         generate = cast("Callable[..., Tensor]", model.generate)
         sequence = generate(**inputs.tensors, max_new_tokens=_NEW_TOKENS, min_new_tokens=_NEW_TOKENS, do_sample=False)
     found = torch.stack([recorder.maps[layer][0] for layer in adapter.info.attention_layers], dim=1)
-    full = _with_rows(inputs, sequence[:, -_NEW_TOKENS:], rows)
+    full = _with_rows(adapter, inputs, sequence[:, -_NEW_TOKENS:], rows)
     expected = maps(adapter.extract(full, GridRequest(reduce="none"))[0])
     require_agrees(case, found, expected, 1e-5, "rows captured during generation (R, L, n, cell), against one pass")
 
@@ -149,15 +149,34 @@ def check_attention_pattern(case: AdapterCase) -> None:
             changed <= image[0],
             f'attention_pattern="{pattern}": a change of the token after the image changes no state of the image',
         )
-        return
+        # The image, the token after it and all else before the answer see each other; the answer is causal.
+        changes.pop("the last image token")
+        answer = int(inputs.phrase_tokens[0][0][0])
+        changes["the first token of the answer's phrase"] = _first_changed(model, inputs, answer)
+        allowed = {"the last token": allowed["the last token"], "the first token of the answer's phrase": answer}
     require_equal(changes, allowed, f'attention_pattern="{pattern}": the first state that changes with each token')
 
 
-def _with_rows(inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:
+def _with_rows(adapter: BackboneAdapter, inputs: BackboneInputs, new: Tensor, rows: Tensor) -> BackboneInputs:
     """The inputs with the new tokens `(1, T)` at their end, and the given rows as the tokens of one phrase."""
     text = inputs.prompts[0].text
     with_phrase = Prompt.chat(inputs.prompts[0].messages, [(0, len(text))])
-    return replace(inputs, prompts=(with_phrase,), tensors=continued(inputs, new), phrase_tokens=((rows,),))
+    return replace(inputs, prompts=(with_phrase,), tensors=continued(adapter, inputs, new), phrase_tokens=((rows,),))
+
+
+def _last_states(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:
+    """States `(B, S, D)` after the final norm of the language model, in a plain pass."""
+    from vlm_adapters.hf.language_model import language_model_of  # noqa: PLC0415 (imports transformers)
+
+    found: list[Tensor] = []
+    body = language_model_of(model).body
+    hook = body.register_forward_hook(lambda _module, _arguments, output: found.append(output[0]))
+    try:
+        with torch.no_grad():
+            model.base_model(**inputs.tensors, use_cache=False)
+    finally:
+        hook.remove()
+    return found[0]
 
 
 def _logits(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:

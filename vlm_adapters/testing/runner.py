@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Literal
 
+from vlm_adapters.errors import OptionError
+from vlm_adapters.limits import shown
 from vlm_adapters.testing import (
     checks_abilities,
     checks_attention,
@@ -20,6 +25,7 @@ from vlm_adapters.testing import (
     checks_transformers,
 )
 from vlm_adapters.testing.case import AdapterCase
+from vlm_adapters.testing.remedies import REMEDIES
 from vlm_adapters.testing.support import CheckSkipped
 
 if TYPE_CHECKING:
@@ -110,6 +116,7 @@ class CheckResult:
         state: `"passed"`, `"failed"` or `"skipped"`.
         reason: Reason why it failed or was skipped; empty if it passed.
         seconds: Duration of the check.
+        traceback: Where it failed, as Python prints it; empty if it did not.
     """
 
     check: str
@@ -117,11 +124,40 @@ class CheckResult:
     state: Literal["passed", "failed", "skipped"]
     reason: str
     seconds: float
+    traceback: str = ""
 
 
-def run_checks(case: AdapterCase, checks: Sequence[Check] = ALL_CHECKS) -> list[CheckResult]:
-    """Run checks over a case. Every exception becomes a result, so that all checks run."""
-    return [_result(case, check) for check in checks]
+def run_checks(
+    case: AdapterCase, checks: Sequence[Check] = ALL_CHECKS, report: Callable[[CheckResult], None] | None = None
+) -> list[CheckResult]:
+    """Run checks over a case. Every exception becomes a result, so that all checks run.
+
+    Args:
+        case: The case.
+        checks: The checks.
+        report: Called with every result as soon as it is there.
+    """
+    results = []
+    for check in checks:
+        results.append(_result(case, check))
+        if report is not None:
+            report(results[-1])
+    return results
+
+
+def checks_named(names: Sequence[str]) -> list[Check]:
+    """The checks with these names, such as `check_orientation`.
+
+    Raises:
+        OptionError: There is no such check.
+    """
+    by_name = {check.__name__: check for check in ALL_CHECKS}
+    for name in names:
+        if name not in by_name:
+            close = difflib.get_close_matches(name, by_name, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(by_name)}."
+            raise OptionError(f"There is no check {shown(name)}. {hint}")
+    return [by_name[name] for name in names]
 
 
 def parametrize_with_checks(cases: Sequence[AdapterCase]) -> pytest.MarkDecorator:
@@ -137,21 +173,41 @@ def parametrize_with_checks(cases: Sequence[AdapterCase]) -> pytest.MarkDecorato
 
     return pytest.mark.parametrize(
         ("case", "check"),
-        [pytest.param(case, check, id=f"{case.name}-{check.__name__}") for case in cases for check in ALL_CHECKS],
+        [
+            pytest.param(case, _with_remedy(check), id=f"{case.name}-{check.__name__}")
+            for case in cases
+            for check in ALL_CHECKS
+        ],
     )
+
+
+def _with_remedy(check: Check) -> Check:
+    """The check, whose failures carry a note of what to change."""
+
+    @wraps(check)
+    def checked(case: AdapterCase) -> None:
+        try:
+            check(case)
+        except AssertionError as failure:
+            if remedy := REMEDIES.get(check.__name__):
+                failure.add_note(remedy)
+            raise
+
+    return checked
 
 
 def _result(case: AdapterCase, check: Check) -> CheckResult:
     state: Literal["passed", "failed", "skipped"] = "passed"
-    reason = ""
+    reason = trace = ""
     start = time.perf_counter()
     try:
         check(case)
     except CheckSkipped as skipped:
         state, reason = "skipped", str(skipped)
     except AssertionError as failure:
-        state, reason = "failed", str(failure)
+        state, reason, trace = "failed", str(failure), traceback.format_exc()
+        reason = f"{reason.rstrip('.')}. {REMEDIES[check.__name__]}" if check.__name__ in REMEDIES else reason
     except Exception as error:  # noqa: BLE001 (an adapter may raise anything; the other checks still run)
-        state, reason = "failed", f"raised {type(error).__name__}: {error}"
+        state, reason, trace = "failed", f"raised {type(error).__name__}: {error}", traceback.format_exc()
     title = (check.__doc__ or "").strip().splitlines()[0]
-    return CheckResult(check.__name__, title, state, reason, time.perf_counter() - start)
+    return CheckResult(check.__name__, title, state, reason, time.perf_counter() - start, trace)

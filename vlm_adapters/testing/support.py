@@ -187,12 +187,32 @@ def transformers_model_of(adapter: BackboneAdapter) -> PreTrainedModel:
     return adapter.model
 
 
-def continued(inputs: BackboneInputs, new: Tensor) -> dict[str, Tensor]:
-    """Tensors of the inputs of one prompt with the new tokens `(1, T)` at their end."""
+def has_prefix(adapter: BackboneAdapter) -> bool:
+    """Whether the adapter declares that images and the question see each other both ways; the answer is then causal."""
+    return getattr(adapter, "attention_pattern", "undeclared") == "bidirectional prefix"
+
+
+def before_first_layer(model: PreTrainedModel, inputs: BackboneInputs) -> Tensor:
+    """The states `(B, S, D)` that enter the first layer of the language model."""
+    from vlm_adapters.hf.language_model import language_model_of  # noqa: PLC0415 (imports transformers)
+
+    found: list[Tensor] = []
+    hook = language_model_of(model).layers[0].register_forward_pre_hook(lambda _, args: found.append(args[0]))
+    try:
+        with torch.no_grad():
+            model.base_model(**inputs.tensors, use_cache=False)
+    finally:
+        hook.remove()
+    return found[0]
+
+
+def continued(adapter: BackboneAdapter, inputs: BackboneInputs, new: Tensor) -> dict[str, Tensor]:
+    """Tensors of the inputs of one prompt with the new tokens `(1, T)`, written by the model, at their end."""
+    ones = {"attention_mask", "token_type_ids"} if has_prefix(adapter) else {"attention_mask"}
     tensors = dict(inputs.tensors)
     shape = inputs.tensors["input_ids"].shape
     for name, tensor in inputs.tensors.items():
         if tensor.shape == shape:
-            added = new if name == "input_ids" else torch.full_like(new, int(name == "attention_mask"))
+            added = new if name == "input_ids" else torch.full_like(new, int(name in ones))
             tensors[name] = torch.cat([tensor, added.to(tensor.dtype)], dim=1)
     return tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -47,5 +48,7 @@ def random_model(
         for parameter in model.parameters():
             if parameter.ndim > 1 and not parameter.any():
                 nn.init.normal_(parameter, std=0.2)
-    nn.Module.to(model, dtype)  # `to` of transformers has no types
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.is_floating_point():  # `nn.Module.to` would drop the imaginary part of complex ones
+            tensor.data = tensor.data.to(dtype)
     return model

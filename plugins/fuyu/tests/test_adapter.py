@@ -57,4 +57,4 @@ def test_other_conversations_are_typed_errors(messages: list[Message]) -> None:
 
 def test_an_image_that_shrinks_to_nothing_is_a_typed_error() -> None:
     with pytest.raises(ImageError, match=r"1 x 190 pixels has no pixel left across.*160 x 160.*Crop it"):
-        ADAPTER.layouts((190, 1))
+        ADAPTER.layouts([(190, 1)])

@@ -10,4 +10,13 @@ __all__ = ["adapter_specs"]
 @hookimpl
 def adapter_specs() -> list[AdapterSpec]:
     """Offer the adapters of this plugin."""
-    return [AdapterSpec(name="llama4", target="vlm_adapters_llama.adapter:Llama4Adapter")]
+    return [
+        AdapterSpec(
+            name="llama4",
+            target="vlm_adapters_llama.adapter:Llama4Adapter",
+            extra="llama",
+            checkpoints=("meta-llama/Llama-4-Scout-17B-16E-Instruct", "meta-llama/Llama-4-Maverick-17B-128E-Instruct"),
+            case="vlm_adapters_llama.case:LLAMA4",
+            published="vlm_adapters_llama.published:build",
+        )
+    ]

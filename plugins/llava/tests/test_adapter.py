@@ -55,7 +55,7 @@ def test_the_padding_is_the_mean_colour() -> None:
 @settings(max_examples=150, deadline=None)
 def test_the_tiles_are_the_published_rules(height: int, width: int) -> None:
     assume(max(height, width) < 8 * min(height, width))
-    layouts = TILES.layouts((height, width))
+    (layouts,) = TILES.layouts([(height, width)])
     expected = llava_next_grids((height, width))
     assert [layout.cells for layout in layouts] == [grid.shape for grid in expected]
     for layout, grid in zip(layouts, expected, strict=True):

@@ -1,4 +1,4 @@
-"""LLaVA-1.5, one square grid, and LLaVA-Next, a coarse grid and a fine one of tiles."""
+"""LLaVA-1.5, one square grid or Pixtral's native one, and LLaVA-Next, a coarse grid and a fine one of tiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BatchFeature
+from transformers import BatchFeature, PixtralProcessor
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.modeling_llava_next import unpad_image
@@ -19,26 +19,42 @@ from typing_extensions import override
 from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.backbone import fit_square, square_layout
 from vlm_adapters.geometry import Size
+from vlm_adapters_llava.native_rows import native_layout
 
 NORMALISE_ONLY = {"do_resize": False, "do_center_crop": False, "do_pad": False}
 """Options with which the stock image processor leaves the size of an image alone."""
 
 
 class LlavaAdapter(TransformersBackbone):
-    """Adapter for LLaVA-1.5.
+    """Adapter for LLaVA-1.5, and for Pixtral, whose checkpoints are of the same type.
 
     An image is resized so that its long side is the tower's, and centred on a square of the mean colour. The stock
-    processor crops the centre instead, which loses the ends of every image that is not square.
+    processor crops the centre instead, which loses the ends of every image that is not square. Where the tower is
+    Pixtral's, the processor keeps all of the image, and is left alone.
     """
 
     attention_pattern = "causal"
 
+    @property
+    def _native(self) -> bool:
+        """Whether images come at their own size."""
+        return isinstance(self.processor, PixtralProcessor)
+
     @override
     def layouts(self, sizes: Sequence[Size]) -> list[list[ImageLayout]]:
+        if self._native:
+            return [[native_layout(self.processor, size)] for size in sizes]
         return [[layout_on_square(self.processor, size)] for size in sizes]
+
+    @property
+    @override
+    def image_token_ids(self) -> frozenset[int]:
+        return frozenset(self.processor.image_token_ids)
 
     @override
     def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
+        if self._native:
+            return super().process_images(images, **options)
         place = partial(place_on_square, self.processor.image_processor)
         squares = [[place(image) for image in of_prompt] for of_prompt in images]
         return super().process_images(squares, **NORMALISE_ONLY, **options)

@@ -47,7 +47,7 @@ def test_the_frame_is_that_of_the_image_as_the_processor_resizes_it() -> None:
     images = adapter.processor.image_processor
     for size in ((100, 150), (300, 90), (33, 470)):
         frame = adapter.coordinate_frame(size)
-        (layout,) = adapter.layouts(size)
+        ((layout,),) = adapter.layouts([size])
         assert frame is not None
         assert (frame.height, frame.width) == (layout.cells[0] * layout.cell[0], layout.cells[1] * layout.cell[1])
         assert layout.cell == (images.patch_size * images.merge_size,) * 2

@@ -1,4 +1,4 @@
-"""LLaVA and LLaVA-Next checkpoints at full size, without weights: one file each beside this one."""
+"""Checkpoints of the plugin at full size, without weights: one file each beside this one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,31 @@ from transformers import (
     CLIPImageProcessor,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
+    PixtralImageProcessor,
+    PixtralProcessor,
     PreTrainedTokenizerBase,
 )
 
 from vlm_adapters import TransformersBackbone
 from vlm_adapters.hf import PublishedCheckpoint
+from vlm_adapters_llava import tiny, tiny_native_rows, tiny_onevision
 from vlm_adapters_llava.adapter import LlavaAdapter, LlavaNextAdapter
-from vlm_adapters_llava.tiny import CHAT_TEMPLATE
+from vlm_adapters_llava.native_rows import Mistral3Adapter
+from vlm_adapters_llava.onevision import LlavaOnevisionAdapter
 
-_CLASSES: dict[str, tuple[type[TransformersBackbone], Any, Any]] = {
-    "llava": (LlavaAdapter, LlavaProcessor, CLIPImageProcessor),
-    "llava_next": (LlavaNextAdapter, LlavaNextProcessor, LlavaNextImageProcessor),
+_ADAPTERS: dict[str, type[TransformersBackbone]] = {
+    "llava": LlavaAdapter,
+    "llava_next": LlavaNextAdapter,
+    "llava_onevision": LlavaOnevisionAdapter,
+    "mistral3": Mistral3Adapter,
+}
+_SQUARES: dict[str, tuple[Any, Any]] = {
+    "llava": (LlavaProcessor, CLIPImageProcessor),
+    "llava_next": (LlavaNextProcessor, LlavaNextImageProcessor),
 }
 
 
@@ -34,8 +47,21 @@ def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> 
     facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
     if facts is None:
         return None
-    adapter_class, processor_class, image_class = _CLASSES[facts.config.model_type]
-    options = {"chat_template": CHAT_TEMPLATE, **facts.processor}
-    images = image_class(**options.pop("image_processor"))
-    processor = processor_class(images, tokenizer or facts.tokenizer(end="</s>", padding="<pad>"), **options)
-    return adapter_class(facts.model(), processor, checkpoint=checkpoint)
+    processor = _processor(facts, tokenizer)
+    return _ADAPTERS[facts.config.model_type](facts.model(), processor, checkpoint=checkpoint)
+
+
+def _processor(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> Any:
+    options = dict(facts.processor)
+    settings, kind = options.pop("image_processor"), facts.config.model_type
+    if kind == "llava_onevision":
+        tokenizer = tokenizer or facts.tokenizer(end="<|im_end|>", padding="<|endoftext|>")
+        options = {"chat_template": tiny_onevision.CHAT_TEMPLATE, **options}
+        images, videos = LlavaOnevisionImageProcessor(**settings), LlavaOnevisionVideoProcessor()
+        return LlavaOnevisionProcessor(images, tokenizer, videos, **options)
+    tokenizer = tokenizer or facts.tokenizer(end="</s>", padding="<pad>")
+    if facts.config.vision_config.model_type == "pixtral":
+        options = {"chat_template": tiny_native_rows.CHAT_TEMPLATE, **options}
+        return PixtralProcessor(PixtralImageProcessor(**settings), tokenizer, **options)
+    processor_class, image_class = _SQUARES[kind]
+    return processor_class(image_class(**settings), tokenizer, **{"chat_template": tiny.CHAT_TEMPLATE, **options})
