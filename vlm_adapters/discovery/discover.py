@@ -57,6 +57,15 @@ class Discovery:
         explained = min(grid.explained for grid in self.grids)
         return proof.cells > 0 and proof.alone == 1 and min(explained, proof.padding) > _NEARLY_ALL and proof.in_model >= _HALF
 
+    @property
+    def doubt(self) -> str:
+        """What the evidence lacks, where it is not proof."""
+        proof = self.proof
+        return (
+            f"Not proven: of {proof.cells} held-out cells {proof.alone:.0%} answer by themselves and {proof.in_model:.0%} in "
+            f"the model, {proof.padding:.0%} of all show the image where they should."
+        )
+
 
 class Discoverer:
     """Finds the layouts of images for one model and its processor."""

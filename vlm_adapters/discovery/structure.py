@@ -76,7 +76,10 @@ def find_grids(places: TokenPlaces, size: Size) -> tuple[FoundGrid, ...]:
     """
     where = np.flatnonzero(places.is_cell)
     if not len(where):
-        raise NotFoundError("No token of the sequence depends on the image's own place in it.")
+        raise NotFoundError(
+            "No token of the sequence shows a part of the image: the text sees it by cross-attention, or learned queries "
+            "read it (a resampler)."
+        )
     counted = np.isin(places.ids, np.unique(places.ids[where]))
     order = np.cumsum(counted) - 1  # index of a token among those that are counted
     wide = _smooth(places.spread[where, 0]) * np.sqrt(12)

@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from vlm_adapters.errors import BackboneError
+from vlm_adapters.errors import BackboneError, CaptureError
+from vlm_adapters.hf.language_model import language_model_of
 
 _SOFTMAX = (torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax)
 
@@ -60,17 +61,18 @@ class VisionSide:
             except _ReachedError:
                 return reached[0][0].float().cpu()
         raise BackboneError(
-            "The language model gets no embeddings of a sequence in which tokens show the image: the text sees the image "
-            "by cross-attention, or the model puts the image before the text."
+            "No language model gets the sequence of the processor: the model is an encoder with a decoder, or puts the "
+            "image before the text."
         )
 
 
 @contextmanager
-def _stopped(model: nn.Module, shape: tuple[int, ...]) -> Iterator[list[Tensor]]:
+def _stopped(model: PreTrainedModel, shape: tuple[int, ...]) -> Iterator[list[Tensor]]:
     reached: list[Tensor] = []
+    first = _first_layer(model)
 
-    def stop(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        embeds = kwargs.get("inputs_embeds")
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        embeds = kwargs.get("inputs_embeds", kwargs.get("hidden_states", args[0] if args else None))
         if isinstance(embeds, Tensor) and tuple(embeds.shape[:2]) == shape:
             reached.append(embeds)
             raise _ReachedError
@@ -78,13 +80,21 @@ def _stopped(model: nn.Module, shape: tuple[int, ...]) -> Iterator[list[Tensor]]
     hooks = [
         module.register_forward_pre_hook(stop, with_kwargs=True)
         for module in model.modules()
-        if "inputs_embeds" in signature(module.forward).parameters
+        if "inputs_embeds" in signature(module.forward).parameters or module is first
     ]
     try:
         yield reached
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _first_layer(model: PreTrainedModel) -> nn.Module | None:
+    """The first layer of the language model, for models whose layers are run by the model itself."""
+    try:
+        return language_model_of(model).layers[0]
+    except (CaptureError, AttributeError):
+        return None
 
 
 class _EachItself(TorchFunctionMode):
