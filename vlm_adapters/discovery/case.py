@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import cast
 
 import torch
@@ -27,21 +26,28 @@ def held_out_case(name: str, load: LoadAdapter, found: FoundLayouts) -> AdapterC
 
     Args:
         name: Name in reports.
-        load: Loads the adapter.
+        load: Loads the adapter; a function at the top level of a module.
         found: What was discovered.
     """
+    return AdapterCase(name, load=load, expected_grids=_MeasuredAnew(load, found), sizes=tuple(found.layouts))
 
-    @cache
-    def expected(size: Size) -> tuple[ExpectedGrid, ...]:
-        adapter = cast("TransformersBackbone", load(dtype=torch.float32))
-        discovery = Discoverer(adapter.model, adapter.processor).discover(size, seed=_SEED)
-        measured = layouts_of(discovery.grids, size, found.cell)
-        given = {layout.name: layout for layout in adapter.layouts([size])[0]}
-        grids = {layout.name: _expected(layout, given.get(layout.name)) for layout in measured}
-        return tuple(grids[grid] for grid in found.grid_names if grid in grids)
 
-    sizes = tuple(found.layouts)
-    return AdapterCase(name, load=load, expected_grids=expected, sizes=sizes)
+class _MeasuredAnew:
+    """The rule of the case; a class, so that a spawned process finds it."""
+
+    def __init__(self, load: LoadAdapter, found: FoundLayouts) -> None:
+        self._load, self._found = load, found
+        self._measured: dict[Size, tuple[ExpectedGrid, ...]] = {}
+
+    def __call__(self, size: Size) -> tuple[ExpectedGrid, ...]:
+        if size not in self._measured:
+            adapter = cast("TransformersBackbone", self._load(dtype=torch.float32))
+            discovery = Discoverer(adapter.model, adapter.processor).discover(size, seed=_SEED)
+            measured = layouts_of(discovery.grids, size, self._found.cell)
+            given = {layout.name: layout for layout in adapter.layouts([size])[0]}
+            grids = {layout.name: _expected(layout, given.get(layout.name)) for layout in measured}
+            self._measured[size] = tuple(grids[name] for name in self._found.grid_names if name in grids)
+        return self._measured[size]
 
 
 def _expected(measured: ImageLayout, given: ImageLayout | None) -> ExpectedGrid:

@@ -19,6 +19,10 @@ _NEXT_CELL = (0.4, 1.7)
 """Step from a cell to its neighbour, in cells; more than 1 over a seam of tiles."""
 _SEAM = 0.08
 """Share of a cell by which columns lie off a straight line where there are seams."""
+_NEAR = 0.12
+"""Share of a cell by which a grid over the whole image may seem to miss its sides."""
+_LONG_STEP = 1.15
+"""Step over a seam between tiles, in usual steps."""
 _ERRORS = 4
 """Standard errors of a middle that may be noise."""
 _FEW = 3
@@ -303,16 +307,25 @@ def _spans(places: np.ndarray, full: np.ndarray, widths: np.ndarray, length: int
     weight = np.sqrt(full.sum(axis=0))
     noise = np.median(np.abs(places - middles)[full]) * 1.5 / weight[seen].min()
     # the cells at an end may show padding whose place is not known, and seem to stand nearer
-    for part in (seen, _without(seen, -1), _without(seen, 0)):
+    for part, most in ((seen, 0.0), (_without(seen, -1), 0.0), (_without(seen, 0), 0.0), (seen, _SAME_LINE)):
         slope, start = np.polyfit(index[part], middles[part], 1, w=weight[part])
         off = np.abs(middles[part] - start - slope * index[part]).max()
-        if slope > 0 and off < max(_SEAM * slope, _ERRORS * noise):
-            edges = _snapped(start + slope * (np.arange(n + 1) - 0.5), float(slope), length)
+        within = max(_SEAM * slope, _ERRORS * noise)
+        if slope > 0 and (off < within or (off < most * slope and not _has_seams(middles[part], slope))):
+            edges = start + slope * (np.arange(n + 1) - 0.5)
+            edges = _snapped(edges, max(_NEAR * slope, _ERRORS * noise), length)
             return np.stack([edges[:-1], edges[1:]], axis=1), float(slope)
     width = float(np.median(np.diff(middles[seen]) / np.diff(index[seen])))
     if not seen.all():
         middles = np.where(seen, middles, np.interp(index, index[seen], middles[seen]))
     return np.stack([middles - width / 2, middles + width / 2], axis=1), width
+
+
+def _has_seams(middles: np.ndarray, pitch: float) -> bool:
+    """Whether most steps from cell to cell are alike and a few are longer."""
+    steps = np.diff(middles) / pitch
+    usual = steps[steps < _LONG_STEP * np.median(steps)]
+    return len(usual) < len(steps) and float(usual.std()) < _SEAM
 
 
 def _without(seen: np.ndarray, end: int) -> np.ndarray:
@@ -323,8 +336,8 @@ def _without(seen: np.ndarray, end: int) -> np.ndarray:
     return part
 
 
-def _snapped(edges: np.ndarray, pitch: float, length: int) -> np.ndarray:
-    """Edges that reach from one end of the image to the other, where they do so up to the noise of the probes."""
-    if abs(edges[0]) < 0.12 * pitch and abs(edges[-1] - length) < 0.12 * pitch:
+def _snapped(edges: np.ndarray, near: float, length: int) -> np.ndarray:
+    """Edges from one end of the image to the other, where the first and the last are that near them."""
+    if max(abs(edges[0]), abs(edges[-1] - length)) < near:
         return np.linspace(0, length, len(edges))
     return edges
