@@ -23,6 +23,8 @@ _NEAR = 0.12
 """Share of a cell by which a grid over the whole image may seem to miss its sides."""
 _LONG_STEP = 1.15
 """Step over a seam between tiles, in usual steps."""
+_MOST_REACH = 2.5
+"""Width of what a token reads, in cells, above which it shows no place."""
 _ERRORS = 4
 """Standard errors of a middle that may be noise."""
 _FEW = 3
@@ -104,6 +106,12 @@ def find_grids(places: TokenPlaces, size: Size) -> tuple[FoundGrid, ...]:
         end = int(in_order.max()) + 1 + last
         columns, rows, explained = _lines(cells, tokens, size)
         grids.append(FoundGrid(in_order, columns, rows, tiles, first, row_end, last - row_end, explained))
+    reach = np.median(places.spread[where] * np.sqrt(12), axis=0)
+    cells_of = [(grid.columns[:, 1] - grid.columns[:, 0]).max() for grid in grids]
+    if (len(grids) > 1 and any(grid.tokens.size == 1 for grid in grids)) or reach[0] > _MOST_REACH * max(cells_of):
+        raise NotFoundError(
+            "Every token reads much of the image at once, as learned queries do (a resampler), so it shows no place in it."
+        )
     for index, one in enumerate(grids):
         if any(_beside(one, other) for other in grids[:index]):
             raise NotFoundError("The tokens form several grids of one scale beside each other, in an order without rows.")
