@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,12 @@ def _unsupported_as_json(family: UnsupportedFamily) -> dict[str, object]:
     return {"name": family.name, **nothing, "state": f"unsupported: {family.reason}", "checkpoints": checkpoints}
 
 
+def _some(checkpoints: Sequence[str]) -> list[str]:
+    """The first checkpoint, and how many follow; JSON has all."""
+    more = len(checkpoints) - 1
+    return [*checkpoints[:1], *([f"and {more} more"] if more > 0 else [])]
+
+
 def _print_table(entries: list[AdapterEntry]) -> None:
     """Print one row per entry within 80 columns, and the reasons of broken ones below the table."""
     if not entries:
@@ -82,7 +89,7 @@ def _print_table(entries: list[AdapterEntry]) -> None:
         word = entry.state.split(":")[0]
         state = stacked(word.split(" ", 1), _COLOURS[word.split()[0]])
         distribution = stacked((entry.distribution or "?", entry.version or ""))
-        rows.append((entry.name or "?", entry.plugin, distribution, state, stacked(entry.checkpoints)))
+        rows.append((entry.name or "?", entry.plugin, distribution, state, stacked(_some(entry.checkpoints))))
     print_rows(None, ("name", "plugin", "distribution", "state", "checkpoints"), rows, gap=1)
     for entry in entries:
         if entry.broken:
