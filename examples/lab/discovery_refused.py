@@ -53,6 +53,7 @@ def mllama() -> tuple[PreTrainedModel, Any]:
     """Cross-attention: the image is in no sequence."""
     special = ("<unk>", "<s>", "</s>", "<|image|>", "<pad>", "<|begin_of_text|>")
     tokenizer = byte_tokenizer(special, end="</s>", padding="<pad>")
+    tokenizer.add_special_tokens({"bos_token": special[-1]})
     tokenizer.image_token, tokenizer.image_token_id = "<|image|>", token_ids(tokenizer)["<|image|>"]
     images = MllamaImageProcessor(size={"height": 64, "width": 64}, max_image_tiles=4)
     processor = MllamaProcessor(images, tokenizer)

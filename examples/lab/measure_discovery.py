@@ -59,7 +59,6 @@ def families(names: Sequence[str]) -> Iterator[Family]:
     for name in embedded_checkpoints():
         if not names or name in names:
             adapter = load_adapter(name, device="cpu", dtype="float32")
-            assert isinstance(adapter, TransformersBackbone)
             yield Family(f"{name} (trained)", *with_stock_processor(cases[adapter.name], adapter))
 
 
@@ -69,7 +68,9 @@ def with_stock_processor(case: AdapterCase, adapter: Any) -> tuple[TransformersB
         images = adapter.processor.image_processor
         side = images.crop_size["height"]
         images.do_resize = images.do_center_crop = True
-        images.size = type(images.size)(shortest_edge=side) if not isinstance(images.size, dict) else {"shortest_edge": side}
+        images.size = (
+            type(images.size)(shortest_edge=side) if not isinstance(images.size, dict) else {"shortest_edge": side}
+        )
         return adapter, lambda size: [cropped(size, side, side // adapter.processor.patch_size)]
     if adapter.name == "fuyu":  # the stock processor drops a first token, which the published tokenizer always writes
         tokenizer = adapter.processor.tokenizer
@@ -120,7 +121,9 @@ def judge(found: SizeReport, expected: Sequence[ExpectedGrid], family: Family) -
 def _tokens_agree(found: SizeReport, family: Family) -> bool:
     """Whether the cells have the same order among the image's cells as in the adapter's grids."""
     if family.adapter.name in ("llava", "fuyu"):
-        return True  # one grid, row by row, with shape and place compared above; the adapter's prompt is not the stock one
+        return (
+            True  # one grid, row by row, with shape and place compared above; the adapter's prompt is not the stock one
+        )
     width, height = found.size[1], found.size[0]
     inputs = family.adapter.preprocess([Prompt.describe(Image.new("RGB", (width, height)), "a thing")])
     (grids,) = family.adapter.locate_image_tokens(inputs)
@@ -151,7 +154,8 @@ def measure(family: Family) -> dict[str, object]:
     adapter = family.adapter
     report = discover_layouts(adapter.model, adapter.processor)
     verdicts = {
-        size.size: judge(size, family.rule(size.size), family) if size.layouts else size.problem for size in report.sizes
+        size.size: judge(size, family.rule(size.size), family) if size.layouts else size.problem
+        for size in report.sizes
     }
     found = [size for size in report.sizes if size.found]
     rule = report.found.rule if report.found else None

@@ -15,7 +15,8 @@ from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.errors import BackboneError
 
 if TYPE_CHECKING:
-    from vlm_adapters.discovery.model import ModelReport, SizeReport
+    from vlm_adapters.discovery.found import FoundLayouts
+    from vlm_adapters.discovery.model import SizeReport
 
 
 def command(
@@ -65,7 +66,7 @@ def command(
     if report.found is None:
         raise BackboneError(f"No layout of {model} is proven: {report.sizes[0].problem}")
     if not as_json:
-        _print_rule(report)
+        _print_rule(report.found)
     if out is not None:
         for file in write_plugin(report.found, checkpoint.location, out):
             line(str(file))
@@ -82,11 +83,11 @@ def _print_size(report: SizeReport) -> None:
         line(f"  {report.problem}")
 
 
-def _print_rule(report: ModelReport) -> None:
-    found = report.found
-    assert found is not None
+def _print_rule(found: FoundLayouts) -> None:
     if found.rule is None:
         line("No rule covers other sizes: the adapter probes each when it is first used.")
         return
-    cells = "as many cells as the processor's " + found.rule.feature if found.rule.feature else f"{found.rule.cells} cells"
+    cells = (
+        "as many cells as the processor's " + found.rule.feature if found.rule.feature else f"{found.rule.cells} cells"
+    )
     line(f"All follow one rule: {cells}, over the {found.rule.region}.")

@@ -1,7 +1,7 @@
 """Discovery: how a model of transformers lays images out in tokens, found by probing and written as a plugin of data.
 
-`pixels` finds the place of every number that the processor gives, `vision` runs the vision side alone, `places` measures
-where every token looks, `structure` makes grids of that, and `proof` tests them on cells that had no part in it.
+`pixels` finds the place of every number that the processor gives, `vision` runs the vision side alone, `places`
+measures where every token looks, `structure` makes grids of that, and `proof` tests them on cells that had no part.
 """
 
 from vlm_adapters.discovery.adapter import DiscoveredBackbone

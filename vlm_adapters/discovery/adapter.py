@@ -61,8 +61,8 @@ class DiscoveredBackbone(TransformersBackbone):
             return [layout_on(rule.box(size), cells, size, self.found.cell, row_end=rule.row_end)]
         if self.model.dtype != torch.float32 or self.model.device.type == "meta":
             raise ImageError(
-                f"The layout of {size[1]} x {size[0]} pixels was not discovered, and probing it needs weights in float32. "
-                f"Give `adapters discover` this size (--size {size[1]}x{size[0]}), or load with dtype='float32'."
+                f"The layout of {size[1]} x {size[0]} pixels was not discovered, and probing it needs weights in "
+                f"float32. Load with dtype='float32', or run `adapters discover` with --size {size[1]}x{size[0]}."
             )
         discovery = Discoverer(self.model, self.processor).discover(size)
         if not discovery.found:

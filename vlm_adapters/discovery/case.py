@@ -1,4 +1,4 @@
-"""The case of a discovered adapter: its oracle measures layouts anew, with patterns that had no part in finding them."""
+"""The case of a discovered adapter: its oracle measures layouts anew, with other patterns."""
 
 from __future__ import annotations
 
@@ -70,4 +70,3 @@ def _grid(layout: ImageLayout) -> ExpectedGrid:
 def _in_image(layout: ImageLayout, span: Span, side: int) -> Span:
     scale = layout.image[side] / layout.resized[side]
     return (span[0] - layout.offset[side]) * scale, (span[1] - layout.offset[side]) * scale
-

@@ -8,11 +8,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from vlm_adapters.discovery.blocks import NotFoundError
 from vlm_adapters.discovery.pixels import PixelMap, map_pixels
 from vlm_adapters.discovery.places import token_places
 from vlm_adapters.discovery.proof import Proof, prove
 from vlm_adapters.discovery.stock import StockProcessor
-from vlm_adapters.discovery.structure import FoundGrid, NotFoundError, find_grids
+from vlm_adapters.discovery.structure import FoundGrid, find_grids
 from vlm_adapters.discovery.vision import VisionSide
 from vlm_adapters.geometry import Size
 
@@ -55,15 +56,20 @@ class Discovery:
         """
         proof = self.proof
         explained = min(grid.explained for grid in self.grids)
-        return proof.cells > 0 and proof.alone == 1 and min(explained, proof.padding) > _NEARLY_ALL and proof.in_model >= _HALF
+        return (
+            proof.cells > 0
+            and proof.alone == 1
+            and min(explained, proof.padding) > _NEARLY_ALL
+            and proof.in_model >= _HALF
+        )
 
     @property
     def doubt(self) -> str:
         """What the evidence lacks, where it is not proof."""
         proof = self.proof
         return (
-            f"Not proven: of {proof.cells} held-out cells {proof.alone:.0%} answer by themselves and {proof.in_model:.0%} in "
-            f"the model, {proof.padding:.0%} of all show the image where they should."
+            f"Not proven: of {proof.cells} held-out cells {proof.alone:.0%} answer by themselves and "
+            f"{proof.in_model:.0%} in the model, {proof.padding:.0%} of all show the image where they should."
         )
 
 
@@ -99,6 +105,6 @@ def _cell_side(pixels: PixelMap, cells: int) -> int:
     """Side of a cell in pixels, from how many there are; processors of video give every one twice."""
     first = next(iter(pixels.scale.values()))
     count = first.numel() / 3 / cells
-    if first.ndim == 2 and abs(math.sqrt(count) % 1) > 1e-6:  # noqa: PLR2004 - lines of patches
+    if first.ndim == 2 and abs(math.sqrt(count) % 1) > 1e-6:  # lines of patches
         count /= 2
     return max(round(math.sqrt(count)), 1)

@@ -40,7 +40,9 @@ class FoundLayouts:
 
     def to_json(self) -> str:
         """The data as JSON."""
-        content = {name: getattr(self, name) for name in ("model_type", "placeholder", "image_token_ids", "grid_names", "cell")}
+        content = {
+            name: getattr(self, name) for name in ("model_type", "placeholder", "image_token_ids", "grid_names", "cell")
+        }
         content["rule"] = asdict(self.rule) if self.rule else None
         content["images"] = [
             {"size": size, "score": self.scores.get(size), "layouts": [asdict(layout) for layout in of_size]}

@@ -31,9 +31,7 @@ def layouts_of(grids: Sequence[FoundGrid], size: Size, cell: int) -> list[ImageL
     """
     names = grid_names(len(grids))
     coarse_first = sorted(range(len(grids)), key=lambda index: -_cell_area(grids[index]))
-    return [
-        _layout(grid, size, cell, names[coarse_first.index(index)]) for index, grid in enumerate(grids)
-    ]
+    return [_layout(grid, size, cell, names[coarse_first.index(index)]) for index, grid in enumerate(grids)]
 
 
 def grid_names(count: int) -> tuple[str, ...]:
@@ -98,7 +96,7 @@ class Rule:
     Attributes:
         region: What the grid covers.
         cells: `(h, w)` of every image; None where the features of the processor name them.
-        feature: Name of the feature whose last two numbers are rows and columns of patches; empty where cells are fixed.
+        feature: Name of the feature whose last two numbers are rows and columns of patches; empty for fixed cells.
         merge: Patches along each side of a cell.
         row_end: Counted tokens after every row.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -102,5 +103,4 @@ def _at(features: object, path: str) -> Tensor:
     value = features
     for step in path.split("/"):
         value = value[int(step) if isinstance(value, list | tuple) else step]  # type: ignore[index]
-    assert isinstance(value, Tensor)
-    return value
+    return cast("Tensor", value)

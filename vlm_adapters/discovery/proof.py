@@ -123,11 +123,10 @@ def _pixels(grid: FoundGrid, cell: tuple[int, int], size: Size) -> tuple[slice, 
 
 
 def _with_cell(base: np.ndarray, other: np.ndarray, grid: FoundGrid, cell: tuple[int, int]) -> np.ndarray:
-    """The texture with another in one cell."""
-    place = _pixels(grid, cell, base.shape[:2])
-    assert place is not None
+    """The image with another in one cell."""
     image = base.copy()
-    image[place] = other[place]
+    if place := _pixels(grid, cell, base.shape[:2]):
+        image[place] = other[place]
     return image
 
 
