@@ -25,6 +25,7 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 ROOMS = (
     {"errors", "limits", "embedded", "reading"},
     {"images"},
+    {"video"},
     {"prompt", "geometry"},
     {"backbone"},
     {"registry"},
@@ -59,6 +60,7 @@ PUBLIC_MODULES = (
     "vlm_adapters.prompt",
     "vlm_adapters.registry",
     "vlm_adapters.testing",
+    "vlm_adapters.video",
 )
 
 

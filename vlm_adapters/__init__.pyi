@@ -24,5 +24,6 @@ from .registry.loading import load_adapter as load_adapter
 from .registry.spec import AdapterSpec as AdapterSpec
 from .training.loop import train as train
 from .training.recipe import Recipe as Recipe
+from .video import Video as Video
 
 __version__: str

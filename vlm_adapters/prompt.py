@@ -1,4 +1,4 @@
-"""Prompts for a backbone: chat messages with images and text, and the phrases to ground in them."""
+"""Prompts for a backbone: chat messages with images, videos and text, and the phrases to ground in them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 from vlm_adapters.errors import PhraseError, PromptError
 from vlm_adapters.images import ImageSource, load_image
 from vlm_adapters.limits import shown
+from vlm_adapters.video import Video
 
 DESCRIBE_QUESTION = "Please give me a description of the image."
 """The question before a caption (F-LMM, arXiv 2406.05821: the same for every data set)."""
@@ -85,13 +86,18 @@ class Phrase:
         return cls(stripped, start, start + len(stripped))
 
 
+Part = Image.Image | Video | str
+"""What a message holds."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One turn of a chat.
 
     Attributes:
         role: `"system"`, `"user"` or `"assistant"`.
-        content: Images and texts in their order. Images go through `load_image`, which makes them upright and RGB.
+        content: Images, videos and texts in their order. Images go through `load_image`, which makes them upright and
+            RGB.
 
     Example:
         >>> from PIL import Image
@@ -102,7 +108,7 @@ class Message:
     """
 
     role: str
-    content: tuple[Image.Image | str, ...]
+    content: tuple[Part, ...]
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -112,11 +118,12 @@ class Message:
         if not self.content:
             raise PromptError(f"The message of the {self.role} is empty. Give it a text or an image.")
         for part in self.content:
-            if not isinstance(part, str | Image.Image):
+            if not isinstance(part, Part):
                 raise PromptError(
-                    f"A message holds a {type(part).__name__}. Give strings and images (open others with load_image)."
+                    f"A message holds a {type(part).__name__}. Give strings, images (open others with load_image) and "
+                    "videos."
                 )
-        opened = tuple(part if isinstance(part, str) else load_image(part) for part in self.content)
+        opened = tuple(load_image(part) if isinstance(part, Image.Image) else part for part in self.content)
         object.__setattr__(self, "content", opened)
 
     @property
@@ -128,6 +135,11 @@ class Message:
     def images(self) -> tuple[Image.Image, ...]:
         """The images of the message, in order."""
         return tuple(part for part in self.content if isinstance(part, Image.Image))
+
+    @property
+    def media(self) -> tuple[Image.Image | Video, ...]:
+        """The images and videos of the message, in order."""
+        return tuple(part for part in self.content if not isinstance(part, str))
 
 
 @dataclass(frozen=True)
@@ -152,7 +164,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if not self.messages:
             raise PromptError("The prompt has no message. Give at least one, with an image.")
-        if not self.images:
+        if not self.media:
             raise PromptError("The prompt has no image. Put one in a message's content.")
         for phrase in self.phrases:
             if not isinstance(phrase, Phrase):
@@ -175,6 +187,30 @@ class Prompt:
         """The images of all messages, in order, upright RGB."""
         return tuple(image for message in self.messages for image in message.images)
 
+    @property
+    def media(self) -> tuple[Image.Image | Video, ...]:
+        """The images and videos of all messages, in order: what `ImageGrid.image` counts."""
+        return tuple(part for message in self.messages for part in message.media)
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        """The videos of all messages, in order."""
+        return tuple(part for part in self.media if isinstance(part, Video))
+
+    @property
+    def first_image(self) -> Image.Image:
+        """The image in which the phrases are grounded.
+
+        Raises:
+            PromptError: A video comes first.
+        """
+        if isinstance(first := self.media[0], Video):
+            raise PromptError(
+                "The prompt begins with a video, and an image is needed. Ground the phrases of a video with "
+                "GroundedVLM.ground_video."
+            )
+        return first
+
     @classmethod
     def chat(cls, messages: Sequence[Message], phrases: Sequence[PhraseLike] = ()) -> Self:
         """Build a prompt from messages, finding the phrases in the text of the last one.
@@ -190,11 +226,11 @@ class Prompt:
         return cls(tuple(messages), tuple(_phrase(text, phrase) for phrase in phrases))
 
     @classmethod
-    def describe(cls, image: ImageSource, text: str, phrases: Sequence[PhraseLike] = ()) -> Self:
+    def describe(cls, image: ImageSource | Video, text: str, phrases: Sequence[PhraseLike] = ()) -> Self:
         """Build a prompt for a caption: the standard question about `image`, with `text` as the answer.
 
         Args:
-            image: An image in any form that `load_image` takes.
+            image: An image in any form that `load_image` takes, or a video.
             text: The caption, which contains the phrases.
             phrases: Strings that occur once in `text`, or spans `(start, end)` of characters.
 
@@ -207,7 +243,8 @@ class Prompt:
             raise PromptError(
                 f"The text is blank: {shown(text)}. Give the sentence that contains the phrases to ground."
             )
-        question = Message("user", (load_image(image), DESCRIBE_QUESTION))
+        shown_first = image if isinstance(image, Video) else load_image(image)
+        question = Message("user", (shown_first, DESCRIBE_QUESTION))
         return cls.chat([question, Message("assistant", (text,))], phrases)
 
 

@@ -1,4 +1,4 @@
-"""The results of the lab: one JSON file per measurement, with its command, date and machine."""
+"""The results of the lab: one JSON file per measurement, with its command, date and machine, and how they are shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,3 +35,21 @@ def machine() -> str:
     cpus = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", cpus.read_text(encoding="utf-8")) if cpus.is_file() else []
     return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Format a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def sources(*names: str) -> str:
+    """Where the numbers of a section come from, one line per report."""
+    lines = []
+    for name in names:
+        report = read_report(name)
+        command = report["command"].split(" --report ")[0]
+        machine, note = report.get("machine") or report["device"], report.get("note", "")
+        link = f"[{name}.json](../examples/lab/results/{name}.json)"
+        lines.append(f"* `{command}`: {link}, {report['date']}, {machine}.{' ' * bool(note)}{note}")
+    return "\n".join(lines)

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, read_report
+from report import read_report, sources, table
+from results_memory import full_size, large_images, plan
+from results_speed import after_the_backbone, bench, bench_of_model, costs, half_precision, tower
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 MODELS = ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")
 MEBIBYTE = 2**20
 LARGE = "random, 0.3 B"
 """The larger backbone of `measure_cache.py`."""
-BENCH_OF_MODEL, BENCH_ON_GPU = "bench_tiny-qwen2_5_vl", "bench_gpu"
-_MEASURED = ("variant", "ratio of the time", "interval", "peak memory")
 
 HEAD = """# Results
 
 Every number on this page comes from a report in [`examples/lab/results`](../examples/lab/results);
 `make results` writes the page from them. The models are the tiny embedded ones or have random weights:
 nothing has been run on published checkpoints, because no model hub could be reached where this was written."""
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Format a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def sources(*names: str) -> str:
-    """Where the numbers of a section come from, one line per report."""
-    lines = []
-    for name in names:
-        report = read_report(name)
-        command = report["command"].split(" --report ")[0]
-        machine, note = report.get("machine") or report["device"], report.get("note", "")
-        link = f"[{name}.json](../examples/lab/results/{name}.json)"
-        lines.append(f"* `{command}`: {link}, {report['date']}, {machine}.{' ' * bool(note)}{note}")
-    return "\n".join(lines)
 
 
 def embedded_models() -> str:
@@ -171,43 +152,6 @@ CPU preparing takes the cores that the passes need, so little is won; it has not
 {sources("feeding")}"""
 
 
-def large_images() -> str:
-    """Time and memory of large images, many phrases and long texts."""
-    report = read_report("large_images")
-    names = ("seconds", "MiB at most", "MiB when loaded", "MiB of masks")
-    rows = [(trial["trial"], *(f"{trial[name]:,}" for name in names)) for trial in report["trials"]]
-    return f"""## Large images and many phrases
-
-The most memory that a process ever held, beside what it held when `{report["model"]}` was loaded, and beside the masks
-that it returned. Before maps were kept as grids and figures painted small, the first two rows took 5,697 and 4,032 MiB,
-and the two commands 3,521 and 4,178 MiB, `attend` without an end within two minutes.
-
-{table(("trial", *names), rows)}
-
-{sources("large_images")}"""
-
-
-def after_the_backbone() -> str:
-    """Where `adapters ground` spends its time, and what it costs beside a bare script."""
-    parts, started = read_report("ground_parts"), read_report("startup")
-    seconds = parts["seconds"]
-    total = sum(seconds.values())
-    rows = [(part, f"{spent:.2f} s", f"{spent / total:.1%}") for part, spent in seconds.items()]
-    height, width = parts["size"]
-    return f"""## Where grounding spends its time
-
-`adapters ground` on `{parts["model"]}`, an image of {height} x {width} pixels and {parts["phrases"]} phrases.
-
-{table(("part", "time", "share"), rows)}
-
-Beside a script that imports the same libraries, loads the same model and runs one pass, `adapters ground` on a small
-image takes {started["ground / bare script"]:.2f} times as long (median of {started["turns"]} interleaved turns).
-
-{table(("process", "time"), [(name, f"{spent:.2f} s") for name, spent in started["seconds"].items()])}
-
-{sources("ground_parts", "startup")}"""
-
-
 def photos() -> str:
     """Photographs whose coarse masks are refined by MobileSAM, untrained."""
     report = read_report("photos")
@@ -245,119 +189,6 @@ read, within 5 seconds of processor time and 1 GiB above the process's start.
 {table(("", ""), rows)}
 
 {sources("hostile_data")}"""
-
-
-def bench() -> str:
-    """What attention rows cost beside a plain forward pass."""
-    names = tuple(f"bench_{name}/bench" for name in ("4_layers_16_rows", "4_layers_300_rows", "28_layers"))
-    sections = [section for name in names for section in read_report(name)["sections"]]
-    rows = [(section["title"], *_measured(row)) for section in sections for row in section["rows"][1:]]
-    return f"""## The price of attention rows
-
-What rows must cost is `rows x tokens x head size` multiplications per head and layer, against
-`tokens x tokens x head size` for the pass itself. Ratios are medians over turns in which all variants ran, with their
-interval and how often such an interval holds the median; memory is the peak beyond the loaded model.
-
-{table(("language model, random weights", *_MEASURED), rows)}
-
-{sources(*names)}"""
-
-
-def _measured(row: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of a measurement of `adapters bench`."""
-    if row["seconds"] is None:
-        return row["variant"], row["note"], "", ""
-    low, high = row["interval"]
-    memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / MEBIBYTE:,.1f} MiB"
-    return row["variant"], f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f} ({row['confidence']:.0%})", memory
-
-
-def bench_of_model() -> str:
-    """Every part of the bench on an embedded model, and on a GPU where it was run on one."""
-    shown = _bench_of(BENCH_OF_MODEL)
-    on_gpu = _bench_of(BENCH_ON_GPU) if (RESULTS / BENCH_ON_GPU).is_dir() else "Not run on a GPU."
-    return f"""## Every part of the bench
-
-{shown}
-
-{on_gpu}"""
-
-
-def _bench_of(name: str) -> str:
-    report = read_report(f"{name}/bench")
-    tables = []
-    for section in report["sections"]:
-        facts = "; ".join(f"{name}: {_fact(value)}" for name, value in section["facts"].items())
-        rows = table(_MEASURED, map(_measured, section["rows"]))
-        tables.append("\n\n".join([f"**{section['title']}**", rows, *([f"{facts}."] if facts else [])]))
-    plots = [
-        f"![{file.stem}](../examples/lab/results/{name}/{file.name})" for file in sorted((RESULTS / name).glob("*.png"))
-    ]
-    shown = "\n\n".join(tables + plots)
-    settings = report["settings"]
-    return f"""`{settings["model"]}` in {settings["dtype"]} on {report["machine"]}, {report["threads"]} threads:
-
-{shown}
-
-{sources(f"{name}/bench")}"""
-
-
-def _fact(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-
-
-def costs() -> str:
-    """What a training would cost at the rates of a bench."""
-    report = read_report("costs")
-    measured, found = report["measured"], report["data"]
-    ways = {kind: list(next(iter(found.values()))[kind]) for kind in ("hours", "bytes")}
-    rows = [
-        (way, *("-" if of[kind][way] is None else show(of[kind][way]) for of in found.values()))
-        for kind, show in (("hours", "{:,.1f} h".format), ("bytes", _gibibytes))
-        for way in ways[kind]
-    ]
-    counts = [
-        (name, *(f"{of[what]:,}" for what in ("images", "sentences", "phrases")), of["source"])
-        for name, of in found.items()
-    ]
-    return f"""## Costs on paper
-
-The backbone's part of a training, from the rates of the bench above: `{measured["model"]}` on
-{measured["machine"]}. With the bench of another model and machine the same command gives their hours. Eight epochs
-through the backbone, all sentences of an image in one sequence, are the recipe of F-LMM (arXiv 2406.05821); a cache
-runs the backbone once, over every sentence, and its bytes are those of the maps.
-
-{table(("", *found), rows)}
-
-{table(("counted", "images", "sentences", "phrases", "source"), counts)}
-
-{sources("costs")}"""
-
-
-def _gibibytes(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB"
-
-
-def full_size() -> str:
-    """Memory of a full-size model, counted without weights."""
-    report = read_report("info_llava_next")
-    forward = report["forward"]
-    grids = " and ".join(f"{rows}x{columns}" for rows, columns in forward["grids"])
-    memory = {name: f"{count / MEBIBYTE:,.0f} MiB" for name, count in forward["memory"].items()}
-    rows = [
-        ("weights", f"{forward['weight_bytes'] / MEBIBYTE:,.0f} MiB"),
-        ("one pass of the language model", memory["plain"]),
-        (f"the same with the rows of {forward['trial']['rows']} tokens", memory["rows"]),
-        ("the same with `output_attentions=True`", memory["eager"]),
-    ]
-    return f"""## Memory at full size
-
-LLaVA-Next 7B and an image of 480 x 640 pixels: {report["channels"]:,} channels, grids of {grids},
-{forward["image_tokens"]:,} image tokens. Counted, not measured.
-
-{table(("", "memory"), rows)}
-
-{sources("info_llava_next")}"""
 
 
 def gpu() -> str:
@@ -456,13 +287,16 @@ SECTIONS = (
     feeding,
     large_images,
     after_the_backbone,
+    half_precision,
     photos,
     hostile,
     hostile_models,
     bench,
     bench_of_model,
+    tower,
     costs,
     full_size,
+    plan,
     interruptions,
     gpu,
 )

@@ -25,8 +25,12 @@ from vlm_adapters.testing import AdapterCase
 from vlm_adapters.testing.checks_transformers import check_attention_pattern
 from vlm_adapters.testing.tiny import TINY_TEXT, byte_tokenizer, random_model, token_ids
 from vlm_adapters_fuyu.tiny import fuyu
+from vlm_adapters_lfm.tiny import lfm2_vl
+from vlm_adapters_llava.tiny_native_rows import mistral3
+from vlm_adapters_llava.tiny_onevision import llava_onevision
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import qwen2_5_vl, qwen3_5, qwen3_vl
+from vlm_adapters_smolvlm.tiny import idefics3
 
 SIDE, PATCH, CELLS, WINDOW = 64, 8, 4, 9
 TEXTS = ("a red star", "a blue circle and a red star", "a red star", "green, a red star, pink")
@@ -199,8 +203,9 @@ def test_a_family_that_declares_nothing_is_not_packed(monkeypatch: pytest.Monkey
     assert adapter.info.shared == "image features"
 
 
-def test_linear_attention_runs_the_tower_once_and_the_prompts_as_a_batch() -> None:
-    adapter = qwen3_5()
+@pytest.mark.parametrize("load", [qwen3_5, lfm2_vl])
+def test_layers_that_mix_neighbours_run_the_tower_once_and_the_prompts_as_a_batch(load: Any) -> None:
+    adapter = load()
     found, masks, rows = extract(adapter, prompts())
     assert largest_difference(adapter, prompts(), found) < 1e-4  # as a padded batch of its layers
     assert [len(mask) for mask in masks] == [len(TEXTS)]
@@ -215,7 +220,7 @@ def test_fuyu_packs_the_texts_of_one_image() -> None:
     assert rows == extract(adapter, prompts(TEXTS[:1]))[2]
 
 
-@pytest.mark.parametrize("load", [qwen2_5_vl, qwen3_vl, gemma3])
+@pytest.mark.parametrize("load", [qwen2_5_vl, qwen3_vl, gemma3, idefics3, mistral3, llava_onevision])
 def test_one_image_after_different_words_passes_the_tower_once(load: Any) -> None:
     adapter = load()
     asked = [*questions("Where?", "What is it?"), *prompts(TEXTS[:2])]

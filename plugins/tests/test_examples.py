@@ -49,6 +49,15 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(found) for found in re.findall(pattern + r" +(-?[\d.]+)", text)]
 
 
+def test_a_model_trained_on_images_follows_a_shape_through_a_video(tmp_path: Path, capsys: Any) -> None:
+    example("follow_a_shape").main(folder=str(tmp_path))
+    printed = capsys.readouterr().out
+    (followed,), (stayed,) = numbers("in the video", printed), numbers("first mask stayed", printed)
+    assert followed > 0.6
+    assert stayed < 0.3
+    assert {path.name for path in tmp_path.iterdir()} == {"sheet.png", "animation.gif"}
+
+
 @pytest.mark.parametrize("name", SHORT)
 def test_an_example_has_fewer_than_40_lines_of_code(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")

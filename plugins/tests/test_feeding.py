@@ -14,9 +14,11 @@ import pytest
 import torch
 from typing_extensions import override
 
-from vlm_adapters import Phrase, TransformersBackbone, load_adapter, open_dataset
+from vlm_adapters import GroundedVLM, Phrase, TransformersBackbone, evaluate, load_adapter, open_dataset
 from vlm_adapters.data import Dataset, Sample
+from vlm_adapters.data.dataset import Subset
 from vlm_adapters.decoder import FeatureRequest
+from vlm_adapters.evaluation import EvaluationSettings, read_records
 from vlm_adapters.training.cache.build import CachedSamples, build_cache
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint
 from vlm_adapters.training.composition import Composition
@@ -41,6 +43,10 @@ class PhraseByPhrase(Dataset):
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @override
+    def image_file(self, index: int) -> Path:
+        return Path(f"{self._places[index][0]}.png")
 
     @override
     def sample(self, index: int) -> Sample:
@@ -121,3 +127,24 @@ def test_accelerate_launch_divides_a_build_and_writes_the_bytes_of_one_process(t
         found[name] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     assert len(found["one"]) == 2 + 2 * 2
     assert found["one"] == found["two"]
+
+
+def test_an_evaluation_runs_the_tower_once_for_every_image_wherever_its_sentences_are(
+    adapter: TransformersBackbone, tmp_path: Path
+) -> None:
+    vlm = GroundedVLM.from_pretrained("tiny-qwen2_5_vl", adapter=adapter)
+    in_order = PhraseByPhrase(open_dataset("scenes:count=3,seed=9"))
+    order = np.random.default_rng(0).permutation(len(in_order)).tolist()
+    assert [in_order.image_file(index) for index in order] != sorted(in_order.image_file(index) for index in order)
+    settings = EvaluationSettings(protocol="isolated", batch_size=len(in_order) - 1)
+    passes: list[int] = []
+    hook = adapter.model.base_model.visual.register_forward_hook(lambda *_: passes.append(1))
+    evaluate(vlm, Subset(in_order, order), settings, tmp_path / "mixed")
+    hook.remove()
+    alone = EvaluationSettings(protocol="isolated", batch_size=1)
+    evaluate(vlm, in_order, alone, tmp_path / "alone")
+    mixed, expected = (read_records(tmp_path / name / "records.jsonl") for name in ("mixed", "alone"))
+    assert len(passes) == 3
+    assert [record.sample for record in mixed] == [expected[index].sample for index in order]
+    for record, index in zip(mixed, order, strict=True):
+        assert record.found["mask"].iou == pytest.approx(expected[index].found["mask"].iou, abs=1e-3)

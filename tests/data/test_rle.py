@@ -45,6 +45,24 @@ def disc() -> NDArray[np.bool_]:
     return inside
 
 
+@given(MASKS, st.tuples(*[st.integers(0, 9)] * 4))
+def test_a_mask_within_a_rectangle_is_encoded_as_within_the_image(
+    mask: NDArray[np.bool_], around: tuple[int, int, int, int]
+) -> None:
+    left, top, right, bottom = around
+    of_image = np.pad(mask, ((top, bottom), (left, right)))
+    assert encode_rle(mask, of_image.shape, (left, top)) == theirs(of_image)
+    assert PackedMask.of(of_image).run_lengths() == theirs(of_image)
+
+
+@given(MASKS, st.tuples(*[st.integers(0, 19)] * 2))
+def test_a_packed_mask_is_drawn_as_it_is(mask: NDArray[np.bool_], corner: tuple[int, int]) -> None:
+    of_image = np.pad(mask, ((corner[1], 2), (corner[0], 3)))
+    drawn = PackedMask.of(of_image).image()
+    assert drawn.mode == "1"
+    assert np.array_equal(np.asarray(drawn), of_image)
+
+
 NAMED = {
     "empty": np.zeros((480, 640), dtype=bool),
     "full": np.ones((480, 640), dtype=bool),

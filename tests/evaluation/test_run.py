@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.dataset import Dataset, Subset
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.errors import OutputError
@@ -39,12 +40,20 @@ SquaresOf = Callable[..., Dataset]
 SETTINGS = EvaluationSettings(protocol="packed", batch_size=2, seed=3)
 
 
+class AlternatingFiles(Subset):
+    """The samples of another data set, three images in turn."""
+
+    def image_file(self, index: int) -> Path:
+        return Path(f"{index % 3}.png")
+
+
 class HalvesGrounder(Grounder):
     """A grounder of a stranger: the left half of the image at first, all but the last column at second thought."""
 
     def __init__(self, fail_at: int = 99) -> None:
         self.adapter = FakeAdapter()
         self.calls, self.fail_at = 0, fail_at
+        self.batches: list[list[Image.Image]] = []
 
     @property
     def description(self) -> str:
@@ -59,6 +68,7 @@ class HalvesGrounder(Grounder):
     def masks(self, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, NDArray[np.bool_]]]:
         assert len(prompts) <= batch_size
         self.calls += 1
+        self.batches.append([prompt.images[0] for prompt in prompts])
         if self.calls == self.fail_at:
             raise KeyboardInterrupt
         found = []
@@ -189,3 +199,18 @@ def test_a_different_run_in_the_same_folder_is_refused(squares: SquaresOf, tmp_p
 def test_a_slice_of_a_data_set_is_evaluated(tmp_path: Path) -> None:
     card = run(tmp_path, Scenes(4, seed=1)[1:3])
     assert (card.samples, card.fingerprint.sentences) == (2, None)
+
+
+def test_samples_of_one_image_are_computed_together_and_recorded_in_the_order_of_the_data(
+    squares: SquaresOf, tmp_path: Path
+) -> None:
+    samples = squares(7, broken=[2])
+    grounder = HalvesGrounder()
+    together = run(tmp_path / "together", AlternatingFiles(samples, range(7)), grounder)
+    apart = run(tmp_path / "apart", samples)
+    images = [samples[index].image.tobytes() for index in (0, 1, 5)]
+    found = [[images.index(image.tobytes()) for image in batch] for batch in grounder.batches]
+    assert found == [[0, 0], [0], [1, 1], [2]]
+    assert together.numbers == apart.numbers
+    written = [(tmp_path / name / "records.jsonl").read_bytes() for name in ("together", "apart")]
+    assert written[0] == written[1]

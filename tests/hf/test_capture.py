@@ -26,8 +26,9 @@ from transformers import (
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from vlm_adapters.errors import CaptureError
-from vlm_adapters.hf.capture import capture_rows
+from vlm_adapters.hf.capture import RowRecorder, capture_rows
 from vlm_adapters.hf.row_blocks import RowPlan
+from vlm_adapters.hf.rows import ScoreOptions
 
 CACHE = next(name for name in ("cache", "past_key_values") if name in signature(LlamaForCausalLM.forward).parameters)
 """What a model's forward calls its cache: newer releases of transformers renamed it."""
@@ -202,6 +203,66 @@ def test_rows_in_blocks_are_those_of_one_piece(build: Any, reduce: Any, monkeypa
         for layer in range(3):
             for found, expected in zip(blocks[layer], maps[2**25][layer], strict=True):
                 torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [[2], [3, 1], [0, 1, 3], [2, 2, 0], []], ids=str)
+def test_chosen_heads_are_those_of_eager_attention_in_the_order_asked(
+    heads: list[int], subtests: pytest.Subtests
+) -> None:
+    ids, mask = tokens([12, 9])
+    plans = [plan([3, 7, 8], [0, 1, 4], [0, 0, 1]), plan([5, 6], [0, 2])]
+    for build in MODELS:
+        with subtests.test(build=build):
+            model = build()
+            with torch.no_grad(), capture_rows(model, plans, range(3), heads=heads) as recorder:
+                model(ids, attention_mask=mask)
+            truth = eager_attention(build(), ids, mask)
+            for layer in range(3):
+                for b, one in enumerate(plans):
+                    rows = truth[layer][b][heads][:, one.rows][:, :, one.columns].transpose(0, 1)
+                    expected = reduced(rows, one.groups, "mean")
+                    torch.testing.assert_close(recorder.maps[layer][b], expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_chosen_heads_see_what_a_mask_lets_each_of_them_see() -> None:
+    ids, _ = tokens([10])
+    distance = torch.arange(10)[:, None] - torch.arange(10)
+    seen = torch.stack([(distance >= 0) & (distance < window) for window in (10, 2, 5, 3)])[None]
+    model = grouped()
+    with capture_rows(model, [plan([6, 9], [0, 5, 8], [0, 1])], [0], heads=[3, 1]) as recorder:
+        model(ids, attention_mask=seen)
+    with capture_rows(model, [plan([6, 9], [0, 5, 8], [0, 1])], [0]) as all_heads:
+        model(ids, attention_mask=seen)
+    assert torch.equal(recorder.maps[0][0] > 0, seen[0, [3, 1]][:, [6, 9]][:, :, [0, 5, 8]].transpose(0, 1))
+    torch.testing.assert_close(recorder.maps[0][0], all_heads.maps[0][0][:, [3, 1]], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_scores_of_other_heads_are_not_computed() -> None:
+    length, sizes = 600, []
+    options = ScoreOptions("eager", scaling=1.0, causal=True, sliding_window=None, softcap=None, sinks=None)
+    for heads in ([1], None):
+        recorder = RowRecorder([plan([*range(500, 600)], [0, 1])], [0], heads=heads)
+        query = key = torch.ones(1, 4, length, 8)
+        with LargestTensor() as largest:
+            recorder.record(0, query, key, None, options)
+        sizes.append(largest.elements)
+    assert sizes == [100 * length, 4 * 100 * length]
+
+
+@torch.no_grad()
+def test_the_maps_of_a_pass_are_written_where_they_stay() -> None:
+    ids, mask = tokens([12, 9])
+    model = grouped()
+    with capture_rows(model, [plan([8], [4, 5]), plan([8], [4])], [2, 0]) as recorder:
+        model(ids, attention_mask=mask)
+    for sequence, columns in ((0, 2), (1, 1)):
+        maps = recorder.maps_of(sequence)
+        assert maps.shape == (1, 2, 4, columns)
+        assert maps.untyped_storage().nbytes() == maps.numel() * 4
+        for place, layer in enumerate([2, 0]):
+            assert maps[:, place].data_ptr() == recorder.maps[layer][sequence].data_ptr()
 
 
 class LargestTensor(TorchDispatchMode):
@@ -403,8 +464,9 @@ def test_a_layer_does_no_more_than_the_arithmetic_of_its_rows(lengths: list[int]
     extra = [operations(n, lengths, captured=True) - operations(n, lengths, captured=False) for n in (2, 3)]
     of_a_layer = extra[1] - extra[0]
     assert of_a_layer["bmm"] == 2  # all scores, and the means over phrases
+    assert of_a_layer["add_"] == len(lengths)  # the maps of every sequence, into their place
     allowed = {"bmm", "mul", "index", "masked_fill_", "add", "_softmax", "index_select", "gather", "clone", "sum"}
-    assert set(of_a_layer) <= allowed | {"_unsafe_view"}
+    assert set(of_a_layer) <= allowed | {"_unsafe_view", "add_"}
     assert all(of_a_layer[name] <= 2 for name in allowed - {"clone"})
 
 

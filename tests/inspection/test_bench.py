@@ -14,6 +14,7 @@ from PIL import Image
 from vlm_adapters.errors import CheckpointError, OptionError
 from vlm_adapters.inspection.bench.language_model import make_variants
 from vlm_adapters.inspection.bench.measure import Measurement, Section, Variant, median_interval, take_turns
+from vlm_adapters.inspection.bench.peaks import memory_facts, peaks_of
 from vlm_adapters.inspection.bench.plots import check_matplotlib, write_plots
 from vlm_adapters.inspection.bench.run import as_dict, run_bench
 from vlm_adapters.inspection.bench.settings import BenchSettings, LanguageModelSizes
@@ -79,6 +80,33 @@ def test_language_model_is_measured_in_all_variants() -> None:
     assert [row.variant for row in section.rows] == ["plain pass", "rows", "rows and states", "output_attentions"]
     assert all(row.seconds and row.peak_bytes is not None for row in section.rows)
     assert section.title == "Language model: 2 layers of width 56, 64 tokens, 4 rows"
+
+
+def test_memory_beside_the_maps_is_compared_with_a_plain_pass() -> None:
+    rows = [Measurement("plain pass", 0.1, peak_bytes=50 * 2**20), Measurement("rows", 0.1, peak_bytes=57 * 2**20)]
+    assert memory_facts(rows, 6 * 2**20) == {
+        "maps returned, MiB": 6,
+        "peak of rows without these maps, times the plain pass": 1.02,
+    }
+    assert memory_facts([Measurement("plain pass", 0.1)], 2**19) == {"maps returned, MiB": 0.5}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system cannot forget a peak")
+def test_a_peak_is_that_of_a_warm_run() -> None:
+    found = peaks_of(make_growing, TINY, 0, {"first run only": Variant(lambda: None), "always": Variant(lambda: None)})
+    assert found["first run only"] < 2**23
+    assert found["always"] == pytest.approx(2**26, rel=0.1)
+
+
+def make_growing(_: BenchSettings, __: int) -> dict[str, Variant]:
+    """A variant that makes 64 MiB when it runs first, and keeps them; and one that makes them in every run."""
+    kept: list[torch.Tensor] = []
+
+    def first() -> None:
+        if not kept:
+            kept.append(torch.ones(2**24))
+
+    return {"first run only": Variant(first), "always": Variant(lambda: torch.ones(2**24).sum())}
 
 
 def test_eager_is_left_out_on_demand() -> None:

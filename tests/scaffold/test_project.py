@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXAMPLE = Path(__file__).parents[2] / "examples" / "write_a_plugin"
 FEW_CHECKS = """
 from vlm_adapters.testing import ALL_CHECKS
-from vlm_adapters_idefics3.case import CASE
+from vlm_adapters_video_llama_3.case import CASE
 
 for check in ALL_CHECKS:
     if check.__name__ in ("check_cell_boxes", "check_orientation", "check_rows_equal_eager"):
@@ -129,7 +129,7 @@ def test_the_test_of_a_project_fails_with_what_to_write(tmp_path: Path) -> None:
 
 
 def test_the_tutorial_fills_in_what_is_written_for_its_family() -> None:
-    files = project_files(Family.of("idefics3"))
+    files = project_files(Family.of("video_llama_3"))
     written = [path for path in EXAMPLE.rglob("*.*") if path.suffix in (".md", ".py", ".toml")]
     assert {path.relative_to(EXAMPLE).as_posix() for path in written} == set(files)
     for name in ("pyproject.toml", "tests/test_conformance.py"):
@@ -143,10 +143,12 @@ def function(source: str, name: str) -> str:
 
 def test_the_tiny_model_that_is_written_conforms_once_the_rest_is_filled_in(tmp_path: Path) -> None:
     """The tutorial's plugin, with the model that the scaffold builds in place of its own."""
-    files = project_files(Family.of("idefics3"))
-    package = "vlm_adapters_idefics3"
+    files = project_files(Family.of("video_llama_3"))
+    package = "vlm_adapters_video_llama_3"
     adapter, case = ((EXAMPLE / package / name).read_text(encoding="utf-8") for name in ("adapter.py", "case.py"))
-    load = function(files[f"{package}/case.py"], "load").replace("</s>", "<end_of_utterance>")
+    load = function(files[f"{package}/case.py"], "load")
+    for guessed, real in (("</s>", "<|im_end|>"), ("<image>", "<|image_pad|>")):
+        load = load.replace(guessed, real)
     case = case.replace(function(case, "load"), load)
     write({**files, f"{package}/adapter.py": adapter, f"{package}/case.py": case}, tmp_path)
     done = run([sys.executable, "-c", FEW_CHECKS], tmp_path)

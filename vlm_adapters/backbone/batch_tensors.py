@@ -24,6 +24,7 @@ class BatchTensors(Mapping[str, Tensor]):
         sizes: `(H, W)` of the distinct images.
         images: For every image of the batch its index among the distinct ones.
         select: Chooses tensors of images.
+        of_videos: Tensors of all videos of the batch.
     """
 
     def __init__(
@@ -33,14 +34,16 @@ class BatchTensors(Mapping[str, Tensor]):
         sizes: Sequence[Size],
         images: Sequence[int],
         select: SelectImages,
+        of_videos: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.of_tokens, self.of_images = dict(of_tokens), dict(of_images)
+        self.of_videos = dict(of_videos or {})
         self.images = tuple(images)
         self._sizes, self._select = tuple(sizes), select
 
     def held(self) -> list[Tensor]:
         """All tensors as they are, none repeated."""
-        return [*self.of_tokens.values(), *self.of_images.values()]
+        return [*self.of_tokens.values(), *self.of_images.values(), *self.of_videos.values()]
 
     def chosen(self, images: Sequence[int]) -> dict[str, Tensor]:
         """The tensors of some images of the batch, by their indices in it."""
@@ -48,16 +51,20 @@ class BatchTensors(Mapping[str, Tensor]):
 
     @override
     def __getitem__(self, name: str) -> Tensor:
-        return self.of_tokens[name] if name in self.of_tokens else self._of_all_images[name]
+        for tensors in (self.of_tokens, self.of_videos):
+            if name in tensors:
+                return tensors[name]
+        return self._of_all_images[name]
 
     @override
     def __iter__(self) -> Iterator[str]:
         yield from self.of_tokens
         yield from self.of_images
+        yield from self.of_videos
 
     @override
     def __len__(self) -> int:
-        return len(self.of_tokens) + len(self.of_images)
+        return len(self.of_tokens) + len(self.of_images) + len(self.of_videos)
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:

@@ -35,6 +35,7 @@ class ImageLayout:
         tiles: Tiles `(down, across)` whose tokens come one tile after another, each row by row.
         rows: `(start, end)` of every row of cells, in pixels of the canvas; empty where rows divide it evenly.
         columns: The same of every column of cells.
+        frames: The first frame of a video that it shows, and the one after the last.
         placed: Whether cells have places in the image; else the tokens are a row of cells without places.
 
     Example:
@@ -56,6 +57,7 @@ class ImageLayout:
     tiles: Size = (1, 1)
     rows: tuple[Span, ...] = ()
     columns: tuple[Span, ...] = ()
+    frames: tuple[int, int] = (0, 1)
     placed: bool = True
 
     def __post_init__(self) -> None:
@@ -123,7 +125,7 @@ class ImageLayout:
         rows, columns = (
             tuple(self._in_image(span, side) for span in spans) for side, spans in enumerate((self.rows, self.columns))
         )
-        return ImageGrid(cells, self.box if self.placed else None, image, self.name, rows, columns)
+        return ImageGrid(cells, self.box if self.placed else None, image, self.name, rows, columns, self.frames)
 
     def _in_image(self, span: Span, side: int) -> Span:
         """A span of the canvas along a side (0 down, 1 across), in pixels of the image."""
@@ -182,20 +184,21 @@ def fit_square(image: Image.Image, side: int, colour: tuple[int, int, int]) -> I
 def place_layouts(
     layouts: Sequence[ImageLayout], tokens: Tensor, image: int, names: Sequence[str] = ("fine",)
 ) -> list[ImageGrid]:
-    """Assign its token to every cell of one image's layouts.
+    """Assign its token to every cell of one image's layouts, or of one video's.
 
     Args:
         layouts: Layouts of the image, in the order of their tokens.
         tokens: `(T,)` positions of the image's tokens in the sequence, ascending.
         image: Index of the image in the prompt.
-        names: Names that grids may have, in the order of the result.
+        names: Names that grids may have, in the order of the result; the grids of a video come in order of time.
 
     Raises:
         PromptError: The number of tokens is not that of the layouts.
         BackboneError: A layout has another name, or two have the same.
     """
     found = [layout.name for layout in layouts]
-    if len(set(found)) < len(found) or not set(found) <= set(names):
+    distinct = {(layout.frames, layout.name) for layout in layouts}
+    if len(distinct) < len(layouts) or not set(found) <= set(names):
         raise BackboneError(
             f"The layouts of an image are named {', '.join(found)}; the adapter's grid_names are {', '.join(names)}. "
             "Give each layout of an image another one of these names."
@@ -209,4 +212,4 @@ def place_layouts(
     grids = []
     for layout, of_layout in zip(layouts, tokens.split([layout.token_count for layout in layouts]), strict=True):
         grids.append(layout.grid(of_layout, image))
-    return sorted(grids, key=lambda grid: names.index(grid.name))
+    return sorted(grids, key=lambda grid: (grid.frames, names.index(grid.name)))

@@ -16,16 +16,29 @@ _MOST_LETTERS = 12
 _NOT_LETTERS = "A COCO mask needs its run lengths in counts, a string of the letters '0' to 'o'."
 
 
-def encode_rle(mask: NDArray[np.bool_]) -> dict[str, object]:
+def encode_rle(
+    mask: NDArray[np.bool_], size: tuple[int, int] | None = None, corner: tuple[int, int] = (0, 0)
+) -> dict[str, object]:
     """Encode a mask as COCO's compressed run lengths, bit-equal to pycocotools.
 
     Args:
-        mask: `(H, W)` bool.
+        mask: `(H, W)` bool, or a rectangle of the image beyond which the mask is false.
+        size: `(H, W)` of the image; None where the rectangle is all of it.
+        corner: `(left, top)` of the rectangle, in pixels of the image.
 
     Returns:
         `{"size": [H, W], "counts": str}`, safe for JSON.
     """
-    counts = np.diff(np.concatenate([[0], _changes(mask), [mask.size]]))
+    height, width = size or (mask.shape[0], mask.shape[1])
+    left, top = corner
+    columns = mask
+    if mask.shape[0] < height:  # runs go on from column to column, so columns have to be whole
+        columns = np.zeros((height, mask.shape[1]), np.bool_)
+        columns[top : top + len(mask)] = mask
+    changes = left * height + _changes(columns)
+    if columns.size and columns[-1, -1]:
+        changes = np.append(changes, (left + mask.shape[1]) * height)
+    counts = np.diff(np.concatenate([[0], changes[changes < height * width], [height * width]]))
     letters = []
     for index, count in enumerate(counts.tolist()):
         # From the fourth run on COCO stores the difference to the run two before, 5 bits a letter, sign extended.
@@ -36,7 +49,7 @@ def encode_rle(mask: NDArray[np.bool_]) -> dict[str, object]:
             value >>= 5
             more = value != (-1 if bits & 0x10 else 0)
             letters.append(chr((bits | 0x20 if more else bits) + 48))
-    return {"size": list(mask.shape), "counts": "".join(letters)}
+    return {"size": [height, width], "counts": "".join(letters)}
 
 
 def decode_rle(rle: Mapping[str, object], limits: Limits = DEFAULT_LIMITS) -> NDArray[np.bool_]:

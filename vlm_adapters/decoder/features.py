@@ -92,6 +92,11 @@ class PhraseFeatures:
     def of(cls, grids: Sequence[Grids], request: FeatureRequest, info: BackboneInfo) -> PhraseFeatures:
         """Read the grids of a prompt's first image, extracted by `request.grids` from a backbone."""
         of_first = [of_grid for of_grid in grids if of_grid.grid.image == 0]
+        if len({of_grid.grid.frames for of_grid in of_first}) > 1:
+            raise DecoderError(
+                "The grids are those of a video, and a decoder reads an image or one group of frames. Ground the "
+                "phrases of a video with GroundedVLM.ground_video."
+            )
         maps, box = stack_channels(of_first, request.heads, request.names_of(info))
         return cls(maps, box, tuple(of_first[0].phrase_hidden) if request.hidden else ())
 

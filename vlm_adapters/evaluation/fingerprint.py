@@ -28,7 +28,7 @@ class EvaluationSettings:
 
     Attributes:
         protocol: How the model is prompted: a key of `PROTOCOLS`.
-        batch_size: Samples per batch, and prompts that are computed at once.
+        batch_size: Most samples per batch, and prompts that are computed at once.
         seed: Seed of the bootstrap.
         model: Name that the model was loaded by; None records its checkpoint.
         attn_implementation: Attention kernel that the model was loaded with; None if transformers chose it.

@@ -17,7 +17,7 @@ from vlm_adapters.evaluation.record import Record
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The records of consecutive samples of a data set.
+    """The records of the samples of a batch.
 
     Attributes:
         number: Number of the batch.
@@ -132,7 +132,8 @@ def merge(batches: Mapping[int, BatchResult], samples: int) -> tuple[list[Record
             f"The partial results hold {len(found)} samples, {len(set(found))} of them distinct, and the data set has "
             f"{samples}. Remove the partial results and run again."
         )
-    return [record for batch in ordered for record in batch.records], [problem for _, problem in skipped]
+    records = sorted((record for batch in ordered for record in batch.records), key=lambda record: record.index)
+    return records, [problem for _, problem in sorted(skipped, key=lambda entry: entry[0])]
 
 
 def _complete_lines(path: Path) -> list[bytes]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import tee
 from pathlib import Path
 
 from vlm_adapters.data.ahead import default_workers, map_ahead
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
+from vlm_adapters.data.image_order import divide_by_runs, image_keys, indices_by_image
 from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OutputError
@@ -114,13 +115,13 @@ class Evaluation:
 
     The batches are the same whichever process computes them and whatever was computed before, because the rounding of
     a sample depends on the samples beside it. So the records are the same for one process and for many, and for an
-    interrupted run that was resumed.
+    interrupted run that was resumed. Samples of one image are computed together, wherever they are in the data set.
 
     Attributes:
         grounder: Finds the masks.
         dataset: Holds the true masks.
         protocol: A key of `PROTOCOLS`.
-        batch_size: Samples per batch, and prompts that are computed at once.
+        batch_size: Most samples per batch, and prompts that are computed at once.
         workers: Threads that read ahead.
     """
 
@@ -133,11 +134,18 @@ class Evaluation:
     @property
     def batch_numbers(self) -> range:
         """The numbers of all batches."""
-        return range(math.ceil(len(self.dataset) / self.batch_size))
+        return range(len(self._indices))
 
-    def indices(self, number: int) -> range:
+    def indices(self, number: int) -> Sequence[int]:
         """The indices of the samples of a batch."""
-        return range(len(self.dataset))[number * self.batch_size : (number + 1) * self.batch_size]
+        return self._indices[number]
+
+    @cached_property
+    def _indices(self) -> list[list[int]]:
+        """The indices of all batches: samples of one image are in one batch where they fit."""
+        keys, order = image_keys(self.dataset), indices_by_image(self.dataset)
+        parts = divide_by_runs([keys[index] for index in order], self.batch_size)
+        return [[order[place] for place in part] for part in parts]
 
     def batch(self, number: int) -> BatchResult:
         """Read, ground and compare the samples of a batch.

@@ -6,6 +6,7 @@ from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.load import load_grounder
 from vlm_adapters.grounding.result import GroundedPhrase, Grounding, Method, PackedMask, PhraseMap, grounded_phrase
+from vlm_adapters.grounding.video import VideoGrounding
 
 __all__ = [
     "BoxAnswer",
@@ -18,6 +19,7 @@ __all__ = [
     "Method",
     "PackedMask",
     "PhraseMap",
+    "VideoGrounding",
     "grounded_phrase",
     "load_grounder",
 ]

@@ -102,7 +102,7 @@ class BoxGrounder(Grounder):
 
     def ask(self, prompt: Prompt, phrase: Phrase) -> BoxAnswer:
         """Ask where a phrase of a prompt is in the prompt's first image."""
-        image = prompt.images[0]
+        image = prompt.first_image
         size = image.height, image.width
         question = Prompt((Message("user", (image, question_about(prompt.text, phrase))),))
         frame = self._pointing.coordinate_frame(size)
@@ -111,7 +111,7 @@ class BoxGrounder(Grounder):
         return BoxAnswer.read(self._pointing.generate(question, max_new_tokens=MAX_NEW_TOKENS), frame, size)
 
     def _grounding(self, prompt: Prompt) -> Grounding:
-        image = prompt.images[0]
+        image = prompt.first_image
         encoded = self.sam.encode(image) if self.sam else None
         phrases = []
         for phrase in prompt.phrases:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import tee
+from itertools import groupby, tee
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from vlm_adapters.backbone.copying import CopyStream, DeviceInputs
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.data.ahead import map_ahead
+from vlm_adapters.data.image_order import divide_by_runs
 from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, decoder_folder
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
@@ -29,10 +30,12 @@ from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encodi
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
+from vlm_adapters.grounding.video import VideoGrounding
 from vlm_adapters.hf.placement import is_fixed
 from vlm_adapters.limits import DEFAULT_LIMITS
-from vlm_adapters.prompt import Prompt
+from vlm_adapters.prompt import PhraseLike, Prompt
 from vlm_adapters.registry.loading import load_adapter
+from vlm_adapters.video import Video
 
 
 class GroundedVLM(Grounder, nn.Module):
@@ -94,7 +97,7 @@ class GroundedVLM(Grounder, nn.Module):
         refiner = self.decoder.refiner
         if refiner is not None and images is None:
             encode = refiner.sam.encode if len(prompts) == 1 else encoding_once(refiner.sam)
-            images = [encode(prompt.images[0]) for prompt in prompts]
+            images = [encode(prompt.first_image) for prompt in prompts]
         found: list[MaskLogits] = self.decoder(self.features(prompts), images or ())
         return found
 
@@ -121,7 +124,7 @@ class GroundedVLM(Grounder, nn.Module):
     ) -> Iterator[list[dict[str, NDArray[np.bool_]]]]:
         refiner, stream = self.decoder.refiner, CopyStream(str(self.decoder.device))
         batches, ahead = tee(batches)
-        parts = (batch[start : start + batch_size] for batch in ahead for start in range(0, len(batch), batch_size))
+        parts = ([batch[place] for place in part] for batch in ahead for part in _parts(batch, batch_size))
 
         def prepared(prompts: Sequence[Prompt]) -> DeviceInputs:
             return stream.copied(lambda: self.adapter.preprocess(prompts))
@@ -129,16 +132,16 @@ class GroundedVLM(Grounder, nn.Module):
         with closing(map_ahead(prepared, parts, workers=1, most=1)) as inputs:
             for batch in batches:
                 encode = None if refiner is None else encoding_once(refiner.sam)
-                of_parts = (next(inputs).ready() for _ in range(0, len(batch), batch_size))
+                of_parts = (next(inputs).ready() for _ in _parts(batch, batch_size))
                 yield [masks for part in of_parts for masks in self._masks(part, encode)]
             next(inputs, None)  # raises the error that ended the batches, if it came while they were taken ahead
 
     def _masks(
         self, inputs: BackboneInputs, encode: Callable[[Image.Image], EncodedImage] | None
     ) -> Iterator[dict[str, NDArray[np.bool_]]]:
-        images = [encode(prompt.images[0]) for prompt in inputs.prompts] if encode else ()
+        images = [encode(prompt.first_image) for prompt in inputs.prompts] if encode else ()
         for prompt, logits in zip(inputs.prompts, self.decoder(self._features(inputs), images), strict=True):
-            size = prompt.images[0].height, prompt.images[0].width
+            size = prompt.first_image.height, prompt.first_image.width
             names = ["coarse", "refined"] if encode else ["mask"]
             masks = {name: np.empty((len(prompt.phrases), *size), np.bool_) for name in names}
             for index, of_phrase in enumerate(logits.by_phrase()):
@@ -154,9 +157,42 @@ class GroundedVLM(Grounder, nn.Module):
         return [self.grounding_of(prompt, of_prompt) for prompt, of_prompt in zip(prompts, logits, strict=True)]
 
     @torch.no_grad()
-    def grounding_of(self, prompt: Prompt, logits: MaskLogits) -> Grounding:
-        """Place the logits of a prompt's phrases over its first image, one phrase after the other, and cut them off."""
-        image = prompt.images[0]
+    def ground_video(self, video: Video, text: str, phrases: Sequence[PhraseLike]) -> VideoGrounding:
+        """Find the phrases of a sentence in every frame of a video.
+
+        Frames that the model sees together share their maps; each has masks of its own where a refiner looks at it.
+
+        Args:
+            video: The frames and their times.
+            text: The sentence.
+            phrases: Strings that occur once in it, or spans `(start, end)` of its characters.
+
+        Raises:
+            PromptError: The text or a phrase cannot be used, or the backbone takes no video.
+            DecoderError: The decoder does not fit the maps of the backbone.
+        """
+        prompt, refiner = Prompt.describe(video, text, phrases), self.decoder.refiner
+        request, info = self.decoder.request, self.adapter.info
+        extracted = self.adapter.extract(self.adapter.preprocess([prompt]), request.grids)[0]
+        found: list[Grounding] = []
+        for (first, end), together in groupby(extracted, key=lambda grids: grids.grid.frames):
+            features = PhraseFeatures.of(list(together), request, info)
+            for frame in video.frames[first:end]:
+                if refiner is not None or frame is video.frames[first]:
+                    (logits,) = self.decoder([features], [refiner.sam.encode(frame)] if refiner else ())
+                found.append(self.grounding_of(prompt, logits, frame))
+        return VideoGrounding(video, text, tuple(found))
+
+    @torch.no_grad()
+    def grounding_of(self, prompt: Prompt, logits: MaskLogits, image: Image.Image | None = None) -> Grounding:
+        """Place the logits of a prompt's phrases over an image, one phrase after the other, and cut them off.
+
+        Args:
+            prompt: The prompt.
+            logits: Those of its phrases.
+            image: A frame of the prompt's video; None for its first image.
+        """
+        image = image or prompt.first_image
         size = image.height, image.width
         attention = agreeing_maps(logits.maps, logits.coarse.sigmoid()).cpu().numpy()
         phrases = []
@@ -226,3 +262,8 @@ class GroundedVLM(Grounder, nn.Module):
         if isinstance(self.adapter, HasModel) and not is_fixed(self.adapter.model):
             self.adapter.model.to(self.decoder.device)
         return self
+
+
+def _parts(prompts: Sequence[Prompt], most: int) -> list[range]:
+    """Divide prompts into parts that are computed at once; neighbours about one image stay together where they fit."""
+    return divide_by_runs([id(prompt.images[0]) for prompt in prompts], most)

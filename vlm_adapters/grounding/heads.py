@@ -64,7 +64,7 @@ class HeadGrounder(Grounder):
         return [self._grounding(prompt, *grids) for prompt, grids in zip(prompts, extracted, strict=True)]
 
     def _grounding(self, prompt: Prompt, grids: Sequence[Grids], neutral: Sequence[Grids]) -> Grounding:
-        image = prompt.images[0]
+        image = prompt.first_image
         size = image.height, image.width
         relative, box = maps_beside_neutral(grids, neutral, self.profile.indices)
         found = phrase_heights(relative, self.profile)

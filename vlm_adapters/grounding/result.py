@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.geometry import Box, Region, Size, place_map, resize_box
 from vlm_adapters.prompt import Phrase
 
@@ -65,7 +67,17 @@ class PackedMask:
 
     def image(self) -> Image.Image:
         """The mask as an image of mode `1`."""
-        return Image.frombytes("1", self.size[::-1], np.packbits(self.unpacked(), axis=1).tobytes())
+        height, width = self.size
+        packed = np.zeros((height, (width + 7) // 8), np.uint8)
+        if self.box is not None:
+            left, top, right, bottom = self.box
+            bits = self.bits if left % 8 == 0 else np.packbits(np.pad(self.in_box(), ((0, 0), (left % 8, 0))), axis=1)
+            packed[top:bottom, left // 8 : (right + 7) // 8] = bits
+        return Image.frombytes("1", (width, height), packed.tobytes())
+
+    def run_lengths(self) -> dict[str, object]:
+        """The mask as COCO's compressed run lengths; see `encode_rle`."""
+        return encode_rle(self.in_box(), self.size, self.box[:2] if self.box else (0, 0))
 
     @property
     def area(self) -> int:
@@ -138,6 +150,11 @@ class GroundedPhrase:
     def mask(self) -> NDArray[np.bool_]:
         """`(H, W)` bool at the image's size; all false where nothing was found. It is unpacked at every access."""
         return self.packed.unpacked()
+
+    @cached_property
+    def run_lengths(self) -> dict[str, object]:
+        """The mask as COCO's compressed run lengths: `{"size": [H, W], "counts": str}`."""
+        return self.packed.run_lengths()
 
     @property
     def box(self) -> Region | None:

@@ -41,7 +41,7 @@ def extract_with_neutral(
 def neutral_prompt(prompt: Prompt, text: str) -> Prompt:
     """The same prompt with a neutral text in place of the last message's words, and all of that text as the phrase."""
     last = prompt.messages[-1]
-    neutral = Message(last.role, (*last.images, text))
+    neutral = Message(last.role, (*last.media, text))
     return replace(prompt, messages=(*prompt.messages[:-1], neutral), phrases=(Phrase.at(text, 0, len(text)),))
 
 

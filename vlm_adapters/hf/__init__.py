@@ -11,12 +11,14 @@ from vlm_adapters.hf.image_processor import (
     ProcessedImages,
     wrap_image_processor,
 )
+from vlm_adapters.hf.native_resolution import NativeResolutionBackbone
 from vlm_adapters.hf.published import PublishedCheckpoint
 from vlm_adapters.hf.row_blocks import RowPlan
 
 __all__ = [
     "ImageProcessorWrapper",
     "MetaData",
+    "NativeResolutionBackbone",
     "Padding",
     "ProcessedImages",
     "PublishedCheckpoint",

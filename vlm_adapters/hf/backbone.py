@@ -37,6 +37,7 @@ from vlm_adapters.hf.shared_prefix import (
     tensors_of,
 )
 from vlm_adapters.hf.sizes import check_layouts
+from vlm_adapters.hf.videos import process_videos
 from vlm_adapters.hf.windows import batched_windows
 from vlm_adapters.hf.wrappers import check_callable_inside, unwrapped
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
@@ -44,6 +45,7 @@ from vlm_adapters.prompt import Prompt
 from vlm_adapters.registry.discovery import list_adapters
 from vlm_adapters.registry.load_options import LOADER_KEYWORDS, unknown_option
 from vlm_adapters.registry.versions import typed_errors
+from vlm_adapters.video import Video
 
 _ANY_SIZE = (512, 512)
 """An image size that every family takes; the size of a cell does not depend on it."""
@@ -79,7 +81,7 @@ class TransformersBackbone(ABC):
     auto_model: ClassVar[str] = "AutoModelForImageTextToText"
     """The class of transformers that loads checkpoints of the family."""
     config_class: ClassVar[Any] = AutoConfig
-    """Reads a `config.json` that names no `model_type`; see `AdapterSpec.architectures`."""
+    """Reads a `config.json` that names no `model_type` (see `AdapterSpec.architectures`), or that of a larger model."""
 
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, *, checkpoint: str = "", revision: str | None = None
@@ -159,6 +161,28 @@ class TransformersBackbone(ABC):
     def image_token_ids(self) -> frozenset[int]:
         """Ids of the tokens that layouts count: those of cells, and newlines between their rows."""
         return frozenset({int(self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token))})
+
+    def video_layouts(self, size: Size, frames: int) -> Sequence[ImageLayout]:
+        """Describe how a video of `frames` frames `(H, W)` becomes cells: its layouts in the order of their tokens.
+
+        Each says with `frames` which of them it shows.
+
+        Raises:
+            PromptError: The family takes no video.
+        """
+        raise PromptError(
+            f"The adapter of {self.name} takes no video, such as this of {frames} frames of {size[1]} x {size[0]} "
+            "pixels. Give its frames as images, or use a family that takes videos."
+        )
+
+    @property
+    def video_token_ids(self) -> frozenset[int]:
+        """Ids of the tokens that the layouts of videos count."""
+        return frozenset({int(self.processor.tokenizer.convert_tokens_to_ids(self.processor.video_token))})
+
+    def process_videos(self, videos: Sequence[Video], **options: Any) -> BatchFeature:
+        """Run the processor over videos without text: a line of tokens for each, and the model's tensors."""
+        return process_videos(self.processor, videos, options)
 
     def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]:
         """Find the grids of every prompt's images: one list per prompt."""
@@ -294,8 +318,13 @@ class TransformersBackbone(ABC):
             )
 
     def _layouts(self, prompt: Prompt) -> Sequence[Sequence[ImageLayout]]:
-        """The layouts of the images of a prompt, none of them larger than the limits."""
+        """The layouts of the images and videos of a prompt, none of them larger than the limits."""
         sizes = [(image.height, image.width) for image in prompt.images]
         pixels = ", ".join(f"{width} x {height}" for height, width in sizes)
         with typed_errors(f"The image processor of {self.name}, given {pixels} pixels,", BackboneError):
-            return check_layouts(self.layouts(sizes), sizes, self.limits)
+            of_images = check_layouts(self.layouts(sizes), sizes, self.limits) if sizes else []
+        with typed_errors(f"The video processor of {self.name}", BackboneError):
+            of_videos = [self.video_layouts(video.size, len(video.frames)) for video in prompt.videos]
+            check_layouts(of_videos, [video.size for video in prompt.videos], self.limits)
+        by_kind = iter(of_images), iter(of_videos)
+        return [next(by_kind[isinstance(part, Video)]) for part in prompt.media]

@@ -2,7 +2,7 @@
 
 While a recorder is active, a pass-through stands before the language model's kernel (`vlm_adapters.hf.kernels`): the
 kernel runs as always, and beside it the recorder computes in float32 the softmax rows of the requested queries,
-`(n, R, S)` at a time, and keeps the requested columns.
+`(n, R, S)` at a time, for the requested heads, and keeps the requested columns.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 from vlm_adapters.errors import CaptureError
 from vlm_adapters.hf.kernels import KernelKind, listen
 from vlm_adapters.hf.language_model import language_model_of
+from vlm_adapters.hf.recorded_maps import RecordedMaps
 from vlm_adapters.hf.row_blocks import Reduction, RowBlock, RowPlan, row_blocks
-from vlm_adapters.hf.rows import ScoreOptions
+from vlm_adapters.hf.rows import HeadChoice, ScoreOptions
 
 # Keyword arguments of attention functions that change no score, or that `ScoreOptions` accounts for. The choice of a
 # sparse family (`block_indices`) is in the mask of the kernels that do not read it.
@@ -52,21 +53,36 @@ _PACKED = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_leng
 class RowRecorder:
     """Collects the rows that the plans ask for, layer by layer, over one or many forward passes of one sequence batch.
 
-    Attributes:
-        maps: Layer index -> for every sequence `(G, n, C)` float32 (`(R, n, C)` with `reduce="none"`).
+    Its arguments are those of `capture_rows`.
     """
 
-    def __init__(self, plans: Sequence[RowPlan], layers: Collection[int], reduce: Reduction = "mean") -> None:
-        self.maps: dict[int, list[Tensor]] = {}
+    def __init__(
+        self,
+        plans: Sequence[RowPlan],
+        layers: Collection[int],
+        reduce: Reduction = "mean",
+        heads: Sequence[int] | None = None,
+    ) -> None:
         # Indices are inspected on the CPU, so that nothing waits for an accelerator.
         self._plans = tuple(plan.to(torch.device("cpu")) for plan in plans)
-        self._maps_of_all: dict[int, Tensor] = {}
-        self._sizes = [(plan.maps(reduce), len(plan.columns)) for plan in self._plans]
-        self._layers = frozenset(layers)
+        sizes = [(plan.maps(reduce), len(plan.columns)) for plan in self._plans]
+        self._layers = tuple(dict.fromkeys(layers))
+        self._maps = RecordedMaps(sizes, self._layers, maximum=reduce == "max")
         self._reduce = reduce
+        self._heads = None if heads is None else tuple(heads)
+        self._choices: dict[tuple[int, int, torch.device], HeadChoice | None] = {}
         self._tokens_seen: dict[int, int] = {}
         self._recorded: dict[int, int] = {}
         self._selection: tuple[object, list[RowBlock]] = None, []
+
+    @property
+    def maps(self) -> dict[int, list[Tensor]]:
+        """Layer index -> for every sequence `(G, n, C)` float32 (`(R, n, C)` with `reduce="none"`)."""
+        return {layer: self._maps.of_layer(layer) for layer in self._maps.layers()}
+
+    def maps_of(self, sequence: int) -> Tensor:
+        """The maps of a sequence in all layers, `(G, L, n, C)` or `(R, L, n, C)`, in the order that was asked for."""
+        return self._maps.of_sequence(sequence)
 
     def record(self, layer: int, query: Tensor, key: Tensor, mask: Any, options: ScoreOptions) -> None:
         """Compute and keep the rows of this call's queries.
@@ -93,28 +109,30 @@ class RowRecorder:
                 f"Layer {layer} sees {key.shape[2]} keys after {end} tokens. "
                 "Begin capturing with an empty dynamic cache, and do not roll it back."
             )
+        heads = self._choice(query.shape[1], key.shape[1], query.device)
         for block in self._blocks(start, end, first_key, query):
-            weights = block.weights(query, key, mask, options)
-            self._add(layer, block.reduced(weights, self._reduce))
+            weights = block.weights(query, key, mask, options, heads)
+            self._maps.add(layer, block.reduced(weights, self._reduce))
             self._recorded[layer] = self._recorded.get(layer, 0) + block.count
 
     def _blocks(self, start: int, end: int, first_key: int, query: Tensor) -> list[RowBlock]:
         """The rows of a call from one token to another; the layers of a pass have the same."""
         wanted = start, end, first_key, query.shape[1], query.device
         if self._selection[0] != wanted:
-            rows = max(MAX_SCORES // (query.shape[0] * query.shape[1] * (end - first_key)), 1)
+            heads = query.shape[1] if self._heads is None else len(self._heads)
+            rows = max(MAX_SCORES // max(query.shape[0] * heads * (end - first_key), 1), 1)
             blocks = row_blocks(self._plans, range(start, end), first_key, rows, self._reduce)
             self._selection = wanted, [block.to(query.device) for block in blocks]
         return self._selection[1]
 
-    def _add(self, layer: int, maps: Tensor) -> None:
-        """Join `(B, n, G, C)` with the maps of the layer so far."""
-        if (earlier := self._maps_of_all.get(layer)) is not None:
-            maps = torch.maximum(earlier, maps) if self._reduce == "max" else earlier + maps
-        self._maps_of_all[layer] = maps
-        self.maps[layer] = [
-            maps[sequence, :, :count, :columns].transpose(0, 1) for sequence, (count, columns) in enumerate(self._sizes)
-        ]
+    def _choice(self, heads: int, key_heads: int, device: torch.device) -> HeadChoice | None:
+        """The requested heads of a layer; None for all."""
+        key = heads, key_heads, device
+        if self._heads is None or self._heads == tuple(range(heads)):
+            return None
+        if key not in self._choices:
+            self._choices[key] = HeadChoice.of(self._heads, heads // key_heads, device)
+        return self._choices[key]
 
     def check_complete(self) -> None:
         """Make sure that every row of every layer was recorded.
@@ -138,11 +156,11 @@ class RowRecorder:
         """
         # A softmax is NaN or within [0, 1], so a sum shows it.
         by_device: dict[torch.device, list[Tensor]] = {}
-        for maps in self._maps_of_all.values():
+        for maps in self._maps.tensors():
             by_device.setdefault(maps.device, []).append(maps.detach().sum())
         if all(device.type == "meta" or torch.stack(of).sum().isfinite() for device, of in by_device.items()):
             return
-        layer = min(layer for layer, maps in self._maps_of_all.items() if maps.isnan().any())
+        layer = min(layer for layer, maps in self.maps.items() if any(of.isnan().any() for of in maps))
         raise CaptureError(
             f"The attention of layer {layer} is not a number (NaN). The weights, a setting of the config or the "
             "normalisation of images is damaged, or the dtype overflows: download the checkpoint again, or load it in "
@@ -159,6 +177,7 @@ def capture_rows(
     plans: Sequence[RowPlan],
     layers: Collection[int],
     reduce: Reduction = "mean",
+    heads: Sequence[int] | None = None,
 ) -> Iterator[RowRecorder]:
     """Record attention rows of the language model in the forward passes that run inside the block.
 
@@ -172,6 +191,7 @@ def capture_rows(
         plans: One plan per sequence of the batch.
         layers: Indices of the layers to record.
         reduce: How the rows of a group become one map.
+        heads: Indices of the heads to record in each of these layers; None for all.
 
     Yields:
         The recorder; its `maps` are complete when the block ends.
@@ -185,7 +205,7 @@ def capture_rows(
             "Gradient checkpointing is on: layers run again in the backward pass, where no rows are recorded, so rows "
             "would have a wrong gradient. Turn it off, put the model in eval mode, or request rows without gradient."
         )
-    recorder = RowRecorder(plans, layers, reduce)
+    recorder = RowRecorder(plans, layers, reduce, heads)
     recorded = {
         id(module): (layer, module) for layer, module in language_model_of(model).attention_modules() if layer in layers
     }

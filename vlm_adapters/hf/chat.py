@@ -13,16 +13,18 @@ from itertools import islice, pairwise
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vlm_adapters.errors import PhraseError, PromptError
 from vlm_adapters.hf.template import Turn, apply_template
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
-from vlm_adapters.prompt import Phrase, Prompt
+from vlm_adapters.prompt import Part, Phrase, Prompt
+from vlm_adapters.video import Video
 
 Span = tuple[int, int]
+Expansion = tuple[Sequence[int], Sequence[int]]
+"""Token ids that the processor expands an image or video to, and their types."""
 _THINKING_END = "</think>"
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
@@ -33,10 +35,10 @@ class TokenSequence:
 
     Attributes:
         ids: Token ids.
-        types: 1 for image tokens, 0 for text: the processor's `mm_token_type_ids`. If the rendered prompt has a suffix,
-            1 for the tokens of the suffix, 0 for all others.
+        types: 1 for image tokens, 2 for those of videos, 0 for text: the processor's `mm_token_type_ids`. If the
+            rendered prompt has a suffix, 1 for the tokens of the suffix, 0 for all others.
         offsets: Characters `[start, end)` of the rendered template for every token; (-1, -1) for image tokens.
-        images: Positions of the tokens of every image.
+        images: Positions of the tokens of every image and video.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -58,7 +60,7 @@ class RenderedPrompt:
     Attributes:
         text: The rendered template, in which every image is one placeholder.
         user_spans: Characters of `text` that came from the prompt's texts, one span per text, in order.
-        slots: Characters of `text` that are placeholders of images, in order.
+        slots: Characters of `text` that are placeholders of images and videos, in order.
         has_start: Whether the text already contains the start token; else the tokenizer adds it.
         suffix: Where the suffix begins, which is encoded apart from what stands before it and whose tokens see only
             earlier ones, in families in which those before it see each other both ways; None in other families.
@@ -95,27 +97,30 @@ def render(processor: Any, prompt: Prompt, limits: Limits = DEFAULT_LIMITS) -> R
             user_spans.append((position, position + len(piece)))
         position += len(piece)
     text = "".join(pieces)
-    token: str = processor.image_token
-    slots = [m.span() for m in re.finditer(re.escape(token), text) if not _touches(m.span(), user_spans)]
-    if len(slots) != len(prompt.images):
+    image, video = processor.image_token, getattr(processor, "video_token", None)
+    pattern = "|".join(re.escape(token) for token in (image, video) if token)
+    found = [match for match in re.finditer(pattern, text) if not _touches(match.span(), user_spans)]
+    expected = [video if isinstance(part, Video) else image for part in prompt.media]
+    if [match.group() for match in found] != expected:
+        kind, token = ("videos", video) if prompt.videos else ("images", image)
         raise PromptError(
-            f"The chat template of {type(processor).__name__} has {len(slots)} placeholders {token!r} for "
-            f"{len(prompt.images)} images. Use the chat template that belongs to the checkpoint."
+            f"The chat template of {type(processor).__name__} has {len(found)} placeholders {token!r} for "
+            f"{len(expected)} {kind}. Use the chat template that belongs to the checkpoint."
         )
-    return RenderedPrompt(text, tuple(user_spans), tuple(slots))
+    return RenderedPrompt(text, tuple(user_spans), tuple(match.span() for match in found))
 
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     rendered: RenderedPrompt,
-    images: Sequence[tuple[Sequence[int], Sequence[int]]],
+    images: Sequence[Expansion],
 ) -> TokenSequence:
     """Encode a rendered prompt, each placeholder replaced by its image's tokens.
 
     Args:
         tokenizer: A fast tokenizer, which gives offsets.
         rendered: The prompt as `render` gives it.
-        images: Token ids that the processor expands the image of every slot to, and their types.
+        images: Token ids that the processor expands the image or video of every slot to, and their types.
 
     Raises:
         PromptError: The text cannot be encoded, or the tokenizer reads it as an image token.
@@ -228,7 +233,8 @@ def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str], slots: Sequ
     cuts = {start + 1 for start, end in found if _touches((start, end), rendered.user_spans)}
     cuts |= {side for slot in slots for side in slot}
     cuts |= set() if rendered.suffix is None else {rendered.suffix}
-    return pairwise(sorted({0, *cuts, len(rendered.text)}))
+    # Before a slot at the very beginning stands an empty piece, which gets the start token.
+    return pairwise([0, *sorted(cuts), len(rendered.text)])
 
 
 def _texts(messages: Sequence[Turn]) -> list[str]:
@@ -264,7 +270,7 @@ def _as_shown(processor: Any, messages: Sequence[Turn], found: int, limits: Limi
     return shorter
 
 
-def _without_thinking(part: Image.Image | str) -> Image.Image | str:
+def _without_thinking(part: Part) -> Part:
     return part.split(_THINKING_END)[-1].lstrip("\n") if isinstance(part, str) else part
 
 

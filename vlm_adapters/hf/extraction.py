@@ -138,7 +138,7 @@ def capture_pass(
     cells = [plan.columns for plan in of_sequences]
     with (
         without_compiled_code(model),
-        capture_rows(model, of_sequences, request.layers, request.reduce) as recorder,
+        capture_rows(model, of_sequences, request.layers, request.reduce, request.heads) as recorder,
         capture_hidden_states(model, request.hidden_layers, cells, device) as of_cells,
         capture_hidden_states(model, request.phrase_hidden_layers, phrases, device) as of_phrases,
         typed_errors(f"The forward pass of {model.config.model_type}", BackboneError),
@@ -176,8 +176,11 @@ def _attention(
     if not request.layers or not len(plan.rows):
         shape = len(request.rows(plan)), len(request.layers), len(request.heads), len(plan.columns)
         return torch.zeros(shape, device=device)
-    maps = [recorder.maps[layer][sequence][:, list(request.heads)].to(device) for layer in request.layers]
-    return torch.stack(maps, dim=1)
+    maps = recorder.maps_of(sequence).to(device)
+    distinct = list(dict.fromkeys(request.layers))
+    if len(distinct) == len(request.layers):
+        return maps
+    return maps[:, [distinct.index(layer) for layer in request.layers]]
 
 
 def plan_rows(phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], mask: Tensor, *, earlier: bool) -> RowPlan:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from inspect import signature
+from operator import le
 from typing import Any
 
 import torch
@@ -50,7 +51,8 @@ class ImageFeatures:
         tensors: BatchTensors,
     ) -> None:
         images = [image for forward_pass in passes for image in forward_pass.images]
-        self._repeated = len(set(images)) < len(images) and hasattr(model.base_model, _METHOD)
+        repeated = len(set(images)) < len(images) and not any(prompt.videos for prompt in inputs.prompts)
+        self._repeated = repeated and hasattr(model.base_model, _METHOD)
         self._body, self._tensors = model.base_model, tensors
         self._counts = [len(tokens) for of_prompt in inputs.image_tokens for tokens in of_prompt]
         self._kept: dict[int, dict[str, Any]] = {}
@@ -95,7 +97,9 @@ class ImageFeatures:
         counts = [self._counts[image] for image in images]
         for image in images:
             self._kept[image] = {}
-        for name in _FIELDS:
+        # A model that pools nothing reads what its tower gives.
+        pooled = getattr(self._output, "pooler_output", None) is not None
+        for name in _FIELDS if pooled else ("last_hidden_state",):
             if (value := getattr(self._output, name, None)) is not None:
                 divide = _divided_layers if name == "deepstack_features" else _divided
                 parts, self._join[name] = divide(value, counts)
@@ -143,15 +147,20 @@ def _divided(value: Any, counts: Sequence[int]) -> tuple[list[Any], Callable[[Se
     """Divide features among images of so many tokens each; also returns what joins such parts again.
 
     Raises:
-        UnknownFormError: They are neither one tensor of all tokens in order, nor a tensor per image.
+        UnknownFormError: They are neither the features of all tokens in order, in one tensor or several, nor a tensor
+            per image.
     """
     if isinstance(value, Tensor):  # (tokens, D), or (images or tiles, tokens of one, D)
         tokens = value.shape[:-1].numel()
         of_row = max(1, tokens // max(1, len(value)))
         if tokens == sum(counts) and not any(count % of_row for count in counts):
             return list(value.split([count // of_row for count in counts])), lambda parts: torch.cat(list(parts))
-    elif [part.shape[:-1].numel() for part in value if isinstance(part, Tensor)] == list(counts):
-        return list(value), list
+    else:
+        tokens_of = [part.shape[:-1].numel() for part in value if isinstance(part, Tensor)]
+        if len(tokens_of) == len(counts) and all(map(le, tokens_of, counts)):  # newlines may be none of the tower's
+            return list(value), list
+        if sum(tokens_of) == sum(counts):  # a tensor per tile
+            return list(torch.cat([part.flatten(end_dim=-2) for part in value]).split(list(counts))), list
     raise UnknownFormError(f"{sum(counts)} tokens of {len(counts)} images do not divide what the model makes of them.")
 
 

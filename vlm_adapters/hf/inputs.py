@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from inspect import signature
 from itertools import pairwise
 from typing import Any, Protocol
@@ -17,11 +17,13 @@ from vlm_adapters.backbone.batch_tensors import BatchTensors
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.errors import BackboneError
 from vlm_adapters.geometry import Size
-from vlm_adapters.hf.chat import RenderedPrompt, pad, phrase_positions, tokenize
+from vlm_adapters.hf.chat import Expansion, RenderedPrompt, pad, phrase_positions, tokenize
 from vlm_adapters.hf.lengths import check_length
 from vlm_adapters.hf.placement import pixel_dtype
 from vlm_adapters.hf.shared_prefix import process_distinct
+from vlm_adapters.hf.videos import take_expansions
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.video import Video
 
 
 class _Backbone(Protocol):
@@ -44,6 +46,11 @@ class _Backbone(Protocol):
         self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
     ) -> dict[str, Tensor]: ...
 
+    @property
+    def video_token_ids(self) -> frozenset[int]: ...
+
+    def process_videos(self, videos: Sequence[Video]) -> BatchFeature: ...
+
     def render(self, prompt: Prompt) -> RenderedPrompt: ...
 
 
@@ -54,24 +61,20 @@ def inputs_of(backbone: _Backbone, prompts: Sequence[Prompt]) -> BackboneInputs:
         PromptError: A prompt cannot be encoded, or is too long for the model.
     """
     images = [image for prompt in prompts for image in prompt.images]
-    of_prompts = [prompt.images for prompt in prompts]
-    found, distinct = process_distinct(of_prompts, backbone.process_images, backbone.select_images)
-    features = dict(found)
-    ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
-    type_name, types = _types(features, ids, backbone.image_token_ids)
-    of_distinct = [(ids[b][keep].tolist(), types[b][keep].tolist()) for b, keep in enumerate(mask)]
-    expansions = [of_distinct[index] for index in distinct]
+    features, of_distinct, distinct, type_name = _of_images(backbone, prompts)
+    of_images = iter([of_distinct[index] for index in distinct])
+    of_videos, video_features = _of_videos(backbone, prompts)
     tokenizer = backbone.processor.tokenizer
     sequences, positions = [], []
     for prompt in prompts:
-        of_prompt, expansions = expansions[: len(prompt.images)], expansions[len(prompt.images) :]
+        of_prompt = [next(of_videos if isinstance(part, Video) else of_images) for part in prompt.media]
         rendered = backbone.render(prompt)
         sequences.append(tokenize(tokenizer, rendered, of_prompt))
         positions.append([phrase_positions(sequences[-1], rendered, prompt, phrase) for phrase in prompt.phrases])
     check_length(max(len(sequence.ids) for sequence in sequences), backbone.model)
     tensors, shifts = pad(sequences, tokenizer, type_name)
     firsts = [images[distinct.index(number)] for number in range(len(of_distinct))]
-    image_token_ids = backbone.image_token_ids
+    counted = backbone.image_token_ids | (backbone.video_token_ids if video_features else frozenset())
     return BackboneInputs(
         prompts=tuple(prompts),
         tensors=BatchTensors(
@@ -80,6 +83,7 @@ def inputs_of(backbone: _Backbone, prompts: Sequence[Prompt]) -> BackboneInputs:
             [(image.height, image.width) for image in firsts],
             distinct,
             backbone.select_images,
+            _accepted(backbone, video_features),
         ),
         phrase_tokens=tuple(
             tuple(torch.tensor(phrase) + shift for phrase in phrases)
@@ -87,12 +91,43 @@ def inputs_of(backbone: _Backbone, prompts: Sequence[Prompt]) -> BackboneInputs:
         ),
         image_tokens=tuple(
             tuple(
-                torch.tensor([p + shift for p in image if sequence.ids[p] in image_token_ids]).long()
+                torch.tensor([p + shift for p in image if sequence.ids[p] in counted]).long()
                 for image in sequence.images
             )
             for sequence, shift in zip(sequences, shifts, strict=True)
         ),
     )
+
+
+def _of_images(
+    backbone: _Backbone, prompts: Sequence[Prompt]
+) -> tuple[dict[str, Tensor], list[Expansion], list[int], str]:
+    """Process the images of prompts.
+
+    Returns:
+        The tensors of the distinct images, the tokens of each, for every image of the prompts its index among them,
+        and the name of the types of tokens.
+    """
+    of_prompts = [prompt.images for prompt in prompts]
+    if not any(of_prompts):
+        return {}, [], [], "mm_token_type_ids"
+    found, distinct = process_distinct(of_prompts, backbone.process_images, backbone.select_images)
+    features = dict(found)
+    ids, mask = features.pop("input_ids"), features.pop("attention_mask").bool()
+    type_name, types = _types(features, ids, backbone.image_token_ids)
+    of_distinct: list[Expansion] = [
+        (ids[image][keep].tolist(), types[image][keep].tolist()) for image, keep in enumerate(mask)
+    ]
+    return features, of_distinct, distinct, type_name
+
+
+def _of_videos(backbone: _Backbone, prompts: Sequence[Prompt]) -> tuple[Iterator[Expansion], dict[str, Tensor]]:
+    """Process the videos of prompts: the tokens of each, and their tensors."""
+    videos = [video for prompt in prompts for video in prompt.videos]
+    if not videos:
+        return iter(()), {}
+    features = dict(backbone.process_videos(videos))
+    return iter(take_expansions(features, backbone.video_token_ids)), features
 
 
 def process_images(
@@ -118,9 +153,8 @@ def process_images(
         images=[list(of_prompt) for of_prompt in images],
         padding=True,
         add_special_tokens=False,
-        return_mm_token_type_ids=True,
         return_tensors="pt",
-        **options,
+        **{"return_mm_token_type_ids": True, **options},
     )
     if max(counts) == 1:
         return features
@@ -154,11 +188,14 @@ def _types(features: MutableMapping[str, Any], ids: Tensor, image_token_ids: Col
 
 
 def _accepted(backbone: _Backbone, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those that the model's forward takes, on the model's device; pixels in the precision of its weights."""
+    """Those that the model's forward takes, on the model's device; pixels in the precision of its weights.
+
+    Numbers that are not pixels, such as seconds, keep theirs.
+    """
     accepted = signature(type(backbone.model).forward).parameters
     dtype = pixel_dtype(backbone.model)
     return {
-        name: tensor.to(backbone.device, dtype if tensor.is_floating_point() else tensor.dtype)
+        name: tensor.to(backbone.device, dtype if tensor.is_floating_point() and tensor.ndim > 1 else tensor.dtype)
         for name, tensor in tensors.items()
         if name in accepted
     }

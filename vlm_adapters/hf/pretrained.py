@@ -15,7 +15,6 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoProcessor,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -146,8 +145,7 @@ def load_pretrained(
             check_folder(folder, limits)
             content = check_config(folder / "config.json", limits)
             is_named = isinstance(content, dict) and "model_type" in content
-            reader = AutoConfig if is_named else loader["config_class"]
-            config = reader.from_pretrained(source, output_attentions=False, **hub)
+            config = loader["config_class"].from_pretrained(source, output_attentions=False, **hub)
             processor = AutoProcessor.from_pretrained(source, **({} if is_named else {"config": config}), **hub)
             check_normaliser(getattr(processor, "tokenizer", None), limits)
             quantised = getattr(config, "quantization_config", None) is not None

@@ -60,11 +60,15 @@ class PublishedCheckpoint:
             facts = json.loads(path.read_text(encoding="utf-8"))
             return cls(name, AutoConfig.for_model(**facts["config"]), facts["processor"], facts["tokens"])
 
-    def model(self) -> PreTrainedModel:
-        """Build the model in bfloat16 on the meta device, with sizes and without values."""
+    def model(self, attention: str = "sdpa") -> PreTrainedModel:
+        """Build the model in bfloat16 on the meta device, with sizes and without values.
+
+        Args:
+            attention: Kernel of the model, for families that cannot take the usual one.
+        """
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForImageTextToText.from_config(
-                self.config, dtype=torch.bfloat16, attn_implementation="sdpa"
+                self.config, dtype=torch.bfloat16, attn_implementation=attention
             )
         return model
 

@@ -13,7 +13,15 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from vlm_adapters.hf.rows import ScoreOptions, gather_columns, mask_of_rows, mask_scores, row_scores, softmax
+from vlm_adapters.hf.rows import (
+    HeadChoice,
+    ScoreOptions,
+    gather_columns,
+    mask_of_rows,
+    mask_scores,
+    row_scores,
+    softmax,
+)
 
 Reduction = Literal["mean", "max", "none"]
 """How the rows of a group become one map."""
@@ -91,12 +99,19 @@ class RowBlock:
         }
         return replace(self, **tensors, _masks={})
 
-    def weights(self, query: Tensor, key: Tensor, mask: Any, options: ScoreOptions) -> Tensor:
+    def weights(
+        self, query: Tensor, key: Tensor, mask: Any, options: ScoreOptions, heads: HeadChoice | None = None
+    ) -> Tensor:
         """Softmax weights `(b, n, R, C)` of one layer; see `RowRecorder.record`."""
         queries = query[self.sequences[:, None], :, self.rows].transpose(1, 2)  # copies only the requested rows
         keys = key if len(self.sequences) == self.batch else key[self.sequences]
-        scores = mask_scores(row_scores(queries, keys, options), self._mask(mask, key.shape[2], options))
-        found = gather_columns(softmax(scores, options.sinks), self.columns)
+        of_rows = self._mask(mask, key.shape[2], options)
+        if heads is None:
+            scores, sinks = row_scores(queries, keys, options), options.sinks
+        else:
+            scores, sinks = heads.scores(queries, keys, options), heads.select(options.sinks, 0)
+            of_rows = heads.select(of_rows, 1)
+        found = gather_columns(softmax(mask_scores(scores, of_rows), sinks), self.columns)
         return found if self.present is None else found * self.present[:, None, None]
 
     def reduced(self, weights: Tensor, reduce: Reduction) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -42,6 +43,51 @@ def row_scores(query: Tensor, key: Tensor, options: ScoreOptions) -> Tensor:
     if options.softcap is not None:
         scores = torch.tanh(scores / options.softcap) * options.softcap
     return scores
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """Some heads of a layer, whose scores alone are computed.
+
+    Heads that share a key head are computed together. Where these are not equally many for every key head, some are
+    computed twice.
+
+    Attributes:
+        heads: `(n,)`: the chosen heads, in any order.
+        key_heads: `(k,)`: the key heads that they attend with.
+        computed: `(k * m,)`: m heads for each of these key heads.
+        places: `(n,)`: where the chosen heads are among the computed.
+    """
+
+    heads: Tensor
+    key_heads: Tensor
+    computed: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, heads: Sequence[int], per_key_head: int, device: torch.device) -> Self:
+        """Choose heads in a layer in which so many share a key head."""
+        groups: dict[int, list[int]] = {}
+        for head in sorted(set(heads)):
+            groups.setdefault(head // per_key_head, []).append(head)
+        most = max(map(len, groups.values()), default=0)
+        computed = [head for group in groups.values() for head in (group * most)[:most]]
+        places = [computed.index(head) for head in heads]
+        indices = [torch.tensor(of, dtype=torch.long, device="cpu") for of in (heads, [*groups], computed, places)]
+        return cls(*(of.to(device) for of in indices))
+
+    def scores(self, query: Tensor, key: Tensor, options: ScoreOptions) -> Tensor:
+        """Scores `(B, n, R, Sk)` of the chosen heads; see `row_scores`."""
+        if not len(self.heads):
+            return query.new_zeros(len(query), 0, query.shape[2], key.shape[2], dtype=torch.float32)
+        keys = key if len(self.key_heads) == key.shape[1] else key.index_select(1, self.key_heads)
+        return row_scores(query.index_select(1, self.computed), keys, options).index_select(1, self.places)
+
+    def select(self, of_heads: Tensor | None, axis: int) -> Tensor | None:
+        """The chosen heads of what has an axis of all heads, or of one for all."""
+        if of_heads is None or of_heads.shape[axis] == 1:
+            return of_heads
+        return of_heads.index_select(axis, self.heads)
 
 
 def mask_of_rows(

@@ -99,7 +99,7 @@ def process_distinct(
     """Process the images of prompts; of prompts with equal images once if the tensors can be divided by image.
 
     Returns:
-        The features, and for every image of the prompts its index among those that were processed.
+        Features, and for every image of the prompts its index among those that were processed.
     """
     same = _same_images(images)
     count = sum(map(len, images))
@@ -126,6 +126,8 @@ def tensors_of(inputs: BackboneInputs, select: SelectImages) -> BatchTensors:
         return inputs.tensors
     shape = inputs.tensors["input_ids"].shape
     images = [image for prompt in inputs.prompts for image in prompt.images]
+    if any(prompt.videos for prompt in inputs.prompts):  # their passes are not divided
+        return BatchTensors(inputs.tensors, {}, [], (), select)
     return BatchTensors(
         {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape == shape},
         {name: tensor for name, tensor in inputs.tensors.items() if tensor.shape != shape},
@@ -165,10 +167,10 @@ def divide(
         position_ids: Positions `(..., 1, S)` of a sequence without padding, as the model counts them.
     """
     images = _same_images([prompt.images for prompt in inputs.prompts])
-    if len(inputs.prompts) > 1 and len(set(images)) < len(images) and can_share(model, pattern):
+    repeated = len(inputs.prompts) > 1 and len(set(images)) < len(images)
+    if repeated and not any(prompt.videos for prompt in inputs.prompts) and can_share(model, pattern):
         batch = _Batch(inputs, images, tensors)
-        groups = [group for group in batch.groups() if len(group) > 1]
-        if groups:
+        if groups := [group for group in batch.groups() if len(group) > 1]:
             together = {index for group in groups for index in group}
             alone = [index for index in range(len(inputs.prompts)) if index not in together]
             shared = [_packed(model, batch, group, position_ids) for group in groups]

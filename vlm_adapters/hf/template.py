@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, TemplateError
-from PIL import Image
 
 from vlm_adapters.errors import PromptError
 from vlm_adapters.limits import Limits, shown
+from vlm_adapters.prompt import Part
+from vlm_adapters.video import Video
 
-Turn = tuple[str, tuple[Image.Image | str, ...]]
+Turn = tuple[str, tuple[Part, ...]]
 """Role and content of a message."""
 _GLANCE_SECONDS, _MOST_GROWTH = 0.05, 1 << 28
 _STATM = Path("/proc/self/statm")
@@ -58,7 +59,9 @@ def apply_template(processor: Any, messages: Sequence[Turn], limits: Limits, aro
         {
             "role": role,
             "content": [
-                {"type": "text", "text": part.join(around)} if isinstance(part, str) else {"type": "image"}
+                {"type": "text", "text": part.join(around)}
+                if isinstance(part, str)
+                else {"type": "video" if isinstance(part, Video) else "image"}
                 for part in content
             ],
         }

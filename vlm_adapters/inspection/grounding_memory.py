@@ -1,8 +1,8 @@
 """Memory of grounding an image: the real model, decoder and Segment Anything run on the meta device.
 
 Counted is every tensor of these passes by itself: the inputs, what the vision tower, the language model and the
-decoder make, the recorded maps and states. Not counted is what an allocator keeps beyond tensors, and what a kernel
-uses inside: fused attention and a convolution count as their outputs.
+decoder make, the recorded maps and states. Not counted is what an allocator keeps beyond tensors, and most of what a
+kernel uses inside: fused attention counts as its output, a convolution as its output and a copy of its input.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _peaks(
     peaks = {"inputs": counter.next_peak(), "vision": 0, "sam": 0, "decoder": 0}
     encoded = []
     if decoder and decoder.refiner:
-        encoded = [decoder.refiner.sam.encode(prompt.images[0])]
+        encoded = [decoder.refiner.sam.encode(prompt.first_image)]
         peaks["sam"] = counter.next_peak()
     first_layer = language_model_of(adapter.model).layers[0]
     hook = first_layer.register_forward_pre_hook(lambda *_: peaks.update(vision=counter.next_peak()))
@@ -151,11 +151,13 @@ def _peaks(
     finally:
         hook.remove()
     peaks |= {"language": counter.next_peak(), "kept": counter.live}
+    del inputs
+    counter.next_peak()
     if decoder:
         features = PhraseFeatures.of(grids, decoder.request, adapter.info)
         del grids
         logits = decoder([features], encoded)[0]
-        image = prompt.images[0]
+        image = prompt.first_image
         next(logits.by_phrase()).at_image_size((image.height, image.width)).sigmoid()  # a mask over all of the image
         peaks["decoder"] = counter.next_peak()
     return peaks

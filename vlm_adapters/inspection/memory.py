@@ -2,8 +2,9 @@
 
 Counted: the tensors that one pass of the language model makes over a sequence of embeddings (1, S, D) in
 bfloat16, without cache and without logits, at the moment when most bytes of them are alive. The embeddings and the maps
-that capture keeps are included. Not counted: weights, the vision tower, what a kernel uses inside (the fused
-attention kernel counts as its output alone), and what an allocator reserves beyond its tensors.
+that capture keeps are included. Not counted: weights, the vision tower, what a kernel uses inside (the fused attention
+kernel counts as its output alone; a convolution also as a copy of its input), and what an allocator reserves beyond its
+tensors.
 """
 
 from __future__ import annotations
@@ -123,10 +124,17 @@ class LiveBytes(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:  # noqa: SLF001
             return True  # the only value that models read here: whether the sequence has no padding and no packing
         made = func(*args, **(kwargs or {}))
+        self.count_made(func, args, made)
+        return made
+
+    def count_made(self, func: Any, args: tuple[Any, ...], made: Any) -> None:
+        """Count what an operation made, and for a moment what it works on."""
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 self.count(tensor.untyped_storage())
-        return made
+        if func is torch.ops.aten.convolution.default and args[0].is_meta:
+            # Kernels copy the input into another memory layout. Measured on a CPU.
+            self.peak = max(self.peak, self.live + args[0].nbytes)
 
     def count(self, storage: torch.UntypedStorage) -> None:
         """Count a storage until it is freed; one that is counted already counts no more."""

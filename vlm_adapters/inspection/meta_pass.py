@@ -67,9 +67,7 @@ class MetaPass(LiveBytes):
             made = tree_map(_like_on_meta, values)
         else:
             values = on_values() if on_values and _is_small(made) else None
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and tensor.is_meta:
-                self.count(tensor.untyped_storage())
+        self.count_made(func, args, made)
         if values is None:
             self._forget(func, args)
             return made

@@ -1,8 +1,9 @@
 """Output: what people see and other tools read: figures, overlays, COCO results, galleries."""
 
+from vlm_adapters.output.animation import write_animation
 from vlm_adapters.output.attention import attention_map, attention_sheet
 from vlm_adapters.output.exports import CocoResult, coco_results, grounding_to_dict, indexed_image, to_detections
-from vlm_adapters.output.figures import grounding_figure, heat_sheet, mask_sheet
+from vlm_adapters.output.figures import grounding_figure, heat_sheet, mask_sheet, video_sheet
 from vlm_adapters.output.files import write_grounding
 from vlm_adapters.output.gallery import write_gallery
 from vlm_adapters.output.render import colour_of, grounding_overlay, heat_overlay, mask_overlay, write_png
@@ -22,6 +23,8 @@ __all__ = [
     "mask_overlay",
     "mask_sheet",
     "to_detections",
+    "video_sheet",
+    "write_animation",
     "write_gallery",
     "write_grounding",
     "write_png",

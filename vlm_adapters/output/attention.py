@@ -23,6 +23,7 @@ from vlm_adapters.output.figures import heat_sheet
 from vlm_adapters.output.files import set_of_files
 from vlm_adapters.output.render import shrunk, write_png
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.video import Video
 
 ATTENTION_FILE = "attention.json"
 """Written last, with the names of the sheets."""
@@ -84,7 +85,8 @@ def attention_sheet(prompt: Prompt, grids: Grids, phrase: int, sharpest: Sequenc
         phrase: Index of the phrase.
         sharpest: The heads to show, as `rank_heads` returns them.
     """
-    image, words = prompt.images[grids.grid.image], prompt.phrases[phrase].text
+    shown, words = prompt.media[grids.grid.image], prompt.phrases[phrase].text
+    image = shown.frames[grids.grid.frames[0]] if isinstance(shown, Video) else shown
     small = shrunk(image)
     size = small.height, small.width
     seen = _on_image(grids, (image.height, image.width), size)  # as it is painted

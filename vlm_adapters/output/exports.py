@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 from PIL import Image
 
-from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.result import Grounding
 from vlm_adapters.output.render import colour_of
@@ -44,7 +43,7 @@ def coco_results(grounding: Grounding, image_id: int | str, *, category_id: int 
         {
             "image_id": image_id,
             "category_id": category_id,
-            "segmentation": encode_rle(grounded.mask),
+            "segmentation": grounded.run_lengths,
             "score": grounded.score,
         }
         for grounded in grounding.phrases
@@ -119,7 +118,7 @@ def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
                 "span": list(grounded.phrase.span),
                 "score": grounded.score,
                 "box": None if grounded.box is None else list(grounded.box),
-                "mask": encode_rle(grounded.mask),
+                "mask": grounded.run_lengths,
             }
             for grounded in grounding.phrases
         ],

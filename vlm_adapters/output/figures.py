@@ -10,11 +10,13 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.grounding.result import GroundedPhrase, Grounding
+from vlm_adapters.grounding.video import VideoGrounding
 from vlm_adapters.output.render import (
     INK,
     PAPER,
     Colour,
     colour_of,
+    grounding_overlay,
     heat_overlay,
     mask_overlay,
     shrunk,
@@ -42,6 +44,9 @@ FIGURE_COLUMNS = 5
 
 FIGURE_PHRASES = 99
 """Largest number of phrases in a grounding's figure: 20 rows, which nobody looks beyond."""
+
+VIDEO_COLUMNS = 4
+"""Frames in a row of a video's sheet."""
 
 SHEET_COLUMNS = 4
 """Samples in a row of a sheet of masks."""
@@ -130,6 +135,18 @@ def mask_sheet(
         columns.append(_stack([*panels, *captions]))
     rows = [columns[start : start + SHEET_COLUMNS] for start in range(0, len(columns), SHEET_COLUMNS)]
     return _framed(_stack([_beside(row) for row in rows]))
+
+
+def video_sheet(grounding: VideoGrounding) -> Image.Image:
+    """Draw a contact sheet of a video: every frame with its time and the masks of all phrases, under the sentence."""
+    panels = [
+        _stack([_line(f"{second:.2f} s", INK), _panel(grounding_overlay(of_frame))])
+        for second, of_frame in zip(grounding.video.seconds, grounding.frames, strict=True)
+    ]
+    rows = [panels[start : start + VIDEO_COLUMNS] for start in range(0, len(panels), VIDEO_COLUMNS)]
+    body = _stack([_beside(row) for row in rows])
+    width = max(body.width, 2 * PANEL + GAP)
+    return _framed(_stack([_sentence(grounding.frames[0], width), body]))
 
 
 def _phrase_column(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.data.files import write_json
 from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.errors import OutputError
@@ -22,6 +24,7 @@ GROUNDING_FILE = "grounding.json"
 """Written last: where it is, the files that it names are there, too, and are of one grounding."""
 
 _MASKS = re.compile(r"mask_(\d\d|[1-9]\d{2,})\.png|masks\.png", re.ASCII)
+_AT_ONCE = 2
 _NOTHING = re.compile("(?!)")
 _MARKS = (GROUNDING_FILE, "overlay.png")
 """One of these is in every folder that a grounding was written to; in any other, `mask_07.png` is somebody else's."""
@@ -46,26 +49,34 @@ def write_grounding(grounding: Grounding, out: str | os.PathLike[str], *, image_
     Raises:
         OutputError: A file cannot be written.
     """
-    folder, names = Path(out), []
+    folder, names = Path(out), list[str]()
     is_of_another = not any((folder / name).is_file() for name in _MARKS)
     with set_of_files(folder, GROUNDING_FILE, _NOTHING if is_of_another else _MASKS):
-        for name, image in _images(grounding):
-            write_png(image, folder / name)
-            names.append(name)
+        # Two at a time: a core draws while another compresses, and images are as large as the one that was grounded.
+        drawn = map_ahead(partial(_draw, folder), _images(grounding), workers=_AT_ONCE, most=_AT_ONCE)
+        with closing(drawn):
+            names.extend(drawn)
         write_json(folder / "coco.json", coco_results(grounding, image_id))
         names += ["coco.json", GROUNDING_FILE]
         write_json(folder / GROUNDING_FILE, {**grounding_to_dict(grounding), "files": names})
     return [folder / name for name in names]
 
 
-def _images(grounding: Grounding) -> Iterator[tuple[str, Image.Image]]:
-    """Yield the images by their names, one at a time: they are as large as the image."""
-    yield "overlay.png", grounding_overlay(grounding)
-    yield "figure.png", grounding_figure(grounding)
+def _images(grounding: Grounding) -> Iterator[tuple[str, Callable[[], Image.Image]]]:
+    """Yield how each image is drawn, by its name."""
+    yield "overlay.png", partial(grounding_overlay, grounding)
+    yield "figure.png", partial(grounding_figure, grounding)
     for index, grounded in enumerate(grounding.phrases):
-        yield f"mask_{index:02d}.png", grounded.packed.image()
+        yield f"mask_{index:02d}.png", grounded.packed.image
     if len(grounding.phrases) <= MAX_INDEXED_PHRASES:
-        yield "masks.png", indexed_image(grounding)
+        yield "masks.png", partial(indexed_image, grounding)
+
+
+def _draw(folder: Path, named: tuple[str, Callable[[], Image.Image]]) -> str:
+    """Draw and write an image; gives its name."""
+    name, draw = named
+    write_png(draw(), folder / name)
+    return name
 
 
 @contextmanager

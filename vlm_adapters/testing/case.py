@@ -26,6 +26,7 @@ class ExpectedGrid:
         name: Which of the backbone's grids it is.
         rows: `(top, bottom)` of every row of cells in pixels of the image; empty where rows divide the box evenly.
         columns: `(left, right)` of every column of cells, likewise.
+        frames: The first frame of a video that it shows, and the one after the last.
     """
 
     shape: tuple[int, int]
@@ -33,6 +34,7 @@ class ExpectedGrid:
     name: str = "fine"
     rows: tuple[Span, ...] = ()
     columns: tuple[Span, ...] = ()
+    frames: tuple[int, int] = (0, 1)
 
     def cell_box(self, row: int, column: int) -> Box:
         """Region `(left, top, right, bottom)` of one cell, in pixels of the image."""
@@ -68,6 +70,9 @@ class AdapterCase:
         sizes: Images to try.
         several_images: Whether the family takes prompts with more than one image.
         expected_beside_others: The rule for an image beside others; None where it is the same.
+        expected_video: `(H, W)` and number of frames of a video -> its grids in order of time, by the published rule;
+            None where the family takes no video.
+        video_alone: Why a batch cannot hold images beside videos; empty where it can.
         pixels_differ: Why the pixels are not those of the stock processor; empty where they are.
         ids_differ: Why the tokens are not those of the stock processor; empty where they are.
         reference: Direct access to the model behind the adapter.
@@ -81,6 +86,8 @@ class AdapterCase:
     sizes: tuple[Size, ...] = SIZES
     several_images: bool = True
     expected_beside_others: Callable[[Size], Sequence[ExpectedGrid]] | None = None
+    expected_video: Callable[[Size, int], Sequence[ExpectedGrid]] | None = None
+    video_alone: str = ""
     pixels_differ: str = ""
     ids_differ: str = ""
     reference: Reference = field(default_factory=TransformersReference)

@@ -83,7 +83,7 @@ def check_cell_boxes(case: AdapterCase) -> None:
             rows, columns = expected.shape
             for cell in ((row, column) for row in range(rows) for column in range(columns)):
                 what = f"{cell} of grid {index} of a {size} image"
-                _require_box(found.cell_box(*cell), expected.cell_box(*cell), what)
+                require_box(found.cell_box(*cell), expected.cell_box(*cell), what)
 
 
 def check_cells_are_image_tokens(case: AdapterCase) -> None:
@@ -117,9 +117,9 @@ def check_orientation(case: AdapterCase) -> None:
             continue
         before = _first_states(adapter, image(size))
         for index, expected in enumerate(case.expected_grids(size)):
-            for cell in _corners(expected, size):
+            for cell in outermost_cells(expected, size):
                 tested += 1
-                after = _first_states(adapter, _changed(image(size), expected.cell_box(*cell)))
+                after = _first_states(adapter, changed_in(image(size), expected.cell_box(*cell)))
                 change = (after[index] - before[index]).norm(dim=0)
                 found = divmod(int(change.argmax()), change.shape[1])
                 require_equal(found, cell, f"cell of grid {index} {expected.shape} that changes most in a {size} image")
@@ -142,9 +142,7 @@ def check_several_images(case: AdapterCase) -> None:
     for grid, (index, of_rule) in zip(found, expected, strict=True):
         last = grid.shape[0] - 1, grid.shape[1] - 1
         for cell in ((0, 0), last):
-            _require_box(
-                grid.cell_box(*cell), of_rule.cell_box(*cell), f"{cell} of grid {grid.name!r} of image {index}"
-            )
+            require_box(grid.cell_box(*cell), of_rule.cell_box(*cell), f"{cell} of grid {grid.name!r} of image {index}")
     tokens = torch.cat([grid.tokens.flatten() for grid in found])
     require_equal(len(tokens.unique()), len(tokens), "number of distinct image tokens of two images")
 
@@ -156,7 +154,8 @@ def check_several_images_are_not_mixed(case: AdapterCase) -> None:
     before = _states_of_images(adapter, _two_images(case, sizes))
     first, second = _two_images(case, sizes).images
     changed = two_images(sizes)
-    question = type(changed.messages[0])("user", (first, _changed(second, (0, 0, 112, 112)), changed.messages[0].text))
+    content = first, changed_in(second, (0, 0, 112, 112)), changed.messages[0].text
+    question = type(changed.messages[0])("user", content)
     after = _states_of_images(adapter, Prompt((question, *changed.messages[1:]), changed.phrases))
     for (index, found), (_, expected) in zip(after, before, strict=True):
         change = (found - expected).abs().max().item()
@@ -187,7 +186,8 @@ def _states_of_images(adapter: BackboneAdapter, of: Prompt) -> list[tuple[int, T
     return [(grid.grid.image, embedded[grid.grid.tokens.to(embedded.device)]) for grid in grids]
 
 
-def _require_box(found: Box, expected: Box, cell: str) -> None:
+def require_box(found: Box, expected: Box, cell: str) -> None:
+    """Raise an `AssertionError` unless the boxes of a cell agree within a hundredth of a pixel."""
     require(
         all(math.isclose(a, b, abs_tol=1e-2) for a, b in zip(found, expected, strict=True)),
         f"box (left, top, right, bottom) of cell {cell}: expected {expected}, found {found}",
@@ -210,7 +210,7 @@ def _first_states(adapter: BackboneAdapter, image: Image.Image) -> list[Tensor]:
     return [grid.hidden[0].float() for grid in grids]
 
 
-def _corners(grid: ExpectedGrid, size: Size) -> list[tuple[int, int]]:
+def outermost_cells(grid: ExpectedGrid, size: Size) -> list[tuple[int, int]]:
     """The outermost cells `(row, column)` that lie mostly in the image and cover enough of its pixels."""
     rows = [row for row in range(grid.shape[0]) if _inside(grid.cell_box(row, 0)[1::2], size[0])]
     columns = [column for column in range(grid.shape[1]) if _inside(grid.cell_box(0, column)[::2], size[1])]
@@ -225,7 +225,7 @@ def _inside(side: tuple[float, ...], length: int) -> bool:
     return covered >= _MIN_PIXELS and covered >= (end - start) / 2
 
 
-def _changed(image: Image.Image, box: Box) -> Image.Image:
+def changed_in(image: Image.Image, box: Box) -> Image.Image:
     """The image with the pixels of a region inverted."""
     pixels = np.array(image)
     left, top, right, bottom = (max(round(side), 0) for side in box)

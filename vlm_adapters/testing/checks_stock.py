@@ -18,22 +18,22 @@ _TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
 def check_ids_equal_stock(case: AdapterCase) -> None:
     """Token ids of a chat about an image are those that the stock processor makes of the same chat."""
-    _check_ids(case, prompt(_SIZES[0]), "one image")
+    compare_ids(case, prompt(_SIZES[0]), "one image")
 
 
 def check_ids_of_two_images_equal_stock(case: AdapterCase) -> None:
     """Token ids of a chat about two images are those that the stock processor makes of the same chat."""
-    _check_ids(case, _of_two(case), "two images")
+    compare_ids(case, _of_two(case), "two images")
 
 
 def check_pixels_equal_stock(case: AdapterCase) -> None:
     """Tensors of an image are those that the stock processor makes of it."""
-    _check_pixels(case, prompt(_SIZES[0]), "one image")
+    compare_pixels(case, prompt(_SIZES[0]), "one image")
 
 
 def check_pixels_of_two_images_equal_stock(case: AdapterCase) -> None:
     """Tensors of two images in a prompt are those that the stock processor makes of them together."""
-    _check_pixels(case, _of_two(case), "two images")
+    compare_pixels(case, _of_two(case), "two images")
 
 
 def _of_two(case: AdapterCase) -> Prompt:
@@ -49,7 +49,14 @@ def _stock(case: AdapterCase, adapter: BackboneAdapter, of: Prompt) -> Mapping[s
     return stock
 
 
-def _check_ids(case: AdapterCase, of: Prompt, images: str) -> None:
+def compare_ids(case: AdapterCase, of: Prompt, images: str) -> None:
+    """Raise an `AssertionError` unless the token ids of a prompt are those that the stock processor makes.
+
+    Args:
+        case: The case.
+        of: The prompt.
+        images: What it holds, for the message.
+    """
     if case.ids_differ:
         raise CheckSkipped(f"AdapterCase.ids_differ: {case.ids_differ}")
     adapter = case.load()
@@ -70,7 +77,14 @@ def _check_ids(case: AdapterCase, of: Prompt, images: str) -> None:
     )
 
 
-def _check_pixels(case: AdapterCase, of: Prompt, images: str) -> None:
+def compare_pixels(case: AdapterCase, of: Prompt, images: str) -> None:
+    """Raise an `AssertionError` unless the tensors of a prompt's images are those that the stock processor makes.
+
+    Args:
+        case: The case.
+        of: The prompt.
+        images: What it holds, for the message.
+    """
     if case.pixels_differ:
         raise CheckSkipped(f"AdapterCase.pixels_differ: {case.pixels_differ}")
     adapter = case.load()

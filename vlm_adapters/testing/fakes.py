@@ -90,6 +90,8 @@ class FakeAdapter:
         """Encode prompts as characters and cells."""
         if not prompts:
             raise PromptError("The list of prompts is empty. Give at least one Prompt.")
+        if any(prompt.videos for prompt in prompts):
+            raise PromptError("The fake takes no video. Give its frames as images.")
         encoded = [self._encode(prompt) for prompt in prompts]
         longest = max(len(ids) for ids, _ in encoded)
         shifts = [longest - len(ids) if self.padding_side == "left" else 0 for ids, _ in encoded]

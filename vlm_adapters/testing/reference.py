@@ -13,6 +13,7 @@ from typing_extensions import override
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.prompt import Prompt
+from vlm_adapters.video import Video
 
 if TYPE_CHECKING:
     from vlm_adapters.hf.backbone import TransformersBackbone
@@ -120,6 +121,8 @@ class TransformersReference(Reference):
         processor = _transformers(adapter).processor
         if not processor.chat_template:
             return None
+        if prompt.videos:
+            return _stock_video_inputs(processor, prompt)
         conversation = [
             {
                 "role": message.role,
@@ -142,3 +145,39 @@ class TransformersReference(Reference):
 
 def _transformers(adapter: BackboneAdapter) -> TransformersBackbone:
     return cast("TransformersBackbone", adapter)
+
+
+def _stock_video_inputs(processor: Any, prompt: Prompt) -> Mapping[str, Tensor]:
+    """The tensors of a prompt with videos, whose frames are numbered evenly from 0 on and all shown."""
+
+    def entry(part: object) -> dict[str, object]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        return {"type": "video" if isinstance(part, Video) else "image"}
+
+    conversation = [
+        {"role": message.role, "content": [entry(part) for part in message.content]} for message in prompt.messages
+    ]
+    text = processor.apply_chat_template(
+        conversation, add_generation_prompt=prompt.messages[-1].role == "user", tokenize=False
+    )
+    metadata = [
+        {
+            "total_num_frames": len(video.frames),
+            "fps": 1 / video.interval,
+            "frames_indices": list(range(len(video.frames))),
+            "height": video.size[0],
+            "width": video.size[1],
+            "duration": len(video.frames) * video.interval,
+        }
+        for video in prompt.videos
+    ]
+    inputs: Mapping[str, Tensor] = processor(
+        text=[text],
+        images=list(prompt.images) or None,
+        videos=[list(video.frames) for video in prompt.videos],
+        video_metadata=metadata,
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+    return inputs

@@ -46,6 +46,17 @@ REMEDIES = {
         "The model's tensors must be in the order of the images (`select_images`), and an image's tokens must see "
         "the second image nowhere: see `attention_pattern`."
     ),
+    "check_video_is_taken_or_refused": (
+        "`video_layouts` is inherited where a family takes no video, and then AdapterCase.expected_video is None."
+    ),
+    "check_video_grids": (
+        "`video_layouts` gives the layouts of a video in the order of their tokens, each with the `frames` it shows; "
+        "an end of all frames is `last` of the last layout."
+    ),
+    "check_video_ids_equal_stock": (
+        "`process_videos` passes every frame on and the caller's times; what stands between the frames comes from the "
+        "processor."
+    ),
     "check_rows_equal_eager": (
         "Rows are recorded beside the kernel: a layer with a mask, sink or cap of its own must go through "
         "transformers' attention interface."

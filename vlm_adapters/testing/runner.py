@@ -23,6 +23,7 @@ from vlm_adapters.testing import (
     checks_protocol,
     checks_stock,
     checks_transformers,
+    checks_video,
 )
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.remedies import REMEDIES
@@ -58,6 +59,13 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_geometry.check_orientation,
     checks_geometry.check_several_images,
     checks_geometry.check_several_images_are_not_mixed,
+    checks_video.check_video_is_taken_or_refused,
+    checks_video.check_video_grids,
+    checks_video.check_video_place_and_time,
+    checks_video.check_video_beside_an_image,
+    checks_video.check_video_batch_equals_samples,
+    checks_video.check_video_ids_equal_stock,
+    checks_video.check_video_pixels_equal_stock,
     checks_attention.check_rows_equal_eager,
     checks_attention.check_rows_beside_eager_kernel,
     checks_attention.check_predictor_is_one_earlier,

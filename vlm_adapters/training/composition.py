@@ -39,34 +39,36 @@ class Composition:
         return cls(shares=info.shared == "beginning", pads=torch.device(info.device).type != "cpu")
 
     def batches(self, samples: Sequence[Sample]) -> list[tuple[int, ...]]:
-        """Divide samples into batches, of their positions; batches and their members are in the samples' order.
+        """Divide samples into batches, of their positions; batches are in the order of their first members.
 
-        Samples share an image where they follow one another and have the same pixels.
+        Samples share an image where they name the same one and have the same pixels.
         """
         groups: list[tuple[int, ...]] = [(position,) for position in range(len(samples))]
         if self.shares:
-            groups = _runs(samples)
+            groups = _of_one_image(samples)
         if self.pads:
             alone = [position for group in groups if len(group) == 1 for position in group]
             groups = sorted([group for group in groups if len(group) > 1] + _buckets(samples, alone))
         return groups
 
 
-def _runs(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
-    """Positions of consecutive samples of one image, in groups of bounded length."""
-    groups: list[tuple[int, ...]] = []
+def _of_one_image(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
+    """Positions of samples of one image, in groups of bounded length."""
+    groups: list[list[int]] = []
+    latest: dict[object, list[list[int]]] = {}  # the latest group of every image that goes by the same name and size
     for position, sample in enumerate(samples):
-        before = groups[-1] if groups else ()
-        if before and len(before) < MOST_SHARING and _same_image(samples[before[0]], sample):
-            groups[-1] = (*before, position)
-        else:
-            groups.append((position,))
-    return groups
+        alike = latest.setdefault((sample.image_id, sample.image.size), [])
+        place = next((n for n, group in enumerate(alike) if _same_pixels(samples[group[0]], sample)), len(alike))
+        if place < len(alike) and len(alike[place]) < MOST_SHARING:
+            alike[place].append(position)
+            continue
+        groups.append([position])
+        alike[place : place + 1] = [groups[-1]]
+    return [tuple(group) for group in groups]
 
 
-def _same_image(one: Sample, other: Sample) -> bool:
-    alike = one.image_id == other.image_id and one.image.size == other.image.size
-    return alike and one.image.tobytes() == other.image.tobytes()
+def _same_pixels(one: Sample, other: Sample) -> bool:
+    return one.image is other.image or one.image.tobytes() == other.image.tobytes()
 
 
 def _buckets(samples: Sequence[Sample], positions: Iterable[int]) -> list[tuple[int, ...]]:

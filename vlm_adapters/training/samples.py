@@ -105,7 +105,7 @@ class PreparedBatch:
 class LiveSamples(ExtractedSamples):
     """Runs the backbone whenever samples are read.
 
-    Sentences about one image that follow one another run in one pass where the backbone can share it; on an
+    Sentences about one image run in one pass where they are read together and the backbone can share it; on an
     accelerator, images of similar size run beside each other. A sample that the data set skips (`skips_broken`) is
     logged once, as a warning.
 

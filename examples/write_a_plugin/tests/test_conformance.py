@@ -2,7 +2,7 @@
 
 from vlm_adapters.testing import AdapterCase, Check, parametrize_with_checks
 
-from vlm_adapters_idefics3.case import CASE
+from vlm_adapters_video_llama_3.case import CASE
 
 
 @parametrize_with_checks([CASE])

@@ -18,6 +18,7 @@ from torch import Tensor
 from vlm_adapters import GridRequest, Prompt, load_adapter
 from vlm_adapters.errors import CheckpointError
 from vlm_adapters.testing.tiny import random_model
+from vlm_adapters_cogvlm import processor
 from vlm_adapters_cogvlm.adapter import CogVLMAdapter
 from vlm_adapters_cogvlm.processor import CogVLMProcessor
 from vlm_adapters_cogvlm.tiny import VISION, cogvlm, tiny_config
@@ -152,6 +153,15 @@ def test_a_folder_without_a_tokenizer_says_which_to_copy(folder: Path) -> None:
         load_adapter(folder, device="cpu", local_files_only=True)
 
 
+def test_a_sentencepiece_model_says_what_reads_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "tokenizer.model").write_bytes(b"")
+    monkeypatch.setattr(processor, "find_spec", lambda _: None)
+    with pytest.raises(CheckpointError, match="pip install sentencepiece protobuf"):
+        load_adapter(folder, device="cpu", local_files_only=True)
+
+
 def test_another_tokenizer_is_an_error(folder: Path) -> None:
     change_config(folder, vocab_size=32000)
     with pytest.raises(CheckpointError, match=r"tokens and the model 32000"):
@@ -162,6 +172,20 @@ def test_a_class_that_no_plugin_knows_is_an_error(folder: Path) -> None:
     change_config(folder, architectures=["AnotherForCausalLM"])
     with pytest.raises(CheckpointError, match="no model_type"):
         load_adapter(folder, device="cpu")
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, "sdpa"), ({"attn_implementation": "eager"}, "eager")])
+def test_tower_and_layers_have_the_same_kernel(folder: Path, given: dict[str, str], used: str) -> None:
+    loaded: Any = load_adapter(folder, device="cpu", **given)  # type: ignore[arg-type]
+    config = loaded.model.config
+    assert {part._attn_implementation for part in (config, config.vision_config)} == {used}  # noqa: SLF001
+
+
+def test_layers_on_the_disk_give_the_same_rows(folder: Path, tmp_path: Path) -> None:
+    placed = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm", "lm_head"), "cpu")
+    placed |= dict.fromkeys(("model.layers.1", "model.layers.2", "model.vision"), "disk")
+    spread = load_adapter(folder, device_map=placed, offload_folder=tmp_path / "offloaded")
+    torch.testing.assert_close(rows(spread), rows(load_adapter(folder, device="cpu")))
 
 
 def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:

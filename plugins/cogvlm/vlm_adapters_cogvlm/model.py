@@ -28,7 +28,7 @@ from vlm_adapters_cogvlm.vision import ImageFeatures, PatchEmbedding, VisionTowe
 ROPE_BASE = 10000.0
 
 _CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
-"""What the installed transformers calls the cache; releases before 5.20 or so have the second name."""
+"""The name of the cache in outputs; older releases have the second."""
 
 
 class CogVLMMLP(nn.Module):
@@ -106,7 +106,7 @@ class CogVLMDecoderLayer(GradientCheckpointingLayer):
 
 
 class CogVLMPreTrainedModel(PreTrainedModel):
-    """Loading and initialisation: all tensors of a checkpoint are needed, and no others are taken."""
+    """What transformers asks of a model to load, initialise and record it."""
 
     config_class = CogVLMConfig
     base_model_prefix = "model"
@@ -121,20 +121,6 @@ class CogVLMPreTrainedModel(PreTrainedModel):
     # Some files hold the frequencies of the rotary positions, which follow from the config.
     _keys_to_ignore_on_load_unexpected = [r"self_attn\.rotary_emb\.inv_freq$"]  # noqa: RUF012
 
-    @classmethod
-    @override
-    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        kwargs["ignore_mismatched_sizes"] = True  # so that the error below names the tensor
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        model, report = loaded
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if wrong := sorted(map(str, report[kind])):
-                raise CheckpointError(
-                    f"The weights are not those of the CogVLM that config.json describes: {len(wrong)} "
-                    f"{kind.replace('_', ' ')}, among them {wrong[0]}. Download the checkpoint again."
-                )
-        return (model, report) if output_loading_info else model
-
     @override
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]  # untyped in transformers
@@ -148,6 +134,9 @@ class CogVLMModel(CogVLMPreTrainedModel):
 
     def __init__(self, config: CogVLMConfig) -> None:
         super().__init__(config)
+        vision: Any = config.vision_config
+        if vision._attn_implementation is None:  # noqa: SLF001 - transformers chooses for a model's own config only
+            vision._attn_implementation = config._attn_implementation  # noqa: SLF001 - and has no public name
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(CogVLMDecoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -187,7 +176,8 @@ class CogVLMModel(CogVLMPreTrainedModel):
         # Without the positions: transformers would take those that repeat for packed sequences.
         mask = create_causal_mask(self.config, states, attention_mask, cache)
         rotary = rotary_tables(position_ids, self.config.hidden_size // self.config.num_attention_heads, states)
-        routing = None if token_type_ids is None else Routing.of(token_type_ids)
+        is_alone = states.shape[1] == 1  # such a token is one of language
+        routing = None if token_type_ids is None or is_alone else Routing.of(token_type_ids)
         for layer in self.layers:
             states = layer(states, mask=mask, rotary=rotary, routing=routing, cache=cache)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(states), **{_CACHE: cache})
@@ -212,13 +202,27 @@ class CogVLMModel(CogVLMPreTrainedModel):
 
 
 class CogVLMForCausalLM(CogVLMPreTrainedModel, GenerationMixin):
-    """CogVLM with its head over the vocabulary."""
+    """CogVLM with its head over the vocabulary; a checkpoint must hold exactly its tensors."""
 
     def __init__(self, config: CogVLMConfig) -> None:
         super().__init__(config)
         self.model = CogVLMModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]  # untyped in transformers
+
+    @classmethod
+    @override
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        kwargs["ignore_mismatched_sizes"] = True  # so that the error below names the tensor
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, report = loaded
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if wrong := sorted(map(str, report[kind])):
+                raise CheckpointError(
+                    f"The weights are not those of the CogVLM that config.json describes: {len(wrong)} "
+                    f"{kind.replace('_', ' ')}, among them {wrong[0]}. Download the checkpoint again."
+                )
+        return (model, report) if output_loading_info else model
 
     @can_return_tuple  # type: ignore[untyped-decorator]  # untyped in transformers
     @override

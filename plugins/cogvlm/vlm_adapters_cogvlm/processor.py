@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Self
 
 from transformers import BatchFeature, CLIPImageProcessorPil, LlamaTokenizer, PreTrainedTokenizerBase, ProcessorMixin
@@ -170,10 +171,17 @@ def _tokenizer(source: Any, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
     """The tokenizer beside a model, else that of the model card."""
     elsewhere = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
     for place, options in ((source, hub), (TOKENIZER, elsewhere)):
-        # transformers makes a tokenizer without a vocabulary of a place without these files
-        if any(_has(place, name, options) for name in ("tokenizer.json", "tokenizer.model")):
-            tokenizer: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(place, **options)
-            return tokenizer
+        # Of a place without these files, transformers makes a tokenizer without a vocabulary.
+        is_converted = _has(place, "tokenizer.json", options)
+        if not is_converted and not _has(place, "tokenizer.model", options):
+            continue
+        if not is_converted and not find_spec("sentencepiece"):
+            raise CheckpointError(
+                f"The tokenizer.model of {place} cannot be read without sentencepiece, which is not installed: "
+                "pip install sentencepiece protobuf."
+            )
+        tokenizer: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(place, **options)
+        return tokenizer
     raise CheckpointError(
         f"Checkpoints of CogVLM come without a tokenizer, and that of {TOKENIZER} cannot be downloaded. Copy its "
         f"tokenizer.model and tokenizer_config.json into {source}, or run `hf download {TOKENIZER} tokenizer.model "

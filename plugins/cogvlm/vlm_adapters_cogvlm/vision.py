@@ -27,7 +27,8 @@ class PatchEmbedding(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         patches = self.proj(pixel_values).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_embedding.expand(len(patches), 1, -1), patches], dim=1)
-        return tokens + self.position_embedding.weight
+        positions: Tensor = self.position_embedding(torch.arange(tokens.shape[1], device=tokens.device))
+        return tokens + positions
 
 
 class VisionAttention(FusedAttention):
@@ -143,5 +144,6 @@ class VisionTower(nn.Module):
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
         """Look at images `(N, 3, H, W)`."""
         patches = self.transformer(self.patch_embedding(pixel_values))[:, 1:]  # without the class token
-        ends = [end.expand(len(patches), 1, -1) for end in (self.boi, self.eoi)]
-        return ImageFeatures(patches, torch.cat([ends[0], self.linear_proj(patches), ends[1]], dim=1))
+        projected = self.linear_proj(patches)
+        begin, end = (vector.to(projected.device).expand(len(patches), 1, -1) for vector in (self.boi, self.eoi))
+        return ImageFeatures(patches, torch.cat([begin, projected, end], dim=1))

@@ -17,6 +17,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="gemma",
             checkpoints=("google/gemma-3-4b-it", "google/gemma-3-12b-it", "google/gemma-3-27b-it"),
             case="vlm_adapters_gemma.case:GEMMA3",
+            published="vlm_adapters_gemma.published:build",
         ),
         AdapterSpec(
             name="gemma4",
@@ -36,7 +37,8 @@ def adapter_specs() -> list[AdapterSpec]:
             name="paligemma",
             target="vlm_adapters_gemma.adapter:PaliGemmaAdapter",
             extra="gemma",
-            checkpoints=("google/paligemma2-3b-mix-448", "google/paligemma-3b-mix-448"),
+            checkpoints=("google/paligemma2-3b-mix-448", "google/paligemma-3b-mix-224"),
             case="vlm_adapters_gemma.case:PALIGEMMA",
+            published="vlm_adapters_gemma.published:build",
         ),
     ]

@@ -90,12 +90,12 @@ class PaliGemmaAdapter(TransformersBackbone):
 
     @override
     def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
-        features = super().process_images(images, **options)
-        # The processor writes the question's frame around images, and also the labels of training.
-        features["attention_mask"] = features["input_ids"] == self.processor.image_token_id
-        features["token_type_ids"] = features.pop("mm_token_type_ids")
-        del features["labels"]
-        return features
+        # Without the processor, which takes images with a question only; every image becomes as many tokens.
+        every = [image for of_prompt in images for image in of_prompt]
+        features: BatchFeature = self.processor.image_processor(every, return_tensors="pt", **options)
+        ids = torch.full((len(every), self.processor.image_seq_length), self.processor.image_token_id)
+        ones = torch.ones_like(ids)
+        return BatchFeature({**features, "input_ids": ids, "attention_mask": ones, "token_type_ids": ones})
 
     @override
     def render(self, prompt: Prompt) -> RenderedPrompt:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -45,10 +46,11 @@ class _PrefixReference(TransformersReference):
         question, *answers = prompt.messages
         parts = [part if isinstance(part, str) else processor.image_token for part in question.content]
         suffix = [answer.text for answer in answers]
-        inputs: Mapping[str, Tensor] = processor(
-            images=[list(prompt.images)], text=["".join(parts)], suffix=suffix or None, return_tensors="pt"
-        )
-        return inputs
+        inputs = processor(images=[list(prompt.images)], text=["".join(parts)], suffix=suffix or None)
+        return {
+            "input_ids": torch.tensor(inputs["input_ids"]),
+            "pixel_values": torch.stack([torch.as_tensor(pixels) for pixels in inputs["pixel_values"]]),
+        }
 
 
 GEMMA3 = AdapterCase("gemma3", load=gemma3, expected_grids=square_grids)

@@ -1,4 +1,4 @@
-"""GLM-4V for vlm-adapters."""
+"""GLM-V for vlm-adapters."""
 
 from __future__ import annotations
 
@@ -9,5 +9,20 @@ __all__ = ["adapter_specs"]
 
 @hookimpl
 def adapter_specs() -> list[AdapterSpec]:
-    """Offer the adapters of this plugin."""
-    return [AdapterSpec(name="glm4v", target="vlm_adapters_glm.adapter:Glm4vAdapter")]
+    """Offer the adapters of this plugin: one class for all, since they differ in the model alone."""
+    checkpoints = {
+        "glm4v": ("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.1V-9B-Base"),
+        "glm4v_moe": ("zai-org/GLM-4.5V", "zai-org/GLM-4.6V"),
+        "glm46v": ("zai-org/GLM-4.6V-Flash",),
+    }
+    return [
+        AdapterSpec(
+            name=name,
+            target="vlm_adapters_glm.adapter:Glm4vAdapter",
+            extra="glm",
+            checkpoints=ids,
+            case=f"vlm_adapters_glm.case:{name.upper()}",
+            published="vlm_adapters_glm.published:build",
+        )
+        for name, ids in checkpoints.items()
+    ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import prod
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
+from vlm_adapters.backbone import select_tiles
 from vlm_adapters.geometry import Size
 
 SPLITTING = (
@@ -52,6 +52,4 @@ class Lfm2VlAdapter(TransformersBackbone):
     def select_images(
         self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
     ) -> dict[str, Tensor]:
-        """Choose images by their indices: a line of each tensor is a tile."""
-        counts = [sum(prod(layout.tiles) for layout in self._layouts_of(size)) for size in sizes]
-        return {name: torch.cat([tensor.split(counts)[i] for i in indices]) for name, tensor in features.items()}
+        return select_tiles(features, indices, self.layouts(sizes))

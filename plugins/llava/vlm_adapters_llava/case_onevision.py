@@ -85,6 +85,19 @@ def grids_beside_others(size: tuple[int, int], *, tile: int = TILE, patch: int =
     return [ExpectedGrid((cells, cells), (-left, -top, seen - left, seen - top))]
 
 
+def video_grids(size: tuple[int, int], frames: int, *, tile: int = TILE, patch: int = PATCH) -> list[ExpectedGrid]:
+    """Every frame of a video is squashed to a tile and pooled to half as many cells along each side, rounded up."""
+    height, width = size
+    cells = tile // patch
+    seen, pooled = cells * patch / tile, math.ceil(cells / 2)
+    box = (0, 0, width * seen, height * seen)
+    return [ExpectedGrid((pooled, pooled), box, frames=(frame, frame + 1)) for frame in range(frames)]
+
+
 LLAVA_ONEVISION = AdapterCase(
-    "llava_onevision", load=llava_onevision, expected_grids=grids, expected_beside_others=grids_beside_others
+    "llava_onevision",
+    load=llava_onevision,
+    expected_grids=grids,
+    expected_beside_others=grids_beside_others,
+    expected_video=video_grids,
 )

@@ -32,6 +32,14 @@ class LlavaOnevisionAdapter(TransformersBackbone):
             return [[self._squashed(sizes[0]), self._tiled(sizes[0])]]
         return [[self._padded(size)] for size in sizes]
 
+    @override
+    def video_layouts(self, size: Size, frames: int) -> list[ImageLayout]:
+        # Every frame is squashed, and its cells are resampled to half as many along each side; a newline ends the last.
+        squashed = self._squashed(size)
+        cells = ceil(squashed.cells[0] / 2), ceil(squashed.cells[1] / 2)
+        of_frame = replace(squashed, cells=cells, name="fine")
+        return [replace(of_frame, frames=(frame, frame + 1), last=int(frame == frames - 1)) for frame in range(frames)]
+
     def _squashed(self, size: Size) -> ImageLayout:
         """The image stretched to one tile, of which the last pixels may belong to no cell."""
         config = self.model.config.vision_config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from math import prod
 
 import torch
@@ -25,12 +26,14 @@ class MiniCPMVAdapter(TransformersBackbone):
     def _layouts_of(self, size: tuple[int, int]) -> list[ImageLayout]:
         images = self.processor.image_processor
         cell = images.patch_size * (2 if images.downsample_mode == "4x" else 4)
-        options = images.scale_resolution, images.patch_size, images.downsample_mode
+        settings = {name: getattr(images, name) for name in ("scale_resolution", "patch_size", "downsample_mode")}
+        # Older releases round all sizes as for the larger of the two cells.
+        options = {name: settings[name] for name in settings if name in signature(images.get_refine_size).parameters}
         tiles = images.get_sliced_grid(size, images.max_slice_nums, images.scale_resolution)
         if tiles is None or not images.slice_mode:
-            return [_squashed(size, images.find_best_resize(size, *options, allow_upscale=True), cell)]
-        whole = images.find_best_resize(size, *options)
-        sliced = images.get_refine_size(size, tiles, *options, allow_upscale=True)
+            return [_squashed(size, images.find_best_resize(size, **options, allow_upscale=True), cell)]
+        whole = images.find_best_resize(size, **options)
+        sliced = images.get_refine_size(size, tiles, **options, allow_upscale=True)
         return [
             _squashed(size, whole, cell, name="overview"),
             _squashed(size, sliced, cell, tiles=(tiles[0], tiles[1])),

@@ -32,7 +32,16 @@ def adapter_specs() -> list[AdapterSpec]:
     checkpoints = {
         name: tuple(f"Qwen/{family}-{size}-Instruct" for size in sizes) for name, (family, sizes) in published.items()
     }
-    checkpoints["qwen3_5"] = ("Qwen/Qwen3.5-9B",)
+    checkpoints |= {
+        "qwen3_5": ("Qwen/Qwen3.5-9B",),
+        "qwen3_5_moe": ("Qwen/Qwen3.5-35B-A3B", "Qwen/Qwen3.6-35B-A3B"),
+        **dict.fromkeys(("qwen2_5_omni", "qwen2_5_omni_thinker"), ("Qwen/Qwen2.5-Omni-3B", "Qwen/Qwen2.5-Omni-7B")),
+        **dict.fromkeys(("qwen3_omni_moe", "qwen3_omni_moe_thinker"), ("Qwen/Qwen3-Omni-30B-A3B-Instruct",)),
+    }
+    targets = {
+        **dict.fromkeys(("qwen2_5_omni", "qwen2_5_omni_thinker"), "Qwen2_5OmniAdapter"),
+        **dict.fromkeys(("qwen3_omni_moe", "qwen3_omni_moe_thinker"), "Qwen3OmniAdapter"),
+    }
     pointing: dict[str, Literal["pixels", "thousandths"]] = {
         "qwen2_5_vl": "pixels",
         "qwen3_vl": "thousandths",
@@ -41,7 +50,7 @@ def adapter_specs() -> list[AdapterSpec]:
     return [
         AdapterSpec(
             name=name,
-            target="vlm_adapters_qwen.adapter:QwenAdapter",
+            target=f"vlm_adapters_qwen.adapter:{targets.get(name, 'QwenAdapter')}",
             extra="qwen",
             requires=("qwen_vl_utils",),
             checkpoints=ids,

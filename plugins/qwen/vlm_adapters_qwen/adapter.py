@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from inspect import signature
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
-from torch import Tensor
-from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers import (
+    BatchFeature,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5OmniThinkerConfig,
+    Qwen3OmniMoeThinkerConfig,
+)
 from typing_extensions import override
 
 from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.errors import ImageError, OptionError
 from vlm_adapters.geometry import Size
+from vlm_adapters.hf import NativeResolutionBackbone
 
 
-class QwenAdapter(TransformersBackbone):
+class QwenAdapter(NativeResolutionBackbone):
     """Adapter for Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5.
 
     Args:
@@ -64,25 +68,6 @@ class QwenAdapter(TransformersBackbone):
         return [[resized_layout(size, cell=cell, **limits)] for size in sizes]
 
     @override
-    def select_images(
-        self, features: Mapping[str, Tensor], indices: Sequence[int], sizes: Sequence[Size]
-    ) -> dict[str, Tensor]:
-        # The patches of all images stand in one list.
-        shapes, patches = features["image_grid_thw"], features["pixel_values"]
-        by_image = patches.split(shapes.prod(dim=1).tolist())
-        return {
-            "pixel_values": torch.cat([by_image[index] for index in indices]),
-            "image_grid_thw": shapes[list(indices)],
-        }
-
-    @override
-    def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        model: Any = self.model.base_model
-        accepted = signature(model.get_rope_index).parameters
-        positions: Tensor = model.get_rope_index(**{name: tensors[name] for name in accepted if name in tensors})[0]
-        return positions
-
-    @override
     def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
         # `qwen_vl_utils` resizes, and the processor only cuts into patches: images are resized once.
         resized = [
@@ -99,6 +84,22 @@ class QwenAdapter(TransformersBackbone):
         """The images of a prompt in the form that `qwen_vl_utils` reads."""
         limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
         return [{"role": "user", "content": [{"type": "image", "image": image, **limits} for image in images]}]
+
+
+class Qwen2_5OmniAdapter(QwenAdapter):  # noqa: N801 - the name in transformers
+    """Adapter for the thinker of Qwen2.5-Omni, which sees and writes; the parts that speak are not loaded."""
+
+    auto_model = "Qwen2_5OmniThinkerForConditionalGeneration"
+    config_class = Qwen2_5OmniThinkerConfig
+    video_layouts = TransformersBackbone.video_layouts  # its videos have sound
+
+
+class Qwen3OmniAdapter(QwenAdapter):
+    """Adapter for the thinker of Qwen3-Omni."""
+
+    auto_model = "Qwen3OmniMoeThinkerForConditionalGeneration"
+    config_class = Qwen3OmniMoeThinkerConfig
+    video_layouts = TransformersBackbone.video_layouts
 
 
 def resized_layout(size: tuple[int, int], *, cell: int, min_pixels: int, max_pixels: int) -> ImageLayout:

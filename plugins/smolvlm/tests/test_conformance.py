@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from vlm_adapters import Prompt
+from vlm_adapters.errors import PromptError
 from vlm_adapters.testing import ALL_CHECKS, AdapterCase, Check, parametrize_with_checks
+from vlm_adapters.testing.support import image
 from vlm_adapters_smolvlm.case import IDEFICS3, SMOLVLM, grids
+from vlm_adapters_smolvlm.tiny import idefics3
 
 CHECKS = {check.__name__: check for check in ALL_CHECKS}
 OF_PLACES = (
@@ -27,6 +31,14 @@ def test_conformance(case: AdapterCase, check: Check) -> None:
 def test_smolvlm_has_its_cells_beside_the_seams(check: str) -> None:
     pytest.importorskip("num2words")
     CHECKS[check](SMOLVLM)
+
+
+def test_a_size_of_no_full_tiles_is_refused_where_transformers_counts_them_wrongly() -> None:
+    """Once this no longer raises, transformers counts the tiles that it cuts: change the README."""
+    adapter = idefics3()
+    adapter.processor.image_processor.size = {"longest_edge": 100}
+    with pytest.raises(PromptError, match="image tokens in the sequence and needs"):
+        adapter.locate_image_tokens(adapter.preprocess([Prompt.describe(image((51, 100)), "a red circle")]))
 
 
 def test_published_grids_of_the_small_models() -> None:

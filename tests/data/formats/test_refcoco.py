@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vlm_adapters.data.formats.refcoco import RefCoco, SentencePolicy
+from vlm_adapters.data.image_order import indices_by_image
 from vlm_adapters.data.open import open_dataset, open_skipping
 from vlm_adapters.errors import DataError, ImageError
 
@@ -217,3 +218,9 @@ def test_a_broken_mask_of_another_split_costs_nothing(refcoco: RefCocoSet) -> No
     assert len(list(open_dataset(refcoco.uri()))) == 6
     with pytest.raises(DataError, match=r"Annotation 22 of .*instances\.json has a broken mask"):
         open_dataset(refcoco.uri(split="testA")).sample(0)
+
+
+def test_sentences_of_one_image_are_computed_together_whatever_the_order_of_the_file(refcoco: RefCocoSet) -> None:
+    dataset = open_dataset(refcoco.uri())
+    assert [dataset.annotation(index).image_id for index in range(6)] == ["1", "1", "1", "2", "1", "1"]
+    assert indices_by_image(dataset) == [0, 1, 2, 4, 5, 3]

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from vlm_adapters.backbone.fingerprint import weights_fingerprint
-from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.dataset import Dataset, Subset
 from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.data.open import open_dataset
 from vlm_adapters.data.sample import Sample
@@ -33,6 +33,13 @@ from vlm_adapters.training.cache.shard import Manifest
 from vlm_adapters.training.samples import LiveSamples
 
 Live = Callable[..., LiveSamples]
+
+
+class AlternatingFiles(Subset):
+    """The samples of another data set, two images in turn."""
+
+    def image_file(self, index: int) -> Path:
+        return Path(f"{index % 2}.png")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -88,6 +95,23 @@ def test_samples_come_in_the_order_asked_and_as_often(live: Live, tmp_path: Path
     build_cache(source, tmp_path, shard_samples=2)
     found = CachedSamples(tmp_path).read([3, 0, 3, -1])
     assert [sample.annotation.id for sample in found] == [source.data[index].id for index in (3, 0, 3, 4)]
+
+
+def test_samples_of_one_image_are_in_one_shard_and_come_back_in_the_order_of_the_data(
+    live: Live, tmp_path: Path
+) -> None:
+    source = live()
+    source.data = AlternatingFiles(source.data, range(5))
+    build_cache(source, tmp_path, shard_samples=3)
+    of_shards = [Manifest.read(tmp_path / f"shard-{number:06d}.json").samples for number in (0, 1)]
+    assert [[entry.index for entry in entries] for entries in of_shards] == [[0, 2, 4], [1, 3]]
+    cached = CachedSamples(tmp_path)
+    assert [cached.data_index(index) for index in range(5)] == [0, 1, 2, 3, 4]
+    assert [cached.phrase_count(index) for index in range(5)] == [len(sample.phrases) for sample in source.data]
+    for kept, sample in zip(cached.read(range(5)), source.data, strict=True):
+        assert kept.annotation.id == sample.id
+        assert np.array_equal(kept.masks, sample.masks)
+    assert is_intact(tmp_path, source.data)
 
 
 def test_tags_and_ids_of_phrases_are_kept(live: Live, tmp_path: Path) -> None:

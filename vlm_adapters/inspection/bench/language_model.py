@@ -13,8 +13,10 @@ from vlm_adapters.hf.capture import capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.row_blocks import RowPlan
 from vlm_adapters.inspection.bench.measure import Section, Variant
-from vlm_adapters.inspection.bench.peaks import time_and_memory
+from vlm_adapters.inspection.bench.peaks import memory_facts, time_and_memory
 from vlm_adapters.inspection.bench.settings import BenchSettings
+
+_ROWS_OF_A_PHRASE = 4
 
 
 def measure(settings: BenchSettings) -> Iterator[Section]:
@@ -25,7 +27,9 @@ def measure(settings: BenchSettings) -> Iterator[Section]:
     title = (
         f"Language model: {of.layers} layers of width {of.heads * of.head_size}, {of.length:,} tokens, {of.rows} rows"
     )
-    yield Section("language model", title, rows, tokens=of.length)
+    groups, columns = (of.rows + _ROWS_OF_A_PHRASE - 1) // _ROWS_OF_A_PHRASE, of.length // 2
+    facts = memory_facts(rows, of.layers * of.heads * groups * columns * 4)
+    yield Section("language model", title, rows, facts, tokens=of.length)
 
 
 def make_variants(settings: BenchSettings, _: int) -> dict[str, Variant]:
@@ -35,7 +39,7 @@ def make_variants(settings: BenchSettings, _: int) -> dict[str, Variant]:
     ids = torch.randint(1000, (1, of.length), device=settings.device)
     plan = RowPlan(
         rows=torch.arange(of.length - of.rows, of.length),
-        groups=torch.arange(of.rows) // 4,
+        groups=torch.arange(of.rows) // _ROWS_OF_A_PHRASE,
         columns=torch.arange(of.length // 2),
     )
 

@@ -1,4 +1,8 @@
-"""Peak memory of variants, beyond what the loaded model takes: on a GPU from torch, on a CPU in a new process each."""
+"""Peak memory of variants when everything is warm: on a GPU from torch, on a CPU in a new process each.
+
+A first run loads kernels and fills caches, which takes a few megabytes once. Where the system can forget the peak so
+far, which Linux can, only a second run is counted.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -40,7 +45,7 @@ def time_and_memory(
 def peaks_of(
     make: MakeVariants, settings: BenchSettings, tokens: int, variants: Mapping[str, Variant]
 ) -> dict[str, int]:
-    """Peak bytes of one run of each variant, beyond those of the loaded model; nothing on other devices."""
+    """Peak bytes of one run of each variant, beyond what was held before it; nothing on other devices."""
     if is_gpu(settings.device):
         return {name: _on_gpu(variant, settings.device) for name, variant in variants.items()}
     if torch.device(settings.device).type != "cpu":
@@ -67,19 +72,55 @@ def _in_processes(make: MakeVariants, settings: BenchSettings, tokens: int, name
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload([make.__module__])
     with context.Pool(1, _leave_ctrl_c_to_the_parent, maxtasksperchild=1) as pool:
-        loaded = pool.apply(_process_peak, (make, settings, tokens, None))
-        return {name: max(0, pool.apply(_process_peak, (make, settings, tokens, name)) - loaded) for name in names}
+        return {name: pool.apply(_process_peak, (make, settings, tokens, name)) for name in names}
 
 
 def _leave_ctrl_c_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _process_peak(make: MakeVariants, settings: BenchSettings, tokens: int, name: str | None) -> int:
-    """Peak resident memory of this process after one run, or after loading alone; call it in a new process."""
-    variants = make(settings, tokens)
-    if name is not None:
-        with variants[name].within():
-            variants[name].run()
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+def _process_peak(make: MakeVariants, settings: BenchSettings, tokens: int, name: str) -> int:
+    """Peak resident memory of one run beyond what was held before it; call it in a new process."""
+    variant = make(settings, tokens)[name]
+    with variant.within():
+        before = _peak_so_far()
+        variant.run()
+        gc.collect()
+        if _forget_peak():
+            before = _peak_so_far()
+            variant.run()
+    return max(0, _peak_so_far() - before)
+
+
+def _forget_peak() -> bool:
+    """Let the peak begin with what is held now; whether the system can do that."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _peak_so_far() -> int:
+    """The most resident bytes of this process."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    if (of_linux := next((line for line in lines if line.startswith("VmHWM")), None)) is not None:
+        return int(of_linux.split()[1]) * 1024  # getrusage never forgets
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def memory_facts(rows: Sequence[Measurement], maps_bytes: int) -> dict[str, float]:
+    """The size of the maps, and by what factor the rest of the peak is that of a plain pass.
+
+    Args:
+        rows: Measurements with peaks, of `plain pass` and `rows` among others.
+        maps_bytes: Bytes of the maps that `rows` returns.
+    """
+    peaks = {row.variant: row.peak_bytes for row in rows}
+    plain, with_rows = peaks.get("plain pass"), peaks.get("rows")
+    facts = {"maps returned, MiB": round(maps_bytes / 2**20, 1)}
+    if plain and with_rows:
+        facts["peak of rows without these maps, times the plain pass"] = round((with_rows - maps_bytes) / plain, 3)
+    return facts

@@ -15,7 +15,7 @@ from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.hf.backbone import TransformersBackbone
 from vlm_adapters.inspection.bench.measure import Measurement, Section, Variant, is_gpu
-from vlm_adapters.inspection.bench.peaks import time_and_memory
+from vlm_adapters.inspection.bench.peaks import memory_facts, time_and_memory
 from vlm_adapters.inspection.bench.settings import BenchSettings
 from vlm_adapters.inspection.bench.subject import inputs_of, kernel, length_of, load_model, plain_pass, windows
 
@@ -42,11 +42,14 @@ def measure(settings: BenchSettings) -> Iterator[Section]:
         rows = time_and_memory(make_variants, settings, tokens, variants)
         recorded = sum(len(phrase) for phrase in inputs.phrase_tokens[0])
         title = f"Rows: {length:,} tokens, {recorded} rows of {len(adapter.info.attention_layers)} layers"
+        info, cells = adapter.info, sum(len(image) for image in inputs.image_tokens[0])
+        numbers = len(inputs.phrase_tokens[0]) * len(info.attention_layers) * info.num_heads * cells
         facts = {
             "rows": recorded,
-            "layers": len(adapter.info.attention_layers),
-            "heads": adapter.info.num_heads,
-            "image tokens": sum(len(image) for image in inputs.image_tokens[0]),
+            "layers": len(info.attention_layers),
+            "heads": info.num_heads,
+            "image tokens": cells,
+            **memory_facts(rows, numbers * 4),
         }
         yield Section("rows", title, (*rows, *skipped), facts, length)
 

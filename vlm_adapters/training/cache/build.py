@@ -8,6 +8,7 @@ the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -109,7 +110,7 @@ def _build(
     live: LiveSamples, folder: Path, shard_samples: int, process: Process, report: Callable[[BuildProgress], None]
 ) -> None:
     """Compute what is missing of the shards of this process."""
-    shards = shard_indices(len(live.data), shard_samples)
+    shards = shard_indices(live.data, shard_samples)
     share = range(process.index, len(shards), process.count)
     done, total, computed, size = 0, sum(len(shards[number]) for number in share), 0, 0
 
@@ -147,7 +148,7 @@ def _write(folder: Path, shard: ShardBuild) -> int:
 
 def _finish(live: LiveSamples, folder: Path, shard_samples: int) -> None:
     """Write the index of a cache whose shards are all there."""
-    count = len(shard_indices(len(live.data), shard_samples))
+    count = math.ceil(len(live.data) / shard_samples)
     entries: list[tuple[str, int, int]] = []  # no more of a manifest, or memory would grow with the data
     left_out: list[LeftOut] = []
     shards: list[int] = []
@@ -189,7 +190,7 @@ def is_intact(folder: Path, data: Dataset, process: Process = ALONE, workers: in
         return False
     if sha256_of_file(folder / FINGERPRINT_FILE) != index.fingerprint:
         return False
-    count = len(shard_indices(len(data), index.shard_samples))
+    count = math.ceil(len(data) / index.shard_samples)
     if count != len(index.manifests):
         return False
     share = range(process.index, count, process.count)
@@ -228,9 +229,11 @@ class CachedSamples(ExtractedSamples):
                 f"folder {self.folder}, and build the cache again."
             )
         self._checked: set[int] = set()
-        # shard and row of every sample, so that a look-up takes one step
-        self._shard = np.repeat(np.arange(len(self.index.shards)), self.index.shards)
-        self._row = np.arange(len(self)) - np.repeat(np.cumsum([0, *self.index.shards[:-1]]), self.index.shards)
+        # entry, shard and row of every sample, so that a look-up takes one step; samples are in the data set's order
+        self._entry = np.argsort(self.index.indices, kind="stable")
+        starts = np.cumsum([0, *self.index.shards[:-1]])
+        self._shard = np.repeat(np.arange(len(self.index.shards)), self.index.shards)[self._entry]
+        self._row = (np.arange(len(self)) - np.repeat(starts, self.index.shards))[self._entry]
 
     @override
     def __len__(self) -> int:
@@ -238,11 +241,11 @@ class CachedSamples(ExtractedSamples):
 
     @override
     def phrase_count(self, index: int) -> int:
-        return self.index.phrases[index]
+        return self.index.phrases[int(self._entry[index])]
 
     @override
     def data_index(self, index: int) -> int:
-        return self.index.indices[index]
+        return self.index.indices[int(self._entry[index])]
 
     @override
     def at_epoch(self, epoch: int) -> CachedSamples:

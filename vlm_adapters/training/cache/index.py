@@ -22,7 +22,7 @@ class CacheIndex(BaseModel):
         data_fingerprint: Fingerprint of the data set.
         shard_samples: Samples of the data set that a shard covers.
         bytes: Size of all shards.
-        ids: Names of the samples, in the order of the data set, without those left out.
+        ids: Names of the samples in the order of the shards, without those left out.
         indices: Where each is in the data set.
         phrases: How many phrases each has.
         shards: How many samples every shard holds.

@@ -14,6 +14,7 @@ import numpy as np
 
 from vlm_adapters.data.ahead import default_workers, map_ahead
 from vlm_adapters.data.dataset import Dataset, Problem, read_samples
+from vlm_adapters.data.image_order import indices_by_image
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import CacheError
 from vlm_adapters.training.cache.fingerprint import CacheFingerprint
@@ -81,9 +82,10 @@ class ShardBuild:
         return manifest if same and manifest.is_intact(folder) else None
 
 
-def shard_indices(samples: int, shard_samples: int) -> list[range]:
-    """The indices of the samples of every shard."""
-    return [range(samples)[start : start + shard_samples] for start in range(0, samples, shard_samples)]
+def shard_indices(data: Dataset, shard_samples: int) -> list[list[int]]:
+    """The indices of the samples of every shard, in which those of one image stand beside each other."""
+    order = indices_by_image(data)
+    return [order[start : start + shard_samples] for start in range(0, len(order), shard_samples)]
 
 
 def read_shards(
@@ -95,7 +97,7 @@ def read_shards(
         ((_, sample),) = read_samples(data, [index])
         return ReadSample(index, sample, "" if isinstance(sample, Problem) else sample_key(sample, fingerprint))
 
-    shards = shard_indices(len(data), shard_samples)
+    shards = shard_indices(data, shard_samples)
     indices = (index for number in share for index in shards[number])
     workers = default_workers() if workers is None else workers
     with closing(map_ahead(read, indices, workers=workers, most=shard_samples)) as samples:

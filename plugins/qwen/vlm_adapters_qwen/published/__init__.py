@@ -10,7 +10,12 @@ from vlm_adapters.hf import PublishedCheckpoint
 from vlm_adapters_qwen.adapter import QwenAdapter
 from vlm_adapters_qwen.tiny import build_processor
 
-_PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
+_PROCESSORS = {
+    "qwen2_vl": Qwen2VLProcessor,
+    "qwen2_5_vl": Qwen2_5_VLProcessor,
+    "qwen3_vl": Qwen3VLProcessor,
+    "qwen3_5_moe": Qwen3VLProcessor,
+}
 
 
 def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> QwenAdapter | None:

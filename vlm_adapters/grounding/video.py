@@ -1,0 +1,38 @@
+"""The result of grounding in a video: that of every frame, and the masks of a phrase through time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlm_adapters.grounding.result import Grounding
+from vlm_adapters.video import Video
+
+
+@dataclass(frozen=True)
+class VideoGrounding:
+    """A sentence grounded in every frame of a video.
+
+    Attributes:
+        video: The video.
+        text: The sentence.
+        frames: The grounding of every frame, in order; those that the model saw together share their maps.
+
+    Example:
+        >>> from PIL import Image
+        >>> from vlm_adapters import GroundedVLM, Video
+        >>> video = Video([Image.new("RGB", (160, 120)) for _ in range(4)], seconds=[0, 1, 2, 3])
+        >>> vlm = GroundedVLM.from_pretrained("tiny-qwen2_5_vl")
+        >>> vlm.ground_video(video, "a red circle", ["a red circle"]).masks(0).shape
+        (4, 120, 160)
+    """
+
+    video: Video
+    text: str
+    frames: tuple[Grounding, ...]
+
+    def masks(self, phrase: int) -> NDArray[np.bool_]:
+        """The masks of a phrase, by its index, at the size of the frames: `(T, H, W)`; unpacked at every call."""
+        return np.stack([grounding.phrases[phrase].mask for grounding in self.frames])
