@@ -24,7 +24,7 @@ from discovery_refused import refused_models
 from PIL import Image
 from report import RESULTS, write_report
 
-from vlm_adapters import Prompt, TransformersBackbone, list_adapters, load_adapter
+from vlm_adapters import ImageLayout, Prompt, TransformersBackbone, list_adapters, load_adapter
 from vlm_adapters.discovery import discover_layouts
 from vlm_adapters.discovery.model import SizeReport
 from vlm_adapters.embedded import embedded_checkpoints
@@ -110,12 +110,23 @@ def judge(found: SizeReport, expected: Sequence[ExpectedGrid], family: Family) -
     rule = sorted(expected, key=lambda grid: -_area(grid.box, grid.shape))
     if [grid.cells for grid in grids] != [grid.shape for grid in rule]:
         return f"grids {[grid.cells for grid in grids]}, expected {[grid.shape for grid in rule]}"
-    for grid, of_rule in zip(grids, rule, strict=True):
-        unit = [(b - a) / n for a, b, n in zip(of_rule.box[:2], of_rule.box[2:], reversed(of_rule.shape), strict=True)]
-        apart = max(abs(a - b) / cell for a, b, cell in zip(grid.box, of_rule.box, (*unit, *unit), strict=True))
-        if apart >= CLOSE:
-            return f"a side is {apart:.2f} cells off"
+    apart = max(_apart(grid, of_rule) for grid, of_rule in zip(grids, rule, strict=True))
+    if apart >= CLOSE:
+        return f"a side is {apart:.2f} cells off"
     return "exact" if _tokens_agree(found, family) else "tokens stand in other cells"
+
+
+def _apart(layout: ImageLayout, rule: ExpectedGrid) -> float:
+    """The most that a side of any cell is off, in cells."""
+    grid = layout.grid(torch.arange(layout.token_count), 0)
+    diagonal = [(min(i, rule.shape[0] - 1), min(i, rule.shape[1] - 1)) for i in range(max(rule.shape))]
+    most = 0.0
+    for cell in diagonal:
+        found, expected = grid.cell_box(*cell), rule.cell_box(*cell)
+        width, height = expected[2] - expected[0], expected[3] - expected[1]
+        sides = zip(found, expected, (width, height, width, height), strict=True)
+        most = max(most, *(abs(a - b) / unit for a, b, unit in sides))
+    return most
 
 
 def _tokens_agree(found: SizeReport, family: Family) -> bool:

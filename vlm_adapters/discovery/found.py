@@ -79,7 +79,7 @@ class FoundLayouts:
 
 
 def _layout(content: dict[str, Any]) -> ImageLayout:
-    pairs = ("image", "resized", "canvas", "cells", "offset", "tiles")
+    pairs = [name for name, value in content.items() if isinstance(value, list) and name not in ("rows", "columns")]
     spans = {name: tuple(tuple(span) for span in content[name]) for name in ("rows", "columns")}
     return ImageLayout(**{**content, **{name: tuple(content[name]) for name in pairs}, **spans})
 
