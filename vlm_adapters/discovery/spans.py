@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlm_adapters.discovery.blocks import SAME_LINE, NotFoundError
+from vlm_adapters.discovery.blocks import NotFoundError
 
 _SEAM = 0.08
 """Share of a cell by which columns lie off a straight line where there are seams."""
+_EVEN = 0.04
+"""Share of a cell by which steps within a tile differ, as a standard deviation."""
+_LENIENT = 0.12
+"""Share of a cell by which a column may lie off a straight line through all of them, where there are no seams."""
 _NEAR = 0.12
 """Share of a cell by which a grid over the whole image may seem to miss its sides."""
 _LONG_STEP = 1.15
@@ -36,7 +40,7 @@ def spans_of(places: np.ndarray, full: np.ndarray, widths: np.ndarray, length: i
     weight = np.sqrt(full.sum(axis=0))
     noise = np.median(np.abs(places - middles)[full]) * 1.5 / weight[seen].min()
     # the cells at an end may show padding whose place is not known, and seem to stand nearer
-    for part, most in ((seen, 0.0), (_without(seen, -1), 0.0), (_without(seen, 0), 0.0), (seen, SAME_LINE)):
+    for part, most in ((seen, 0.0), (_without(seen, -1), 0.0), (_without(seen, 0), 0.0), (seen, _LENIENT)):
         slope, start = np.polyfit(index[part], middles[part], 1, w=weight[part])
         off = np.abs(middles[part] - start - slope * index[part]).max()
         within = max(_SEAM * slope, _ERRORS * noise)
@@ -44,9 +48,9 @@ def spans_of(places: np.ndarray, full: np.ndarray, widths: np.ndarray, length: i
             edges = start + slope * (np.arange(n + 1) - 0.5)
             edges = _snapped(edges, max(_NEAR * slope, _ERRORS * noise), length)
             return np.stack([edges[:-1], edges[1:]], axis=1), float(slope)
-    width = float(np.median(np.diff(middles[seen]) / np.diff(index[seen])))
-    if not seen.all():
-        middles = np.where(seen, middles, np.interp(index, index[seen], middles[seen]))
+    if not (seen.all() and _has_seams(middles, float(slope))):
+        raise NotFoundError("The cells of a grid stand at uneven steps that are no seams between tiles.")
+    width = float(np.median(np.diff(middles)))
     return np.stack([middles - width / 2, middles + width / 2], axis=1), width
 
 
@@ -54,7 +58,7 @@ def _has_seams(middles: np.ndarray, pitch: float) -> bool:
     """Whether most steps from cell to cell are alike and a few are longer."""
     steps = np.diff(middles) / pitch
     usual = steps[steps < _LONG_STEP * np.median(steps)]
-    return len(usual) < len(steps) and float(usual.std()) < _SEAM
+    return len(usual) < len(steps) and float(usual.std()) < _EVEN
 
 
 def _without(seen: np.ndarray, end: int) -> np.ndarray:
