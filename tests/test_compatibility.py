@@ -31,7 +31,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def result(script: Any, **fields: Any) -> Any:
     values = {"versions": {"transformers": "5.16.0"}, "suite": {"passed": 58, "failed": 0, "skipped": 1}}
-    values |= {"tests": {"passed": 9, "failed": 0, "skipped": 0}, "failures": [], "warnings": []}
+    values |= {"tests": {"passed": 9, "failed": 0, "skipped": 0}, "failures": [], "warnings": [], "needs": []}
     return script.Result(**{"stack": "oldest", "date": "2026-11-27", **values, **fields})
 
 
@@ -81,7 +81,10 @@ def test_the_page_has_a_row_for_every_stack(script: Any) -> None:
     assert "## What failed\n\nNothing.\n" in text
 
 
-def test_the_page_reports_failures_and_warnings(script: Any) -> None:
-    text = script.page([result(script, failures=["llava, check_threads: raised"], warnings=["FutureWarning: use b"])])
+def test_the_page_reports_failures_warnings_and_what_families_need(script: Any) -> None:
+    needs = ["`molmo2` needs transformers>=5.20"]
+    failures, warnings = ["llava, check_threads: raised"], ["FutureWarning: use b"]
+    text = script.page([result(script, failures=failures, warnings=warnings, needs=needs)])
     assert "\n* oldest: llava, check_threads: raised\n" in text
     assert "\n* oldest: `FutureWarning: use b`\n" in text
+    assert "\n* oldest: `molmo2` needs transformers>=5.20\n" in text

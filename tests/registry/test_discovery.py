@@ -56,6 +56,15 @@ def test_a_missing_extra_is_named_as_pip_wants_it(site: Site) -> None:
         find_adapter("toy")
 
 
+def test_a_newer_transformers_that_a_family_needs_is_named(site: Site) -> None:
+    site.add_plugin("acme-toy", offering("toy", min_transformers="999.1"))
+    site.add_plugin("acme-more", offering("more", min_transformers="5.0"), plugin="more")
+    assert entry_of("acme-toy").state == "needs transformers>=999.1"
+    assert entry_of("acme-more").state == "ready"
+    with pytest.raises(PluginError, match=r'needs transformers>=999\.1: pip install "transformers>=999\.1"'):
+        find_adapter("toy")
+
+
 def test_missing_modules_without_an_extra_are_named(site: Site) -> None:
     site.add_plugin("acme-toy", offering("toy", requires=("json", "no_such_module_here")))
     assert entry_of("acme-toy").state == "needs no_such_module_here"

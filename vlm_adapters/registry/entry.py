@@ -22,7 +22,8 @@ class AdapterEntry:
         distribution: Name of the distribution that installed it; `None` if it is not installed.
         version: Version of the distribution.
         spec: The plugin's declaration; `None` if the plugin broke before it declared one.
-        needs: What must be installed first: `"vlm-adapters[qwen]"`, or modules if the spec names no extra.
+        needs: What must be installed first: `"vlm-adapters[qwen]"`, `"transformers>=5.20"`, or modules if the spec
+            names no extra.
         broken: Reason why it cannot be used, in one line.
     """
 
@@ -66,7 +67,8 @@ class AdapterEntry:
                 f"The {self.origin} is broken: {self.broken}. Fix or remove it, or leave it out of {PLUGINS_VARIABLE}."
             )
         if self.needs:
-            remedy = f'pip install "{self.needs}"' if self.spec.extra else f"install what provides {self.needs}"
+            is_requirement = self.spec.extra or ">=" in self.needs
+            remedy = f'pip install "{self.needs}"' if is_requirement else f"install what provides {self.needs}"
             raise PluginError(f"The adapter {self.name!r} ({self.origin}) needs {self.needs}: {remedy}.")
         return self.spec
 

@@ -25,6 +25,7 @@ from vlm_adapters.limits import shown
 from vlm_adapters.registry import hookspecs
 from vlm_adapters.registry.entry import AdapterEntry, plain, reason_of
 from vlm_adapters.registry.spec import AdapterSpec
+from vlm_adapters.registry.versions import is_older
 
 _Point = tuple[AdapterEntry, EntryPoint | None]
 _GROUP = hookspecs.PROJECT
@@ -155,6 +156,8 @@ def _plain_value(value: Any) -> Any:
 
 
 def _needs(spec: AdapterSpec, distribution: str | None) -> str | None:
+    if spec.min_transformers and is_older("transformers", spec.min_transformers):
+        return f"transformers>={spec.min_transformers}"
     missing = [module for module in spec.requires if not _is_importable(module)]
     if not missing:
         return None

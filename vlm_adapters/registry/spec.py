@@ -11,6 +11,7 @@ from vlm_adapters.limits import shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_RELEASE = re.compile(r"\d+(\.\d+){0,3}")
 _LONGEST = 300
 _EXTRA = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -26,6 +27,8 @@ class AdapterSpec:
             `load_adapter` reach it only if a caller gave them.
         extra: The extra of the plugin's distribution that installs what the adapter needs, if any.
         requires: Top-level modules that must be importable for it to work; they are looked for, not imported.
+        min_transformers: First release of transformers that can run the family, such as `"5.20"`; None if all that the
+            library admits can.
         checkpoints: Hub ids of the checkpoints that the adapter supports.
         case: `"module:CASE"`, an `AdapterCase` with which `adapters check` checks the adapter.
         image_processors: Names of the processor classes that `wrap_image_processor` wraps.
@@ -55,6 +58,7 @@ class AdapterSpec:
     image_processors: tuple[str, ...] = ()
     wrapper: str | None = None
     published: str | None = None
+    min_transformers: str | None = None
     pointing: Literal["pixels", "thousandths"] | None = None
     architectures: tuple[str, ...] = ()
 
@@ -80,6 +84,11 @@ class AdapterSpec:
                     f"The {field} {shown(address)} of the adapter {self.name!r} is malformed. "
                     f"Write 'package.module:{form}'."
                 )
+        if self.min_transformers is not None and not _matches(_RELEASE, self.min_transformers):
+            raise PluginError(
+                f"The field min_transformers of the adapter {self.name!r} is {shown(self.min_transformers)}. "
+                'Give a release, such as "5.20".'
+            )
         if self.pointing not in (None, "pixels", "thousandths"):
             raise PluginError(
                 f"The field pointing of the adapter {self.name!r} is {shown(self.pointing)}. "

@@ -17,6 +17,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="minicpm",
             checkpoints=("openbmb/MiniCPM-V-4.6",),
             case="vlm_adapters_minicpm.case:MINICPM_4_6",
+            min_transformers="5.19",
         ),
         AdapterSpec(
             name="minicpmv4_7",
@@ -24,5 +25,6 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="minicpm",
             checkpoints=("openbmb/MiniCPM-V-4.7-1B",),
             case="vlm_adapters_minicpm.case:MINICPM_4_7",
+            min_transformers="5.18",
         ),
     ]

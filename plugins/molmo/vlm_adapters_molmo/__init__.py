@@ -17,5 +17,6 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="molmo",
             checkpoints=("allenai/Molmo2-4B", "allenai/Molmo2-8B", "allenai/Molmo2-O-7B"),
             case="vlm_adapters_molmo.case:MOLMO2",
+            min_transformers="5.20",
         )
     ]
