@@ -42,6 +42,7 @@ def command(
     """
     from vlm_adapters.discovery.model import SIZES, discover_layouts
     from vlm_adapters.discovery.plugin import check_free, write_plugin
+    from vlm_adapters.hf import TransformersBackbone
     from vlm_adapters.hf.pretrained import load_pretrained
     from vlm_adapters.registry.checkpoints import find_checkpoint
 
@@ -56,7 +57,7 @@ def command(
             dtype="float32",
             revision=revision,
             trust_remote_code=False,
-            loader={"auto_model": "AutoModelForImageTextToText"},
+            loader={"auto_model": TransformersBackbone.auto_model, "config_class": TransformersBackbone.config_class},
         )
         report = discover_layouts(
             loaded.model, loaded.processor, sizes, report=(lambda _: None) if as_json else _print_size

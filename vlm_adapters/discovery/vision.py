@@ -54,7 +54,7 @@ class VisionSide:
         with torch.no_grad(), _stopped(self._model, tuple(tensors["input_ids"].shape)) as reached:
             try:
                 if quiet:
-                    with _EachItself():
+                    with EachItself():
                         self._model.base_model(**tensors, use_cache=False)
                 else:
                     self._model.base_model(**tensors, use_cache=False)
@@ -97,7 +97,7 @@ def _first_layer(model: PreTrainedModel) -> nn.Module | None:
         return None
 
 
-class _EachItself(TorchFunctionMode):
+class EachItself(TorchFunctionMode):
     """Attention of tokens to themselves, where queries and keys are the same tokens; all else as it is."""
 
     def __torch_function__(
