@@ -180,7 +180,7 @@ def measure(family: Family) -> dict[str, object]:
         "passes per size": max(size.passes for size in report.sizes),
         "rule": "probed" if rule is None else f"{rule.feature or 'fixed cells'}, {rule.region}",
         "not exact": {
-            f"{width}x{height}": f"{verdict} {size.problem}".strip()
+            f"{width}x{height}": size.problem or verdict
             for size in report.sizes
             if (verdict := verdicts[size.size]) != "exact" or not size.found
             for height, width in [size.size]
