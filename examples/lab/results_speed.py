@@ -19,8 +19,8 @@ def after_the_backbone() -> str:
     rows = [(part, f"{spent:.2f} s", f"{spent / total:.1%}") for part, spent in seconds.items()]
     height, width = parts["size"]
     outside = sum(spent for part, spent in seconds.items() if not part.startswith("start") and "(model)" not in part)
-    alone = read_report("tower")
-    of_tower = alone["seconds"]["as transformers runs it"]
+    files = parts.get("all files, two at a time")
+    threads = "" if files is None else f" The command writes two files at a time, all of them in {files:.2f} s."
     return f"""## Where grounding spends its time
 
 `adapters ground` on `{parts["model"]}`, an image of {height} x {width} pixels and {parts["phrases"]} phrases.
@@ -28,16 +28,26 @@ def after_the_backbone() -> str:
 {table(("part", "time", "share"), rows)}
 
 Start-up left out, this model is so small that drawing and writing are most of the rest: {outside:.2f} s outside the
-models. They do not depend on the model. {alone["layers"]} layers of the vision tower of `{alone["model"]}` alone take
-{of_tower:.1f} s on this CPU for an image of {alone["image"][1]} x {alone["image"][0]} pixels (below), so beside these
-they are at most {outside / (outside + of_tower):.1%}.
-
+models, one thing after the other, whatever the model.{threads}
+{_beside_a_tower(outside)}
 Beside a script that imports the same libraries, loads the same model and runs one pass, `adapters ground` on a small
 image takes {started["ground / bare script"]:.2f} times as long (median of {started["turns"]} interleaved turns).
 
 {table(("process", "time"), [(name, f"{spent:.2f} s") for name, spent in started["seconds"].items()])}
 
 {sources("ground_parts", "startup")}"""
+
+
+def _beside_a_tower(outside: float) -> str:
+    """What a share some seconds are beside a vision tower of full width, if that was timed with no other work."""
+    report = read_report("tower")
+    if "note" in report:
+        return ""
+    seconds = report["seconds"]["as transformers runs it"]
+    height, width = report["image"]
+    return f"""{report["layers"]} layers of the vision tower of `{report["model"]}` take {seconds:.1f} s on this CPU
+for an image of {width} x {height} pixels (below), so beside these they are at most {outside / (outside + seconds):.1%}.
+"""
 
 
 def bench() -> str:
@@ -140,13 +150,18 @@ def tower() -> str:
     return f"""## Windows of a vision tower of full width
 
 {report["layers"]} layers of the vision tower of `{report["model"]}` (width {report["width"]:,}) with random weights in
-{report["dtype"]}, an image of {width} x {height} pixels, {report["patches"]:,} patches, {report["threads"]} threads.
-Together, the windows take {report["ratio"]:.3f} ({low:.3f} to {high:.3f}, {report["confidence"]:.0%}) of the time, the
-median of {report["turns"]} interleaved turns. On a GPU, where each call has to be launched, it has not been measured.
+{report["dtype"]}, an image of {width} x {height} pixels, {report["patches"]:,} patches,
+on {_threads(report["threads"])}. Together, the windows take {report["ratio"]:.3f} ({low:.3f} to {high:.3f},
+{report["confidence"]:.0%}) of the time, the median of {report["turns"]} interleaved turns. On a GPU, where each call has
+to be launched, it has not been measured.
 
 {table(("", "time", "calls of the kernel"), rows)}
 
 {sources("tower")}"""
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def half_precision() -> str:
@@ -159,7 +174,8 @@ def half_precision() -> str:
 
 Coarse masks of two photographs and of {report["scenes"]} held-out scenes (`{report["model"]}`), refined by MobileSAM as
 it is, with its image encoder under autocast. IoU of the masks with those of an encoder in float32 and with the truth;
-the time is a share of that in float32, on a CPU.
+the time is a share of that in float32, on a CPU. Where a CUDA device has bfloat16 the encoder uses it unasked;
+`half_precision = False` of a `SegmentAnything` turns it off.
 
 {table(("", *(f"{images}, {dtype}" for images, dtype in columns)), rows)}
 

@@ -174,6 +174,21 @@ coarse mask is the truth on 24 x 24 cells. How candidates are chosen was settled
 {sources("photos")}"""
 
 
+def video() -> str:
+    """Shapes followed through videos."""
+    report = read_report("video")
+    names = ("in the video", "in the video, every frame twice", "frames alone", "the first mask kept")
+    return f"""## Video
+
+A window moves over {report["scenes"]} held-out scenes, {report["frames"]} frames each: {report["phrases"]} phrases.
+`tiny-qwen2_5_vl` and its decoder were trained on still images. Two frames share a grid; where every frame is given
+twice, no two different ones do.
+
+{table(("", "mean IoU"), [(name, report[name]) for name in names])}
+
+{sources("video")}"""
+
+
 def hostile() -> str:
     """Hostile data files and images."""
     report = read_report("hostile_data")
@@ -314,6 +329,7 @@ SECTIONS = (
     after_the_backbone,
     half_precision,
     photos,
+    video,
     hostile,
     hostile_models,
     bench,

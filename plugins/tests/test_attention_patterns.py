@@ -207,7 +207,7 @@ def test_a_family_that_declares_nothing_is_not_packed(monkeypatch: pytest.Monkey
 def test_layers_that_mix_neighbours_run_the_tower_once_and_the_prompts_as_a_batch(load: Any) -> None:
     adapter = load()
     found, masks, rows = extract(adapter, prompts())
-    assert largest_difference(adapter, prompts(), found) < 1e-4  # as a padded batch of its layers
+    assert largest_difference(adapter, prompts(), found) < 3e-4  # as a padded batch of its layers, of states up to 35
     assert [len(mask) for mask in masks] == [len(TEXTS)]
     assert rows == extract(adapter, prompts(TEXTS[:1]))[2]
 
@@ -262,7 +262,7 @@ def test_threads_share_a_model_and_leave_it_as_it_was() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(largest_difference(adapter, asked, found[number]) < 1e-4 for number, asked in enumerate(of_threads))
+    assert all(largest_difference(adapter, asked, found[number]) < 3e-4 for number, asked in enumerate(of_threads))
     assert "get_image_features" not in vars(adapter.model.base_model)
 
 

@@ -63,7 +63,7 @@ def test_the_decoder_takes_what_torch_allocates_for_it() -> None:
     decoder = MaskDecoder.untrained(adapter.info).eval()
     with torch.no_grad():
         grids = adapter.extract(adapter.preprocess([SCENE.prompt(adapter)]))[0]
-        features = PhraseFeatures.of(grids, decoder.request)
+        features = PhraseFeatures.of(grids, decoder.request, adapter.info)
         found = allocated(lambda: decoder([features]))
     memory = counted(adapter, decoder.to("meta"))
     assert memory.decoder == pytest.approx(found + memory.kept, rel=0.1)

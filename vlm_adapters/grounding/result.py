@@ -71,8 +71,10 @@ class PackedMask:
         packed = np.zeros((height, (width + 7) // 8), np.uint8)
         if self.box is not None:
             left, top, right, bottom = self.box
-            bits = self.bits if left % 8 == 0 else np.packbits(np.pad(self.in_box(), ((0, 0), (left % 8, 0))), axis=1)
-            packed[top:bottom, left // 8 : (right + 7) // 8] = bits
+            rows, shift = packed[top:bottom, left // 8 : (right + 7) // 8], left % 8
+            rows[:, : self.bits.shape[1]] |= self.bits >> shift
+            if shift:  # what a byte leaves over falls into the next
+                rows[:, 1:] |= (self.bits << (8 - shift))[:, : rows.shape[1] - 1]
         return Image.frombytes("1", (width, height), packed.tobytes())
 
     def run_lengths(self) -> dict[str, object]:

@@ -26,9 +26,9 @@ from vlm_adapters.geometry import Size
 AttentionPattern = Literal["undeclared", "causal", "bidirectional images", "bidirectional prefix"]
 """How the tokens of a family see each other; which layers see a sliding window only is in the config of the model.
 
-`"causal"`: a token sees those before it. `"bidirectional images"`: so do all, and neighbouring image tokens also see
-each other both ways (Gemma 3). `"bidirectional prefix"`: image and question see each other both ways (PaliGemma), so
-that the states of an image depend on the text. `"undeclared"`: nothing is assumed.
+`"causal"`: a token sees those before it. `"bidirectional images"`: so do all, and image tokens also see each other both
+ways, within an image (Gemma 3) or all of a prompt (Molmo 2). `"bidirectional prefix"`: images and question see each
+other both ways (PaliGemma), so the states of an image depend on the text. `"undeclared"`: nothing is assumed.
 """
 
 PositionIds = Callable[[Mapping[str, Tensor]], Tensor]

@@ -2,7 +2,8 @@
 
 Counted is every tensor of these passes by itself: the inputs, what the vision tower, the language model and the
 decoder make, the recorded maps and states. Not counted is what an allocator keeps beyond tensors, and most of what a
-kernel uses inside: fused attention counts as its output, a convolution as its output and a copy of its input.
+kernel uses inside: fused attention counts as its output. Convolutions and small enlargements are counted with the
+copies in another memory layout that they work on.
 """
 
 from __future__ import annotations
@@ -151,8 +152,6 @@ def _peaks(
     finally:
         hook.remove()
     peaks |= {"language": counter.next_peak(), "kept": counter.live}
-    del inputs
-    counter.next_peak()
     if decoder:
         features = PhraseFeatures.of(grids, decoder.request, adapter.info)
         del grids

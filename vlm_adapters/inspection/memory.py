@@ -3,8 +3,8 @@
 Counted: the tensors that one pass of the language model makes over a sequence of embeddings (1, S, D) in
 bfloat16, without cache and without logits, at the moment when most bytes of them are alive. The embeddings and the maps
 that capture keeps are included. Not counted: weights, the vision tower, what a kernel uses inside (the fused attention
-kernel counts as its output alone; a convolution also as a copy of its input), and what an allocator reserves beyond its
-tensors.
+kernel counts as its output alone; convolutions and small enlargements as their copies in another layout, too), and what
+an allocator reserves beyond its tensors.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from vlm_adapters.hf.row_blocks import RowPlan
 
 DTYPE = torch.bfloat16
 """Dtype of the weights and activations."""
+_SIDES_IN_ANOTHER_LAYOUT = 128
+"""Height and width together up to which torch enlarges images with channels last."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ def pass_memory(config: PreTrainedConfig, tokens: int, rows: int, columns: int, 
         return recorder, states
 
     all_layers = range(config.num_hidden_layers)
-    fused, eager = _on_meta(config, "sdpa"), _on_meta(config, "eager")
+    eager = _on_meta(config, "eager")
+    try:
+        fused = _on_meta(config, "sdpa")
+    except ValueError:  # models that cap their scores, such as Gemma 2, take the eager kernel only
+        fused = eager
     return PassMemory(
         plain=peak_bytes(fused, lambda: run(fused)),
         rows=peak_bytes(fused, lambda: run_with_rows(fused)),
@@ -132,9 +138,7 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 self.count(tensor.untyped_storage())
-        if func is torch.ops.aten.convolution.default and args[0].is_meta:
-            # Kernels copy the input into another memory layout. Measured on a CPU.
-            self.peak = max(self.peak, self.live + args[0].nbytes)
+        self.peak = max(self.peak, self.live + _working_bytes(func, args, made))
 
     def count(self, storage: torch.UntypedStorage) -> None:
         """Count a storage until it is freed; one that is counted already counts no more."""
@@ -151,6 +155,16 @@ class LiveBytes(TorchDispatchMode):
 
     def _free(self, count: int) -> None:
         self.live -= count
+
+
+def _working_bytes(func: Any, args: tuple[Any, ...], made: Any) -> int:
+    """Bytes of the copies in another memory layout that an operation works on, as measured on a CPU."""
+    if func is torch.ops.aten.convolution.default:
+        return int(args[0].nbytes)
+    enlarges = getattr(func, "overloadpacket", None) is torch.ops.aten.upsample_bilinear2d
+    if enlarges and made.shape[1] > 1 and sum(made.shape[2:]) <= _SIDES_IN_ANOTHER_LAYOUT:
+        return int(args[0].nbytes + made.nbytes)
+    return 0
 
 
 class FusedAttention(TorchFunctionMode):

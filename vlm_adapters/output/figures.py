@@ -62,7 +62,7 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
     """
     image = shrunk(grounding.image)
     phrases = grounding.phrases[:FIGURE_PHRASES]
-    masks = [shrunk_mask(grounded.mask, (image.height, image.width)) for grounded in phrases]
+    masks = [shrunk_mask(grounded.packed, (image.height, image.width)) for grounded in phrases]
     colours = [colour_of(index) for index in range(len(masks))]
     columns = [
         _stack(

@@ -60,11 +60,17 @@ def shrunk(image: Image.Image) -> Image.Image:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), reducing_gap=2.0)
 
 
-def shrunk_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
+def shrunk_mask(mask: NDArray[np.bool_] | PackedMask, size: Size) -> NDArray[np.bool_]:
     """A mask at the size `(H, W)` of a shrunk image: the pixels of which it covers half or more."""
-    if mask.shape == size:
+    if isinstance(mask, PackedMask):
+        if mask.size == size:
+            return mask.unpacked()
+        drawn = mask.image()
+    elif mask.shape == size:
         return mask
-    cover = Image.fromarray(mask).convert("L").resize(size[::-1], Image.Resampling.BOX, reducing_gap=2.0)
+    else:
+        drawn = Image.fromarray(mask)
+    cover = drawn.convert("L").resize(size[::-1], Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(cover) >= 128
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -121,30 +122,35 @@ class TransformersReference(Reference):
         processor = _transformers(adapter).processor
         if not processor.chat_template:
             return None
-        if prompt.videos:
-            return _stock_video_inputs(processor, prompt)
-        conversation = [
-            {
-                "role": message.role,
-                "content": [
-                    {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
-                    for part in message.content
-                ],
-            }
-            for message in prompt.messages
-        ]
-        inputs: Mapping[str, Tensor] = processor.apply_chat_template(
-            conversation,
-            add_generation_prompt=prompt.messages[-1].role == "user",
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-        return inputs
+        with warnings.catch_warnings():  # what the stock processor warns of is nothing that an adapter can change
+            warnings.simplefilter("ignore")
+            return (_stock_video_inputs if prompt.videos else _stock_image_inputs)(processor, prompt)
 
 
 def _transformers(adapter: BackboneAdapter) -> TransformersBackbone:
     return cast("TransformersBackbone", adapter)
+
+
+def _stock_image_inputs(processor: Any, prompt: Prompt) -> Mapping[str, Tensor]:
+    """The tensors of a prompt with images."""
+    conversation = [
+        {
+            "role": message.role,
+            "content": [
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}
+                for part in message.content
+            ],
+        }
+        for message in prompt.messages
+    ]
+    inputs: Mapping[str, Tensor] = processor.apply_chat_template(
+        conversation,
+        add_generation_prompt=prompt.messages[-1].role == "user",
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    return inputs
 
 
 def _stock_video_inputs(processor: Any, prompt: Prompt) -> Mapping[str, Tensor]:

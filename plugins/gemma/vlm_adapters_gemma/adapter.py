@@ -1,4 +1,4 @@
-"""Gemma 3, whose image is squashed to one square, and Gemma 4, whose image keeps its shape."""
+"""Gemma 3 on one square, Gemma 4 at the aspect of the image, PaliGemma with a question before its answer."""
 
 from __future__ import annotations
 

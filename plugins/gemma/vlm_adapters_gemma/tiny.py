@@ -129,13 +129,13 @@ def gemma4(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa", large
         Gemma4VideoProcessor(),
         chat_template=GEMMA4_TEMPLATE,
     )
-    own = (
+    variant = (
         {"use_bidirectional_attention": "vision", "attention_k_eq_v": True, "hidden_size_per_layer_input": 0}
         if large
         else {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(tokenizer)}
     )
     config = Gemma4Config(
-        text_config=_gemma4_text(tokenizer) | own,
+        text_config=_gemma4_text(tokenizer) | variant,
         vision_config={
             "patch_size": GEMMA4_IMAGES["patch_size"],
             "hidden_size": 32,
@@ -196,7 +196,7 @@ def paligemma(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa", fi
     tokenizer = _tokenizer((*SPECIAL_TOKENS[:4], "<image>"), image="<image>")
     images: Any = SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
     images.image_seq_length = (SIDE // PATCH) ** 2  # as in the checkpoints' files; no argument
-    own = (
+    variant = (
         {"model_type": "gemma"}
         if first
         else {
@@ -209,7 +209,7 @@ def paligemma(*, dtype: torch.dtype = torch.float32, attention: str = "sdpa", fi
     processor = PaliGemmaProcessor(images, tokenizer)
     ids = token_ids(tokenizer)
     config = PaliGemmaConfig(
-        text_config={**TINY_TEXT, **_text_ids(ids), "vocab_size": len(tokenizer), "head_dim": 16, **own},
+        text_config={**TINY_TEXT, **_text_ids(ids), "vocab_size": len(tokenizer), "head_dim": 16, **variant},
         vision_config=TOWER,
         projection_dim=TINY_TEXT["hidden_size"],
         image_token_index=ids["<image>"],

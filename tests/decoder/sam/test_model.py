@@ -180,6 +180,29 @@ def test_every_type_gives_nearly_the_same(subtests: pytest.Subtests, tiny_sam: T
             assert (found - expected).abs().mean() < 0.1 * expected.abs().mean()
 
 
+def test_an_encoder_in_half_precision_keeps_its_weights_and_gives_nearly_the_same(tiny_sam: TinySam) -> None:
+    sam, image = SegmentAnything(tiny_sam()), photo((60, 80))
+    exact = sam.encode(image).features
+    weights = [weight.clone() for weight in sam.parameters()]
+    sam.half_precision = True
+    half = sam.encode(image).features
+    assert half.dtype == torch.float32
+    assert 0 < (half - exact).norm() < 0.05 * exact.norm()
+    assert all(torch.equal(*both) for both in zip(sam.parameters(), weights, strict=True))
+
+
+@pytest.mark.parametrize(("has_bfloat16", "used"), [(True, True), (False, False)])
+def test_half_precision_is_taken_unasked_on_a_cuda_device_that_has_it(
+    tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch, *, has_bfloat16: bool, used: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    sam = SegmentAnything(tiny_sam())
+    assert sam.encodes_in_half_precision(torch.device("cuda")) == used
+    assert not sam.encodes_in_half_precision(torch.device("cpu"))
+    sam.half_precision = False
+    assert not sam.encodes_in_half_precision(torch.device("cuda"))
+
+
 def test_an_image_encoded_by_another_model_is_an_error(tiny_sam: TinySam) -> None:
     sam = SegmentAnything(tiny_sam())
     image = sam.encode(photo((30, 50)))

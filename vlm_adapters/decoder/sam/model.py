@@ -44,7 +44,11 @@ class SegmentAnything(nn.Module):
 
     Attributes:
         model: A model of `segment_anything`, or one of the same parts; it becomes a part of this module.
+        half_precision: Whether the image encoder computes in bfloat16. None: on a CUDA device that has it. Masks change
+            by as much as docs/results.md says.
     """
+
+    half_precision: bool | None = None
 
     def __init__(self, model: Sam) -> None:
         super().__init__()
@@ -84,8 +88,17 @@ class SegmentAnything(nn.Module):
         side = int(self.model.image_encoder.img_size)
         pixels = torch.from_numpy(ResizeLongestSide(side).apply_image(np.asarray(image))).permute(2, 0, 1)[None]
         canvas = self.model.preprocess(pixels.to(self.model.device).float())
-        features = self.model.image_encoder(canvas.to(next(self.model.image_encoder.parameters()).dtype))
-        return EncodedImage(features, Frame((image.height, image.width), side))
+        dtype = next(self.model.image_encoder.parameters()).dtype
+        half = self.encodes_in_half_precision(canvas.device)
+        with torch.autocast(canvas.device.type, torch.bfloat16) if half else nullcontext():
+            features = self.model.image_encoder(canvas.to(dtype))
+        return EncodedImage(features.to(dtype), Frame((image.height, image.width), side))
+
+    def encodes_in_half_precision(self, device: torch.device) -> bool:
+        """Whether the image encoder computes in bfloat16 on this device; see `half_precision`."""
+        if self.half_precision is not None:
+            return self.half_precision
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
     def decode(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from vlm_adapters.hf import PublishedCheckpoint
 from vlm_adapters_gemma.adapter import Gemma3Adapter, PaliGemmaAdapter
 from vlm_adapters_gemma.tiny import CHAT_TEMPLATE
 
+_PLACES = {f"<loc{index:0>4}>": 256000 + index for index in range(1024)} | {
+    f"<seg{index:0>3}>": 257024 + index for index in range(128)
+}
+"""PaliGemma's tokens for coordinates and shapes, which its processor adds to a vocabulary without them."""
+
 
 def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformersBackbone | None:
     """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
@@ -29,12 +35,15 @@ def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> 
     facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
     if facts is None:
         return None
-    image = {
-        "image_token": "<image_soft_token>",
-        "boi_token": "<start_of_image>",
-        "eoi_token": "<end_of_image>",
-    }
-    named = image if facts.config.model_type == "gemma3" else {"image_token": "<image>"}
+    named = {"image_token": "<image>"}
+    if facts.config.model_type == "gemma3":
+        named = {
+            "image_token": "<image_soft_token>",
+            "boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>",
+        }
+    else:
+        facts = replace(facts, tokens={**facts.tokens, **_PLACES})
     text = tokenizer or facts.tokenizer(
         end="<eos>", padding="<pad>", bos_token="<bos>", unk_token="<unk>", extra_special_tokens=named
     )
