@@ -305,8 +305,9 @@ def discovery() -> str:
     return f"""## Layouts found without an adapter
 
 [`adapters discover`](discover.md) on the model of every family that has an adapter, with its stock processor: tiny ones
-with random weights, and the embedded ones, which are trained. *Found*: proven on held-out cells; *exact*: every token in
-its cell, and every side of every cell within a quarter of a cell of the published rule; *wrong*: found and not exact.
+with random weights, and the embedded ones, which are trained. *Found*: proven on held-out cells; *exact*: every token
+in its cell, and every side of every cell within a quarter of a cell of the published rule; *wrong*: found and not
+exact. The thresholds of the method were set on these same families.
 {report["exact"]} of {report["sizes"]} are exact ({report["share exact"]:.1%}), {report["found wrongly"]} found wrongly.
 
 {table(("", *names), rows)}
