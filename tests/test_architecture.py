@@ -37,7 +37,7 @@ ROOMS = (
     {"evaluation"},
     {"output"},  # above evaluation: a gallery shows the records of one
     {"testing"},
-    {"training", "scaffold"},
+    {"training", "scaffold", "discovery"},
     {"inspection"},  # above training: a bench builds a cache
     {"cli"},
     {"__main__"},
@@ -51,6 +51,7 @@ MOST_LINES = 330
 PUBLIC_MODULES = (
     "vlm_adapters.backbone",
     "vlm_adapters.data",
+    "vlm_adapters.discovery",
     "vlm_adapters.errors",
     "vlm_adapters.geometry",
     "vlm_adapters.hf",

@@ -293,6 +293,32 @@ Comparing a cache of {checking["bytes of the cache"] / MEBIBYTE:,.0f} MiB with i
 {sources("kills", "flipped_bits")}"""
 
 
+def discovery() -> str:
+    """Layouts found by probing, against the published rules."""
+    report = read_report("discovery")
+    names = ("sizes", "found", "exact", "wrong", "least score", "passes per size", "rule")
+    rows = [(f"`{row['family']}`", *(row[name] for name in names)) for row in report["families"]]
+    refused = [f"`{row['family']}`: {row['reason']}" for row in report["refused"]]
+    missed = [
+        f"`{row['family']}` at {size}: {why}" for row in report["families"] for size, why in row["not exact"].items()
+    ]
+    return f"""## Layouts found without an adapter
+
+[`adapters discover`](discover.md) on the model of every family that has an adapter, with its stock processor: tiny ones
+with random weights, and the embedded ones, which are trained. *Found*: proven on held-out cells; *exact*: every token
+in its cell, and every side of every cell within a quarter of a cell of the published rule; *wrong*: found and not
+exact. The thresholds of the method were set on these same families.
+{report["exact"]} of {report["sizes"]} are exact ({report["share exact"]:.1%}), {report["found wrongly"]} found wrongly.
+
+{table(("", *names), rows)}
+
+Not found: {"; ".join(missed)}.
+
+Without a grid: {"; ".join(refused)}
+
+{sources("discovery")}"""
+
+
 SECTIONS = (
     embedded_models,
     heads,
@@ -314,6 +340,7 @@ SECTIONS = (
     full_size,
     plan,
     interruptions,
+    discovery,
     gpu,
 )
 

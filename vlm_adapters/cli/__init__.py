@@ -43,6 +43,7 @@ COMMANDS = (
     "calibrate",
     "probe",
     "check",
+    "discover",
     "scaffold",
     "convert",
     "data",
