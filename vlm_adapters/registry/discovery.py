@@ -55,8 +55,8 @@ def list_adapters() -> list[AdapterEntry]:
 
     Example:
         >>> from vlm_adapters import list_adapters
-        >>> [entry.name for entry in list_adapters() if entry.plugin == "llava"]
-        ['llava', 'llava_next']
+        >>> [entry.name for entry in list_adapters() if entry.plugin == "deepseek"]
+        ['deepseek_vl', 'deepseek_vl_hybrid']
     """
     plugins = installed_plugins()
     allowed = _allowed_plugins()
