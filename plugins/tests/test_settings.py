@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from vlm_adapters import GridRequest, Prompt, TransformersBackbone, load_adapter
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
@@ -241,7 +242,7 @@ def test_running_out_of_memory_is_not_blamed_on_the_checkpoint(monkeypatch: pyte
     def full(*_: object, **__: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pretrained_module.AutoModelForImageTextToText, "from_pretrained", full)
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", full)
     with pytest.raises(torch.OutOfMemoryError):
         load_adapter("tiny-llava", device="cpu")
 
@@ -250,7 +251,7 @@ def test_an_error_of_transformers_is_reported_with_the_checkpoint(monkeypatch: p
     def broken(*_: object, **__: object) -> object:
         raise RuntimeError("no\nluck.")
 
-    monkeypatch.setattr(pretrained_module.AutoModelForImageTextToText, "from_pretrained", broken)
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", broken)
     with pytest.raises(CheckpointError, match=r"tiny-llava cannot be loaded: no luck\. .* Found transformers \d.*\d\."):
         load_adapter("tiny-llava", device="cpu")
 
