@@ -14,7 +14,7 @@ def ovis2_grids(
 
     A tile shows no more pixels than fit into a square of `side`, without enlarging. The fewest tiles that show more
     than nine tenths of the image are taken, of several those that show most; where none do, those that show most.
-    Then rows and columns change places: so does transformers, unlike the published rule.
+    Rows and columns are then exchanged, as transformers does; the published rule does not exchange them.
     """
     height, width = size
 
