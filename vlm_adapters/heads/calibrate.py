@@ -22,6 +22,7 @@ from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.checkpoint import BackboneReference
 from vlm_adapters.decoder.losses import cover_cells
+from vlm_adapters.embedded.unlike_scenes import images_of_our_own
 from vlm_adapters.errors import DataError
 from vlm_adapters.geometry import Box
 from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral
@@ -118,7 +119,8 @@ def calibrate(
     if data.masks is not None:
         count, threshold = _best_combination(maps, data.masks, chosen, criterion)
         chosen = chosen[:count]
-    grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts]
+    with images_of_our_own():
+        grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts]
     return HeadProfile(
         backbone=BackboneReference.of(adapter.info),
         criterion="part-entropy" if data.masks is None else criterion,

@@ -16,6 +16,7 @@ from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.files import write_json
+from vlm_adapters.embedded.unlike_scenes import warnings_about
 from vlm_adapters.errors import NoGridError
 from vlm_adapters.geometry import Size, resize_box
 from vlm_adapters.heads.ranking import RankedHead, rank_heads
@@ -43,6 +44,7 @@ class AttentionReport(TypedDict):
     """A sentence, and a sheet for every phrase and grid."""
 
     text: str
+    warnings: list[str]
     phrases: list[ShownPhrase]
 
 
@@ -71,7 +73,8 @@ def write_attention(adapter: BackboneAdapter, prompt: Prompt, out: Path, *, head
                 write_png(attention_sheet(prompt, grids, index, sharpest), file)
                 heads_of_phrase = [asdict(head) for head in sharpest]
                 phrases.append({"phrase": words.text, "file": str(file), "sharpest": heads_of_phrase})
-        report: AttentionReport = {"text": prompt.text, "phrases": phrases}
+        said = warnings_about(adapter.info.checkpoint, prompt.images)
+        report: AttentionReport = {"text": prompt.text, "warnings": list(said), "phrases": phrases}
         write_json(out / ATTENTION_FILE, report)
     return report
 
