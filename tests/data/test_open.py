@@ -224,7 +224,7 @@ def test_a_mistake_says_what_was_meant(subtests: pytest.Subtests) -> None:
         ),
         (
             "scnes:count=1",
-            r"There is no kind of data set 'scnes'\. Did you mean 'scenes'\? Use one of scenes, folder, r",
+            r"There is no kind of data set 'scnes'\. Did you mean 'scenes'\? Use one of scenes, hard_scenes, folder, r",
         ),
         (
             {"path": "x"},
