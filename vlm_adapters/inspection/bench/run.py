@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from vlm_adapters.embedded.unlike_scenes import images_of_our_own
 from vlm_adapters.errors import OptionError
 from vlm_adapters.inspection.bench import bound, cache, early_stop, ground, language_model, rows, sentences, tower
 from vlm_adapters.inspection.bench.measure import Section
@@ -46,17 +45,7 @@ def run_bench(settings: BenchSettings) -> Iterator[Section]:
     load_model(settings)
     for part in PARTS:
         if part in settings.parts:
-            yield from _of_our_own_images(iter(MEASURES[part](settings)))
-
-
-def _of_our_own_images(sections: Iterator[Section]) -> Iterator[Section]:
-    """The same sections; nothing is said of the random images that they show to the model."""
-    while True:
-        with images_of_our_own():
-            section = next(sections, None)
-        if section is None:
-            return
-        yield section
+            yield from MEASURES[part](settings)
 
 
 def as_dict(settings: BenchSettings, sections: Iterable[Section], command: str) -> dict[str, object]:
