@@ -81,6 +81,7 @@ PUBLISHED = {
     "CohereLabs/aya-vision-8b": Facts(8_631_842_032, 32, 32, 4096, 2048, ((13, 13), (39, 52)), 2197),
     "CohereLabs/command-a-vision-07-2025": Facts(111_867_525_360, 64, 96, 12288, 12288, ((16, 16), (16, 32)), 768),
     "openbmb/MiniCPM-V-4.6": Facts(1_300_428_016, 24, 8, 1024, 96, ((7, 9), (10, 14)), 203),
+    "allenai/Molmo2-4B": Facts(4_850_869_200, 36, 32, 2560, 2304, ((14, 14), (23, 23)), 752),
 }
 
 
@@ -147,11 +148,13 @@ def test_control_tokens_have_the_ids_that_the_config_says() -> None:
             "vision_start": "<|vision_start|>",
             "vision_end": "<|vision_end|>",
         }.items():
-            if expected := getattr(config, f"{role}_token_id", None):
+            expected = getattr(config, f"{role}_token_id", None)
+            if expected and (role != "video" or expected != config.image_token_id):  # Molmo 2's videos are of those
                 assert processor.tokenizer.convert_tokens_to_ids(token) == expected, checkpoint
         ids = processor.tokenizer.convert_tokens_to_ids(list(processor.tokenizer.added_tokens_encoder))
         assert len(set(ids)) == len(ids), checkpoint
-        assert max(ids) < config.get_text_config().vocab_size, checkpoint
+        text = config.get_text_config()
+        assert max(ids) < text.vocab_size + getattr(text, "additional_vocab_size", 0), checkpoint
 
 
 def test_a_prompt_is_prepared_without_weights() -> None:
