@@ -98,7 +98,7 @@ def test_a_command_says_once_that_the_model_does_not_know_such_images(
 
 
 @pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
-def test_the_results_of_ground_and_attend_say_it_too(
+def test_the_results_say_it_too(
     files: tuple[bool, Path], tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     are_photographs, folder = files
@@ -107,6 +107,8 @@ def test_the_results_of_ground_and_attend_say_it_too(
     printed = capsys.readouterr().out
     assert ("means nothing" in printed) == are_photographs
     assert adapters("attend", image, TEXT, "--model", TOY, "--out", str(out)) == 0
-    for name in ("grounding.json", "attention.json"):
+    assert adapters("evaluate", TOY, str(folder), "--protocol", "packed", "--out", str(out)) == 0
+    assert ("**Warning**" in (out / "card.md").read_text()) == are_photographs
+    for name in ("grounding.json", "attention.json", "card.json"):
         said = json.loads((out / name).read_text())["warnings"]
         assert [REAL_CHECKPOINT in warning for warning in said] == [True] * are_photographs
