@@ -15,10 +15,10 @@ def unlike_scenes() -> str:
     scenes, others = (sum(one["images"] for one in some) for some in (of_scenes, of_others))
     return f"""## Images that the tiny models do not know
 
-How often the pixels of an image mislead, by which an embedded model
-[says that it does not know it](grounding.md#images-that-the-tiny-models-do-not-know): {alarms} of {scenes:,} held-out
-scenes, in several files and sizes, are taken for something else, and {misses} of {others:,} other images for a scene.
-The thresholds were chosen on scenes of other seeds, images of other packages and drawings of other seeds.
+The embedded models [warn of images unlike their scenes](grounding.md#images-that-the-tiny-models-do-not-know), which is
+decided by pixels. Of {scenes:,} held-out scenes, in several sizes and files, {alarms} wrongly caused a warning; of
+{others:,} other images {misses} wrongly caused none. The thresholds were chosen on scenes of other seeds, images of other
+packages and drawings of other seeds.
 
 {table(("images", "of them", "wrong"), rows)}
 
