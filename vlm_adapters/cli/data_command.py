@@ -24,7 +24,7 @@ Data = Annotated[
     str,
     typer.Argument(
         help="A folder in the plain form, a .yaml file, or kind:key=value,key=value with kind one of scenes, folder, "
-        "refcoco, png, instances.",
+        "refcoco, grefcoco, refcoco_m, reasonseg, png, instances.",
         show_default=False,
     ),
 ]

@@ -1,0 +1,118 @@
+"""Rows of parquet files, read a few at a time, with a bound on what a file says that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vlm_adapters.errors import DataError
+from vlm_adapters.limits import Limits
+from vlm_adapters.reading import open_regular
+
+_BUFFER = 1024**2
+"""Bytes of a column that are read at once: a column of images is as long as all of them."""
+
+_LONGEST_NAME, _MOST_NAMES = 1_000_000, 1_000_000
+"""The longest text and the longest list in the footer of a file."""
+
+
+class ParquetRows:
+    """The rows of a parquet file.
+
+    Args:
+        path: The file.
+        columns: The columns that are needed.
+        limits: Longest file, most rows, and most values of a column.
+
+    Raises:
+        DataError: pyarrow is not installed, or the file is missing, damaged, beyond the limits, or has no such columns.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], limits: Limits) -> None:
+        self.path, self._limits = path, limits
+        with self._opened() as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                raise DataError(f"{path} has no column {', '.join(missing)}. Download it again.")
+            self._check_size(file.metadata)
+            self._groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+    def __len__(self) -> int:
+        return sum(self._groups)
+
+    def read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Read some columns of all rows, one row after another.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        yield from self._read(columns, range(len(self._groups)))
+
+    def row(self, number: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Read some columns of one row, counted from 0.
+
+        Raises:
+            DataError: The file is damaged, or has changed.
+        """
+        for group, rows in enumerate(self._groups):
+            if number < rows:
+                for index, row in enumerate(self._read(columns, [group])):
+                    if index == number:
+                        return row
+                break
+            number -= rows
+        raise DataError(f"{self.path} has changed since it was opened. Open the set again.")
+
+    def _read(self, columns: Sequence[str], groups: Sequence[int]) -> Iterator[dict[str, Any]]:
+        with self._opened() as file:
+            # row by row: a short file can hold many rows that all refer to one long value
+            for batch in file.iter_batches(1, row_groups=list(groups), columns=list(columns), use_threads=False):
+                yield from batch.to_pylist()
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            from pyarrow.parquet import ParquetFile  # noqa: PLC0415 (optional)
+        except ImportError as error:
+            raise DataError(
+                f"{self.path} is a parquet file, which needs pyarrow, and it is not installed. Install it with "
+                'pip install "vlm-adapters[parquet]".'
+            ) from error
+        try:
+            with (
+                open_regular(self.path) as opened,
+                ParquetFile(
+                    opened,
+                    buffer_size=_BUFFER,
+                    pre_buffer=False,
+                    thrift_string_size_limit=_LONGEST_NAME,
+                    thrift_container_size_limit=_MOST_NAMES,
+                ) as file,
+            ):
+                yield file
+        except (DataError, GeneratorExit):
+            raise
+        except FileNotFoundError:
+            raise DataError(f"There is no file {self.path}. Check the path.") from None
+        except Exception as error:  # pyarrow raises errors of every kind on damaged files
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{self.path} cannot be read as parquet: {reason}. Download it again.") from error
+
+    def _check_size(self, metadata: Any) -> None:
+        """Refuse a file that says that it holds more than is read."""
+        if metadata.num_rows > self._limits.max_lines:
+            raise DataError(f"{self.path} has {metadata.num_rows:,} rows; at most {self._limits.max_lines:,} are read.")
+        for group in range(metadata.num_row_groups):
+            for column in range(metadata.num_columns):
+                chunk = metadata.row_group(group).column(column)
+                if (
+                    chunk.total_uncompressed_size > self._limits.max_file_bytes
+                    or chunk.num_values > self._limits.max_containers
+                ):
+                    raise DataError(
+                        f"{self.path} holds {chunk.num_values:,} values of {chunk.total_uncompressed_size:,} bytes in "
+                        f"{chunk.path_in_schema}; at most {self._limits.max_containers:,} and "
+                        f"{self._limits.max_file_bytes:,} bytes are read. Divide it."
+                    )
