@@ -29,8 +29,8 @@ RULES = {
     "P@t": "share of masks with IoU >= t",
     "Acc@0.5 of boxes": "share of masks whose box has IoU >= 0.5 with the true mask's box",
     "boundary F": "mean F-score of the outlines, tolerance 2 pixels",
-    "gIoU": "the name of gRefCOCO and ReasonSeg for mIoU, shown where some phrase has no target: its IoU is 1 for a mask "
-    "without a pixel and 0 for any other, which adds its pixels to the unions of cIoU",
+    "gIoU": "another name for mIoU, shown where some phrase has no target: its IoU is 1 for a mask without a pixel and "
+    "0 for any other, which adds its pixels to the unions of cIoU",
     "N-acc": "share of the phrases without a target whose mask has no pixel",
     "T-acc": "share of the phrases with a target whose mask has a pixel",
     "ignored": "pixels that the set says to ignore, as ReasonSeg does, are taken out of both masks before they are "

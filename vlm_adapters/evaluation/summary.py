@@ -30,9 +30,9 @@ mIoU is also the average recall of Panoptic Narrative Grounding (Gonzalez et al.
 NO_TARGET_METRICS = ("gIoU", "N-acc", "T-acc")
 """Names of the metrics that are added where some phrase has no target, as Liu et al. define them (GRES, CVPR 2023).
 
-gIoU is the mean of the IoUs, for a phrase without a target 1 if its mask has no pixel, otherwise 0; N-acc is the share of
-the phrases without a target whose mask has no pixel; T-acc is the share of the others whose mask has one. The pixels that
-were found for phrases without a target are in the unions of cIoU.
+gIoU is the mean of the IoUs, where that of a phrase without a target is 1 if its mask has no pixel, otherwise 0. N-acc
+is the share of the phrases without a target whose mask has no pixel, T-acc the share of the others whose mask has one.
+The pixels that were found for phrases without a target are in the unions of cIoU.
 """
 
 _KNOWN_TAGS = ("thing", "stuff", "singular", "plural")

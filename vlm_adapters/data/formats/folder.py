@@ -7,7 +7,7 @@
 
 `image` is relative to the folder and stays in it, `span` counts characters of `text`, `mask` is COCO's compressed run
 lengths on the upright image; `id` and `tags` of phrases may be left out, but then of all phrases of a sample.
-Lines with the same `image_id` have the same `image`. A line may have `"ignored"`: such run lengths of the pixels that an
+Lines with the same `image_id` have the same `image`. A line may have `ignored`: such run lengths of the pixels that an
 evaluation counts neither as found nor as missed.
 """
 
