@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,17 @@ def summarise(records: Sequence[Record], *, seed: int = 0, resamples: int = RESA
     low, high = bootstrap(numerators, denominators, images, seed=seed, resamples=resamples)
     values = _quotient(numerators.sum(0), denominators.sum(0))
     return [Number(*key, *map(_known, row)) for key, *row in zip(keys, values, low, high, strict=True)]
+
+
+def join_runs(runs: Mapping[str, Sequence[Record]]) -> list[Record]:
+    """Join the records of one model's runs on several data sets, such as held-out seeds, to be summarised as one run.
+
+    The bootstrap then draws from the images of all of them.
+
+    Args:
+        runs: The records of every run, by a name that distinguishes its images from those of the others.
+    """
+    return [replace(record, image=f"{name}/{record.image}") for name, records in runs.items() for record in records]
 
 
 def bootstrap(
