@@ -23,8 +23,8 @@ group = typer.Typer(name="data", add_completion=False)
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder in the plain form, a .yaml file, or kind:key=value,key=value with kind one of scenes, folder, "
-        "refcoco, grefcoco, refcoco_m, reasonseg, png, instances.",
+        help="A folder in the plain form, a .yaml file, or kind:key=value,key=value with kind one of scenes, "
+        "hard_scenes, folder, refcoco, grefcoco, refcoco_m, reasonseg, png, instances.",
         show_default=False,
     ),
 ]
