@@ -67,7 +67,8 @@ def claims(runs: Mapping[str, Sequence[Record]]) -> Claims:
         is_shown = number.metric in SHOWN if number.group == "all" else number.metric == SHOWN[0]
         if not is_shown or number.value is None:
             continue
-        alone = {name: numbers[_key(number)].value for name, numbers in of_runs.items() if _key(number) in numbers}
+        same = {name: numbers.get(_key(number)) for name, numbers in of_runs.items()}
+        alone = {name: None if other is None else other.value for name, other in same.items()}
         values = [value for value in alone.values() if value is not None]
         name = number.metric if number.group == "all" else f"{number.metric}, {number.group}"
         found.setdefault(number.masks, {})[name] = {

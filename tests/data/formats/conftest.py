@@ -171,7 +171,7 @@ class RefCocoMSet:
     scenes: Scenes
     rows: list[dict[str, Any]]
 
-    def write(self) -> RefCocoMSet:
+    def write(self, row_group_size: int = 2) -> RefCocoMSet:
         """Write both files again."""
         import pyarrow as pa  # noqa: PLC0415 - an extra
         from pyarrow import parquet  # noqa: PLC0415
@@ -196,7 +196,7 @@ class RefCocoMSet:
         for number, rows in enumerate((self.rows[:-1], self.rows[-1:])):
             table = pa.Table.from_pylist(rows, schema=schema)
             file = self.folder / "data" / f"validation-{number:05}-of-00002.parquet"
-            parquet.write_table(table, file, row_group_size=2)
+            parquet.write_table(table, file, row_group_size=row_group_size)
         return self
 
     def uri(self, **keys: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_adapters.errors import DataError
-from vlm_adapters.limits import Limits
+from vlm_adapters.limits import Limits, shown
 from vlm_adapters.reading import open_regular
 
 _BUFFER = 1024**2
@@ -24,7 +24,7 @@ class ParquetRows:
     Args:
         path: The file.
         columns: The columns that are needed.
-        limits: Longest file, most rows, and most values of a column.
+        limits: Most rows, most bytes of a row and of a column of a row group, and most values of the latter.
 
     Raises:
         DataError: pyarrow is not installed, or the file is missing, damaged, beyond the limits, or has no such columns.
@@ -66,9 +66,16 @@ class ParquetRows:
         raise DataError(f"{self.path} has changed since it was opened. Open the set again.")
 
     def _read(self, columns: Sequence[str], groups: Sequence[int]) -> Iterator[dict[str, Any]]:
+        most, total = self._limits.max_file_bytes, 0
         with self._opened() as file:
             # row by row: a short file can hold many rows that all refer to one long value
             for batch in file.iter_batches(1, row_groups=list(groups), columns=list(columns), use_threads=False):
+                total += batch.nbytes
+                if batch.nbytes > self._limits.max_line_bytes or total > most:
+                    raise DataError(
+                        f"{self.path} has a row of more than {self._limits.max_line_bytes:,} bytes, or rows of more "
+                        f"than {most:,} bytes that are read one after another. Write it with smaller row groups."
+                    )
                 yield from batch.to_pylist()
 
     @contextmanager
@@ -107,12 +114,10 @@ class ParquetRows:
         for group in range(metadata.num_row_groups):
             for column in range(metadata.num_columns):
                 chunk = metadata.row_group(group).column(column)
-                if (
-                    chunk.total_uncompressed_size > self._limits.max_file_bytes
-                    or chunk.num_values > self._limits.max_containers
-                ):
+                values, size = chunk.num_values, chunk.total_uncompressed_size
+                if values > self._limits.max_line_values or size > self._limits.max_file_bytes:
                     raise DataError(
-                        f"{self.path} holds {chunk.num_values:,} values of {chunk.total_uncompressed_size:,} bytes in "
-                        f"{chunk.path_in_schema}; at most {self._limits.max_containers:,} and "
-                        f"{self._limits.max_file_bytes:,} bytes are read. Divide it."
+                        f"{self.path} holds {values:,} values of {size:,} bytes in {shown(chunk.path_in_schema)}; of a "
+                        f"row group at most {self._limits.max_line_values:,} values and {self._limits.max_file_bytes:,} "
+                        "bytes are read. Write it with smaller ones."
                     )
