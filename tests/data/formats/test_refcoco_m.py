@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ from pycocotools import mask as coco
 from typer.testing import CliRunner
 
 from vlm_adapters.cli import app
+from vlm_adapters.data.dataset import Problem, read_samples
 from vlm_adapters.data.open import open_dataset, open_skipping
+from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import DataError, ImageError
 from vlm_adapters.limits import Limits
 
@@ -131,7 +134,7 @@ def test_a_file_of_other_columns_is_refused(refcoco_m: RefCocoMSet) -> None:
         open_dataset(refcoco_m.uri())
 
 
-@pytest.mark.parametrize("limits", [Limits(max_lines=2), Limits(max_line_values=3), Limits(max_file_bytes=500)])
+@pytest.mark.parametrize("limits", [Limits(max_lines=2), Limits(max_file_bytes=500)])
 def test_a_file_beyond_the_limits_is_refused_before_it_is_read(limits: Limits, refcoco_m: RefCocoMSet) -> None:
     with pytest.raises(DataError, match=r"at most .* are read"):
         open_dataset(refcoco_m.uri(), limits=limits)
@@ -165,3 +168,24 @@ def test_it_is_checked_and_converted(refcoco_m: RefCocoMSet, tmp_path: Path) -> 
         assert np.array_equal(again.masks, sample.masks)
         assert np.array_equal(np.asarray(again.image), np.asarray(sample.image))
     assert len(list((plain / "images").iterdir())) == 4
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_file_is_read_or_a_typed_error(seed: int, refcoco_m: RefCocoMSet) -> None:
+    file = min((refcoco_m.folder / "data").iterdir())
+    content, rng = bytearray(file.read_bytes()), np.random.default_rng(seed)
+    for place in rng.integers(0, len(content), 3):
+        content[place] ^= 1 << int(rng.integers(8))
+    file.write_bytes(bytes(content))
+    try:
+        dataset = open_dataset(refcoco_m.uri(broken="skip"))
+    except DataError:
+        return
+    assert {type(found) for _, found in read_samples(dataset, range(len(dataset)))} <= {Sample, Problem}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_named_pipe_is_not_waited_for(refcoco_m: RefCocoMSet) -> None:
+    os.mkfifo(refcoco_m.folder / "data" / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read as parquet: it is a named pipe"):
+        open_dataset(refcoco_m.uri())

@@ -101,6 +101,7 @@ class RefCocoM(ReferringExpressions):
         self._path = ImageFolder.existing(path, access).path
         self._files = _parquet_files(self._path)
         self._places: list[_Place] = []
+        self._last: tuple[_Place, dict[str, Any]] | None = None
         refs: list[Ref] = []
         problems = ProblemList(self._path, access.limits.max_problems)
         ids = _SeenIds()
@@ -140,7 +141,7 @@ class RefCocoM(ReferringExpressions):
     def sample(self, index: int) -> Sample:
         limits = self.access.limits
         place = self._place_of(index)
-        content = place.rows.row(place.row, ("image", "image_id", "samples"))
+        content = self._row(place)
         targets = {target.id: target for target in Row.of(content).samples}
         image = _image(content["image"], place, limits)
         size = (image.height, image.width)
@@ -157,6 +158,13 @@ class RefCocoM(ReferringExpressions):
 
     def _place_of(self, index: int) -> _Place:
         return self._places[self.refs_of(index)[0].entry]
+
+    def _row(self, place: _Place) -> dict[str, Any]:
+        """Read a row, or take the last one again: most rows have several sentences, one after another."""
+        last = self._last
+        if last is None or last[0] != place:
+            last = self._last = (place, place.rows.row(place.row, ("image", "image_id", "samples")))
+        return last[1]
 
 
 class _SeenIds:
