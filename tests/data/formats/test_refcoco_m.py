@@ -134,26 +134,42 @@ def test_a_file_of_other_columns_is_refused(refcoco_m: RefCocoMSet) -> None:
         open_dataset(refcoco_m.uri())
 
 
-@pytest.mark.parametrize("limits", [Limits(max_lines=2), Limits(max_file_bytes=500)])
+@pytest.mark.parametrize("limits", [Limits(max_lines=2), Limits(max_line_values=3), Limits(max_file_bytes=500)])
 def test_a_file_beyond_the_limits_is_refused_before_it_is_read(limits: Limits, refcoco_m: RefCocoMSet) -> None:
     with pytest.raises(DataError, match=r"at most .* are read"):
         open_dataset(refcoco_m.uri(), limits=limits)
 
 
-def test_many_rows_of_one_long_value_are_not_copied_without_end(refcoco_m: RefCocoMSet) -> None:
-    # the file keeps the image once and a number for every row
-    long = {"bytes": bytes(2_000_000), "path": "a.jpg"}
-    for number in range(300):
-        samples = [{**refcoco_m.rows[0]["samples"][0], "id": 10_000 + number}]
-        refcoco_m.rows.insert(0, {**refcoco_m.rows[0], "image": long, "image_id": 10_000 + number, "samples": samples})
-    refcoco_m.write(row_group_size=1_000)
-    (first, _) = sorted((refcoco_m.folder / "data").iterdir())
-    assert first.stat().st_size < 1_000_000
-    dataset = open_dataset(refcoco_m.uri(form="packed"), limits=Limits(max_file_bytes=100_000_000))
-    with pytest.raises(DataError, match=r"rows of more than 100,000,000 bytes that are read one after another"):
-        dataset.sample(299)
-    with pytest.raises(DataError, match=r"has a row of more than 1,000,000 bytes"):
-        open_dataset(refcoco_m.uri(), limits=Limits(max_line_bytes=1_000_000)).sample(0)
+def test_values_that_a_short_file_repeats_are_counted_before_they_are_read(refcoco_m: RefCocoMSet) -> None:
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+    from pyarrow import parquet  # noqa: PLC0415
+
+    count = 3_000_000
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["a"])).cast(pa.string())
+    sentences = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32)), texts)
+    targets = pa.StructArray.from_arrays([pa.array(np.zeros(count, np.int64)), sentences], ["id", "sentences"])
+    samples = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), targets)
+    file = refcoco_m.folder / "data" / "a.parquet"
+    rows = pa.Table.from_arrays([pa.array([b""]), pa.array([1]), samples], ["image", "image_id", "samples"])
+    parquet.write_table(rows, file)
+    assert file.stat().st_size < 10_000
+    with pytest.raises(
+        DataError, match=r"holds up to 3,000,000 values of .* in samples\.list\.element\.id; at most 100,"
+    ):
+        open_dataset(refcoco_m.uri())
+
+
+def test_a_long_value_that_a_short_file_repeats_is_counted_each_time(refcoco_m: RefCocoMSet) -> None:
+    samples = [{**refcoco_m.rows[0]["samples"][0], "sentences": ["x" * 100_000] * 1_000}]
+    refcoco_m.rows[0]["samples"] = samples
+    refcoco_m.write()
+    assert min((refcoco_m.folder / "data").iterdir()).stat().st_size < 1_000_000
+    with pytest.raises(
+        DataError, match=r"holds up to .* bytes in samples\.list\.element\.sentences\.list\.element; at"
+    ):
+        open_dataset(refcoco_m.uri(), limits=Limits(max_file_bytes=50_000_000))
+    with pytest.raises(DataError, match=r"has a row of 100,\d+,\d+ bytes; at most 16,777,216 are read"):
+        open_dataset(refcoco_m.uri())
 
 
 def test_it_is_checked_and_converted(refcoco_m: RefCocoMSet, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vlm_adapters.data.formats.parquet_pages import check_pages
 from vlm_adapters.errors import DataError
 from vlm_adapters.limits import Limits
 from vlm_adapters.reading import open_regular
@@ -24,7 +25,7 @@ class ParquetRows:
     Args:
         path: The file.
         columns: The columns that are needed.
-        limits: Most rows, and most bytes of a row and of a row group.
+        limits: Most rows, most bytes of a row, and most values and bytes of a column of a row group.
 
     Raises:
         DataError: pyarrow is not installed, or the file is missing, damaged, beyond the limits, or has no such columns.
@@ -32,11 +33,14 @@ class ParquetRows:
 
     def __init__(self, path: Path, columns: Sequence[str], limits: Limits) -> None:
         self.path, self._limits = path, limits
+        with self._errors():
+            check_pages(path, columns, limits)
         with self._opened() as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 raise DataError(f"{path} has no column {', '.join(missing)}. Download it again.")
-            self._check_size(file.metadata)
+            if file.metadata.num_rows > limits.max_lines:
+                raise DataError(f"{path} has {file.metadata.num_rows:,} rows; at most {limits.max_lines:,} are read.")
             self._groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
     def __len__(self) -> int:
@@ -66,15 +70,12 @@ class ParquetRows:
         raise DataError(f"{self.path} has changed since it was opened. Open the set again.")
 
     def _read(self, columns: Sequence[str], groups: Sequence[int]) -> Iterator[dict[str, Any]]:
-        most, total = self._limits.max_file_bytes, 0
         with self._opened() as file:
-            # row by row: a short file can hold many rows that all refer to one long value
             for batch in file.iter_batches(1, row_groups=list(groups), columns=list(columns), use_threads=False):
-                total += batch.nbytes
-                if batch.nbytes > self._limits.max_line_bytes or total > most:
+                if batch.nbytes > self._limits.max_line_bytes:
                     raise DataError(
-                        f"{self.path} has a row of more than {self._limits.max_line_bytes:,} bytes, or rows of more "
-                        f"than {most:,} bytes that are read one after another. Write it with smaller row groups."
+                        f"{self.path} has a row of {batch.nbytes:,} bytes; at most {self._limits.max_line_bytes:,} are "
+                        "read. Divide it, or pass Limits(max_line_bytes=...) to open_dataset."
                     )
                 yield from batch.to_pylist()
 
@@ -88,10 +89,8 @@ class ParquetRows:
                 f"{self.path} is a parquet file, which needs pyarrow, and it is not installed. Install it with "
                 'pip install "vlm-adapters[parquet]".'
             ) from error
-        try:
-            open_regular(
-                self.path
-            ).close()  # pyarrow would wait for a named pipe; its own files are faster than Python's
+        with self._errors():
+            open_regular(self.path).close()  # pyarrow would wait for a named pipe, and is slow with files of Python
             with (
                 OSFile(str(self.path)) as opened,
                 ParquetFile(
@@ -103,22 +102,16 @@ class ParquetRows:
                 ) as file,
             ):
                 yield file
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn whatever a damaged file raises into a DataError."""
+        try:
+            yield
         except (DataError, GeneratorExit):
             raise
         except FileNotFoundError:
             raise DataError(f"There is no file {self.path}. Check the path.") from None
-        except Exception as error:  # pyarrow raises errors of every kind on damaged files
+        except Exception as error:  # pyarrow raises errors of every kind
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{self.path} cannot be read as parquet: {reason}. Download it again.") from error
-
-    def _check_size(self, metadata: Any) -> None:
-        """Refuse a file that says that it holds more than is read."""
-        if metadata.num_rows > self._limits.max_lines:
-            raise DataError(f"{self.path} has {metadata.num_rows:,} rows; at most {self._limits.max_lines:,} are read.")
-        for group in range(metadata.num_row_groups):
-            # the sizes of single columns are not asked for: on damaged statistics pyarrow 26 then ends the process
-            if (size := metadata.row_group(group).total_byte_size) > self._limits.max_file_bytes:
-                raise DataError(
-                    f"{self.path} has a row group of {size:,} bytes; at most {self._limits.max_file_bytes:,} are read. "
-                    "Write it with smaller ones."
-                )
