@@ -70,12 +70,16 @@ class ParquetRows:
         raise DataError(f"{self.path} has changed since it was opened. Open the set again.")
 
     def _read(self, columns: Sequence[str], groups: Sequence[int]) -> Iterator[dict[str, Any]]:
+        total, limits = 0, self._limits
         with self._opened() as file:
+            # row by row: many rows may refer to one long value
             for batch in file.iter_batches(1, row_groups=list(groups), columns=list(columns), use_threads=False):
-                if batch.nbytes > self._limits.max_line_bytes:
+                total += batch.nbytes
+                if batch.nbytes > limits.max_line_bytes or total > limits.max_file_bytes:
                     raise DataError(
-                        f"{self.path} has a row of {batch.nbytes:,} bytes; at most {self._limits.max_line_bytes:,} are "
-                        "read. Divide it, or pass Limits(max_line_bytes=...) to open_dataset."
+                        f"{self.path} has a row of {batch.nbytes:,} bytes, and {total:,} bytes up to it; at most "
+                        f"{limits.max_line_bytes:,} and {limits.max_file_bytes:,} are read. Write it with smaller row "
+                        "groups, or pass Limits(max_line_bytes=...) to open_dataset."
                     )
                 yield from batch.to_pylist()
 

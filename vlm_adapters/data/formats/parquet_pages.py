@@ -22,6 +22,9 @@ _MOST_PAGES = 10_000
 """Pages of a column of a row group."""
 
 _DEEPEST = 16
+_REPEATED = 2
+"""The repetition of a field that stands any number of times."""
+
 
 Struct = dict[int, Any]
 """The fields of a Thrift struct by their numbers."""
@@ -47,24 +50,41 @@ def check_pages(path: Path, columns: Sequence[str], limits: Limits) -> None:
         OSError: The file cannot be read.
     """
     with open_regular(path) as file:
-        for group in _footer(file).get(4, []):
-            for chunk in group.get(1, []):
-                about = chunk[3]
-                names = [name.decode() for name in about[3]]
+        footer = _footer(file)
+        in_lists = _are_in_lists(footer[2])
+        for group in footer.get(4, []):
+            for chunk, in_list in zip(group[1], in_lists, strict=True):
+                names = [name.decode() for name in chunk[3][3]]
                 if names[0] in columns:
-                    _check_column(path, ".".join(names), list(_pages(file, about)), limits)
+                    _check_column(f"{path} {'.'.join(names)}", list(_pages(file, chunk[3])), limits, in_list=in_list)
 
 
-def _check_column(path: Path, name: str, pages: list[_Page], limits: Limits) -> None:
+def _check_column(what: str, pages: list[_Page], limits: Limits, *, in_list: bool) -> None:
     values = sum(page.values for page in pages if not page.is_dictionary)
     size = sum(page.size for page in pages)
-    if "." in name:  # of a list, a row may repeat a value of the dictionary without end
+    if in_list:  # one row may repeat a value of the dictionary without end
         size += values * max((page.size for page in pages if page.is_dictionary), default=0)
     if values > limits.max_line_values or size > limits.max_file_bytes:
         raise DataError(
-            f"{path} holds up to {values:,} values of {size:,} bytes in {name}; at most {limits.max_line_values:,} and "
+            f"{what} holds up to {values:,} values of {size:,} bytes; at most {limits.max_line_values:,} and "
             f"{limits.max_file_bytes:,} bytes of a row group are read. Write it with smaller ones."
         )
+
+
+def _are_in_lists(schema: Sequence[Struct]) -> list[bool]:
+    """For every column that holds values, whether it is in a list, in which a row has any number of them."""
+    elements = iter(schema)
+
+    def columns(count: int, *, in_list: bool) -> Iterator[bool]:
+        for _ in range(count):
+            element = next(elements)
+            is_inner = in_list or element.get(3) == _REPEATED
+            if element.get(5):
+                yield from columns(element[5], in_list=is_inner)
+            else:
+                yield is_inner
+
+    return list(columns(next(elements)[5], in_list=False))
 
 
 def _footer(file: BufferedReader) -> Struct:
