@@ -57,10 +57,12 @@ def test_the_folder_of_the_files_can_be_named_as_well(refcoco_m: RefCocoMSet) ->
     assert dataset.place(len(dataset) - 1).endswith("data/validation-00001-of-00002.parquet[0]")
 
 
-def test_without_pyarrow_an_error_says_what_to_install(refcoco_m: RefCocoMSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_an_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(DataError, match=r'needs pyarrow, and .* pip install "vlm-adapters\[parquet\]"\.'):
-        open_dataset(refcoco_m.uri())
+        open_dataset(f"refcoco_m:path={tmp_path}")
 
 
 def test_a_broken_row_is_reported_by_its_number(subtests: pytest.Subtests, refcoco_m: RefCocoMSet) -> None:

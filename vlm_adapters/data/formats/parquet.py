@@ -33,6 +33,7 @@ class ParquetRows:
 
     def __init__(self, path: Path, columns: Sequence[str], limits: Limits) -> None:
         self.path, self._limits = path, limits
+        _pyarrow(path)
         with self._errors():
             check_pages(path, columns, limits)
         with self._opened() as file:
@@ -85,19 +86,12 @@ class ParquetRows:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        try:
-            from pyarrow import OSFile  # noqa: PLC0415 (optional)
-            from pyarrow.parquet import ParquetFile  # noqa: PLC0415
-        except ImportError as error:
-            raise DataError(
-                f"{self.path} is a parquet file, which needs pyarrow, and it is not installed. Install it with "
-                'pip install "vlm-adapters[parquet]".'
-            ) from error
+        pyarrow = _pyarrow(self.path)
         with self._errors():
             open_regular(self.path).close()  # pyarrow would wait for a named pipe, and is slow with files of Python
             with (
-                OSFile(str(self.path)) as opened,
-                ParquetFile(
+                pyarrow.OSFile(str(self.path)) as opened,
+                pyarrow.parquet.ParquetFile(
                     opened,
                     buffer_size=_BUFFER,
                     pre_buffer=False,
@@ -119,3 +113,14 @@ class ParquetRows:
         except Exception as error:  # pyarrow raises errors of every kind
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{self.path} cannot be read as parquet: {reason}. Download it again.") from error
+
+
+def _pyarrow(path: Path) -> Any:
+    try:
+        import pyarrow.parquet  # noqa: PLC0415 (optional)
+    except ImportError as error:
+        raise DataError(
+            f"{path} is a parquet file, which needs pyarrow, and it is not installed. Install it with "
+            'pip install "vlm-adapters[parquet]".'
+        ) from error
+    return pyarrow
