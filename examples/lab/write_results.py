@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from report import read_report, sources, table
+from results_claims import claims
 from results_memory import full_size, large_images, plan
 from results_speed import after_the_backbone, bench, bench_of_model, costs, half_precision, tower
 from results_unlike_scenes import unlike_scenes
@@ -323,6 +324,7 @@ Without a grid: {"; ".join(refused)}
 SECTIONS = (
     embedded_models,
     unlike_scenes,
+    claims,
     heads,
     cache,
     recipe,
