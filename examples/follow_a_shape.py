@@ -21,8 +21,12 @@ TEXT = "a red circle , a blue square and a green square ."
 
 
 def draw(step: int, steps: int) -> tuple[Image.Image, np.ndarray]:
-    """A red circle on its way from left to right, above two squares that rest; and its mask."""
-    frame = Image.new("RGB", (WIDTH, HEIGHT), (120, 125, 118))
+    """A red circle on its way from left to right, above two squares that rest; and its mask.
+
+    As in every scene that the model knows, the background is a blend of two muted colours.
+    """
+    top, bottom = (Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ((110, 115, 108), (130, 135, 128)))
+    frame = Image.composite(bottom, top, Image.linear_gradient("L").resize((WIDTH, HEIGHT)))
     canvas = ImageDraw.Draw(frame)
     canvas.rectangle((30, 140, 90, 200), (38, 84, 214))
     canvas.rectangle((190, 140, 250, 200), (44, 160, 60))
