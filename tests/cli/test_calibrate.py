@@ -38,7 +38,7 @@ def test_heads_are_chosen_without_masks_on_scenes_and_on_images_of_the_user(
 ) -> None:
     file = str(tmp_path / "head_profile.json")
     assert adapters("calibrate", TINY, "--samples", "2", "--out", file) == 0
-    assert capsys.readouterr().out.startswith("part-entropy on 2 images from scenes\n")
+    assert capsys.readouterr().out.startswith("following on 2 images from scenes\n")
     for index, scene in enumerate(Scenes(2, seed=6)):
         scene.image.save(tmp_path / f"{index}.png")
         (tmp_path / f"{index}.txt").write_text(scene.text)

@@ -100,7 +100,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(
         assert len(error.strip().splitlines()) == 1
 
 
-def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
+def test_attend_writes_a_sheet_per_phrase_and_names_the_heads_that_follow_it(
     scene: Sample, image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
@@ -110,9 +110,10 @@ def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
     assert [entry["phrase"] for entry in report] == [phrase.text for phrase in scene.phrases]
     for entry in report:
         assert opened(entry["file"]).width > scene.image.width
-        entropies = [head["entropy"] for head in entry["sharpest"]]
-        assert entropies == sorted(entropies)
-        assert len(entropies) == 3
+        scores = [head["following"] for head in entry["heads"]]
+        assert scores == sorted(scores, reverse=True)
+        assert len(scores) == 3
+        assert entry["reliability"]["level"] in ("high", "fair", "low")
 
 
 def test_demo_shows_a_scene_with_its_truth_and_an_image_of_the_user(

@@ -15,8 +15,18 @@ from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.unet import normalise
 from vlm_adapters.errors import NoGridError
 from vlm_adapters.heads.extraction import NEUTRAL_TEXT, listed_prompt, neutral_prompt
-from vlm_adapters.heads.maps import combine, find_sinks, relative_maps
-from vlm_adapters.heads.ranking import SMOOTHING, RankedHead, best_first, contrast, following, following_weights
+from vlm_adapters.heads.maps import find_sinks, heights, relative_maps, smooth
+from vlm_adapters.heads.ranking import (
+    FULL_DIFFERENCE,
+    SMOOTHING,
+    RankedHead,
+    agreement,
+    best_first,
+    contrast,
+    difference,
+    following,
+    following_weights,
+)
 from vlm_adapters.prompt import Phrase, Prompt
 
 LEADING_HEADS = 4
@@ -33,8 +43,7 @@ class Reliability:
     Attributes:
         agreement: Agreement of the leading heads about where the phrase is, in [0, 1].
         on_sinks: Share of all heads' attention on the image that falls on sinks, in [0, 1].
-        difference: How far the leading heads' maps differ from those of the neutral sentence, in [0, 1]: 0 not at
-            all, 1 if they look at other cells.
+        difference: Share of the leading heads' attention that is elsewhere than for the neutral sentence, in [0, 1].
     """
 
     agreement: float
@@ -44,7 +53,7 @@ class Reliability:
     @property
     def value(self) -> float:
         """All in one, in [0, 1]: the agreement, less where the attention is on sinks or does not depend on the text."""
-        return self.agreement * (1 - self.on_sinks) * min(1.0, self.difference / _FULL_DIFFERENCE)
+        return self.agreement * (1 - self.on_sinks) * min(1.0, self.difference / FULL_DIFFERENCE)
 
     @property
     def level(self) -> Literal["high", "fair", "low"]:
@@ -58,8 +67,8 @@ class Reliability:
         )
 
 
-_FULL_DIFFERENCE = 0.1
-"""Difference from the neutral sentence from which a map counts as one of the phrase."""
+_FLOOR = 0.1
+"""Height that a cell keeps where a head does not look, so that no head rules it out alone."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +104,12 @@ class AttentionMaps:
         return self.maps[phrase, self.layers.index(head.layer), self.heads.index(head.head)]
 
     def together(self, phrase: int) -> Tensor:
-        """The map `(h, w)` of the heads that follow a phrase best, averaged by how well they do."""
+        """The map `(h, w)` in [0, 1] of where all heads look that follow a phrase best: their mean by geometry."""
         leading = self.ranking[phrase][:LEADING_HEADS]
-        maps = torch.stack([self.of_head(phrase, head) for head in leading])
-        maps = normalise(maps[None]) if self.raw else maps[None]
-        return combine(maps, following_weights([head.following for head in leading]), SMOOTHING)[0]
+        weights = torch.tensor(following_weights(head.following for head in leading), device=self.maps.device)
+        tall = heights(smooth(torch.stack([self.of_head(phrase, head) for head in leading]), SMOOTHING)) + _FLOOR
+        logarithms = tall.log() * (weights / weights.sum())[:, None, None]
+        return (logarithms.sum(dim=0).exp() - _FLOOR).clamp(0, 1)
 
 
 def attention_maps(
@@ -149,16 +159,17 @@ def _of_grid(prompt: Prompt, grids: Grids, again: Grids, neutral: Grids, *, raw:
     sinks = find_sinks(of_neutral[0])
     relative, beside_itself = (relative_maps(maps, of_neutral[0]) for maps in (shares, of_neutral))
     added = contrast(relative, beside_itself[0])
-    scores = following(added, contrast(relative_maps(again.channels, of_neutral[0]), beside_itself[0]))
+    again_added = contrast(relative_maps(again.channels, of_neutral[0]), beside_itself[0])
+    differences = difference(shares, of_neutral[0])
+    scores = following(added, again_added, differences)
     on_sinks = (shares * sinks).sum(dim=(2, 3))
-    differences = (normalise(shares * ~sinks) - normalise(of_neutral * ~sinks)).abs().sum(dim=(2, 3)) / 2
     ranking, reliability = [], []
     for phrase, of_phrase in enumerate(scores):
         order = best_first(of_phrase)
         leading = order[:LEADING_HEADS]
         ranking.append(tuple(_ranked(grids, phrase, index, of_phrase, on_sinks[phrase]) for index in order))
-        agreement, difference = _agreement(added[phrase, leading]), float(differences[phrase, leading].mean())
-        reliability.append(Reliability(agreement, float(on_sinks[phrase].mean()), difference))
+        agreeing, elsewhere = _agreement(added[phrase, leading]), float(differences[phrase, leading].mean())
+        reliability.append(Reliability(agreeing, float(on_sinks[phrase].mean()), elsewhere))
     shown = grids.attention.float() if raw else relative.view(grids.attention.shape)
     return AttentionMaps(
         grids.grid, prompt.phrases, shown, raw, grids.layers, grids.heads, sinks, tuple(ranking), tuple(reliability)
@@ -176,5 +187,5 @@ def _agreement(added: Tensor) -> float:
     if len(added) == 1:
         return 1.0
     unit = added / added.flatten(1).std(dim=1).clamp(min=1e-9)[:, None, None]
-    others = (unit.sum(dim=0) - unit) / (len(unit) - 1)
-    return float(following(unit[None], others[None]).mean().clamp(min=0))
+    others = unit.sum(dim=0) - unit
+    return float(agreement(unit[None], others[None]).mean().clamp(min=0))

@@ -35,7 +35,7 @@ from vlm_adapters.heads.extraction import (
 )
 from vlm_adapters.heads.maps import combine, head_maps, heights, prominence, relative_maps, smooth, turn_back
 from vlm_adapters.heads.profile import Criterion, HeadProfile, ProfileHead
-from vlm_adapters.heads.ranking import SMOOTHING, best_first, contrast, following, following_weights
+from vlm_adapters.heads.ranking import SMOOTHING, best_first, contrast, difference, following, following_weights
 from vlm_adapters.prompt import Prompt
 
 CALIBRATION_SEED = 5
@@ -160,9 +160,11 @@ def _rank_by_following(adapter: BackboneAdapter, prompts: Sequence[Prompt], neut
     for prompt in prompts:
         asked = [prompt, turned_prompt(prompt)]
         upright, turned = extract_with_neutral(adapter, asked, neutral, GridRequest())
-        (first, box), (second, of_turned) = (_contrast_beside_neutral(*of_image) for of_image in (upright, turned))
+        (first, box), (second, of_turned) = (_contrast(*of_image) for of_image in (upright, turned))
         size = prompt.first_image.height, prompt.first_image.width
-        found.append(following(first, turn_back(second, of_turned, size, box, (first.shape[2], first.shape[3]))).cpu())
+        second = turn_back(second, of_turned, size, box, (first.shape[2], first.shape[3]))
+        (maps, _), (of_neutral, _) = map(head_maps, upright)
+        found.append(following(first, second, difference(maps, of_neutral[0])).cpu())
     scores = torch.cat(found).mean(dim=0)
     weights = following_weights(scores.tolist())
     return [_head(adapter.info, index, weights[index], float(scores[index])) for index in best_first(scores)]
@@ -174,7 +176,7 @@ def _count_followers(ranked: Sequence[ProfileHead]) -> int:
     return sum(head.value >= MIN_RATIO_TO_BEST * best for head in ranked) if best >= LEAST_FOLLOWING else 0
 
 
-def _contrast_beside_neutral(grids: Sequence[Grids], neutral: Sequence[Grids]) -> tuple[Tensor, Box]:
+def _contrast(grids: Sequence[Grids], neutral: Sequence[Grids]) -> tuple[Tensor, Box]:
     (maps, box), (of_neutral, _) = head_maps(grids), head_maps(neutral)
     return contrast(relative_maps(maps, of_neutral[0]), relative_maps(of_neutral, of_neutral[0])[0]), box
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlm_adapters.decoder.unet import normalise
 from vlm_adapters.heads.maps import smooth
 
 SMOOTHING = 1.0
@@ -20,6 +21,9 @@ SMOOTHING = 1.0
 
 SHARPENING = 4
 """Power of a head's following that is its weight in a mean of maps: the best heads lead it."""
+
+FULL_DIFFERENCE = 0.05
+"""Share of a head's attention that must depend on the text for the head to follow it fully."""
 
 _LEAST_CONTRAST = 1e-4
 """Standard deviation of what a phrase adds, in even shares of a map, below which it adds nothing but rounding."""
@@ -62,20 +66,39 @@ def contrast(relative: Tensor, neutral: Tensor) -> Tensor:
     return maps[:-1] - maps.mean(dim=0)
 
 
-def following(first: Tensor, second: Tensor) -> Tensor:
-    """Correlate what phrases add to the maps of heads when they are asked in two ways.
+def difference(maps: Tensor, neutral: Tensor) -> Tensor:
+    """Measure how much of each map depends on the text: the share of its attention that is elsewhere.
+
+    Args:
+        maps: `(P, C, h, w)` attention, not negative, of any scale.
+        neutral: `(C, h, w)`, the same heads for the neutral sentence.
+
+    Returns:
+        `(P, C)` in [0, 1]: 0 where a head looks at the same cells, 1 where it looks at none of them.
+    """
+    return (normalise(maps) - normalise(neutral[None])).abs().sum(dim=(2, 3)) / 2
+
+
+def agreement(first: Tensor, second: Tensor) -> Tensor:
+    """Correlate maps `(P, C, h, w)` of `contrast` with others: `(P, C)` in [-1, 1]; 0 where a phrase adds nothing."""
+    one, other = ((maps.flatten(2) - maps.flatten(2).mean(dim=2, keepdim=True)) for maps in (first, second))
+    spread = (one.square().mean(dim=2) * other.square().mean(dim=2)).sqrt()
+    correlation = (one * other).mean(dim=2) / spread.clamp(min=_LEAST_CONTRAST**2)
+    return torch.where(spread > _LEAST_CONTRAST**2, correlation, torch.zeros_like(correlation)).clamp(-1, 1)
+
+
+def following(first: Tensor, second: Tensor, differences: Tensor) -> Tensor:
+    """Measure how well heads follow phrases that are asked in two ways.
 
     Args:
         first: `(P, C, h, w)` of `contrast`.
         second: The same for the same phrases on the same cells, asked in another way.
+        differences: `(P, C)` of `difference`.
 
     Returns:
-        `(P, C)` in [-1, 1]; 0 where a phrase adds nothing.
+        `(P, C)` in [-1, 1]: the agreement, less where hardly any attention depends on the text.
     """
-    one, other = ((maps.flatten(2) - maps.flatten(2).mean(dim=2, keepdim=True)) for maps in (first, second))
-    spread = one.std(dim=2, correction=0) * other.std(dim=2, correction=0)
-    agreement = (one * other).mean(dim=2) / spread.clamp(min=_LEAST_CONTRAST**2)
-    return torch.where(spread > _LEAST_CONTRAST**2, agreement, torch.zeros_like(agreement)).clamp(-1, 1)
+    return agreement(first, second) * (differences / FULL_DIFFERENCE).clamp(max=1)
 
 
 def best_first(scores: Tensor) -> list[int]:
