@@ -47,14 +47,14 @@ LABEL_FREE_HEIGHT = 0.4
 HEIGHT_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 """Thresholds that known masks choose from."""
 
-LEAST_FOLLOWING = 0.45
+LEAST_FOLLOWING = 0.4
 """If no head follows phrases at least this well, a profile made without masks has none."""
 
 MIN_RATIO_TO_BEST = 0.5
 """Without masks, heads are chosen that follow phrases at least this well, compared with the best head."""
 
-LEAST_GAIN = 3.0
-"""If the best heads' masks are not this many times better than with the true masks upside down, a profile has none."""
+LEAST_GAIN = 2.0
+"""If the best heads' masks are not this many times nearer to what is asked than to another thing, a profile has none."""
 
 MAX_HEADS = 8
 """Largest number of heads that make the masks of a profile."""
@@ -215,7 +215,7 @@ def _best_combination(
             truth = pool_masks(of_masks, of_image.box, (combined.shape[1], combined.shape[2]))
             ious.append(_ious(combined, truth))
             hits.append(_pointing(combined, truth))
-            chance.append(_ious(combined, truth.flip((-2, -1))))
+            chance.append(_ious(combined, truth.roll(1, dims=0) if len(truth) > 1 else truth.flip((-2, -1))))
         by_threshold, chance_by_threshold = (torch.cat(found, dim=1).mean(dim=1) for found in (ious, chance))
         value = float(by_threshold.max() if criterion == "iou" else torch.cat(hits).mean())
         if value > best:
