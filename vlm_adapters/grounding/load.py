@@ -50,8 +50,8 @@ def load_grounder(
         OptionError: The method is unknown, a profile is given for a method other than the heads, or the adapter does
             not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
-        DecoderError: The decoder or the profile does not fit the backbone, or the profile says that no head of it follows
-            phrases.
+        DecoderError: The decoder or the profile does not fit the backbone, or the profile says that none of its heads
+            follows phrases.
 
     Example:
         >>> from vlm_adapters import load_grounder

@@ -53,8 +53,8 @@ LEAST_FOLLOWING = 0.4
 MIN_RATIO_TO_BEST = 0.5
 """Without masks, heads are chosen that follow phrases at least this well, compared with the best head."""
 
-LEAST_GAIN = 2.0
-"""If the best heads' masks are not this many times nearer to what is asked than to another thing, a profile has none."""
+LEAST_GAIN = 3.0
+"""If the best head's masks do not fit what is asked this many times better than another thing, a profile has none."""
 
 MAX_HEADS = 8
 """Largest number of heads that make the masks of a profile."""
@@ -126,6 +126,7 @@ def calibrate(
         count, threshold = _count_followers(ranked[:most]), LABEL_FREE_HEIGHT
     else:
         count, threshold = _best_combination(maps, data.masks, ranked[:most], criterion)
+        count = count if _follows(maps, data.masks, ranked) else 0
     chosen = ranked[:count]
     grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts] if chosen else []
     return HeadProfile(
@@ -153,6 +154,10 @@ class _Maps:
     def combined(self, heads: Sequence[ProfileHead]) -> Tensor:
         """`(P, h, w)`: the maps of the first heads, combined."""
         return combine(self.relative[:, : len(heads)], [head.weight for head in heads], SMOOTHING)
+
+    def pooled(self, masks: NDArray[np.bool_]) -> Tensor:
+        """`(P, h, w)`: the cells that show the true masks."""
+        return pool_masks(masks, self.box, (self.relative.shape[2], self.relative.shape[3]))
 
 
 def _rank_by_following(adapter: BackboneAdapter, prompts: Sequence[Prompt], neutral: str) -> list[ProfileHead]:
@@ -206,23 +211,31 @@ def _chosen_maps(adapter: BackboneAdapter, prompt: Prompt, heads: Sequence[Profi
 def _best_combination(
     maps: Sequence[_Maps], masks: Sequence[NDArray[np.bool_]], heads: Sequence[ProfileHead], criterion: Criterion
 ) -> tuple[int, float]:
-    """Find how many of the best heads are best together, and at which threshold; 0 if they do not beat chance."""
-    best, chosen, beats_chance = -1.0, (0, LABEL_FREE_HEIGHT), False
+    """Find how many of the best heads are best together, and at which threshold."""
+    best, chosen = -1.0, (1, LABEL_FREE_HEIGHT)
     for count in range(1, len(heads) + 1):
-        ious, hits, chance = [], [], []
+        ious, hits = [], []
         for of_image, of_masks in zip(maps, masks, strict=True):
-            combined = of_image.combined(heads[:count])
-            truth = pool_masks(of_masks, of_image.box, (combined.shape[1], combined.shape[2]))
+            combined, truth = of_image.combined(heads[:count]), of_image.pooled(of_masks)
             ious.append(_ious(combined, truth))
             hits.append(_pointing(combined, truth))
-            chance.append(_ious(combined, truth.roll(1, dims=0) if len(truth) > 1 else truth.flip((-2, -1))))
-        by_threshold, chance_by_threshold = (torch.cat(found, dim=1).mean(dim=1) for found in (ious, chance))
+        by_threshold = torch.cat(ious, dim=1).mean(dim=1)
         value = float(by_threshold.max() if criterion == "iou" else torch.cat(hits).mean())
         if value > best:
-            height = int(by_threshold.argmax())
-            best, chosen = value, (count, HEIGHT_THRESHOLDS[height])
-            beats_chance = bool(by_threshold[height] > LEAST_GAIN * chance_by_threshold[height])
-    return chosen if beats_chance else (0, LABEL_FREE_HEIGHT)
+            best, chosen = value, (count, HEIGHT_THRESHOLDS[int(by_threshold.argmax())])
+    return chosen
+
+
+def _follows(maps: Sequence[_Maps], masks: Sequence[NDArray[np.bool_]], heads: Sequence[ProfileHead]) -> bool:
+    """Whether the best head's masks fit what is asked far better than another thing of the image."""
+    right, wrong = [], []
+    for of_image, of_masks in zip(maps, masks, strict=True):
+        alone, truth = of_image.combined(heads[:1]), of_image.pooled(of_masks)
+        right.append(_ious(alone, truth))
+        wrong.append(_ious(alone, truth.roll(1, dims=0) if len(truth) > 1 else truth.flip((-2, -1))))
+    of_right, of_wrong = (torch.cat(found, dim=1).mean(dim=1) for found in (right, wrong))
+    height = of_right.argmax()
+    return bool(of_right[height] > LEAST_GAIN * of_wrong[height])
 
 
 def _least_prominence(maps: Sequence[_Maps], grey: Sequence[_Maps], heads: Sequence[ProfileHead]) -> float:
