@@ -17,10 +17,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-import torch
+from measure_tiny import randomise
 from report import write_report
 
-from vlm_adapters import GridRequest, TransformersBackbone, load_adapter, place_map
+from vlm_adapters import GridRequest, load_adapter, place_map
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.evaluation.metrics import mask_iou
@@ -88,18 +88,14 @@ def by_reliability(adapter: BackboneAdapter, scenes: Scenes) -> dict[str, float]
             placed = maps.grid.place(maps.together(index), size).cpu().numpy()
             hits[reliability.level].append(bool(mask.flat[placed.argmax()]))
     total = sum(map(len, hits.values()))
-    shares = {f"maps of {level} reliability": round(len(found) / total, 4) for level, found in hits.items()}
-    return shares | {
-        f"peak on the thing, {level}": round(float(np.mean(found or 0)), 4) for level, found in hits.items()
-    }
+    numbers = {f"maps of {level} reliability": len(found) / total for level, found in hits.items()}
+    numbers |= {f"peak on the thing, {level}": float(np.mean(found or 0)) for level, found in hits.items()}
+    return {name: round(value, 4) for name, value in numbers.items()}
 
 
 def heads_at_random(name: str, labelled: int, samples: int) -> dict[str, int]:
     """Number of heads that profiles of the same model with random weights have."""
-    adapter = load_adapter(name)
-    assert isinstance(adapter, TransformersBackbone)
-    torch.manual_seed(0)
-    adapter.model.load_state_dict(type(adapter.model)(adapter.model.config).state_dict())
+    adapter = randomise(load_adapter(name))
     return {
         f"heads of the {kind} profile, random weights": len(
             calibrate(
