@@ -84,9 +84,9 @@ def heads() -> str:
     return f"""## Masks without a decoder
 
 The attention of the heads that `adapters calibrate` chooses, on {reports[0]["scenes"]} held-out scenes. *Labelled*:
-chosen on scenes with masks; *label-free*: on scenes without. The share of things found
-although they are not in the image: such masks hardly notice an absence. *Reliability* is that of [attention maps](attention.md),
-whose peaks are those of the leading heads together. With random weights no head follows phrases, and profiles have none.
+chosen on scenes with masks; *label-free*: on scenes without. Things are found although they are not in the image: such
+masks hardly notice an absence. *Reliability* is that of [attention maps](attention.md), whose peaks are those of the
+leading heads together. With random weights no head follows phrases, and profiles should have none.
 
 {table(("", *(f"`{model}`" for model in MODELS)), rows)}
 

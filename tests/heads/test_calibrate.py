@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from vlm_adapters import load_adapter
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import DataError, DecoderError
@@ -16,6 +17,8 @@ from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.heads.calibrate import CalibrationSet, calibrate, pool_masks
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.fakes import load_coarse_fake, load_fake
+
+TINY = ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +125,15 @@ def test_no_head_of_a_model_with_random_weights_follows_phrases(
     assert profile.heads == []
     with pytest.raises(DecoderError, match=r"none of its heads follows phrases.*Train a decoder"):
         HeadGrounder(load(), profile)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_heads_of_an_embedded_model_follow_phrases_until_its_weights_are_random(name: str) -> None:
+    adapter, scenes = load_adapter(name), CalibrationSet.of_scenes(Scenes(8, seed=6), 6, labelled=False)
+    assert calibrate(adapter, scenes).heads
+    torch.manual_seed(0)
+    adapter.model.load_state_dict(type(adapter.model)(adapter.model.config).state_dict())
+    assert calibrate(adapter, scenes).heads == []
 
 
 @pytest.mark.parametrize("load", [load_fake, load_coarse_fake], ids=["one grid", "coarse and fine"])
