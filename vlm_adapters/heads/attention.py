@@ -137,7 +137,8 @@ def attention_maps(
         >>> from vlm_adapters.heads import attention_maps
         >>> adapter, scene = load_adapter("tiny-llava"), open_dataset("scenes:count=1,seed=4")[0]
         >>> ((maps,),) = attention_maps(adapter, [scene.prompt])
-        >>> maps.phrases[0].text, maps.reliability[0].level, str(maps.ranking[0][0])
+        >>> [phrase.text for phrase in maps.phrases], tuple(maps.maps.shape)  # phrases, layers, heads, h, w
+        (['a pink cross', 'a pink triangle', 'a pink star'], (3, 4, 8, 16, 16))
     """
     asked = [
         *prompts,
