@@ -159,17 +159,24 @@ def _of_grid(prompt: Prompt, grids: Grids, again: Grids, neutral: Grids, *, raw:
     shares, of_neutral = normalise(grids.channels), normalise(neutral.channels)
     sinks = find_sinks(of_neutral[0])
     relative, beside_itself = (relative_maps(maps, of_neutral[0]) for maps in (shares, of_neutral))
-    added = contrast(relative, beside_itself[0])
-    again_added = contrast(relative_maps(again.channels, of_neutral[0]), beside_itself[0])
+    asked_again = relative_maps(again.channels, of_neutral[0])
     differences = difference(shares, of_neutral[0])
-    scores = following(added, again_added, differences)
-    on_sinks = (shares * sinks).sum(dim=(2, 3))
+    agreements = [  # layer by layer: contrasts are copies, and a large model has a thousand heads
+        agreement(contrast(one, neither[0]), contrast(other, neither[0]))
+        for one, other, neither in zip(
+            *(maps.split(len(grids.heads), dim=1) for maps in (relative, asked_again, beside_itself)), strict=True
+        )
+    ]
+    scores = following(torch.cat(agreements, dim=1), differences)
+    mass, on_sinks = grids.channels.sum(dim=(2, 3)), (shares * sinks).sum(dim=(2, 3))
     ranking, reliability = [], []
     for phrase, of_phrase in enumerate(scores):
         order = best_first(of_phrase)
+        values = [values[phrase].tolist() for values in (scores, mass, on_sinks)]
+        ranking.append(tuple(_ranked(grids, index, *(of_head[index] for of_head in values)) for index in order))
         leading = order[:LEADING_HEADS]
-        ranking.append(tuple(_ranked(grids, phrase, index, of_phrase, on_sinks[phrase]) for index in order))
-        agreeing, elsewhere = _agreement(added[phrase, leading]), float(differences[phrase, leading].mean())
+        agreeing = _agreement(contrast(relative[:, leading], beside_itself[0, leading])[phrase])
+        elsewhere = float(differences[phrase, leading].mean())
         reliability.append(Reliability(agreeing, float(on_sinks[phrase].mean()), elsewhere))
     shown = grids.attention.float() if raw else relative.view(grids.attention.shape)
     return AttentionMaps(
@@ -177,10 +184,9 @@ def _of_grid(prompt: Prompt, grids: Grids, again: Grids, neutral: Grids, *, raw:
     )
 
 
-def _ranked(grids: Grids, phrase: int, index: int, scores: Tensor, on_sinks: Tensor) -> RankedHead:
+def _ranked(grids: Grids, index: int, score: float, mass: float, on_sinks: float) -> RankedHead:
     layer, head = divmod(index, len(grids.heads))
-    mass = float(grids.attention[phrase, layer, head].sum())
-    return RankedHead(grids.layers[layer], grids.heads[head], float(scores[index]), mass, float(on_sinks[index]))
+    return RankedHead(grids.layers[layer], grids.heads[head], score, mass, on_sinks)
 
 
 def _agreement(added: Tensor) -> float:

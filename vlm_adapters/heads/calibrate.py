@@ -35,7 +35,15 @@ from vlm_adapters.heads.extraction import (
 )
 from vlm_adapters.heads.maps import combine, head_maps, heights, prominence, relative_maps, smooth, turn_back
 from vlm_adapters.heads.profile import Criterion, HeadProfile, ProfileHead
-from vlm_adapters.heads.ranking import SMOOTHING, best_first, contrast, difference, following, following_weights
+from vlm_adapters.heads.ranking import (
+    SMOOTHING,
+    agreement,
+    best_first,
+    contrast,
+    difference,
+    following,
+    following_weights,
+)
 from vlm_adapters.prompt import Prompt
 
 CALIBRATION_SEED = 5
@@ -169,7 +177,7 @@ def _rank_by_following(adapter: BackboneAdapter, prompts: Sequence[Prompt], neut
         size = prompt.first_image.height, prompt.first_image.width
         second = turn_back(second, of_turned, size, box, (first.shape[2], first.shape[3]))
         (maps, _), (of_neutral, _) = map(head_maps, upright)
-        found.append(following(first, second, difference(maps, of_neutral[0])).cpu())
+        found.append(following(agreement(first, second), difference(maps, of_neutral[0])).cpu())
     scores = torch.cat(found).mean(dim=0)
     weights = following_weights(scores.tolist())
     return [_head(adapter.info, index, weights[index], float(scores[index])) for index in best_first(scores)]

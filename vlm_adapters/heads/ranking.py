@@ -22,7 +22,7 @@ SMOOTHING = 1.0
 SHARPENING = 4
 """Power of a head's following that is its weight in a mean of maps: the best heads lead it."""
 
-FULL_DIFFERENCE = 0.05
+FULL_DIFFERENCE = 0.02
 """Share of a head's attention that must depend on the text for the head to follow it fully."""
 
 _LEAST_CONTRAST = 1e-4
@@ -80,25 +80,32 @@ def difference(maps: Tensor, neutral: Tensor) -> Tensor:
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Correlate maps `(P, C, h, w)` of `contrast` with others: `(P, C)` in [-1, 1]; 0 where a phrase adds nothing."""
+    """Correlate what phrases add to maps when they are asked in two ways.
+
+    Args:
+        first: `(P, C, h, w)` of `contrast`.
+        second: The same for the same phrases on the same cells, asked in another way.
+
+    Returns:
+        `(P, C)` in [-1, 1]: 1 in the same places; 0 where a phrase adds nothing.
+    """
     one, other = ((maps.flatten(2) - maps.flatten(2).mean(dim=2, keepdim=True)) for maps in (first, second))
     spread = (one.square().mean(dim=2) * other.square().mean(dim=2)).sqrt()
     correlation = (one * other).mean(dim=2) / spread.clamp(min=_LEAST_CONTRAST**2)
     return torch.where(spread > _LEAST_CONTRAST**2, correlation, torch.zeros_like(correlation)).clamp(-1, 1)
 
 
-def following(first: Tensor, second: Tensor, differences: Tensor) -> Tensor:
-    """Measure how well heads follow phrases that are asked in two ways.
+def following(agreements: Tensor, differences: Tensor) -> Tensor:
+    """Measure how well heads follow phrases: their agreement, less where hardly any attention depends on the text.
 
     Args:
-        first: `(P, C, h, w)` of `contrast`.
-        second: The same for the same phrases on the same cells, asked in another way.
+        agreements: `(P, C)` of `agreement`.
         differences: `(P, C)` of `difference`.
 
     Returns:
-        `(P, C)` in [-1, 1]: the agreement, less where hardly any attention depends on the text.
+        `(P, C)` in [-1, 1].
     """
-    return agreement(first, second) * (differences / FULL_DIFFERENCE).clamp(max=1)
+    return agreements * (differences / FULL_DIFFERENCE).clamp(max=1)
 
 
 def best_first(scores: Tensor) -> list[int]:

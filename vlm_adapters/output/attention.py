@@ -127,7 +127,7 @@ def attention_sheet(prompt: Prompt, maps: AttentionMaps, phrase: int, heads: int
     best = maps.ranking[phrase][:heads]
     by_head = [(f"layer {head.layer} head {head.head}", painted(maps.of_head(phrase, head))) for head in best]
     by_layer = [(f"layer {layer}", painted(maps.maps[phrase, i].mean(0))) for i, layer in enumerate(maps.layers)]
-    kind = "as extracted" if maps.raw else f"beside a neutral sentence, {int(maps.sinks.sum())} sinks taken out"
+    kind = "as extracted" if maps.raw else f"beside a neutral sentence, sinks taken out: {int(maps.sinks.sum())}"
     return heat_sheet(
         small,
         [
