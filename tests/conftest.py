@@ -199,6 +199,10 @@ class PlantedHeads:
         self.requests: list[GridRequest] = []
         self.texts: list[str] = []
 
+    def maps(self, image: Image.Image, phrase: Phrase, shape: tuple[int, int]) -> Tensor:
+        """`(2, 2, h, w)` of a phrase."""
+        return _maps(image, phrase, shape)
+
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
         positions = tuple(tuple(torch.zeros(1, dtype=torch.long) for _ in prompt.phrases) for prompt in prompts)
         return BackboneInputs(tuple(prompts), {}, positions)
@@ -216,12 +220,22 @@ class PlantedHeads:
             for grid, image in zip(grids, prompt.images, strict=True):
                 maps = torch.zeros(0, 2, 2, *grid.shape)
                 if prompt.phrases:
-                    maps = torch.stack([_maps(image, phrase, grid.shape) for phrase in prompt.phrases])
+                    maps = torch.stack([self.maps(image, phrase, grid.shape) for phrase in prompt.phrases])
                 chosen = maps[:, [(0, 2).index(layer) for layer in layers]][:, :, list(heads)]
                 hidden = torch.zeros(0, 8, *grid.shape)
                 of_prompt.append(Grids(grid, chosen, layers, heads, tuple(range(len(maps))), hidden))
             found.append(of_prompt)
         return found
+
+
+class CorneredHeads(PlantedHeads):
+    """Heads 0.0 and 0.1 look at a corner each, whatever is asked; 2.0 at the colour that is named; 2.1 everywhere."""
+
+    def maps(self, image: Image.Image, phrase: Phrase, shape: tuple[int, int]) -> Tensor:
+        first, last, even = torch.zeros(shape), torch.zeros(shape), torch.full(shape, 0.9 / (shape[0] * shape[1]))
+        first[0, 0] = last[-1, -1] = 0.9
+        follows = _maps(image, phrase, shape)[1, 1]
+        return torch.stack([first, last, 0.9 * follows / follows.sum(), even]).view(2, 2, *shape)
 
 
 def _grid(image: Image.Image, index: int) -> ImageGrid:
@@ -248,6 +262,11 @@ def _maps(image: Image.Image, phrase: Phrase, shape: tuple[int, int]) -> Tensor:
 @pytest.fixture
 def planted() -> PlantedHeads:
     return PlantedHeads()
+
+
+@pytest.fixture
+def cornered() -> CorneredHeads:
+    return CorneredHeads()
 
 
 def _sample(index: int) -> Sample:

@@ -40,6 +40,7 @@ class HeadGrounder(Grounder):
 
     def __init__(self, adapter: BackboneAdapter, profile: HeadProfile, sam: SegmentAnything | None = None) -> None:
         profile.check_fits(adapter.info)
+        profile.check_has_heads()
         self.adapter = adapter
         self.profile = profile
         self.sam = sam
