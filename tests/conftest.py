@@ -286,3 +286,19 @@ def _sample(index: int) -> Sample:
 @pytest.fixture
 def squares() -> list[Sample]:
     return [_sample(index) for index in range(4)]
+
+
+def _photograph(seed: int = 0, size: tuple[int, int] = (240, 320)) -> Image.Image:
+    """An image with the spectrum of a photograph: at every scale something, in every colour."""
+    rng = np.random.default_rng(seed)
+    across, down = np.meshgrid(np.fft.fftfreq(size[1]), np.fft.fftfreq(size[0]))
+    fall = np.maximum(np.hypot(across, down), 1e-3) ** -1.3
+    channels = [np.fft.ifft2(np.fft.fft2(rng.standard_normal(size)) * fall).real for _ in range(3)]
+    pixels = 128 + 50 * np.stack([channel / channel.std() for channel in channels], axis=-1)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Callable[..., Image.Image]:
+    """Makes a photograph, by a seed and its `(H, W)`."""
+    return _photograph

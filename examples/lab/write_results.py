@@ -9,6 +9,7 @@ from report import read_report, sources, table
 from results_claims import claims
 from results_memory import full_size, large_images, plan
 from results_speed import after_the_backbone, bench, bench_of_model, costs, half_precision, tower
+from results_unlike_scenes import unlike_scenes
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 MODELS = ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")
@@ -335,6 +336,7 @@ Without a grid: {"; ".join(refused)}
 
 SECTIONS = (
     embedded_models,
+    unlike_scenes,
     claims,
     heads,
     cache,

@@ -121,7 +121,7 @@ class BoxGrounder(Grounder):
             if self.sam and encoded and answer.boxes:
                 found = masks_in_boxes(self.sam, encoded, answer.boxes)
             phrases.append(grounded_phrase(phrase, found, PhraseMap.of_pixels(filled)))
-        return Grounding(image, prompt.text, tuple(phrases), method="box")
+        return Grounding(image, prompt.text, tuple(phrases), "box", self.warnings_about(image))
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.checkpoint import BackboneReference
 from vlm_adapters.decoder.losses import cover_cells
+from vlm_adapters.embedded.unlike_scenes import images_of_our_own
 from vlm_adapters.errors import DataError
 from vlm_adapters.geometry import Box
 from vlm_adapters.heads.extraction import (
@@ -136,7 +137,8 @@ def calibrate(
         count, threshold = _best_combination(maps, data.masks, ranked[:most], criterion)
         count = count if _follows(maps, data.masks, ranked) else 0
     chosen = ranked[:count]
-    grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts] if chosen else []
+    with images_of_our_own():
+        grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts] if chosen else []
     return HeadProfile(
         backbone=BackboneReference.of(adapter.info),
         criterion="following" if data.masks is None else criterion,

@@ -15,6 +15,7 @@ from torch import Tensor
 from vlm_adapters.backbone.grids import Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.files import write_json
+from vlm_adapters.embedded.unlike_scenes import warnings_about
 from vlm_adapters.errors import NoGridError
 from vlm_adapters.geometry import Size, resize_box
 from vlm_adapters.heads.attention import AttentionMaps, attention_maps
@@ -55,6 +56,7 @@ class AttentionReport(TypedDict):
 
     text: str
     raw: bool
+    warnings: list[str]
     phrases: list[ShownPhrase]
 
 
@@ -84,7 +86,8 @@ def write_attention(
                 file = out / f"phrase_{index:02d}_{maps.grid.shape[0]}x{maps.grid.shape[1]}.png"
                 write_png(attention_sheet(prompt, maps, index, heads), file)
                 phrases.append(_shown(maps, index, file, heads))
-        report: AttentionReport = {"text": prompt.text, "raw": raw, "phrases": phrases}
+        said = warnings_about(adapter.info.checkpoint, prompt.images)
+        report: AttentionReport = {"text": prompt.text, "raw": raw, "warnings": list(said), "phrases": phrases}
         write_json(out / ATTENTION_FILE, report)
     return report
 
