@@ -171,7 +171,6 @@ def capture_pass(
         )
         for b, of_rows, of_prompt, before, length in of_prompts:
             likelihood = _log_probabilities(model, inputs, b, before)
-            likelihood = () if likelihood is None else likelihood.split(length)
             yield b, Captured(of_rows, hidden, of_prompt.split(length, dim=1), likelihood)
 
 
@@ -187,8 +186,8 @@ def _positions(forward_pass: ForwardPass, inputs: BackboneInputs, *, earlier: in
     ]
 
 
-def _log_probabilities(model: PreTrainedModel, inputs: BackboneInputs, b: int, before: Tensor) -> Tensor | None:
-    """Log probabilities `(T,)` of the tokens of all phrases of a prompt.
+def _log_probabilities(model: PreTrainedModel, inputs: BackboneInputs, b: int, before: Tensor) -> tuple[Tensor, ...]:
+    """Log probabilities `(T,)` of the tokens of every phrase of a prompt; empty where they are not there.
 
     Args:
         model: The model.
@@ -197,12 +196,14 @@ def _log_probabilities(model: PreTrainedModel, inputs: BackboneInputs, b: int, b
         before: `(1, T, D)` of the positions before the tokens, or `(0, T, D)` where nothing was requested.
     """
     if not len(before) or not inputs.phrase_tokens[b]:
-        return None
+        return ()
     tokens, mask = torch.cat(inputs.phrase_tokens[b]), inputs.tensors["attention_mask"][b].cpu()
     ids = inputs.tensors["input_ids"][b, tokens.to(inputs.tensors["input_ids"].device)]
     found = token_log_probabilities(model, before[0], ids)
-    has_predictor = tokens > mask.nonzero()[0]
-    return None if found is None else found.where(has_predictor.to(found.device), 0.0)
+    if found is None:
+        return ()
+    has_predictor = (tokens.cpu() > mask.nonzero()[0]).to(found.device)
+    return found.where(has_predictor, 0.0).split([len(of_phrase) for of_phrase in inputs.phrase_tokens[b]])
 
 
 def _cache(body: nn.Module) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def check_phrase_log_probabilities(case: AdapterCase) -> None:
     if model.get_output_embeddings() is None:
         raise CheckSkipped(f"{type(model).__name__} has no head over the vocabulary")
     inputs = adapter.preprocess(different_prompts())
-    found = adapter.extract(inputs, GridRequest(layers=[0], phrase_log_probabilities=True))
+    found = adapter.extract(inputs, GridRequest(layers=(), phrase_log_probabilities=True))
     expected = _logits(model, inputs).float().log_softmax(-1)
     for index, grids in enumerate(found):
         for phrase, tokens in enumerate(inputs.phrase_tokens[index]):
