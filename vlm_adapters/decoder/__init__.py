@@ -1,8 +1,9 @@
 """The mask decoder: from attention maps on a grid to masks in the image."""
 
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
+from vlm_adapters.decoder.logits import MaskLogits
 from vlm_adapters.decoder.losses import accuracy, cover_cells, decoder_loss, dice_loss, mask_loss, mean_iou
-from vlm_adapters.decoder.model import MaskDecoder, MaskLogits
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner

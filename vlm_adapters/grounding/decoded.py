@@ -24,7 +24,8 @@ from vlm_adapters.data.image_order import divide_by_runs
 from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, decoder_folder
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
-from vlm_adapters.decoder.model import MASK_THRESHOLD, MaskDecoder, MaskLogits, binary_masks, check_sam
+from vlm_adapters.decoder.logits import MASK_THRESHOLD, MaskLogits, binary_masks
+from vlm_adapters.decoder.model import MaskDecoder, check_sam
 from vlm_adapters.decoder.sam.checkpoint import check_sam_file
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encoding_once
 from vlm_adapters.errors import OptionError

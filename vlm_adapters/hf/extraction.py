@@ -203,7 +203,8 @@ def _log_probabilities(model: PreTrainedModel, inputs: BackboneInputs, b: int, b
     if found is None:
         return ()
     has_predictor = (tokens.cpu() > mask.nonzero()[0]).to(found.device)
-    return found.where(has_predictor, 0.0).split([len(of_phrase) for of_phrase in inputs.phrase_tokens[b]])
+    lengths = [len(of_phrase) for of_phrase in inputs.phrase_tokens[b]]
+    return tuple(torch.split(found.where(has_predictor, 0.0), lengths))
 
 
 def _cache(body: nn.Module) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.decoder.model import MaskDecoder, binary_masks
+from vlm_adapters.decoder.logits import binary_masks
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.evaluation.process import Process
 from vlm_adapters.output.figures import mask_sheet
