@@ -137,6 +137,23 @@ def test_threads_that_batch_windows_leave_one_another_alone(tower: nn.Module) ->
     assert all((one - expected).abs().max() < 1e-5 for one in found)
 
 
+def test_a_pass_is_left_as_it_is_while_another_thread_registers_its_hooks(tower: nn.Module) -> None:
+    found: list[Tensor] = []
+
+    def other() -> None:
+        with torch.no_grad():
+            found.append(run(tower, STILLS))
+
+    other()
+    with batched_windows(tower):
+        for module in tower.modules():
+            vars(module)["_forward_pre_hooks_with_kwargs"].clear()  # torch adds a hook first, and this afterwards
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert torch.equal(*found)
+
+
 def test_the_eager_kernel_takes_them_together_too() -> None:
     adapter = load_adapter("tiny-qwen2_5_vl", device="cpu", dtype="float32", attn_implementation="eager")
     tower = adapter.model.model.visual

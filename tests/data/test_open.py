@@ -224,9 +224,12 @@ def test_a_mistake_says_what_was_meant(subtests: pytest.Subtests) -> None:
         ),
         (
             "scnes:count=1",
-            r"There is no kind of data set 'scnes'\. Did you mean 'scenes'\? Use one of scenes, folder, r",
+            r"There is no kind of data set 'scnes'\. Did you mean 'scenes'\? Use one of scenes, hard_scenes, folder, r",
         ),
-        ({"path": "x"}, r"A data set is named without its kind\. Use one of scenes, folder, refcoco, png, instances\."),
+        (
+            {"path": "x"},
+            r"A data set is named without its kind\. Use one of scenes, hard_scenes, folder, refcoco, png, instances\.",
+        ),
         ({"kind": 5}, r"There is no kind of data set 5\. Use one of"),
         (
             "scenes:cuont=1",

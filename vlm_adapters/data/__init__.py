@@ -6,6 +6,7 @@ The names below are public. Modules under `vlm_adapters.data.formats` describe t
 from vlm_adapters.data.check import DataReport, check_dataset
 from vlm_adapters.data.convert import write_folder
 from vlm_adapters.data.dataset import Dataset, Problem, Subset, read_samples
+from vlm_adapters.data.formats.hard_scenes import HardScenes
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.open import DatasetSource, open_dataset, open_skipping
 from vlm_adapters.data.sample import Annotation, Sample
@@ -16,6 +17,7 @@ __all__ = [
     "DataReport",
     "Dataset",
     "DatasetSource",
+    "HardScenes",
     "Problem",
     "Sample",
     "Scenes",

@@ -12,6 +12,7 @@ from typing_extensions import override
 from vlm_adapters.data.access import DEFAULT_ACCESS, Access
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.folder import Folder
+from vlm_adapters.data.formats.hard_scenes import HardScenes
 from vlm_adapters.data.formats.instances import CaptionedInstances
 from vlm_adapters.data.formats.png import Png, PngFiles
 from vlm_adapters.data.formats.refcoco import Form, RefCoco, SentenceChoice, SentencePolicy
@@ -57,6 +58,24 @@ class ScenesConfig(DatasetConfig):
     @override
     def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
         return Scenes(self.count, seed=self.seed, first=self.first, objects=(self.fewest, self.most))
+
+
+class HardScenesConfig(DatasetConfig):
+    """`hard_scenes`: scenes with relations, counts, overlaps and absent things (`data.formats.hard_scenes`).
+
+    Attributes:
+        count: Number of scenes.
+        seed: Seed of the stream of scenes.
+        first: Position in the stream of the first scene.
+    """
+
+    count: Annotated[PositiveInt, Field(le=MOST_SCENES)]
+    seed: NonNegativeInt = 0
+    first: int = Field(default=0, ge=0, le=MOST_SCENES)
+
+    @override
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        return HardScenes(self.count, seed=self.seed, first=self.first)
 
 
 class FileDatasetConfig(DatasetConfig):
@@ -189,6 +208,7 @@ class InstancesConfig(FileDatasetConfig):
 
 DATASET_CONFIGS: dict[str, type[DatasetConfig]] = {
     "scenes": ScenesConfig,
+    "hard_scenes": HardScenesConfig,
     "folder": FolderConfig,
     "refcoco": RefCocoConfig,
     "png": PngConfig,

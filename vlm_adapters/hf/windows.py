@@ -108,11 +108,14 @@ class _Windows:
         self._lengths: dict[tuple[int, torch.device], tuple[Tensor, _Lengths]] = {}
 
     def before(
-        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Take the boundaries from an attention module's arguments, so that it sees one sequence."""
+        # While another thread adds or removes its hook, torch may call that one here without keyword arguments.
+        if _active.get() is not self or kwargs is None:
+            return None
         boundaries = kwargs.get("cu_seqlens")
-        if _active.get() is not self or not isinstance(boundaries, Tensor) or len(boundaries) <= 2:
+        if not isinstance(boundaries, Tensor) or len(boundaries) <= 2:
             return None
         self._boundaries = boundaries
         states: Tensor = args[0] if args else kwargs["hidden_states"]  # (S, D), in some towers (1, S, D)
