@@ -36,6 +36,10 @@ class Calibration:
         """Probabilities in [0, 1] of logits, float32 and of the same shape."""
         return (logits.float() * self.scale + self.offset).sigmoid()
 
+    def absent(self, logits: Tensor) -> Tensor:
+        """Whether phrases with these logits count as absent: bool, of the same shape."""
+        return self.probabilities(logits) < self.threshold
+
     @classmethod
     def of(cls, logits: Sequence[float] | NDArray[np.float64], present: Sequence[bool] | NDArray[np.bool_]) -> Self:
         """Fit scale and offset by maximum likelihood, and choose the threshold.

@@ -95,11 +95,12 @@ class RequestConfig(BaseModel):
         heads = None if request.heads is None else list(request.heads)
         return cls.model_validate(plain | {"layer_heads": heads, "grid_names": list(request.grid_names)})
 
-    def to_request(self, *, hidden: bool = False) -> FeatureRequest:
-        """The request that is described here, with or without hidden states."""
+    def to_request(self, *, hidden: bool = False, log_probabilities: bool = False) -> FeatureRequest:
+        """The request that is described here, with or without hidden states and log probabilities."""
         grids = GridRequest(**self.model_dump(exclude={"layer_heads", "grid_names"}))
         heads = None if self.layer_heads is None else tuple(self.layer_heads)
-        return FeatureRequest(grids, heads, hidden=hidden, grid_names=tuple(self.grid_names))
+        names = tuple(self.grid_names)
+        return FeatureRequest(grids, heads, hidden=hidden, grid_names=names, log_probabilities=log_probabilities)
 
 
 class RefinerConfig(BaseModel):
@@ -230,6 +231,12 @@ class DecoderCheckpoint:
                 temporary.write_bytes(content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         write_json(folder / CONFIG_FILE, self.config.model_dump() | {"sha256": digests})
+
+
+def write_calibration(folder: Path, head: PresenceHead) -> None:
+    """Write the calibration of a decoder's presence head into the config of its folder, in one step."""
+    config = DecoderConfig.read(folder / CONFIG_FILE)
+    write_json(folder / CONFIG_FILE, config.model_copy(update={"presence": PresenceConfig.of(head)}).model_dump())
 
 
 def sha256_of(weights: Mapping[str, Tensor]) -> str:

@@ -107,7 +107,7 @@ class PhraseFeatures:
             )
         maps, box = stack_channels(of_first, request.heads, request.names_of(info))
         hidden = tuple(of_first[0].phrase_hidden) if request.hidden else ()
-        return cls(maps, box, hidden, tuple(of_first[0].phrase_log_probabilities) if request.log_probabilities else ())
+        return cls(maps, box, hidden, tuple(of_first[0].phrase_log_probabilities))
 
     def to(self, device: torch.device | str) -> PhraseFeatures:
         """The same on a device."""

@@ -25,6 +25,8 @@ class MaskLogits:
         fine: Logits of the refiner; None without one.
         presence: `(P,)` logits of whether each phrase is in the image, before calibration; None of a decoder without a
             presence head.
+        least_probabilities: `(P,)` in [0, 1]: the least that the backbone gives to a token of each phrase after its
+            first; None where it was not extracted.
     """
 
     maps: Tensor = field(repr=False)
@@ -32,6 +34,7 @@ class MaskLogits:
     box: tuple[float, float, float, float]
     fine: RefinedLogits | None = field(default=None, repr=False)
     presence: Tensor | None = field(default=None, repr=False)
+    least_probabilities: Tensor | None = field(default=None, repr=False)
 
     @property
     def refined(self) -> Tensor | None:
@@ -39,11 +42,10 @@ class MaskLogits:
         return None if self.fine is None else self.fine.at_image_size()
 
     def by_phrase(self) -> Iterator[MaskLogits]:
-        """Yield the logits of one phrase after the other: at the image's size, those of all would take gigabytes."""
+        """Yield the mask logits of one phrase after another: at the image's size, those of all would take gigabytes."""
         for index in range(len(self.coarse)):
             one, fine = slice(index, index + 1), None if self.fine is None else self.fine.of_phrase(index)
-            presence = None if self.presence is None else self.presence[one]
-            yield MaskLogits(self.maps[one], self.coarse[one], self.box, fine, presence)
+            yield MaskLogits(self.maps[one], self.coarse[one], self.box, fine)
 
     def where_positive(self, size: tuple[int, int]) -> tuple[Tensor, Region]:
         """The best logits of some pixels of an image: of all that are in a mask, and of those between them.

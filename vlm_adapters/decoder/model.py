@@ -27,7 +27,7 @@ from vlm_adapters.decoder.checkpoint import (
 )
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
 from vlm_adapters.decoder.logits import MaskLogits
-from vlm_adapters.decoder.presence import PresenceHead
+from vlm_adapters.decoder.presence import PresenceHead, least_probabilities
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.refiner import RefinedLogits, SAMRefiner, UntrainedRefiner
@@ -125,15 +125,19 @@ class MaskDecoder(nn.Module):
                 for image, logits, of_image in zip(encoded, coarse, features, strict=True)
             ]
         return [
-            MaskLogits(
-                of_image.maps,
-                logits,
-                of_image.box,
-                fine,
-                presence=None if self.presence is None else self.presence(of_image, logits),
-            )
+            MaskLogits(of_image.maps, logits, of_image.box, fine, *self._presence(of_image, logits))
             for of_image, logits, fine in zip(features, coarse, refined, strict=True)
         ]
+
+    def _presence(self, features: PhraseFeatures, coarse: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What is learned of the presence of the phrases, and what the backbone says of it; each None where it is not.
+
+        Args:
+            features: What was read of an image.
+            coarse: `(P, h', w')` logits of its masks.
+        """
+        learned = None if self.presence is None else self.presence(features, coarse)
+        return learned, least_probabilities(features.log_probabilities) if features.log_probabilities else None
 
     def fingerprint(self) -> dict[str, str]:
         """Digests of the weights, by the name of their file."""

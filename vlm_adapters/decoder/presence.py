@@ -104,6 +104,20 @@ class PresenceHead(nn.Module):
         return torch.stack([torch.cat([some.mean(dim=0), some.amax(dim=0)]) for some in of_phrases])
 
 
+def least_probabilities(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """The least probability of a token of each phrase after its first: how far the model would say the phrase itself.
+
+    It needs no training, and tells what is absent from what is there where the wording is alike; it is not calibrated.
+
+    Args:
+        log_probabilities: `(T,)` of every phrase, at least one.
+
+    Returns:
+        `(P,)` float32 in [0, 1].
+    """
+    return torch.stack([_after_first(of_phrase).min().exp() for of_phrase in log_probabilities])
+
+
 def _of_maps(maps: Tensor, coarse: Tensor) -> Tensor:
     """`(P, 3 * C)`: height of the peak, evenness, and share on the coarse mask, of every map."""
     found = []
@@ -135,6 +149,10 @@ def _of_mask(logits: Tensor) -> Tensor:
 
 def _of_likelihood(log_probabilities: Tensor) -> Tensor:
     """`(5,)` of log probabilities `(T,)`: of the first token, which has the least to go by, and of those after it."""
-    rest = log_probabilities[1:] if len(log_probabilities) > 1 else log_probabilities
+    rest = _after_first(log_probabilities)
     least, mean = rest.min(), rest.mean()
     return torch.stack([log_probabilities[0] / 4, least / 4, mean / 4, least.exp(), mean.exp()])
+
+
+def _after_first(log_probabilities: Tensor) -> Tensor:
+    return log_probabilities[1:] if len(log_probabilities) > 1 else log_probabilities
