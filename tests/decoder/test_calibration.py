@@ -54,5 +54,7 @@ def test_perfect_separation_stays_finite() -> None:
 
 
 def test_one_kind_of_phrases_cannot_calibrate() -> None:
-    with pytest.raises(DecoderError, match="3 phrases of which 3 are in the image. Give samples with present and abs"):
+    with pytest.raises(
+        DecoderError, match=r"3 phrases of which 3 are in the image\. Give samples with present and abs"
+    ):
         Calibration.of([0.1, 0.2, 0.3], [True] * 3)

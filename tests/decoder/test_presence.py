@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlm_adapters.decoder import MaskDecoder, MaskLogits, PhraseFeatures, UNet, UNetConfig, decoder_loss
@@ -68,7 +69,8 @@ def test_learning_presence_sends_no_gradient_into_the_masks() -> None:
     assert logits.presence is not None
     logits.presence.sum().backward()
     assert all(weight.grad is None for weight in built.unet.parameters())
-    assert all(weight.grad is not None for weight in built.presence.parameters()) if built.presence else False
+    assert built.presence is not None
+    assert all(weight.grad is not None for weight in built.presence.parameters())
 
 
 def test_a_backbone_without_log_probabilities_is_read_without_them() -> None:
@@ -102,7 +104,8 @@ def test_an_absent_phrase_teaches_presence_and_no_mask() -> None:
     found = decoder_loss([logits], [masks])
     alone = MaskLogits(logits.maps[:1], logits.coarse[:1], logits.box)
     of_presence = math.log1p(math.exp(-1.0)) + math.log1p(math.exp(-2.0))
-    assert float(found) == pytest.approx(float(decoder_loss([alone], [masks[:1]])) + of_presence, abs=1e-5)
+    expected = decoder_loss([alone], [masks[:1]]).item() + of_presence
+    assert found.item() == pytest.approx(expected, abs=1e-5)
     (gradient,) = torch.autograd.grad(found, logits.coarse)
     assert not gradient[1].any()
     assert bool(gradient[0].any())
@@ -114,14 +117,14 @@ def test_without_absent_phrases_the_masks_loss_is_what_it_was() -> None:
     plain = MaskLogits(logits.maps, logits.coarse, logits.box)
     learned = MaskLogits(logits.maps, logits.coarse, logits.box, presence=torch.zeros(2))
     difference = decoder_loss([learned], [masks]) - decoder_loss([plain], [masks])
-    assert float(difference) == pytest.approx(2 * math.log(2), abs=1e-6)
+    assert difference.item() == pytest.approx(2 * math.log(2), abs=1e-6)
 
 
 def test_an_image_without_present_phrases_teaches_presence_alone() -> None:
     logits, masks = absent_and_present()
     masks[:] = False
     found = decoder_loss([logits], [masks])
-    assert float(found) == pytest.approx(math.log1p(math.exp(1.0)) + math.log1p(math.exp(-2.0)), abs=1e-5)
+    assert found.item() == pytest.approx(math.log1p(math.exp(1.0)) + math.log1p(math.exp(-2.0)), abs=1e-5)
 
 
 def test_a_presence_head_comes_back_from_disk_with_its_calibration(tmp_path: Path) -> None:
@@ -156,8 +159,6 @@ def test_a_decoder_that_was_saved_without_one_loads_without_one(tmp_path: Path) 
 def test_a_damaged_presence_file_is_an_error(tmp_path: Path) -> None:
     decoder().save(tmp_path, INFO)
     other = PresenceHead.of(INFO, INFO.channels, 8)
-    from safetensors.torch import save_file
-
     save_file(other.state_dict(), tmp_path / "presence.safetensors")
     with pytest.raises(CheckpointError, match=r"presence.safetensors is damaged or was changed"):
         MaskDecoder.load(tmp_path, INFO)
@@ -176,14 +177,10 @@ def test_absent_phrases_of_a_toy_world_are_told_apart() -> None:
     """Where only the hidden states differ, the head learns it; any other part of it alone could not."""
 
     def drawn(seed: int) -> tuple[PhraseFeatures, Tensor]:
-        found, present = (
-            features(seed, likelihood=False),
-            torch.rand(3, generator=torch.Generator().manual_seed(seed)) < 0.5,
-        )
-        hidden = tuple(
-            states + 2.0 * (is_there - 0.5) * torch.linspace(-2, 2, INFO.hidden_size)
-            for states, is_there in zip(found.hidden, present.float(), strict=True)
-        )
+        found, draw = features(seed, likelihood=False), torch.Generator().manual_seed(seed)
+        present, way = torch.rand(3, generator=draw) < 0.5, torch.linspace(-4, 4, INFO.hidden_size)
+        pairs = zip(found.hidden, present.float(), strict=True)
+        hidden = tuple(states + (is_there - 0.5) * way for states, is_there in pairs)
         return PhraseFeatures(found.maps, found.box, hidden), present
 
     torch.manual_seed(0)
