@@ -131,14 +131,14 @@ def test_a_stop_in_a_validation_does_not_wait_for_its_end(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(recipe(), tmp_path / "unbroken")
-    judge = Validation.mean_iou
+    judge = Validation.judge
 
     def stopped(self: Validation, *arguments: Any) -> float | None:
         os.kill(os.getpid(), signal.SIGTERM)
         return judge(self, *arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(Validation, "mean_iou", stopped)
+        context.setattr(Validation, "judge", stopped)
         assert train(recipe(), tmp_path / "run").step == 3
         assert train(recipe(), tmp_path / "run").step == 3
     train(recipe(), tmp_path / "run")
