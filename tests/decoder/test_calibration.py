@@ -53,6 +53,12 @@ def test_perfect_separation_stays_finite() -> None:
     assert found == pytest.approx([1 / 52, 51 / 52], abs=1e-3)
 
 
+def test_logits_that_say_the_opposite_lose_nothing() -> None:
+    fitted = Calibration.of([3.0, 2.0, -2.0, -3.0], [False, False, True, True])
+    assert fitted.probabilities(torch.tensor([-3.0, 3.0])).tolist() == [0.5, 0.5]
+    assert not fitted.absent(torch.tensor([-3.0, 3.0])).any()
+
+
 def test_one_kind_of_phrases_cannot_calibrate() -> None:
     with pytest.raises(
         DecoderError, match=r"3 phrases of which 3 are in the image\. Give samples with present and abs"

@@ -61,6 +61,8 @@ class Calibration:
                 "samples with present and absent phrases."
             )
         scale, offset = _platt(z, y)
+        if scale <= 0:  # logits that say nothing: what is likelier is there, and nothing is called absent for them
+            scale, offset = 0.0, float(np.log((y.sum() + 1) / ((~y).sum() + 1)))
         probabilities = 1 / (1 + np.exp(-(scale * z + offset)))
         threshold = min(0.5, float(np.quantile(probabilities[y], LOST, method="lower")))
         return cls(float(scale), float(offset), threshold)
