@@ -130,7 +130,7 @@ def save_checkpoint(
         before.files.pop(CONFIG_FILE, None)
         before.write(folder)
         write_calibration(folder, decoder.presence)
-        state.files[CONFIG_FILE] = sha256_of_file(folder / CONFIG_FILE)
+        state.files = dict(sorted({**state.files, CONFIG_FILE: sha256_of_file(folder / CONFIG_FILE)}.items()))
     state.write(folder)
 
 
