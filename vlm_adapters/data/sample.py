@@ -12,8 +12,8 @@ from vlm_adapters.errors import DataError
 from vlm_adapters.limits import shown
 from vlm_adapters.prompt import Phrase, Prompt
 
-ABSENT = "absent"
-"""Tag of a phrase that names nothing in the image; its mask is empty."""
+ABSENT, NO_TARGET = "absent", "no target"
+"""Tags of a phrase that names nothing in the image, of scenes and of gRefCOCO; its mask is empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Annotation:
     @property
     def has_absent_phrase(self) -> bool:
         """Whether a tag says that a phrase is not in the image."""
-        return any(ABSENT in tags for tags in self.phrase_tags)
+        return any(ABSENT in tags or NO_TARGET in tags for tags in self.phrase_tags)
 
     def __post_init__(self) -> None:
         for name in ("phrase_ids", "phrase_tags"):
