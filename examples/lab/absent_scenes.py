@@ -13,11 +13,15 @@ from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.scenes import COLOURS, DOTS, SHAPES, Scenes, caption, place_words
 from vlm_adapters.data.formats.things import OTHER_THINGS
 from vlm_adapters.data.sample import ABSENT, Sample
+from vlm_adapters.prompt import Phrase
 
 KINDS = ("wrong colour", "wrong shape", "wrong pair", "wrong dot", "nothing alike")
 """Second tag of an absent phrase. `wrong pair`: the colour of one shape and the shape of another."""
 
 MOST_ABSENT = 3
+ALONE = 0.4
+"""How often a sample in words of one's own has one phrase alone."""
+ARTICLES = ("a ", "the ", "")
 PLACES = tuple(
     f"at the {place}"
     for place in ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
@@ -73,6 +77,32 @@ class AbsentScenes(Dataset):
         empty = np.zeros((len(absent), *scene.masks.shape[1:]), np.bool_)
         tags = ((),) * len(there) + tuple((ABSENT, kind) for _, kind in absent)
         return replace(scene, text=text, phrases=phrases, masks=np.concatenate([scene.masks, empty]), phrase_tags=tags)
+
+
+def reworded(rng: Rng, sample: Sample) -> Sample:
+    """The same sample in words of one's own: other articles or none, and now and then one of its phrases alone."""
+    chosen = [int(rng.integers(len(sample.phrases)))] if rng.random() < ALONE else range(len(sample.phrases))
+    text, phrases, last = "", [], sample.phrases[0].end if len(chosen) == 1 else 0
+    for index in sorted(chosen, key=lambda index: sample.phrases[index].start):
+        phrase = sample.phrases[index]
+        words = phrase.text
+        for article in ARTICLES:
+            if article and words.startswith(article):
+                words = str(rng.choice(ARTICLES)) + words.removeprefix(article)
+                break
+        text += sample.text[last : phrase.start] if len(chosen) > 1 else ""
+        phrases.append((index, Phrase(words, len(text), len(text) + len(words))))
+        text, last = text + words, phrase.end
+    text += sample.text[last:] if len(chosen) > 1 else ""
+    order = [index for index, _ in sorted(phrases, key=lambda pair: pair[0])]
+    of_index = dict(phrases)
+    return replace(
+        sample,
+        text=text,
+        phrases=tuple(of_index[index] for index in order),
+        phrase_tags=tuple(sample.phrase_tags[index] for index in order) if sample.phrase_tags else (),
+        masks=sample.masks[order],
+    )
 
 
 def absent_phrases(rng: Rng, there: Sequence[str], count: int) -> list[tuple[str, str]]:

@@ -8,20 +8,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from absent_scenes import AbsentScenes
+from absent_scenes import AbsentScenes, reworded
 from torch import Tensor, nn
 
 from vlm_adapters import GroundedVLM, MaskDecoder
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.hard_scenes import HardScenes
-from vlm_adapters.decoder import PhraseFeatures
-from vlm_adapters.decoder.calibration import Calibration
-from vlm_adapters.decoder.losses import presence_loss
-from vlm_adapters.decoder.presence import PresenceHead
+from vlm_adapters.decoder import Calibration, PhraseFeatures, PresenceHead, presence_loss
 
 TRAIN_SEED, CALIBRATION_SEED = 3, 7
 """Seeds of scenes that the backbones have not seen, and that nothing is measured on."""
 CALIBRATION_SCENES = 500
+REWORDED = 0.3
+"""Share of the scenes whose sentences are put in other words: people ask with phrases of their own."""
 EPOCHS, BATCH, EXTRACT_BATCH = 12, 16, 8
 LEARNING_RATE, WARM_UP = 3e-3, 0.1
 
@@ -49,10 +48,12 @@ def data_of(kind: str, count: int, seed: int) -> list[Dataset]:
 
 @torch.no_grad()
 def collect(vlm: GroundedVLM, sets: Sequence[Dataset]) -> Iterator[Evidence]:
-    """Run backbone and masks over scenes, once."""
+    """Run backbone and masks over scenes, once; some of them are in other words."""
+    rng = np.random.default_rng(0)
     for scenes in sets:
         for start in range(0, len(scenes), EXTRACT_BATCH):
             samples = list(scenes[start : start + EXTRACT_BATCH])
+            samples = [reworded(rng, sample) if rng.random() < REWORDED else sample for sample in samples]
             features = vlm.features([sample.prompt for sample in samples])
             for sample, of_sample, logits in zip(samples, features, vlm.decoder(features), strict=True):
                 hidden = tuple(states.half() for states in of_sample.hidden)

@@ -30,8 +30,7 @@ from vlm_adapters.data.formats.hard_scenes import HELD_OUT_SEED as HARD_SEED
 from vlm_adapters.data.formats.hard_scenes import HardScenes
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.data.sample import ABSENT, Sample
-from vlm_adapters.evaluation.metrics import mask_iou
-from vlm_adapters.evaluation.presence import auroc, expected_calibration_error
+from vlm_adapters.evaluation import auroc, expected_calibration_error, mask_iou
 
 BATCH = 8
 FOREIGN = ("the moon", "a red dog", "a cat", "a blue elephant", "the green car", "a person with a hat", "two horses")
