@@ -61,7 +61,7 @@ def print_rows(
 
 
 def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[float] | None = None) -> None:
-    """Print a row per phrase, and where the files are.
+    """Print a row per phrase, and where the files are; where the result has warnings, scores are no claim.
 
     Args:
         grounding: What to print.
@@ -75,7 +75,8 @@ def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[
         state = "absent" if grounded.state == "absent" and not grounded.box else box
         iou = [f"{ious[index]:.2f}"] if ious else []
         rows.append([grounded.phrase.text, presence, f"{grounded.score:.2f}", state, *iou])
-    print_rows(None, ["phrase", "presence", "score", "box", *(["IoU"] if ious else [])], rows)
+    score = "score (means nothing here)" if grounding.warnings else "score"
+    print_rows(None, ["phrase", "presence", score, "box", *(["IoU"] if ious else [])], rows)
     for file in files:
         line(str(file), style="dim")
 

@@ -123,7 +123,7 @@ class BoxGrounder(Grounder):
             grounded = grounded_phrase(phrase, found, PhraseMap.of_pixels(filled))
             said = bool(answer.boxes)
             phrases.append(replace(grounded, presence=float(said), absent=not said))
-        return Grounding(image, prompt.text, tuple(phrases), method="box")
+        return Grounding(image, prompt.text, tuple(phrases), "box", self.warnings_about(image))
 
 
 @torch.no_grad()
