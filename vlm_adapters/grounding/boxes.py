@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -120,7 +120,9 @@ class BoxGrounder(Grounder):
             found = filled.astype(np.float32)
             if self.sam and encoded and answer.boxes:
                 found = masks_in_boxes(self.sam, encoded, answer.boxes)
-            phrases.append(grounded_phrase(phrase, found, PhraseMap.of_pixels(filled)))
+            grounded = grounded_phrase(phrase, found, PhraseMap.of_pixels(filled))
+            said = bool(answer.boxes)
+            phrases.append(replace(grounded, presence=float(said), absent=not said))
         return Grounding(image, prompt.text, tuple(phrases), "box", self.warnings_about(image))
 
 
