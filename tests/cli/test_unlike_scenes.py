@@ -105,7 +105,7 @@ def test_the_results_say_it_too(
     image, out = str(folder / "0.png"), tmp_path / "out"
     assert adapters("ground", image, TEXT, "--model", TOY, "--out", str(out)) == 0
     printed = capsys.readouterr().out
-    assert ("means nothing" in printed) == are_photographs
+    assert ("score (meaningless)" in printed) == are_photographs
     assert adapters("attend", image, TEXT, "--model", TOY, "--out", str(out)) == 0
     assert adapters("evaluate", TOY, str(folder), "--protocol", "packed", "--out", str(out)) == 0
     assert ("**Warning**" in (out / "card.md").read_text()) == are_photographs

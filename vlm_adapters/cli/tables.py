@@ -75,7 +75,7 @@ def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[
         state = "absent" if grounded.state == "absent" and not grounded.box else box
         iou = [f"{ious[index]:.2f}"] if ious else []
         rows.append([grounded.phrase.text, presence, f"{grounded.score:.2f}", state, *iou])
-    presence, score = (f"{name} (means nothing here)" if grounding.warnings else name for name in ("presence", "score"))
+    presence, score = (f"{name} (meaningless)" if grounding.warnings else name for name in ("presence", "score"))
     print_rows(None, ["phrase", presence, score, "box", *(["IoU"] if ious else [])], rows)
     for file in files:
         line(str(file), style="dim")
