@@ -65,9 +65,9 @@ def test_candidates_are_asked_for_with_the_peak_and_with_and_without_a_box(
     tiny_sam: TinySam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sam = SegmentAnything(tiny_sam())
-    asked: list[dict[str, Tensor]] = []
+    asked: list[dict[str, Any]] = []
 
-    def decode(image: EncodedImage, **prompts: Tensor) -> Tensor:
+    def decode(image: EncodedImage, **prompts: Any) -> Tensor:
         asked.append(prompts)
         return echo(image, **prompts)
 
@@ -77,7 +77,7 @@ def test_candidates_are_asked_for_with_the_peak_and_with_and_without_a_box(
     logits[0, 1, 3], logits[0, 1, 4] = torch.tensor(0.4).logit(), torch.tensor(0.3).logit()
     refine_untrained(sam, sam.encode(photo()), logits, (0, 0, 50, 30))
     assert [sorted(prompts) for prompts in asked] == [["boxes", "masks", "points"], ["masks", "points"]]
-    (x, y), (left, top, right, bottom) = asked[0]["points"][0].tolist(), asked[0]["boxes"][0].tolist()
+    (x, y), (left, top, right, bottom) = asked[0]["points"].places[0, 0].tolist(), asked[0]["boxes"][0].tolist()
     assert 34 <= x <= 35
     assert 14 <= y <= 15
     # From the centre of a cell to the next the probability falls from 0.4 to 0.1: 0.2 is reached after 6.7 pixels.
@@ -93,7 +93,7 @@ def test_the_candidate_is_kept_that_looks_like_the_coarse_mask(
     halves = torch.where(masks > 0, 6.0, -6.0).roll(12, dims=1)
     halves = torch.maximum(masks, halves)  # two quarters each
     calls: list[Tensor] = [masks, halves]
-    monkeypatch.setattr(sam, "decode", lambda *_, points, **__: calls.pop(0).expand(len(points), -1, -1, -1))
+    monkeypatch.setattr(sam, "decode", lambda *_, points, **__: calls.pop(0).expand(len(points.places), -1, -1, -1))
     # On a square image the canvas is the image. Five masks: the quarters, and the left half.
     logits = torch.cat([quarter(4, 4, bottom=bottom, right=right) for bottom, right in shapes])
     left = torch.where(torch.arange(4) < 2, 6.0, -6.0).expand(1, 4, 4)

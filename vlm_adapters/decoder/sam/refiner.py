@@ -23,6 +23,7 @@ from vlm_adapters.decoder.sam.geometry import (
     peaks,
 )
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
+from vlm_adapters.decoder.sam.points import PointPrompts
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.geometry import Box, place_map
@@ -239,10 +240,11 @@ def _best_candidates(sam: SegmentAnything, image: EncodedImage, logits: Tensor, 
         probability = place_map(one, box, image.frame.size)
         points.append(peaks(probability))
         boxes.append(boxes_around(probability > probability.amax(dim=(1, 2), keepdim=True) / 2))
+    peak = PointPrompts.one_inside(torch.cat(points))
     decoded = torch.cat(
         [
-            sam.decode(image, points=torch.cat(points), boxes=torch.cat(boxes), masks=masks),
-            sam.decode(image, points=torch.cat(points), masks=masks),
+            sam.decode(image, points=peak, boxes=torch.cat(boxes), masks=masks),
+            sam.decode(image, points=peak, masks=masks),
         ],
         dim=1,
     )
