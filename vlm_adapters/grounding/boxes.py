@@ -15,13 +15,18 @@ from vlm_adapters.backbone.fingerprint import weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsPointing
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import OptionError
-from vlm_adapters.geometry import Box, CoordinateFrame
+from vlm_adapters.geometry import THOUSANDTHS, Box, CoordinateFrame, Size
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.prompt import Message, Phrase, Prompt
 
 MAX_NEW_TOKENS = 512
 """Largest number of tokens of an answer."""
+
+PIXELS, PER_MILLE = "box, pixels", "box, 0 to 1000"
+"""Names of the masks of the two ways in which the numbers of an answer can be read."""
+
+_ANY_SIZE = (512, 512)
 
 _NUMBER = r"\s*(-?\d{1,7}(?:\.\d+)?)\s*"
 _BOX = re.compile(rf"[\[(]{_NUMBER},{_NUMBER}[\])]?\s*,\s*[\[(]?{_NUMBER},{_NUMBER}[\])]")
@@ -98,24 +103,54 @@ class BoxGrounder(Grounder):
 
     @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        return [self._grounding(prompt) for prompt in prompts]
+        return [self._grounding(prompt, [self.ask(prompt, phrase) for phrase in prompt.phrases]) for prompt in prompts]
+
+    @override
+    def masks(self, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, NDArray[np.bool_]]]:
+        """Find the masks of both readings of the same answers: pixels, and 0 to 1000; the adapter's own is the last.
+
+        Which of them a checkpoint means cannot be seen in its answers, and a fine-tuned one may mean the other. Both
+        are given whatever they come to.
+        """
+        del batch_size  # every phrase is a question of its own
+        found = []
+        for prompt in prompts:
+            answers = [self._answer(prompt, phrase) for phrase in prompt.phrases]
+            of_readings = {
+                name: self._grounding(prompt, [BoxAnswer.read(answer, frame, _size(prompt)) for answer in answers])
+                for name, frame in self._readings(_size(prompt)).items()
+            }
+            found.append(
+                {name: np.stack([phrase.mask for phrase in read.phrases]) for name, read in of_readings.items()}
+            )
+        return found
 
     def ask(self, prompt: Prompt, phrase: Phrase) -> BoxAnswer:
         """Ask where a phrase of a prompt is in the prompt's first image."""
-        image = prompt.first_image
-        size = image.height, image.width
-        question = Prompt((Message("user", (image, question_about(prompt.text, phrase))),))
+        return BoxAnswer.read(self._answer(prompt, phrase), self._frame(_size(prompt)), _size(prompt))
+
+    def _answer(self, prompt: Prompt, phrase: Phrase) -> str:
+        question = Prompt((Message("user", (prompt.first_image, question_about(prompt.text, phrase))),))
+        return self._pointing.generate(question, max_new_tokens=MAX_NEW_TOKENS)
+
+    def _frame(self, size: Size) -> CoordinateFrame:
         frame = self._pointing.coordinate_frame(size)
         if frame is None:
             raise OptionError(f"{self.adapter.name} cannot point in an image of {size[1]} x {size[0]} pixels.")
-        return BoxAnswer.read(self._pointing.generate(question, max_new_tokens=MAX_NEW_TOKENS), frame, size)
+        return frame
 
-    def _grounding(self, prompt: Prompt) -> Grounding:
+    def _readings(self, size: Size) -> dict[str, CoordinateFrame]:
+        """The frames in which an answer can be read, by name; the one that the adapter declares is the last."""
+        declared = self._frame(size)
+        if self._pointing.coordinate_frame(_ANY_SIZE) == THOUSANDTHS:
+            return {PIXELS: CoordinateFrame(size[1], size[0]), PER_MILLE: declared}
+        return {PER_MILLE: THOUSANDTHS, PIXELS: declared}
+
+    def _grounding(self, prompt: Prompt, answers: Sequence[BoxAnswer]) -> Grounding:
         image = prompt.first_image
         encoded = self.sam.encode(image) if self.sam else None
         phrases = []
-        for phrase in prompt.phrases:
-            answer = self.ask(prompt, phrase)
+        for phrase, answer in zip(prompt.phrases, answers, strict=True):
             filled = answer.mask((image.height, image.width))
             found = filled.astype(np.float32)
             if self.sam and encoded and answer.boxes:
@@ -143,7 +178,7 @@ def masks_in_boxes(sam: SegmentAnything, image: EncodedImage, boxes: Sequence[Bo
 
 def can_point(adapter: BackboneAdapter) -> bool:
     """Whether an adapter declares that its checkpoint can say where things are."""
-    return isinstance(adapter, SupportsPointing) and adapter.coordinate_frame((512, 512)) is not None
+    return isinstance(adapter, SupportsPointing) and adapter.coordinate_frame(_ANY_SIZE) is not None
 
 
 def question_about(text: str, phrase: Phrase) -> str:
@@ -153,6 +188,11 @@ def question_about(text: str, phrase: Phrase) -> str:
         f'Locate "{phrase.text}" in the image.{context} Report the bounding box of every instance in JSON format: '
         '[{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]. If there is none, report [].'
     )
+
+
+def _size(prompt: Prompt) -> Size:
+    """`(H, W)` of a prompt's first image."""
+    return prompt.first_image.height, prompt.first_image.width
 
 
 def _numbers(match: re.Match[str]) -> Box:
