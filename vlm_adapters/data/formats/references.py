@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -44,8 +44,8 @@ def refer(rng: Rng, things: Things, count: int) -> list[Reference]:
         count: Number of references; fewer where no more are found.
     """
     found: list[Reference] = []
-    for _ in range(10 * count):
-        if len(found) == count:
+    for attempt in itertools.count():
+        if len(found) == count or (found and attempt >= 10 * count):
             break
         absent = any(reference.things for reference in found) and rng.random() < ABSENT_CHANCE
         reference = refer_to_absent(rng, things) if absent else refer_to_present(rng, things)
@@ -142,7 +142,7 @@ def by_clauses(rng: Rng, things: Things) -> Reference | None:
     of_noun = {i for i, other in enumerate(things) if noun in ("shape", other.shape)}
     pairs = [
         (first, second)
-        for first, second in combinations(clauses, 2)
+        for first, second in itertools.combinations(clauses, 2)
         if of_noun & first[1] & second[1] == {index} and min(len(of_noun & one[1]) for one in (first, second)) > 1
     ]
     if not pairs:
