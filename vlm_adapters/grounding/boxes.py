@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from vlm_adapters.backbone.fingerprint import weights_fingerprint
+from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsPointing
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import OptionError
 from vlm_adapters.geometry import THOUSANDTHS, Box, CoordinateFrame, Size
 from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.grounding.points import CoarseMask, coarse_masks, masks_in_boxes
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
+from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Message, Phrase, Prompt
 
 MAX_NEW_TOKENS = 512
@@ -76,34 +77,52 @@ class BoxAnswer:
 class BoxGrounder(Grounder):
     """A backbone that can point: it is asked once for every phrase where it is.
 
+    With a Segment Anything model and a head profile, the maps of the phrase's heads say which part of a box is meant: a
+    second pass, in which the model reads the sentence and not the question.
+
     Attributes:
         adapter: The backbone; it answers, and gives the frame of the coordinates.
         sam: A Segment Anything model that makes masks of the boxes; None fills the boxes.
+        profile: The heads whose maps the masks are chosen by; None takes the boxes alone. It is not read without `sam`.
     """
 
-    def __init__(self, adapter: BackboneAdapter, sam: SegmentAnything | None = None) -> None:
+    def __init__(
+        self, adapter: BackboneAdapter, sam: SegmentAnything | None = None, profile: HeadProfile | None = None
+    ) -> None:
         if not (isinstance(adapter, SupportsPointing) and can_point(adapter)):
             raise OptionError(
                 f"The adapter {adapter.name} does not declare that {adapter.info.checkpoint} can say where things are. "
                 'Use the method "heads", or train a decoder.'
             )
+        if profile is not None:
+            profile.check_fits(adapter.info)
         self.adapter: BackboneAdapter = adapter
         self._pointing: SupportsPointing = adapter
         self.sam = sam
+        self.profile = profile
 
     @property
     @override
     def description(self) -> str:
         masks = "masks by Segment Anything" if self.sam else "a mask is the whole box"
-        return f"box, in the model's own words; {masks}"
+        heads = ", ".join(map(str, self.profile.heads)) if self.sam and self.profile else ""
+        return f"box, in the model's own words; {masks}" + (f", chosen by the maps of heads {heads}" if heads else "")
 
     @override
     def fingerprint(self) -> dict[str, str]:
-        return {"sam": weights_fingerprint(self.sam.state_dict())} if self.sam else {}
+        if self.sam is None:
+            return {}
+        found = {"sam": weights_fingerprint(self.sam.state_dict())}
+        return found | (
+            {"head_profile": json_fingerprint(self.profile.model_dump(mode="json"))} if self.profile else {}
+        )
 
     @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        return [self._grounding(prompt, [self.ask(prompt, phrase) for phrase in prompt.phrases]) for prompt in prompts]
+        return [
+            self._grounding(prompt, [self.ask(prompt, phrase) for phrase in prompt.phrases], self._seen(prompt))
+            for prompt in prompts
+        ]
 
     @override
     def masks(self, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, NDArray[np.bool_]]]:
@@ -113,16 +132,15 @@ class BoxGrounder(Grounder):
         are given whatever they come to.
         """
         del batch_size  # every phrase is a question of its own
-        found = []
-        for prompt in prompts:
-            answers = [self._answer(prompt, phrase) for phrase in prompt.phrases]
-            of_readings = {
-                name: self._grounding(prompt, [BoxAnswer.read(answer, frame, _size(prompt)) for answer in answers])
-                for name, frame in self._readings(_size(prompt)).items()
-            }
-            found.append(
-                {name: np.stack([phrase.mask for phrase in read.phrases]) for name, read in of_readings.items()}
-            )
+        return [self._masks_of_readings(prompt) for prompt in prompts]
+
+    def _masks_of_readings(self, prompt: Prompt) -> dict[str, NDArray[np.bool_]]:
+        answers = [self._answer(prompt, phrase) for phrase in prompt.phrases]
+        seen, size = self._seen(prompt), _size(prompt)
+        found = {}
+        for name, frame in self._readings(size).items():
+            read = self._grounding(prompt, [BoxAnswer.read(answer, frame, size) for answer in answers], seen)
+            found[name] = np.stack([phrase.mask for phrase in read.phrases])
         return found
 
     def ask(self, prompt: Prompt, phrase: Phrase) -> BoxAnswer:
@@ -146,34 +164,39 @@ class BoxGrounder(Grounder):
             return {PIXELS: CoordinateFrame(size[1], size[0]), PER_MILLE: declared}
         return {PER_MILLE: THOUSANDTHS, PIXELS: declared}
 
-    def _grounding(self, prompt: Prompt, answers: Sequence[BoxAnswer]) -> Grounding:
-        image = prompt.first_image
-        encoded = self.sam.encode(image) if self.sam else None
+    def _seen(self, prompt: Prompt) -> _Seen | None:
+        """The image as Segment Anything encodes it, and where the maps say that the phrases are."""
+        if self.sam is None:
+            return None
+        coarse: list[CoarseMask | None] = [None] * len(prompt.phrases)
+        if self.profile is not None:
+            coarse = coarse_masks(self.adapter, prompt, self.profile)
+        return _Seen(self.sam, self.sam.encode(prompt.first_image), coarse)
+
+    def _grounding(self, prompt: Prompt, answers: Sequence[BoxAnswer], seen: _Seen | None) -> Grounding:
         phrases = []
-        for phrase, answer in zip(prompt.phrases, answers, strict=True):
-            filled = answer.mask((image.height, image.width))
+        for index, (phrase, answer) in enumerate(zip(prompt.phrases, answers, strict=True)):
+            filled = answer.mask(_size(prompt))
             found = filled.astype(np.float32)
-            if self.sam and encoded and answer.boxes:
-                found = masks_in_boxes(self.sam, encoded, answer.boxes)
+            if seen and answer.boxes:
+                found = masks_in_boxes(seen.sam, seen.image, answer.boxes, seen.coarse[index])
             phrases.append(grounded_phrase(phrase, found, PhraseMap.of_pixels(filled)))
-        return Grounding(image, prompt.text, tuple(phrases), method="box")
+        return Grounding(prompt.first_image, prompt.text, tuple(phrases), method="box")
 
 
-@torch.no_grad()
-def masks_in_boxes(sam: SegmentAnything, image: EncodedImage, boxes: Sequence[Box]) -> NDArray[np.float32]:
-    """Segment the objects in boxes: of each pixel the largest probability, by a model that was not trained for it.
+@dataclass(frozen=True)
+class _Seen:
+    """What a prompt's image shows beside the answers.
 
-    Args:
-        sam: The model.
-        image: The image as `sam.encode` returned it.
-        boxes: Boxes in pixels of the image, at least one.
-
-    Returns:
-        `(H, W)` float32 in [0, 1].
+    Attributes:
+        sam: The model that makes the masks.
+        image: The image as it encodes it.
+        coarse: Where the maps say that every phrase is; None where they say nothing.
     """
-    decoded = sam.decode(image, boxes=torch.tensor(boxes))[:, :1]
-    found: NDArray[np.float32] = sam.at_image_size(decoded, image).sigmoid().amax(dim=(0, 1)).cpu().numpy()
-    return found
+
+    sam: SegmentAnything
+    image: EncodedImage
+    coarse: Sequence[CoarseMask | None]
 
 
 def can_point(adapter: BackboneAdapter) -> bool:

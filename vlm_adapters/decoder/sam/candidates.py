@@ -75,8 +75,8 @@ def best_candidates(sam: SegmentAnything, image: EncodedImage, logits: Tensor, b
         ],
         dim=1,
     )
-    agreement = _agreement(decoded, coarse.to(decoded.device), box, image.frame)
-    best = (agreement / (1 + outline_width(decoded) / _HALF_WIDTH)).argmax(dim=1)
+    agreeing = agreement(decoded, coarse.to(decoded.device), box, image.frame)
+    best = (agreeing * sharpness_weight(decoded)).argmax(dim=1)
     chosen = decoded[torch.arange(len(best), device=best.device), best]
     return Candidates(chosen, stability(chosen) > _SHARP)
 
@@ -94,7 +94,12 @@ def outline_width(decoded: Tensor) -> Tensor:
     return (decoded.abs() < 1).sum(dim=(-2, -1)) / length.clamp(min=1)
 
 
-def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tensor:
+def sharpness_weight(decoded: Tensor) -> Tensor:
+    """What the agreement of masks `(..., side, side)` counts: 1 for a sharp outline, half at `_HALF_WIDTH`."""
+    return 1 / (1 + outline_width(decoded) / _HALF_WIDTH)
+
+
+def agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tensor:
     """Intersection over union of candidates and coarse masks, as shares of the coarse cells.
 
     Args:
