@@ -22,8 +22,8 @@ from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neut
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Prompt
 
-LEAST_AGREEMENT = 0.5
-"""Agreement of a mask with the map in its box below which the map is not believed, and the box alone decides."""
+LEAST_SHARE = 0.5
+"""Share of a map that lies in the boxes below which the map is not believed, and the boxes alone decide."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def masks_in_boxes(
 ) -> NDArray[np.float32]:
     """Segment the objects in boxes: of each pixel the largest probability, by a model that was not trained for it.
 
-    With a coarse mask, points inside and outside it are prompts too, with and without the mask itself. Of all
-    candidates the one is kept that agrees best with the coarse mask in the box and has the sharpest outline. If none
-    agrees with it, the box alone decides.
+    With a coarse mask, it is a prompt too, with points inside and outside it. Of the candidates with and without them
+    the one is kept that agrees best with the coarse mask in the box and has the sharpest outline. If most of the coarse
+    mask lies outside the boxes, they alone decide.
 
     Args:
         sam: The model.
@@ -91,23 +91,17 @@ def _chosen_by_map(
     sam: SegmentAnything, image: EncodedImage, corners: Tensor, alone: Tensor, coarse: CoarseMask
 ) -> Tensor:
     """For each of B boxes `corners (B, 4)`, with the masks `alone (B, 4, side, side)` of it, the mask that is kept."""
-    logits = coarse.logits.float().cpu().expand(len(corners), -1, -1)
-    within = logits.sigmoid() * _shares_in_boxes(coarse, corners)
+    logits = coarse.logits.float().cpu()
+    probability, shares = logits.sigmoid(), _shares_in_boxes(coarse, corners)
+    if (probability * shares.amax(dim=0)).sum() < LEAST_SHARE * probability.sum():
+        return alone[:, 0]
+    within = probability * shares
     points = points_in_boxes(within, coarse.box, corners, POINTS)
-    masks = mask_prompt(logits, coarse.box, image.frame, sam.mask_side)
-    decoded = torch.cat(
-        [
-            alone,
-            sam.decode(image, points=points, boxes=corners),
-            sam.decode(image, points=points, boxes=corners, masks=masks),
-        ],
-        dim=1,
-    )
+    masks = mask_prompt(logits.expand(len(corners), -1, -1), coarse.box, image.frame, sam.mask_side)
+    decoded = torch.cat([alone, sam.decode(image, points=points, boxes=corners, masks=masks)], dim=1)
     agreeing = agreement(decoded, within.to(decoded.device), coarse.box, image.frame)
     best = (agreeing * sharpness_weight(decoded)).argmax(dim=1)
-    each = torch.arange(len(best), device=best.device)
-    believed = agreeing[each, best] >= LEAST_AGREEMENT
-    return decoded[each, torch.where(believed, best, 0)]
+    return decoded[torch.arange(len(best), device=best.device), best]
 
 
 def _shares_in_boxes(coarse: CoarseMask, corners: Tensor) -> Tensor:
