@@ -1,11 +1,12 @@
 """Measure masks of things that are partly hidden: of their boxes alone, and with points where maps are sure.
 
     pip install "vlm-adapters[sam]"
-    python examples/lab/measure_points.py [--bars 40] [--hard 100] [--model tiny-qwen2_5_vl] [--report FILE]
+    python examples/lab/measure_points.py [--bars 40] [--hard 100] [--whole 30] [--model NAME] [--report FILE]
 
 Boxes are those of the truth, and masks are by MobileSAM, which is fetched once (41 MB). Two sets: held-out scenes in
 which a bar crosses every shape, so that it falls in two or loses its middle, and what other shapes hide a part of in
-held-out hard scenes. The maps are the truth on 24 x 24 and on 12 x 12 cells, and those of a model's heads.
+held-out hard scenes. The maps are the truth on 24 x 24 and on 12 x 12 cells, and those of a model's heads. A third set,
+held-out scenes as they are, shows what the same choice makes of the masks of heads and of a decoder without training.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ from PIL import Image, ImageDraw
 from report import table, write_report
 from torch.nn import functional
 
-from vlm_adapters import load_adapter
+from vlm_adapters import GroundedVLM, load_adapter
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats import hard_scenes, scenes
 from vlm_adapters.data.sample import Sample
+from vlm_adapters.decoder import UntrainedRefiner
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.geometry import boxes_around
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.geometry import Box
+from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.points import CoarseMask, coarse_masks, masks_in_boxes
 from vlm_adapters.heads.profile import HeadProfile, find_profile
 
@@ -122,11 +125,27 @@ def measure(
     return ious
 
 
+def refined(sam: SegmentAnything, model: str, profile: HeadProfile, count: int) -> dict[str, list[float]]:
+    """IoU of the masks of heads and of a decoder on held-out scenes, before and after they are refined, untrained."""
+    vlm = GroundedVLM.from_pretrained(model)
+    vlm.decoder.refiner = UntrainedRefiner(sam)
+    grounders = {"heads": HeadGrounder(vlm.adapter, profile), "heads, refined": HeadGrounder(vlm.adapter, profile, sam)}
+    ious: dict[str, list[float]] = defaultdict(list)
+    for sample in scenes.Scenes(count, seed=scenes.HELD_OUT_SEED):
+        found = {name: grounder.masks([sample.prompt])[0]["mask"] for name, grounder in grounders.items()}
+        (of_decoder,) = vlm.masks([sample.prompt])
+        found |= {"decoder": of_decoder["coarse"], "decoder, refined": of_decoder["refined"]}
+        for name, masks in found.items():
+            ious[name] += [mask_iou(mask, truth) for mask, truth in zip(masks, sample.masks, strict=True)]
+    return ious
+
+
 def main() -> None:
     """Read the command line, measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bars", type=int, default=40, help="scenes with bars")
     parser.add_argument("--hard", type=int, default=100, help="hard scenes")
+    parser.add_argument("--whole", type=int, default=30, help="scenes as they are")
     parser.add_argument("--model", default="tiny-qwen2_5_vl", help="an embedded checkpoint, or a directory")
     parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     arguments = parser.parse_args()
@@ -135,11 +154,15 @@ def main() -> None:
     if file is None:
         raise SystemExit(f"{arguments.model} has no head profile. Make one with `adapters calibrate`.")
     profile = HeadProfile.read(file)
-    sets = {"crossed by a bar": crossed(arguments.bars), "hidden by others": hidden_by_others(arguments.hard)}
     numbers: dict[str, dict[str, float]] = {}
-    for name, found in sets.items():
-        ious = measure(sam, found, adapter, profile)
-        numbers[name] = {"things": len(ious[ALONE])} | {way: round(float(np.mean(ious[way])), 4) for way in ious}
+    for name, measured in {
+        "crossed by a bar": lambda: measure(sam, crossed(arguments.bars), adapter, profile),
+        "hidden by others": lambda: measure(sam, hidden_by_others(arguments.hard), adapter, profile),
+        "as they are": lambda: refined(sam, arguments.model, profile, arguments.whole),
+    }.items():
+        ious = measured()
+        count = len(next(iter(ious.values()), []))
+        numbers[name] = {"things": count} | {way: round(float(np.mean(ious[way])), 4) for way in ious}
         print(table(["mean IoU", name], numbers[name].items()), flush=True)
     if arguments.report:
         write_report(arguments.report, {"model": arguments.model, **numbers})

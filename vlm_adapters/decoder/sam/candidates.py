@@ -11,7 +11,7 @@ from torch.nn import functional
 from vlm_adapters.decoder.sam.geometry import Frame, boxes_around, peaks
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.points import PointPrompts, points_in_boxes
-from vlm_adapters.geometry import Box, place_map
+from vlm_adapters.geometry import Box, Size, place_map
 
 POINTS = 5
 """Points inside a mask, and points beside it."""
@@ -24,6 +24,9 @@ _TIGHT, _WIDE = 1 / 2, 1 / 8
 
 _LEAST_WIDE = 0.03
 """Probability below which a place is not in the wide box, however low the peak is."""
+
+_MARGIN = 0.1
+"""Share of the wide box's sides beyond it within which points are chosen: some lie just outside the mask."""
 
 _SHARP = 0.98
 """Stability from which a mask has a sharp outline."""
@@ -66,7 +69,7 @@ def best_candidates(sam: SegmentAnything, image: EncodedImage, logits: Tensor, b
         tight.append(boxes_around(probability > _TIGHT * top))
         wide.append(boxes_around(probability > (_WIDE * top).clamp(min=_LEAST_WIDE)))
     peak, around = PointPrompts.one_inside(torch.cat(highest)), torch.cat(wide)
-    points = points_in_boxes(coarse, box, around, POINTS)
+    points = points_in_boxes(coarse, box, _grown(around, image.frame.size), POINTS)
     decoded = torch.cat(
         [
             sam.decode(image, points=peak, boxes=torch.cat(tight), masks=masks),
@@ -79,6 +82,13 @@ def best_candidates(sam: SegmentAnything, image: EncodedImage, logits: Tensor, b
     best = (agreeing * sharpness_weight(decoded)).argmax(dim=1)
     chosen = decoded[torch.arange(len(best), device=best.device), best]
     return Candidates(chosen, stability(chosen) > _SHARP)
+
+
+def _grown(boxes: Tensor, size: Size) -> Tensor:
+    """Boxes `(P, 4)` with `_MARGIN` around them, within an image `(H, W)`."""
+    margins = _MARGIN * (boxes[:, 2:] - boxes[:, :2])
+    low, high = (boxes[:, :2] - margins).clamp(min=0), boxes[:, 2:] + margins
+    return torch.cat([low, torch.minimum(high, high.new_tensor([size[1], size[0]]))], dim=1)
 
 
 def stability(decoded: Tensor) -> Tensor:

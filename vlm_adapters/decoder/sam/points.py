@@ -7,8 +7,9 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from vlm_adapters.geometry import Box, place_map
+from vlm_adapters.geometry import Box
 
 INSIDE, OUTSIDE, FILLER = 1, 0, -1
 """Labels of points, as `segment_anything` writes them; a filler is not a point."""
@@ -54,35 +55,40 @@ def points_in_boxes(probability: Tensor, box: Box, boxes: Tensor, each: int) -> 
         boxes: `(P, 4)`: left, top, right, bottom of a box for each mask, in pixels of the image.
         each: Number of points inside, and of points outside.
     """
-    places, labels = [probability.new_zeros(0, 2 * each, 2)], [probability.new_zeros(0, 2 * each).long()]
-    for one, corners in zip(probability.float(), boxes.tolist(), strict=True):
-        left, top, right, bottom = corners
-        across, down = _GRID / (right - left), _GRID / (bottom - top)
-        covered = (box[0] - left) * across, (box[1] - top) * down, (box[2] - left) * across, (box[3] - top) * down
-        placed = place_map(one, covered, (_GRID, _GRID))
-        share = placed / placed.max().clamp(min=1e-6)
-        inside, inside_is = _spread(share * (share >= _LEAST_INSIDE), each)
-        outside, outside_is = _spread((1 - share) * (share <= _MOST_OUTSIDE), each)
-        scale = inside.new_tensor([1 / across, 1 / down])
-        places.append((torch.cat([inside, outside]) * scale + inside.new_tensor([left, top]))[None])
-        labels.append(
-            torch.cat([torch.where(inside_is, INSIDE, FILLER), torch.where(outside_is, OUTSIDE, FILLER)])[None]
-        )
-    return PointPrompts(torch.cat(places), torch.cat(labels))
+    probability, boxes = probability.float(), boxes.to(probability.device).float()
+    corner, extent = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
+    centres = _centres(probability.device)
+    placed = _sampled(probability, box, corner + centres * extent)
+    shares = placed / placed.amax(dim=1, keepdim=True).clamp(min=1e-6)
+    inside, is_inside = _spread(shares * (shares >= _LEAST_INSIDE), centres, each)
+    outside, is_outside = _spread((1 - shares) * (shares <= _MOST_OUTSIDE), centres, each)
+    labels = [torch.where(is_inside, INSIDE, FILLER), torch.where(is_outside, OUTSIDE, FILLER)]
+    return PointPrompts(corner + torch.cat([inside, outside], dim=1) * extent, torch.cat(labels, dim=1))
 
 
-def _spread(sureness: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Choose cells of `sureness (h, w)`: their centres `(count, 2)` as x, y in cells, and which of them are chosen."""
-    down, across = torch.meshgrid(
-        *(torch.arange(n, device=sureness.device) + 0.5 for n in sureness.shape), indexing="ij"
-    )
-    centres = torch.stack([across, down], dim=-1).view(-1, 2)
-    value, distance = sureness.flatten(), torch.ones(sureness.numel(), device=sureness.device)
-    chosen, is_sure = [], []
+def _centres(device: torch.device) -> Tensor:
+    """The places in a box that are looked at, `(_GRID * _GRID, 2)` as x, y from 0 to 1, row by row."""
+    steps = (torch.arange(_GRID, device=device) + 0.5) / _GRID
+    down, across = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([across, down], dim=-1).view(-1, 2)
+
+
+def _sampled(maps: Tensor, box: Box, places: Tensor) -> Tensor:
+    """The values of maps `(P, h, w)` over `box` at places `(P, n, 2)`, bilinearly, 0 beyond the box: `(P, n)`."""
+    left, top, right, bottom = box
+    start, extent = places.new_tensor([left, top]), places.new_tensor([right - left, bottom - top])
+    at = 2 * (places - start) / extent - 1
+    found = functional.grid_sample(maps[:, None], at[:, None], padding_mode="border", align_corners=False)[:, 0, 0]
+    return found.masked_fill((at.abs() > 1).any(dim=-1), 0)
+
+
+def _spread(sureness: Tensor, centres: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Choose of the places `centres (n, 2)`, by `sureness (P, n)`: `(P, count, 2)`, and which of them are sure."""
+    distance, chosen, is_sure = torch.ones_like(sureness), [], []
     for number in range(count):
-        best = (value * distance).argmax()
+        value, best = (sureness * distance).max(dim=1)
         chosen.append(centres[best])
-        is_sure.append(value[best] * distance[best] > 0)
-        to_best = (centres - centres[best]).norm(dim=1)
+        is_sure.append(value > 0)
+        to_best = (centres - chosen[-1][:, None]).norm(dim=-1)
         distance = torch.minimum(distance, to_best) if number else to_best
-    return torch.stack(chosen), torch.stack(is_sure)
+    return torch.stack(chosen, dim=1), torch.stack(is_sure, dim=1)
