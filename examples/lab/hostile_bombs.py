@@ -55,6 +55,9 @@ def _masks() -> Iterator[Case]:
     for points in (100_000, 200_000, 1_000_000):
         make = _change("instances", "instances.json", segmentation, lambda points=points: _zigzag(points))
         yield Case(f"a zigzag of {points:,} points", "instances", make, "error")
+        corners = [[59 * (n % 2), 39 * n / points] for n in range(points)]
+        make = _change("reasonseg", "1.json", ("shapes", 0, "points"), lambda corners=corners: corners)
+        yield Case(f"a zigzag of {points:,} corners", "reasonseg", make, "error")
     for letters in (200_000, 2_000_000, 12_000_000):
         mask = {"size": [40, 60], "counts": "o" * letters}
         make = _change("instances", "instances.json", segmentation, lambda mask=mask: mask)

@@ -54,6 +54,8 @@ def source_of(form: str, folder: Path) -> str:
         "folder": f"folder:path={folder}",
         "instances": f"instances:annotations={folder}/instances.json,captions={folder}/captions.jsonl,images={folder}",
         "refcoco": f"refcoco:annotations={folder},images={folder},split=val",
+        "grefcoco": f"grefcoco:annotations={folder},images={folder},split=val",
+        "reasonseg": f"reasonseg:path={folder}",
         "png": f"png:narratives={folder}/narratives.json,panoptic={folder}/panoptic.json,segments={folder}/segments,"
         f"images={folder}",
         "yaml": f"{folder}/set.yaml",
@@ -93,6 +95,18 @@ REFS = [
     }
     for n, annotation in enumerate((11, 12, 21))
 ]
+GREFS = [
+    {**ref, "ann_id": targets, "no_target": targets == [-1]}
+    for ref, targets in zip(REFS, ([11, 12], [-1], [21]), strict=True)
+]
+REASONSEG = {
+    "text": ["the one to sit on", "the seat"],
+    "is_sentence": True,
+    "shapes": [
+        {"label": label, "points": [[left, 5.0], [left + 20.5, 5.0], [left + 20.5, 20.0], [left, 20.0]]}
+        for label, left in (("target", 10.0), ("ignore", 25.0))
+    ],
+}
 PANOPTIC = {
     "images": IMAGES,
     "annotations": [
@@ -115,6 +129,8 @@ FILES: dict[str, dict[str, object]] = {
     "folder": {"samples.jsonl": LINES},
     "instances": {"instances.json": {"images": IMAGES, "annotations": ANNOTATIONS}, "captions.jsonl": CAPTIONS},
     "refcoco": {"instances.json": {"images": IMAGES, "annotations": ANNOTATIONS}, "refs(unc).p": REFS},
+    "grefcoco": {"instances.json": {"images": IMAGES, "annotations": ANNOTATIONS}, "grefs(unc).json": GREFS},
+    "reasonseg": {"1.json": REASONSEG, "2.json": REASONSEG},
     "png": {"narratives.json": NARRATIVES, "panoptic.json": PANOPTIC},
     "yaml": {"samples.jsonl": LINES, "set.yaml": YAML},
 }
@@ -164,6 +180,7 @@ def write_sound(form: str, folder: Path) -> None:
     (folder / "segments").mkdir()
     for number in (1, 2):
         Image.new("RGB", (60, 40), "red").save(folder / f"{number}.png")
+        Image.new("RGB", (60, 40), "red").save(folder / f"{number}.jpg")
         Image.new("RGB", (60, 40), (7, 0, 0)).save(folder / "segments" / f"{number}.png")
     for name, content in FILES[form].items():
         (folder / name).write_bytes(encoded(name, content, folder))
@@ -262,7 +279,8 @@ def special_files() -> Iterator[Case]:
         "nothing": lambda path: path.touch(),
     }
     files = [(form, name) for form in FILES for name in FILES[form]]
-    files += [(form, "1.png") for form in ("folder", "instances", "refcoco", "png")]
+    files += [(form, "1.png") for form in ("folder", "instances", "refcoco", "grefcoco", "png")]
+    files += [("reasonseg", "1.jpg")]
     files += [("png", "segments/1.png"), ("image", "image")]
     for form, name in files:
         for label, make in kinds.items():

@@ -1,6 +1,6 @@
 """Train a small mask decoder on the attention of an embedded backbone, on two processor cores in minutes.
 
-    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR]
+    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR] [--seed 0]
 
 The backbone stays as it is. Its attention maps are computed once and kept in memory; then a U-Net learns to turn the
 maps of a phrase into its mask.
@@ -66,12 +66,12 @@ def extract_maps(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[PhraseMaps
     return [PhraseMaps(*(torch.cat(parts) for parts in zip(*group, strict=True))) for group in groups.values()]
 
 
-def fit(vlm: GroundedVLM, groups: Sequence[PhraseMaps], steps: int) -> None:
-    """Train the decoder with binary cross entropy and Dice loss, each of weight 1."""
+def fit(vlm: GroundedVLM, groups: Sequence[PhraseMaps], steps: int, seed: int = 0) -> None:
+    """Train the decoder with binary cross entropy and Dice loss, each of weight 1, on batches drawn by a seed."""
     # Convolutions on a processor are faster with the channels last.
     unet = vlm.decoder.train().unet.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), weight_decay=0.01)
-    for step, (maps, masks) in enumerate(_batches(groups, steps)):
+    for step, (maps, masks) in enumerate(_batches(groups, steps, seed)):
         rate = LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -87,9 +87,9 @@ def fit(vlm: GroundedVLM, groups: Sequence[PhraseMaps], steps: int) -> None:
     vlm.decoder.eval().to(memory_format=torch.contiguous_format)
 
 
-def _batches(groups: Sequence[PhraseMaps], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(groups: Sequence[PhraseMaps], steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Random phrases of one grid, mirrored at random: attention maps have no preferred side."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     sizes = np.array([len(group.maps) for group in groups])
     for _ in range(steps):
         group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
@@ -98,11 +98,18 @@ def _batches(groups: Sequence[PhraseMaps], steps: int) -> Iterator[tuple[Tensor,
         yield group.maps[chosen].float().flip(sides), group.masks[chosen].float().div(255).flip(sides)
 
 
-def train_decoder(adapter: BackboneAdapter, scenes: int = SCENES, steps: int = STEPS) -> GroundedVLM:
-    """Give an adapter a decoder trained on its attention over synthetic scenes."""
-    torch.manual_seed(0)
+def train_decoder(adapter: BackboneAdapter, scenes: int = SCENES, steps: int = STEPS, *, seed: int = 0) -> GroundedVLM:
+    """Give an adapter a decoder trained on its attention over synthetic scenes.
+
+    Args:
+        adapter: The backbone, which stays as it is.
+        scenes: Number of scenes, which are the same for every seed.
+        steps: Number of batches.
+        seed: Seed of the first weights and of the batches.
+    """
+    torch.manual_seed(seed)
     vlm = GroundedVLM.untrained(adapter, base_width=BASE_WIDTH)
-    fit(vlm, extract_maps(vlm, Scenes(scenes, seed=TRAIN_SEED)), steps)
+    fit(vlm, extract_maps(vlm, Scenes(scenes, seed=TRAIN_SEED)), steps, seed)
     return vlm
 
 
@@ -113,9 +120,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="by default, beside the embedded checkpoint")
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches")
     arguments = parser.parse_args()
     out = arguments.out or embedded_checkpoints().get(arguments.model, Path(arguments.model)) / EMBEDDED_FOLDER
-    train_decoder(load_adapter(arguments.model), arguments.scenes, arguments.steps).save_pretrained(out)
+    vlm = train_decoder(load_adapter(arguments.model), arguments.scenes, arguments.steps, seed=arguments.seed)
+    vlm.save_pretrained(out)
     print(f"Wrote {out}")
 
 

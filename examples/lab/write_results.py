@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from report import read_report, sources, table
+from results_claims import claims
 from results_memory import full_size, large_images, plan
 from results_speed import after_the_backbone, bench, bench_of_model, costs, half_precision, tower
 
@@ -349,6 +350,7 @@ Without a grid: {"; ".join(refused)}
 
 SECTIONS = (
     embedded_models,
+    claims,
     heads,
     cache,
     recipe,

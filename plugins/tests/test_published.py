@@ -54,8 +54,14 @@ PUBLISHED = {
     "Qwen/Qwen3-VL-2B-Instruct": Facts(2_127_532_032, 28, 16, 2048, 448, ((15, 20),), 300),
     "Qwen/Qwen3-VL-4B-Instruct": Facts(4_437_815_808, 36, 32, 2560, 1152, ((15, 20),), 300),
     "Qwen/Qwen3-VL-8B-Instruct": Facts(8_767_123_696, 36, 32, 4096, 1152, ((15, 20),), 300),
+    "Qwen/Qwen3-VL-30B-A3B-Instruct": Facts(31_070_754_032, 48, 32, 2048, 1536, ((15, 20),), 300),
+    "Qwen/Qwen3.5-9B": Facts(9_409_813_744, 32, 16, 4096, 128, ((15, 20),), 300),
     "Qwen/Qwen3.5-35B-A3B": Facts(35_107_181_936, 40, 16, 2048, 160, ((15, 20),), 300),
+    "Qwen/Qwen2.5-Omni-7B": Facts(8_931_813_888, 28, 28, 3584, 784, ((17, 23),), 391),
+    "Qwen/Qwen3-Omni-30B-A3B-Instruct": Facts(31_719_205_488, 48, 32, 2048, 1536, ((15, 20),), 300),
     "zai-org/GLM-4.1V-9B-Thinking": Facts(10_292_777_472, 40, 32, 4096, 1280, ((17, 23),), 391),
+    "zai-org/GLM-4.5V": Facts(107_710_927_360, 46, 96, 4096, 4416, ((17, 23),), 391),
+    "zai-org/GLM-4.6V-Flash": Facts(10_292_777_472, 40, 32, 4096, 1280, ((17, 23),), 391),
     "OpenGVLab/InternVL3-1B-hf": Facts(938_193_024, 24, 14, 896, 672, ((16, 16), (48, 64)), 3328),
     "OpenGVLab/InternVL3-8B-hf": Facts(7_944_373_760, 28, 28, 3584, 1568, ((16, 16), (48, 64)), 3328),
     "thisisiron/Ovis2-1B-hf": Facts(1_267_417_974, 24, 14, 896, 672, ((16, 16), (32, 32)), 1280),
@@ -65,9 +71,17 @@ PUBLISHED = {
     "google/gemma-3-4b-it": Facts(4_300_079_472, 34, 8, 2560, 272, ((16, 16),), 256),
     "google/gemma-3-12b-it": Facts(12_187_325_040, 48, 16, 3840, 768, ((16, 16),), 256),
     "google/gemma-3-27b-it": Facts(27_432_406_640, 62, 32, 5376, 1984, ((16, 16),), 256),
+    "google/gemma-4-E2B-it": Facts(5_104_297_504, 35, 8, 1536, 280, ((14, 19),), 266),
+    "google/gemma-4-12B-it": Facts(11_959_730_176, 48, 16, 3840, 768, ((14, 19),), 266),
+    "google/gemma-4-26B-A4B-it": Facts(25_805_933_872, 30, 16, 2816, 480, ((14, 19),), 266),
+    "google/gemma-4-31B-it": Facts(31_273_086_512, 60, 32, 5376, 1920, ((14, 19),), 266),
     "google/paligemma-3b-mix-224": Facts(2_923_466_480, 18, 8, 2048, 144, ((16, 16),), 256),
     "google/paligemma2-3b-mix-448": Facts(3_033_127_152, 26, 8, 2304, 208, ((32, 32),), 1024),
     "adept/fuyu-8b": Facts(9_408_238_592, 36, 64, 4096, 2304, ((16, 22),), 368),
+    "CohereLabs/aya-vision-8b": Facts(8_631_842_032, 32, 32, 4096, 2048, ((13, 13), (39, 52)), 2197),
+    "CohereLabs/command-a-vision-07-2025": Facts(111_867_525_360, 64, 96, 12288, 12288, ((16, 16), (16, 32)), 768),
+    "openbmb/MiniCPM-V-4.6": Facts(1_300_428_016, 24, 8, 1024, 96, ((7, 9), (10, 14)), 203),
+    "allenai/Molmo2-4B": Facts(4_850_869_200, 36, 32, 2560, 2304, ((14, 14), (23, 23)), 752),
 }
 
 
@@ -134,11 +148,13 @@ def test_control_tokens_have_the_ids_that_the_config_says() -> None:
             "vision_start": "<|vision_start|>",
             "vision_end": "<|vision_end|>",
         }.items():
-            if expected := getattr(config, f"{role}_token_id", None):
+            expected = getattr(config, f"{role}_token_id", None)
+            if expected and (role != "video" or expected != config.image_token_id):  # Molmo 2's videos are of those
                 assert processor.tokenizer.convert_tokens_to_ids(token) == expected, checkpoint
         ids = processor.tokenizer.convert_tokens_to_ids(list(processor.tokenizer.added_tokens_encoder))
         assert len(set(ids)) == len(ids), checkpoint
-        assert max(ids) < config.get_text_config().vocab_size, checkpoint
+        text = config.get_text_config()
+        assert max(ids) < text.vocab_size + getattr(text, "additional_vocab_size", 0), checkpoint
 
 
 def test_a_prompt_is_prepared_without_weights() -> None:

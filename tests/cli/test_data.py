@@ -56,6 +56,14 @@ def test_a_broken_set_is_reported_by_file_and_line_and_is_exit_code_1(
         assert line.startswith(f"{folder}/samples.jsonl:{begin}")
 
 
+def test_a_set_without_a_sample_is_exit_code_1(
+    folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "samples.jsonl").write_text("\n" * 9, encoding="utf-8")
+    assert adapters("data", "check", str(folder)) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "No sample can be used."
+
+
 def test_one_id_for_different_images_is_reported_by_line(
     folder: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

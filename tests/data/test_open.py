@@ -228,7 +228,7 @@ def test_a_mistake_says_what_was_meant(subtests: pytest.Subtests) -> None:
         ),
         (
             {"path": "x"},
-            r"A data set is named without its kind\. Use one of scenes, hard_scenes, folder, refcoco, png, instances\.",
+            r"A data set is named without its kind\. Use one of scenes, hard_scenes, folder, refcoco, grefcoco, ",
         ),
         ({"kind": 5}, r"There is no kind of data set 5\. Use one of"),
         (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlm_adapters.evaluation.record import Agreement, Record
-from vlm_adapters.evaluation.summary import METRICS, bootstrap, summarise, tags_of
+from vlm_adapters.evaluation.summary import METRICS, bootstrap, join_runs, summarise, tags_of
 
 
 def agreement(intersection: int, union: int, *, box_iou: float = 0.0, boundary_f: float = 0.0) -> Agreement:
@@ -126,3 +126,20 @@ def test_draws_without_a_phrase_of_the_group_do_not_count() -> None:
     counted = np.repeat([0.0, 1.0], 3)[:, None]
     low, high = bootstrap(counted, counted, np.arange(6), seed=0, resamples=200)
     assert (low[0], high[0]) == (1, 1)
+
+
+def test_the_interval_of_joined_runs_is_over_the_images_of_all() -> None:
+    rng = np.random.default_rng(0)
+    runs = {
+        f"seed {seed}": [record(index, agreement(int(rng.integers(0, 51)), 50)) for index in range(200)]
+        for seed in range(4)
+    }
+    joined = join_runs(runs)
+    assert len({found.image for found in joined}) == 800  # the same names in every run, and other images
+    one, all_of_them = (
+        next(number for number in summarise(records) if number.metric == "mIoU") for records in (runs["seed 0"], joined)
+    )
+    means = [values(list(records))["mIoU"] for records in runs.values()]
+    assert all_of_them.value == pytest.approx(np.mean(means))
+    widths = [number.high - number.low for number in (one, all_of_them)]  # type: ignore[operator]
+    assert widths[1] == pytest.approx(widths[0] / 2, rel=0.1)  # four times the images

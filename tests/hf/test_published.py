@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from vlm_adapters.hf.byte_tokenizer import token_ids
-from vlm_adapters.hf.published import PublishedCheckpoint
+from vlm_adapters.hf.published import PublishedCheckpoint, published_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +52,17 @@ def test_the_stand_in_has_the_true_ids(tmp_path: Path) -> None:
     tokenizer = published(tmp_path).tokenizer(end="</s>", padding="</s>", padding_side="right")
     assert token_ids(tokenizer) == FACTS["tokens"]
     assert tokenizer.padding_side == "right"
+
+
+def test_a_decorated_function_builds_what_the_folder_has_and_nothing_else(tmp_path: Path) -> None:
+    @published_in(tmp_path)
+    def build(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> list[object]:
+        """Build it."""
+        return [facts.name, tokenizer]
+
+    found = published(tmp_path)
+    tokenizer = found.tokenizer(end="</s>", padding="</s>")
+    assert build("acme/toy-1b") == ["acme/toy-1b", None]
+    assert build("acme/toy-1b", tokenizer) == ["acme/toy-1b", tokenizer]
+    assert build("acme/toy-9b") is None
+    assert build.__doc__ == "Build it."

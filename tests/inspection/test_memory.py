@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
+from transformers import Gemma4TextConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from vlm_adapters.inspection.memory import PassMemory, pass_memory, peak_bytes
 
@@ -87,6 +87,17 @@ def test_other_families_count_alike() -> None:
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     other = Qwen2Config(num_key_value_heads=KEY_HEADS, **{name: shared[name] for name in names})
     assert pass_memory(other, S, 8, 100, range(LAYERS)) == memory()
+
+
+def test_embeddings_that_layers_add_are_alive_during_the_pass() -> None:
+    sizes = {"hidden_size": D, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": 2}
+    layers = {"head_dim": SIZE, "global_head_dim": SIZE, "num_kv_shared_layers": 0, "layer_types": None}
+    fields = {**sizes, **layers, "vocab_size": 100, "vocab_size_per_layer_input": 100, "intermediate_size": MLP}
+    none, some = (
+        pass_memory(Gemma4TextConfig(**fields, hidden_size_per_layer_input=width), S, 8, 100, range(LAYERS)).plain
+        for width in (0, 32)
+    )
+    assert some - none >= S * LAYERS * 32 * BF16
 
 
 def test_the_config_stays_as_it_was() -> None:

@@ -16,7 +16,7 @@ from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, OptionError, PluginError, UnknownAdapterError
 from vlm_adapters.registry import checkpoints, loading
 from vlm_adapters.registry.checkpoints import Checkpoint, find_checkpoint
-from vlm_adapters.registry.loading import load_adapter, load_published
+from vlm_adapters.registry.loading import load_adapter, load_published, published_info
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -363,3 +363,10 @@ def test_a_builder_whose_needs_are_not_installed_says_what_to_install(site: Site
     site.add_plugin("acme-toy", PUBLISHING.replace("checkpoints=", "requires=('no_such_module',), checkpoints="))
     with pytest.raises(PluginError, match="needs no_such_module"):
         load_published("acme/toy-1b")
+
+
+def test_a_list_of_known_sizes_leaves_out_what_is_not_installed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_ADAPTERS_PLUGINS", "toy")
+    site.add_plugin("acme-toy", PUBLISHING.replace("checkpoints=", "requires=('no_such_module',), checkpoints="))
+    with pytest.raises(CheckpointError, match=r"No plugin knows the sizes of 'acme/other'.*: none\.$"):
+        published_info("acme/other")

@@ -23,8 +23,8 @@ group = typer.Typer(name="data", add_completion=False)
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder in the plain form, a .yaml file, or kind:key=value,key=value with kind one of scenes, folder, "
-        "refcoco, png, instances.",
+        help="A folder in the plain form, a .yaml file, or kind:key=value,key=value with kind one of scenes, "
+        "hard_scenes, folder, refcoco, grefcoco, refcoco_m, reasonseg, png, instances.",
         show_default=False,
     ),
 ]
@@ -46,7 +46,7 @@ def check(
 ) -> None:
     """Open every image and mask of DATA, and list what is wrong by file and line or entry.
 
-    The exit code is 1 if anything is wrong. What is broken is listed, with broken=skip too.
+    The exit code is 1 if anything is wrong or no sample can be used. What is broken is listed, with broken=skip too.
     """
     from vlm_adapters.data.check import check_dataset
     from vlm_adapters.data.open import open_skipping
@@ -57,7 +57,7 @@ def check(
         print_json(asdict(report), indent=2)
     else:
         _print(report)
-    raise typer.Exit(1 if report.problems else 0)
+    raise typer.Exit(1 if report.problems or not report.samples else 0)
 
 
 @group.command()
@@ -94,3 +94,5 @@ def _print(report: DataReport) -> None:
     print_facts("What it holds", [*facts, *tags, ("problems", len(report.problems))])
     for problem in report.problems:
         line(f"{problem.place}: {problem.message}", style="red")
+    if not report.samples:
+        line("No sample can be used.", style="red")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 from typing_extensions import override
@@ -15,7 +15,10 @@ from vlm_adapters.data.formats.folder import Folder
 from vlm_adapters.data.formats.hard_scenes import HardScenes
 from vlm_adapters.data.formats.instances import CaptionedInstances
 from vlm_adapters.data.formats.png import Png, PngFiles
-from vlm_adapters.data.formats.refcoco import Form, RefCoco, SentenceChoice, SentencePolicy
+from vlm_adapters.data.formats.reasonseg import ReasonSeg, TextChoice
+from vlm_adapters.data.formats.refcoco import GRefCoco, RefCoco
+from vlm_adapters.data.formats.refcoco_m import RefCocoM
+from vlm_adapters.data.formats.referring import Form, SentenceChoice, SentencePolicy
 from vlm_adapters.data.formats.scenes import COLOURS, SHAPES, Scenes
 
 MOST_SCENES = 10**12
@@ -125,23 +128,15 @@ class FolderConfig(FileDatasetConfig):
         return Folder(self.path, access)
 
 
-class RefCocoConfig(FileDatasetConfig):
-    """`refcoco`: RefCOCO, RefCOCO+ or RefCOCOg (`vlm_adapters.data.formats.refcoco`).
+class ReferringConfig(FileDatasetConfig):
+    """The keys that all kinds of referring expressions have in common.
 
     Attributes:
-        annotations: Folder with `instances.json` and `refs(*.p)`.
-        images: Folder of COCO's train2014 images.
-        split: The split, such as `val` or `testA`.
-        split_by: Who made the splits: `unc`, `umd` or `google`; needed where there are several files of refs.
         form: A sample per sentence (`isolated`), or per image (`packed`).
-        sentences: `all` sentences of every object, the `first`, or one at `random` by `seed`, another in every epoch.
+        sentences: `all` sentences of every ref, the `first`, or one at `random` by `seed`, another in every epoch.
         epoch: The epoch whose sentences are drawn at random.
     """
 
-    annotations: Path
-    images: Path
-    split: str
-    split_by: str | None = None
     form: Form = "isolated"
     sentences: SentenceChoice = "all"
     epoch: NonNegativeInt = 0
@@ -159,12 +154,70 @@ class RefCocoConfig(FileDatasetConfig):
     def draws(self) -> bool:
         return super().draws or self.sentences == "random"
 
+    @property
+    def policy(self) -> SentencePolicy:
+        """How sentences become samples."""
+        return SentencePolicy(form=self.form, sentences=self.sentences, seed=self.seed or 0, epoch=self.epoch)
+
+
+class RefCocoConfig(ReferringConfig):
+    """`refcoco`: RefCOCO, RefCOCO+ or RefCOCOg (`vlm_adapters.data.formats.refcoco`).
+
+    Attributes:
+        annotations: Folder with `instances.json` and `refs(*.p)`.
+        images: Folder of COCO's train2014 images.
+        split: The split, such as `val` or `testA`.
+        split_by: Who made the splits: `unc`, `umd` or `google`; needed where there are several files of refs.
+    """
+
+    reader: ClassVar[type[RefCoco]] = RefCoco
+
+    annotations: Path
+    images: Path
+    split: str
+    split_by: str | None = None
+
     @override
     def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
-        policy = SentencePolicy(form=self.form, sentences=self.sentences, seed=self.seed or 0, epoch=self.epoch)
-        return RefCoco(
-            self.annotations, self.images, split=self.split, split_by=self.split_by, policy=policy, access=access
+        return self.reader(
+            self.annotations, self.images, split=self.split, split_by=self.split_by, policy=self.policy, access=access
         )
+
+
+class GRefCocoConfig(RefCocoConfig):
+    """`grefcoco`: gRefCOCO, with the keys of `refcoco`; `annotations` has `instances.json` and `grefs(*).json`."""
+
+    reader = GRefCoco
+
+
+class RefCocoMConfig(ReferringConfig):
+    """`refcoco_m`: RefCOCO-M (`vlm_adapters.data.formats.refcoco_m`).
+
+    Attributes:
+        path: Folder with the parquet files, or with a folder `data` of them.
+    """
+
+    path: Path
+
+    @override
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        return RefCocoM(self.path, self.policy, access)
+
+
+class ReasonSegConfig(FileDatasetConfig):
+    """`reasonseg`: ReasonSeg (`vlm_adapters.data.formats.reasonseg`).
+
+    Attributes:
+        path: The folder of a split, such as `ReasonSeg/val`.
+        sentences: The `first` text of every image, as published, or `all`.
+    """
+
+    path: Path
+    sentences: TextChoice = "first"
+
+    @override
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        return ReasonSeg(self.path, self.sentences, access)
 
 
 class PngConfig(FileDatasetConfig):
@@ -211,6 +264,9 @@ DATASET_CONFIGS: dict[str, type[DatasetConfig]] = {
     "hard_scenes": HardScenesConfig,
     "folder": FolderConfig,
     "refcoco": RefCocoConfig,
+    "grefcoco": GRefCocoConfig,
+    "refcoco_m": RefCocoMConfig,
+    "reasonseg": ReasonSegConfig,
     "png": PngConfig,
     "instances": InstancesConfig,
 }

@@ -116,10 +116,12 @@ def _line(sample: Sample, image: str) -> dict[str, object]:
         phrase["id"] = phrase_id
     for phrase, tags in zip(phrases, sample.phrase_tags, strict=False):
         phrase["tags"] = list(tags)
+    ignored = {} if sample.ignored is None else {"ignored": encode_rle(sample.ignored)}
     return {
         "id": sample.id,
         "image": image,
         "image_id": sample.image_id,
         "text": sample.text,
         "phrases": phrases,
+        **ignored,
     }

@@ -26,8 +26,13 @@ _WIDE = {
 _DEEPEST_YAML = 100
 
 
-def read_json(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> object:
+def read_json(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS, *, fallback: str | None = None) -> object:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        limits: What is accepted.
+        fallback: The encoding of a file that is not UTF-8, for forms whose published reader has one.
 
     Raises:
         DataError: It is missing, not a regular file, not JSON in UTF-8, or beyond the limits.
@@ -37,7 +42,7 @@ def read_json(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> 
         content = read_at_most(path, limits.max_file_bytes)
         check_encoding(content)
         _check_containers(content, limits.max_containers)
-        return json.loads(content.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+        return json.loads(_decoded(content.removeprefix(codecs.BOM_UTF8), fallback))
     except FileNotFoundError:
         raise DataError(f"There is no file {name}. Check the path.") from None
     except (OSError, ValueError) as error:
@@ -46,6 +51,15 @@ def read_json(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> 
         raise DataError(f"{name} cannot be read as JSON: brackets are nested too deeply. Download it again.") from error
     except MemoryError as error:
         raise DataError(f"{name} cannot be read as JSON: it takes more memory than there is. Divide it.") from error
+
+
+def _decoded(content: bytes, fallback: str | None) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        if fallback is None:
+            raise
+        return content.decode(fallback)
 
 
 def _check_containers(content: bytes, most: int) -> None:

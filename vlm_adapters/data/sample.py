@@ -51,10 +51,13 @@ class Sample(Annotation):
     Attributes:
         image: Upright RGB image of `H x W` pixels.
         masks: `(P, H, W)` bool, one mask per phrase.
+        ignored: `(H, W)` bool: pixels that an evaluation counts neither as found nor as missed; None where the set
+            has none.
     """
 
     image: Image.Image = field(repr=False)
     masks: NDArray[np.bool_] = field(repr=False)
+    ignored: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,6 +66,11 @@ class Sample(Annotation):
             raise DataError(
                 f"Sample {shown(self.id)}: masks are {self.masks.dtype} {self.masks.shape}. "
                 f"Give bool {expected} (P, H, W)."
+            )
+        if self.ignored is not None and (self.ignored.shape != expected[1:] or self.ignored.dtype != np.bool_):
+            raise DataError(
+                f"Sample {shown(self.id)}: ignored is {self.ignored.dtype} {self.ignored.shape}. "
+                f"Give bool {expected[1:]} (H, W), or None."
             )
 
     @property

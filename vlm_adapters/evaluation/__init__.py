@@ -7,10 +7,11 @@ from vlm_adapters.evaluation.process import Process
 from vlm_adapters.evaluation.protocols import PROTOCOLS, open_for_protocol
 from vlm_adapters.evaluation.record import Agreement, Record, read_records, write_records
 from vlm_adapters.evaluation.run import EvaluationProgress, evaluate
-from vlm_adapters.evaluation.summary import METRICS, Number, bootstrap, summarise
+from vlm_adapters.evaluation.summary import METRICS, NO_TARGET_METRICS, Number, bootstrap, join_runs, summarise
 
 __all__ = [
     "METRICS",
+    "NO_TARGET_METRICS",
     "PROTOCOLS",
     "Agreement",
     "Card",
@@ -24,6 +25,7 @@ __all__ = [
     "boundary_f_score",
     "box_iou",
     "evaluate",
+    "join_runs",
     "mask_iou",
     "open_for_protocol",
     "read_records",

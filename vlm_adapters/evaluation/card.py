@@ -19,7 +19,7 @@ from vlm_adapters.data.dataset import Problem
 from vlm_adapters.data.files import whole_file, write_json
 from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
 from vlm_adapters.evaluation.record import Record
-from vlm_adapters.evaluation.summary import CONFIDENCE, METRICS, RESAMPLES, Number, summarise
+from vlm_adapters.evaluation.summary import CONFIDENCE, RESAMPLES, Number, summarise
 from vlm_adapters.limits import plain
 
 RULES = {
@@ -29,6 +29,12 @@ RULES = {
     "P@t": "share of masks with IoU >= t",
     "Acc@0.5 of boxes": "share of masks whose box has IoU >= 0.5 with the true mask's box",
     "boundary F": "mean F-score of the outlines, tolerance 2 pixels",
+    "gIoU": "another name for mIoU, shown where some phrase has no target: its IoU is 1 for a mask without a pixel and "
+    "0 for any other, which adds its pixels to the unions of cIoU",
+    "N-acc": "share of the phrases without a target whose mask has no pixel",
+    "T-acc": "share of the phrases with a target whose mask has a pixel",
+    "ignored": "pixels that the set says to ignore, as ReasonSeg does, are taken out of both masks before they are "
+    "compared",
     "fingerprint of the data": "sha256 over its name, its files of texts and masks, and the names and sizes in bytes "
     "of its images, and of masks that have a file for each image; it changes when the set is moved",
     "sha256 of ids and texts": "what was asked about which samples, without the truth; it does not change when the "
@@ -127,6 +133,11 @@ class Card:
         """The names of the masks that were compared."""
         return list(dict.fromkeys(number.masks for number in self.numbers))
 
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the metrics: `METRICS`, and `NO_TARGET_METRICS` where some phrase has no target."""
+        return list(dict.fromkeys(number.metric for number in self.numbers))
+
     def number(self, group: str, masks: str, metric: str) -> Number:
         """Look up a number of the table."""
         return next(
@@ -168,7 +179,7 @@ class Card:
         if self.command is not None:
             lines += [*_code(self.command), ""]
         for group in self.groups:
-            phrases = self.number(group, self.masks[0], METRICS[0]).phrases
+            phrases = self.number(group, self.masks[0], self.metrics[0]).phrases
             lines += [f"## {_text(group)}: {phrases:,} phrases", "", *_table(["", *self.masks], self.rows(group)), ""]
         lines += ["## What was run", "", *_table(["", ""], self.facts()), ""]
         if self.skipped:
@@ -180,7 +191,8 @@ class Card:
     def rows(self, group: str) -> list[list[str]]:
         """A row per metric: its name, and its value with the interval for every kind of mask."""
         return [
-            [metric, *(format_number(self.number(group, masks, metric)) for masks in self.masks)] for metric in METRICS
+            [metric, *(format_number(self.number(group, masks, metric)) for masks in self.masks)]
+            for metric in self.metrics
         ]
 
 

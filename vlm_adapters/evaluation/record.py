@@ -22,7 +22,7 @@ from vlm_adapters.prompt import Prompt
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well one mask agrees with the truth.
+    """How well one mask agrees with the truth, outside the pixels that the sample says to ignore.
 
     Attributes:
         area: Number of pixels of the mask.
@@ -30,7 +30,7 @@ class Agreement:
         union: Number of pixels in either mask.
         box_iou: IoU of the boxes around the masks.
         boundary_f: Boundary F-score at a tolerance of 2 pixels.
-        counts: The mask as COCO's compressed run-length encoding at the image's size.
+        counts: The mask, as it was found, as COCO's compressed run-length encoding at the image's size.
     """
 
     area: int
@@ -41,15 +41,18 @@ class Agreement:
     counts: str = field(repr=False)
 
     @classmethod
-    def of(cls, found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Self:
-        """Compare two masks `(H, W)` bool."""
+    def of(cls, found: NDArray[np.bool_], truth: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None) -> Self:
+        """Compare two masks `(H, W)` bool; pixels of `ignored` are taken out of both."""
+        counts = str(encode_rle(found)["counts"])
+        if ignored is not None:
+            found, truth = found & ~ignored, truth & ~ignored
         return cls(
             area=int(found.sum()),
             intersection=int((found & truth).sum()),
             union=int((found | truth).sum()),
             box_iou=box_iou(found, truth),
             boundary_f=boundary_f_score(found, truth),
-            counts=str(encode_rle(found)["counts"]),
+            counts=counts,
         )
 
     @property
@@ -73,7 +76,7 @@ class Record:
         span: Where the phrase is in that text: its first character, and the one after its last.
         tags: Tags that metrics are reported by.
         size: `(H, W)` of the image.
-        true_area: Number of pixels of the true mask.
+        true_area: Number of pixels of the true mask, without those that the sample says to ignore.
         found: The masks by name: `coarse` and `refined` of a decoder with a refiner, otherwise `mask`, or whatever
             names a grounder gives to its masks; the last is the best.
     """
@@ -119,6 +122,7 @@ def records_of(
         A record per phrase.
     """
     asked = [(prompt.text, phrase) for prompt in prompts for phrase in prompt.phrases]
+    truth = sample.masks if sample.ignored is None else sample.masks & ~sample.ignored
     return [
         Record(
             index=index,
@@ -131,8 +135,8 @@ def records_of(
             span=phrase.span,
             tags=sample.phrase_tags[number] if sample.phrase_tags else (),
             size=(sample.image.height, sample.image.width),
-            true_area=int(sample.masks[number].sum()),
-            found={name: Agreement.of(masks[number], sample.masks[number]) for name, masks in found.items()},
+            true_area=int(truth[number].sum()),
+            found={name: Agreement.of(masks[number], truth[number], sample.ignored) for name, masks in found.items()},
         )
         for number, (text, phrase) in enumerate(asked)
     ]

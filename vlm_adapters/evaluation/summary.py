@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,14 @@ mIoU is also the average recall of Panoptic Narrative Grounding (Gonzalez et al.
 [0, 1] of the share of masks with IoU >= t, to which every mask adds the length of the interval that it passes, its IoU.
 """
 
+NO_TARGET_METRICS = ("gIoU", "N-acc", "T-acc")
+"""Names of the metrics that are added where some phrase has no target, as Liu et al. define them (GRES, CVPR 2023).
+
+gIoU is the mean of the IoUs, where that of a phrase without a target is 1 if its mask has no pixel, otherwise 0. N-acc
+is the share of the phrases without a target whose mask has no pixel, T-acc the share of the others whose mask has one.
+The pixels that were found for phrases without a target are in the unions of cIoU.
+"""
+
 _KNOWN_TAGS = ("thing", "stuff", "singular", "plural")
 
 Floats = NDArray[np.float64]
@@ -40,7 +48,7 @@ class Number:
         group: `"all"`, or the tag that its phrases have in common.
         phrases: Number of phrases.
         masks: Name of the masks in `Record.found`.
-        metric: One of `METRICS`.
+        metric: One of `METRICS` or `NO_TARGET_METRICS`.
         value: The value in [0, 1]; None where it is 0 / 0.
         low: Lower end of the interval.
         high: Upper end of the interval.
@@ -65,19 +73,31 @@ def summarise(records: Sequence[Record], *, seed: int = 0, resamples: int = RESA
     """
     if not records:
         return []
+    has_target = np.array([record.true_area > 0 for record in records])
+    sums = {masks: _sums([record.found[masks] for record in records], has_target) for masks in records[0].found}
     keys, columns = [], []
     for group in ("all", *tags_of(records)):
         inside = np.array([group == "all" or group in record.tags for record in records], dtype=np.float64)
         for masks in records[0].found:
-            sums = _sums([record.found[masks] for record in records])
-            for metric in METRICS:
+            for metric, parts in sums[masks].items():
                 keys.append((group, int(inside.sum()), masks, metric))
-                columns.append([part * inside for part in sums[metric]])
+                columns.append([part * inside for part in parts])
     numerators, denominators = np.array(columns).transpose(1, 2, 0)
     images = np.unique([record.image for record in records], return_inverse=True)[1]
     low, high = bootstrap(numerators, denominators, images, seed=seed, resamples=resamples)
     values = _quotient(numerators.sum(0), denominators.sum(0))
     return [Number(*key, *map(_known, row)) for key, *row in zip(keys, values, low, high, strict=True)]
+
+
+def join_runs(runs: Mapping[str, Sequence[Record]]) -> list[Record]:
+    """Join the records of one model's runs on several data sets, such as held-out seeds, to be summarised as one run.
+
+    The bootstrap then draws from the images of all of them.
+
+    Args:
+        runs: The records of every run, by a name that distinguishes its images from those of the others.
+    """
+    return [replace(record, image=f"{name}/{record.image}") for name, records in runs.items() for record in records]
 
 
 def bootstrap(
@@ -120,7 +140,7 @@ def tags_of(records: Sequence[Record]) -> list[str]:
     return [tag for tag in _KNOWN_TAGS if tag in found] + sorted(found - set(_KNOWN_TAGS))
 
 
-def _sums(found: Sequence[Agreement]) -> dict[str, tuple[Floats, Floats]]:
+def _sums(found: Sequence[Agreement], has_target: NDArray[np.bool_]) -> dict[str, tuple[Floats, Floats]]:
     """For every metric, what each phrase adds to its numerator and to its denominator, `(P,)` each."""
     ious = np.array([agreement.iou for agreement in found])
     boxes = np.array([agreement.box_iou for agreement in found])
@@ -130,7 +150,16 @@ def _sums(found: Sequence[Agreement]) -> dict[str, tuple[Floats, Floats]]:
         "boundary F": np.array([agreement.boundary_f for agreement in found]),
     }
     pixels = np.array([(agreement.intersection, agreement.union) for agreement in found], dtype=np.float64)
-    return {"cIoU": (pixels[:, 0], pixels[:, 1])} | {name: (each, np.ones(len(found))) for name, each in means.items()}
+    every = np.ones(len(found))
+    sums = {"cIoU": (pixels[:, 0], pixels[:, 1])} | {name: (each, every) for name, each in means.items()}
+    if not has_target.all():
+        is_empty = np.array([agreement.area == 0 for agreement in found])
+        accuracies = [
+            ((right & group).astype(np.float64), group.astype(np.float64))
+            for right, group in ((is_empty, ~has_target), (~is_empty, has_target))
+        ]
+        sums |= dict(zip(NO_TARGET_METRICS, [(ious, every), *accuracies], strict=True))
+    return sums
 
 
 def _quotient(numerators: Floats, denominators: Floats) -> Floats:

@@ -12,7 +12,7 @@ from vlm_adapters.hf.image_processor import (
     wrap_image_processor,
 )
 from vlm_adapters.hf.native_resolution import NativeResolutionBackbone
-from vlm_adapters.hf.published import PublishedCheckpoint
+from vlm_adapters.hf.published import PublishedCheckpoint, published_in
 from vlm_adapters.hf.row_blocks import RowPlan
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "TransformersBackbone",
     "capture_hidden_states",
     "capture_rows",
+    "published_in",
     "wrap_image_processor",
 ]

@@ -7,10 +7,11 @@ classes. From it the plugin builds the adapter on the meta device, where tensors
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from transformers import (
@@ -18,12 +19,15 @@ from transformers import (
     AutoModelForImageTextToText,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
 from vlm_adapters.errors import PluginError
 from vlm_adapters.hf.byte_tokenizer import byte_tokenizer
 from vlm_adapters.registry.versions import typed_errors
+
+AdapterT = TypeVar("AdapterT")
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,12 @@ class PublishedCheckpoint:
             facts = json.loads(path.read_text(encoding="utf-8"))
             return cls(name, AutoConfig.for_model(**facts["config"]), facts["processor"], facts["tokens"])
 
-    def model(self, attention: str = "sdpa") -> PreTrainedModel:
+    def model(self, attention: str | None = "sdpa") -> PreTrainedModel:
         """Build the model in bfloat16 on the meta device, with sizes and without values.
 
         Args:
-            attention: Kernel of the model, for families that cannot take the usual one.
+            attention: Kernel of the model, for families that cannot take the usual one; None leaves it to transformers,
+                which chooses for each part of the model.
         """
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForImageTextToText.from_config(
@@ -81,3 +86,28 @@ class PublishedCheckpoint:
             options: Passed to `PreTrainedTokenizerFast`.
         """
         return byte_tokenizer(self.tokens, end=end, padding=padding, **options)
+
+
+Build = Callable[[PublishedCheckpoint, PreTrainedTokenizerBase | None], AdapterT]
+"""Builds an adapter from the settings of a checkpoint and its tokenizer; a stand-in replaces a missing tokenizer."""
+
+
+def published_in(folder: Path) -> Callable[[Build[AdapterT]], Callable[..., AdapterT | None]]:
+    """Decorate a function that builds adapters from settings, to make it the one that `AdapterSpec.published` names.
+
+    The decorated function takes the hub id of a checkpoint and, optionally, its tokenizer. It returns None if the
+    folder has no file of the checkpoint.
+
+    Args:
+        folder: Folder of the plugin's files, one per checkpoint.
+    """
+
+    def decorate(build: Build[AdapterT]) -> Callable[..., AdapterT | None]:
+        @wraps(build)
+        def of_checkpoint(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> AdapterT | None:
+            facts = PublishedCheckpoint.read(folder, checkpoint)
+            return None if facts is None else build(facts, tokenizer)
+
+        return of_checkpoint
+
+    return decorate

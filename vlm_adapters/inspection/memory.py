@@ -67,8 +67,7 @@ def pass_memory(config: PreTrainedConfig, tokens: int, rows: int, columns: int, 
     plan = RowPlan(torch.arange(tokens - rows, tokens), torch.arange(rows), torch.arange(columns))
 
     def run(model: PreTrainedModel, **options: bool) -> object:
-        embeddings = torch.empty(1, tokens, config.hidden_size, dtype=DTYPE, device="meta")
-        return model(inputs_embeds=embeddings, use_cache=False, **options)
+        return model(**_embedded(config, tokens), use_cache=False, **options)
 
     def run_with_rows(model: PreTrainedModel, state_layers: Collection[int] = ()) -> object:
         with (
@@ -98,6 +97,14 @@ def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
     with torch.no_grad(), FusedAttention(), counter:
         run()
     return counter.peak
+
+
+def _embedded(config: PreTrainedConfig, tokens: int) -> dict[str, Tensor]:
+    """What a sequence of tokens is looked up as: its embeddings, and those that the layers of some models add."""
+    given: dict[str, tuple[int, ...]] = {"inputs_embeds": (config.hidden_size,)}
+    if width := getattr(config, "hidden_size_per_layer_input", 0):  # of the small Gemma 4
+        given["per_layer_inputs"] = (config.num_hidden_layers, width)
+    return {name: torch.empty(1, tokens, *shape, dtype=DTYPE, device="meta") for name, shape in given.items()}
 
 
 def _on_meta(config: PreTrainedConfig, kernel: str) -> PreTrainedModel:

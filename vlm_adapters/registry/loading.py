@@ -153,10 +153,11 @@ def published_info(name: str) -> BackboneInfo:
     Raises:
         CheckpointError: No plugin has the config of this checkpoint.
     """
-    first = {entry.name: entry.checkpoints[0] for entry in list_adapters() if entry.checkpoints and not entry.broken}
-    if adapter := load_published(first.get(name, name)):
+    entries = {entry.name: entry for entry in list_adapters() if entry.name and entry.checkpoints and not entry.broken}
+    if adapter := load_published(entries[name].checkpoints[0] if name in entries else name):
         return adapter.info
-    known = [name for name, checkpoint in first.items() if name and load_published(checkpoint)]
+    ready = [entry for entry in entries.values() if entry.state == "ready"]
+    known = [str(entry.name) for entry in ready if load_published(entry.checkpoints[0])]
     raise CheckpointError(
         f"No plugin knows the sizes of {name!r}. Give the hub id of a checkpoint that `adapters info` shows as "
         f"published, or one of these adapters: {', '.join(known) or 'none'}."

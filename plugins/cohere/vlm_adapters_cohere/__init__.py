@@ -17,6 +17,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="cohere",
             checkpoints=("CohereLabs/aya-vision-8b", "CohereLabs/aya-vision-32b"),
             case="vlm_adapters_cohere.case:AYA_VISION",
+            published="vlm_adapters_cohere.published:build",
         ),
         AdapterSpec(
             name="cohere2_vision",
@@ -24,5 +25,6 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="cohere",
             checkpoints=("CohereLabs/command-a-vision-07-2025",),
             case="vlm_adapters_cohere.case:COHERE2_VISION",
+            published="vlm_adapters_cohere.published:build",
         ),
     ]

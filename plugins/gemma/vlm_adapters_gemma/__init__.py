@@ -25,6 +25,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="gemma",
             checkpoints=("google/gemma-4-E2B-it", "google/gemma-4-26B-A4B-it", "google/gemma-4-31B-it"),
             case="vlm_adapters_gemma.case:GEMMA4",
+            published="vlm_adapters_gemma.published:build",
         ),
         AdapterSpec(
             name="gemma4_unified",
@@ -32,6 +33,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="gemma",
             checkpoints=("google/gemma-4-12B-it",),
             case="vlm_adapters_gemma.case:GEMMA4_UNIFIED",
+            published="vlm_adapters_gemma.published:build",
         ),
         AdapterSpec(
             name="paligemma",

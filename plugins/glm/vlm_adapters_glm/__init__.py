@@ -11,9 +11,9 @@ __all__ = ["adapter_specs"]
 def adapter_specs() -> list[AdapterSpec]:
     """Offer the adapters of this plugin: one class for all, since they differ in the model alone."""
     checkpoints = {
-        "glm4v": ("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.1V-9B-Base"),
+        "glm4v": ("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.1V-9B-Base", "zai-org/GLM-4.6V-Flash"),
         "glm4v_moe": ("zai-org/GLM-4.5V", "zai-org/GLM-4.6V"),
-        "glm46v": ("zai-org/GLM-4.6V-Flash",),
+        "glm46v": (),  # GLM-4.6V's files name the types above; its processor is this one's
     }
     return [
         AdapterSpec(

@@ -17,6 +17,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="minicpm",
             checkpoints=("openbmb/MiniCPM-V-4.6",),
             case="vlm_adapters_minicpm.case:MINICPM_4_6",
+            published="vlm_adapters_minicpm.published:build",
             min_transformers="5.19",
         ),
         AdapterSpec(

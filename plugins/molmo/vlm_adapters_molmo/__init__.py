@@ -17,6 +17,7 @@ def adapter_specs() -> list[AdapterSpec]:
             extra="molmo",
             checkpoints=("allenai/Molmo2-4B", "allenai/Molmo2-8B", "allenai/Molmo2-O-7B"),
             case="vlm_adapters_molmo.case:MOLMO2",
+            published="vlm_adapters_molmo.published:build",
             min_transformers="5.20",
         )
     ]

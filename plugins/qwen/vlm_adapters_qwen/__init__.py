@@ -35,7 +35,7 @@ def adapter_specs() -> list[AdapterSpec]:
     checkpoints |= {
         "qwen3_5": ("Qwen/Qwen3.5-9B",),
         "qwen3_5_moe": ("Qwen/Qwen3.5-35B-A3B", "Qwen/Qwen3.6-35B-A3B"),
-        **dict.fromkeys(("qwen2_5_omni", "qwen2_5_omni_thinker"), ("Qwen/Qwen2.5-Omni-3B", "Qwen/Qwen2.5-Omni-7B")),
+        **dict.fromkeys(("qwen2_5_omni", "qwen2_5_omni_thinker"), ("Qwen/Qwen2.5-Omni-7B", "Qwen/Qwen2.5-Omni-3B")),
         **dict.fromkeys(("qwen3_omni_moe", "qwen3_omni_moe_thinker"), ("Qwen/Qwen3-Omni-30B-A3B-Instruct",)),
     }
     targets = {

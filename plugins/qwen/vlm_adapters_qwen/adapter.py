@@ -8,11 +8,16 @@ from typing import Any
 from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
 from transformers import (
+    AutoModel,
     BatchFeature,
     PreTrainedModel,
     ProcessorMixin,
+    Qwen2_5OmniTextConfig,
     Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerTextModel,
+    Qwen3OmniMoeTextConfig,
     Qwen3OmniMoeThinkerConfig,
+    Qwen3OmniMoeThinkerTextModel,
 )
 from typing_extensions import override
 
@@ -20,6 +25,10 @@ from vlm_adapters import ImageLayout, TransformersBackbone
 from vlm_adapters.errors import ImageError, OptionError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf import NativeResolutionBackbone
+
+# Language models that transformers builds as a part of others only; to count memory, they are built alone.
+AutoModel.register(Qwen2_5OmniTextConfig, Qwen2_5OmniThinkerTextModel, exist_ok=True)
+AutoModel.register(Qwen3OmniMoeTextConfig, Qwen3OmniMoeThinkerTextModel, exist_ok=True)
 
 
 class QwenAdapter(NativeResolutionBackbone):

@@ -32,7 +32,11 @@ FORMS: dict[str, tuple[object, str]] = {
     ),
     "results": ([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}], "a list of COCO results"),
     "narratives": ([{"image_id": 1, "caption": "", "segments": []}], "narratives of .*, which kind png reads as narr"),
-    "grefs": ([{"ref_id": 1, "ann_id": [-1], "sentences": []}], "refs of gRefCOCO, whose ann_id are lists"),
+    "grefs": ([{"ref_id": 1, "ann_id": [-1], "sentences": []}], "refs of gRefCOCO, .*, which kind grefcoco reads"),
+    "reasonseg": (
+        {"text": ["a"], "is_sentence": True, "shapes": []},
+        "an annotation of ReasonSeg, which kind reasonseg",
+    ),
     "labelme": ({"shapes": [], "imagePath": "a.png"}, "a file of labelme; export it in COCO's format"),
 }
 
@@ -71,7 +75,7 @@ def test_refs_of_grefcoco_are_named(annotation: object, refcoco: RefCocoSet) -> 
 
 def test_a_folder_of_grefcoco_is_named(refcoco: RefCocoSet) -> None:
     (refcoco.annotations / "refs(unc).p").rename(refcoco.annotations / "grefs(unc).json")
-    with pytest.raises(DataError, match=r"none, but grefs\(\*\)\.json of gRefCOCO, which kind refcoco does not read"):
+    with pytest.raises(DataError, match=r"none, but grefs\(\*\)\.json, which kind grefcoco reads"):
         open_dataset(refcoco.uri())
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_adapters.data.formats.refcoco import RefCoco, SentencePolicy
+from vlm_adapters.data.formats.refcoco import RefCoco
+from vlm_adapters.data.formats.referring import SentencePolicy
 from vlm_adapters.data.image_order import indices_by_image
 from vlm_adapters.data.open import open_dataset, open_skipping
 from vlm_adapters.errors import DataError, ImageError

@@ -7,7 +7,8 @@
 
 `image` is relative to the folder and stays in it, `span` counts characters of `text`, `mask` is COCO's compressed run
 lengths on the upright image; `id` and `tags` of phrases may be left out, but then of all phrases of a sample.
-Lines with the same `image_id` have the same `image`.
+Lines with the same `image_id` have the same `image`. A line may have `ignored`: such run lengths of the pixels that an
+evaluation counts neither as found nor as missed.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class SampleLine(BaseModel):
     image_id: str = Field(min_length=1)
     text: str
     phrases: tuple[PhraseLine, ...] = Field(min_length=1)
+    ignored: RunLengths | None = None
 
     def annotation(self) -> Annotation:
         """The line as an annotation.
@@ -158,18 +160,19 @@ class Folder(Dataset):
         image = load_image(self._folder.check_inside(self._folder.named(line.image)), self.access.limits)
         masks = blank_masks(len(line.phrases), (image.height, image.width), self.access.limits)
         for mask, phrase, entry in zip(masks, annotation.phrases, line.phrases, strict=True):
-            mask[:] = _mask(phrase, entry.mask, image, self.access.limits)
-        return Sample(**vars(annotation), image=image, masks=masks)
+            mask[:] = _mask(f"The mask of {shown(phrase.text)}", entry.mask, image, self.access.limits)
+        ignored = None if line.ignored is None else _mask("ignored", line.ignored, image, self.access.limits)
+        return Sample(**vars(annotation), image=image, masks=masks, ignored=ignored)
 
 
-def _mask(phrase: Phrase, mask: RunLengths, image: Image.Image, limits: Limits) -> NDArray[np.bool_]:
+def _mask(what: str, mask: RunLengths, image: Image.Image, limits: Limits) -> NDArray[np.bool_]:
     height, width = mask.size
     if (height, width) != (image.height, image.width):
         raise DataError(
-            f"The mask of {shown(phrase.text)} is {shown(height)} x {shown(width)}, and the image is {image.height} x "
-            f"{image.width} (height x width). Give masks of the upright image."
+            f"{what} is {shown(height)} x {shown(width)}, and the image is {image.height} x {image.width} (height x "
+            "width). Give masks of the upright image."
         )
     try:
         return decode_rle(mask.model_dump(), limits)
     except DataError as error:
-        raise DataError(f"The mask of {shown(phrase.text)} is broken: {error}") from error
+        raise DataError(f"{what} is broken: {error}") from error

@@ -13,7 +13,7 @@ from vlm_adapters.data.rle import decode_rle, fill_runs
 from vlm_adapters.errors import DataError
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 
-_FARTHEST = 10
+FARTHEST = 10
 """How many sides of its image a point of a polygon may lie outside."""
 
 
@@ -95,7 +95,7 @@ def _points(polygon: object, part: str, size: tuple[int, int]) -> NDArray[np.flo
     """Check a polygon, and return its points `(N, 2)`."""
     if not isinstance(polygon, list) or not all(map(_is_coordinate, polygon)) or len(polygon) < 6 or len(polygon) % 2:
         raise DataError(f"the polygon {shown(polygon)} is not a list of three or more points x, y{part}.")
-    if max(map(abs, polygon)) > _FARTHEST * max(size):
+    if max(map(abs, polygon)) > FARTHEST * max(size):
         raise DataError(
             f"the polygon {shown(polygon)} lies far outside the image of {size[0]} x {size[1]} pixels{part}."
         )

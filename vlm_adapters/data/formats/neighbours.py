@@ -27,7 +27,8 @@ _CAPTIONS = Form("a captions file of COCO, which has no masks")
 _BOXES = Form("a file with boxes only: no annotation has a segmentation. Masks are needed")
 _RESULTS = Form("a list of COCO results, which has no images; put it under annotations beside the images of its file")
 _NARRATIVES = Form("narratives of Panoptic Narrative Grounding, which kind png reads as narratives=")
-_GREFS = Form("refs of gRefCOCO, whose ann_id are lists; kind refcoco reads refs with one object each")
+_GREFS = Form("refs of gRefCOCO, whose ann_id are lists, which kind grefcoco reads")
+_REASONSEG = Form("an annotation of ReasonSeg, which kind reasonseg reads with all of its folder")
 _LABELME = Form("a file of labelme; export it in COCO's format")
 _MOST_LOOKED_AT = 1_000
 
@@ -38,6 +39,8 @@ def form_of(content: object) -> Form | None:
         return _form_of_list(content)
     if not isinstance(content, Mapping):
         return None
+    if "shapes" in content and "is_sentence" in content:
+        return _REASONSEG
     if "shapes" in content and "imagePath" in content:
         return _LABELME
     annotations = content.get("annotations")

@@ -1,60 +1,22 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg, in their published files `instances.json` and `refs(*.p)`."""
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO, in their published files: `instances.json` beside those of the refs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from copy import copy
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import ClassVar
 
-import numpy as np
 from typing_extensions import override
 
 from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
-from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.coco_files import Instances, image_path, open_image
-from vlm_adapters.data.formats.refs import Ref, Refs, Sentence
-from vlm_adapters.data.sample import Annotation, Sample
-from vlm_adapters.data.stable_random import stable_hash
-from vlm_adapters.data.uri import Value, format_uri
-from vlm_adapters.prompt import Phrase
-
-BETWEEN = " . "
-"""What stands between the sentences of a packed sample."""
-
-Form = Literal["isolated", "packed"]
-"""Whether a sample has one sentence, or all sentences about its image."""
-
-SentenceChoice = Literal["all", "first", "random"]
-"""Which sentences of a ref are read."""
+from vlm_adapters.data.formats.referring import DEFAULT_POLICY, Ref, ReferringExpressions, SentencePolicy
+from vlm_adapters.data.formats.refs import GREFCOCO, REFCOCO, Refs, RefsForm
+from vlm_adapters.data.sample import Sample
+from vlm_adapters.data.uri import format_uri
 
 
-@dataclass(frozen=True, kw_only=True)
-class SentencePolicy:
-    """How the sentences of refs become samples.
-
-    Attributes:
-        form: `isolated`: every sentence is a sample, and all of its text is the phrase. `packed`: a sample has all
-            sentences about its image in one text with `" . "` between; later ones see earlier ones.
-        sentences: `all` sentences of every ref, the `first` one, or one at `random`.
-        seed: Seed of a sentence at random, which depends on `seed`, `epoch` and the ref's id alone.
-        epoch: Epoch of a sentence at random.
-    """
-
-    form: Form = "isolated"
-    sentences: SentenceChoice = "all"
-    seed: int = 0
-    epoch: int = 0
-
-
-class _RefSentence(NamedTuple):
-    ref: Ref
-    sentence: Sentence
-
-
-class RefCoco(Dataset):
+class RefCoco(ReferringExpressions):
     """A split of RefCOCO, RefCOCO+ or RefCOCOg. Phrase ids are `"ref_id/sent_id"`.
 
     Args:
@@ -69,6 +31,8 @@ class RefCoco(Dataset):
         DataError: A folder, file or split is missing, or a file is malformed.
     """
 
+    refs_form: ClassVar[RefsForm] = REFCOCO
+
     def __init__(
         self,
         annotations: str | os.PathLike[str],
@@ -76,100 +40,66 @@ class RefCoco(Dataset):
         *,
         split: str,
         split_by: str | None = None,
-        policy: SentencePolicy = SentencePolicy(),
+        policy: SentencePolicy = DEFAULT_POLICY,
         access: Access = DEFAULT_ACCESS,
     ) -> None:
         self.access = access
         self._annotations = ImageFolder.existing(annotations, access).path
         self._images = ImageFolder.existing(images, access)
-        self._split, self._policy = split, policy
+        self._split = split
         self._instances = Instances.read(self._annotations / "instances.json", access)
-        self._refs = Refs.read(self._annotations, split, split_by, self._instances, self._images)
+        file = self.refs_form.file(self._annotations, split_by)
+        self._file = Refs.read(file, split, self.refs_form, self._instances, self._images)
         # of the set's 196,771 annotations a split needs some thousands
-        self._instances.images.keep({ref.image for ref in self._refs.refs})
-        self._instances.annotations.keep({ref.annotation for ref in self._refs.refs})
-        self.problems = self._refs.problems
-        self._samples = _samples(self._refs.refs, policy)
+        self._instances.images.keep({ref.image for ref in self._file.refs})
+        self._instances.annotations.keep({number for ref in self._file.refs for number in ref.annotations})
+        self.problems = self._file.problems
+        super().__init__(self._file.refs, policy)
 
     @property
     @override
     def source(self) -> str:
-        keys: dict[str, Value | None] = {
-            "annotations": str(self._annotations),
-            "images": str(self._images.path),
-            "split": self._split,
-            "split_by": self._refs.split_by,
-            "form": self._policy.form,
-            "sentences": self._policy.sentences,
-        }
-        if self._policy.sentences == "random":
-            keys |= {"seed": self._policy.seed, "epoch": self._policy.epoch}
-        return format_uri("refcoco", keys)
+        keys = {"annotations": str(self._annotations), "images": str(self._images.path), "split": self._split}
+        return format_uri(self.refs_form.kind, {**keys, "split_by": self._file.split_by, **self._policy.keys()})
 
     @override
-    def at_epoch(self, epoch: int) -> Self:
-        if self._policy.sentences != "random":
-            return self
-        dataset = copy(self)
-        dataset._policy = replace(self._policy, epoch=epoch)  # noqa: SLF001 - of the same class
-        dataset._samples = _samples(self._refs.refs, dataset._policy)  # noqa: SLF001
-        return dataset
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @override
-    def annotation(self, index: int) -> Annotation:
-        sentences = self._samples[index]
-        image = str(sentences[0].ref.image)
-        texts = [sentence.text for _, sentence in sentences]
-        starts = np.cumsum([0, *(len(text) + len(BETWEEN) for text in texts)]).tolist()
-        ids = tuple(f"{ref.id}/{sentence.id}" for ref, sentence in sentences)
-        return Annotation(
-            id=image if self._policy.form == "packed" else ids[0],
-            image_id=image,
-            text=BETWEEN.join(texts),
-            phrases=tuple(
-                Phrase(text, start, start + len(text)) for text, start in zip(texts, starts[:-1], strict=True)
-            ),
-            phrase_ids=ids,
-        )
+    def tags(self, ref: Ref) -> tuple[str, ...]:
+        return ()
 
     @override
     def place(self, index: int) -> str:
-        entries = dict.fromkeys(str(ref.entry) for ref, _ in self._samples[index])
-        return f"{self._refs.path}[{', '.join(entries)}]"
+        entries = dict.fromkeys(str(ref.entry) for ref in self.refs_of(index))
+        return f"{self._file.path}[{', '.join(entries)}]"
 
     @override
     def files(self) -> tuple[Path, ...]:
-        return (self._annotations / "instances.json", self._refs.path)
+        return (self._annotations / "instances.json", self._file.path)
 
     @override
     def image_file(self, index: int) -> Path:
-        return image_path(self._images, self._instances.images, self._samples[index][0].ref.image)
+        return image_path(self._images, self._instances.images, self.refs_of(index)[0].image)
 
     @override
     def sample(self, index: int) -> Sample:
-        annotations = [ref.annotation for ref, _ in self._samples[index]]
-        entry = self._instances.images[self._samples[index][0].ref.image]
+        refs = self.refs_of(index)
+        entry = self._instances.images[refs[0].image]
         size = (entry.height, entry.width)
         image = open_image(self._images.check_inside(self.image_file(index)), size, self.access.limits)
-        masks = self._instances.masks([(annotation,) for annotation in annotations], size)
+        masks = self._instances.masks([ref.annotations for ref in refs], size)
         return Sample(**vars(self.annotation(index)), image=image, masks=masks)
 
 
-def _samples(refs: Sequence[Ref], policy: SentencePolicy) -> list[tuple[_RefSentence, ...]]:
-    """Divide the sentences among samples."""
-    if policy.form == "isolated":
-        return [(_RefSentence(ref, sentence),) for ref in refs for sentence in _chosen(ref, policy)]
-    images: dict[int, list[_RefSentence]] = {}
-    for ref in refs:
-        images.setdefault(ref.image, []).extend(_RefSentence(ref, sentence) for sentence in _chosen(ref, policy))
-    return [tuple(sentences) for sentences in images.values()]
+class GRefCoco(RefCoco):
+    """A split of gRefCOCO, whose sentences name one object of COCO, several, or none.
 
+    The mask of several is their union; of none it is empty. Tags are `target` with `singular` or `plural`, and
+    `no target`. Arguments and errors are those of `RefCoco`; `annotations` has `instances.json` and `grefs(*).json`.
+    """
 
-def _chosen(ref: Ref, policy: SentencePolicy) -> Sequence[Sentence]:
-    if policy.sentences == "all":
-        return ref.sentences
-    number = stable_hash(policy.seed, policy.epoch, ref.id) if policy.sentences == "random" else 0
-    return (ref.sentences[number % len(ref.sentences)],)
+    refs_form = GREFCOCO
+
+    @override
+    def tags(self, ref: Ref) -> tuple[str, ...]:
+        if not ref.annotations:
+            return ("no target",)
+        return ("target", "singular" if len(ref.annotations) == 1 else "plural")

@@ -1,50 +1,69 @@
-"""The `refs(*.p)` files of RefCOCO, RefCOCO+ and RefCOCOg."""
+"""The files of refs: `refs(*.p)` of RefCOCO, RefCOCO+ and RefCOCOg, and `grefs(*).json` of gRefCOCO."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlm_adapters.data.access import ImageFolder
 from vlm_adapters.data.dataset import Problem, ProblemList
-from vlm_adapters.data.documents import usable_text
+from vlm_adapters.data.documents import read_json, usable_text
 from vlm_adapters.data.formats.by_id import identity
 from vlm_adapters.data.formats.coco_files import Instances, image_path
 from vlm_adapters.data.formats.plain_pickle import read_plain_pickle
+from vlm_adapters.data.formats.referring import Ref, Sentence
 from vlm_adapters.errors import DataError
 from vlm_adapters.limits import Limits, shown
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence that distinguishes an object from the others.
+@dataclass(frozen=True)
+class RefsForm:
+    """The published form of the refs of a kind of data set.
 
     Attributes:
-        id: The `sent_id` of the file.
-        text: The `raw` of the file in lower case, without white space around it.
+        kind: The kind, as `open_dataset` names it.
+        prefix: The name of the file before `(unc)`.
+        suffix: The name of the file after it.
+        read: Reads the file.
+        has_one_target: Whether every ref has one target; otherwise it has any number of them.
     """
 
-    id: int
-    text: str
+    kind: str
+    prefix: str
+    suffix: str
+    read: Callable[[Path, Limits], object]
+    has_one_target: bool
+
+    def name(self, split_by: str) -> str:
+        """The name of the file with the splits of one author."""
+        return f"{self.prefix}({split_by}){self.suffix}"
+
+    def split_by(self, path: Path) -> str:
+        """Whose splits a file has."""
+        return path.name[len(self.prefix) + 1 : -len(self.suffix) - 1]
+
+    def file(self, folder: Path, split_by: str | None) -> Path:
+        """Find the file of refs in a folder.
+
+        Raises:
+            DataError: It is missing, or `split_by` is None and there are several.
+        """
+        found = sorted(folder.glob(self.name("*")))
+        matching = [path for path in found if split_by is None or path.name == self.name(split_by)]
+        if len(matching) == 1:
+            return matching[0]
+        needed = f"one file {self.name('*')}" if split_by is None else self.name(split_by)
+        names = ", ".join(shown(path.name)[1:-1] for path in found[:20]) or "none"
+        for other in () if found else (REFCOCO, GREFCOCO):
+            if any(folder.glob(other.name("*"))):
+                names = f"none, but {other.name('*')}, which kind {other.kind} reads"
+        raise DataError(f"{folder} needs {needed}, found: {names}. Choose one with split_by, such as split_by=unc.")
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """An object and the sentences about it.
-
-    Attributes:
-        id: The `ref_id` of the file.
-        annotation: The id of its mask in `instances.json`.
-        image: The id of its image.
-        entry: Index of its entry in the file, from 0.
-        sentences: The sentences that are not blank.
-    """
-
-    id: int
-    annotation: int
-    image: int
-    entry: int
-    sentences: tuple[Sentence, ...]
+REFCOCO = RefsForm("refcoco", "refs", ".p", read_plain_pickle, has_one_target=True)
+GREFCOCO = RefsForm("grefcoco", "grefs", ".json", read_json, has_one_target=False)
 
 
 @dataclass(frozen=True)
@@ -64,21 +83,20 @@ class Refs:
     problems: tuple[Problem, ...]
 
     @classmethod
-    def read(cls, folder: Path, split: str, split_by: str | None, instances: Instances, images: ImageFolder) -> Refs:
+    def read(cls, path: Path, split: str, form: RefsForm, instances: Instances, images: ImageFolder) -> Refs:
         """Read the refs of a split.
 
         Args:
-            folder: The folder with `refs(*.p)`.
+            path: The file.
             split: The split, such as `val`.
-            split_by: Who made the splits; None if there is only one file of refs.
+            form: The form of the file.
             instances: The images and annotations that the refs refer to.
             images: The folder of the images, out of which no name may lead.
 
         Raises:
             DataError: The file is missing, does not hold a list, or has no such split.
         """
-        path = _file(folder, split_by)
-        content = read_plain_pickle(path, instances.limits)
+        content = form.read(path, instances.limits)
         if not isinstance(content, list):
             raise DataError(f"{path} holds a {type(content).__name__}, not a list of refs. Download it again.")
         splits = {name for entry in content if isinstance(entry, dict) and isinstance(name := entry.get("split"), str)}
@@ -87,7 +105,7 @@ class Refs:
             raise DataError(f"{path} has no split {shown(split)}. Its splits are {names}.")
         refs: list[Ref] = []
         problems = ProblemList(path, instances.limits.max_problems)
-        ids = _SeenIds()
+        ids = _SeenIds(form)
         for index, entry in enumerate(content):
             if isinstance(entry, dict) and entry.get("split") != split:
                 continue
@@ -101,15 +119,20 @@ class Refs:
                 problems.add(f"{path}[{index}]", mistake)
             if ref and ref.sentences:
                 refs.append(ref)
-        return cls(path, path.name[len("refs(") : -len(").p")], tuple(refs), problems.as_tuple())
+        return cls(path, form.split_by(path), tuple(refs), problems.as_tuple())
 
 
 class _SeenIds:
-    """The ids of refs and sentences, with the entries that had them first."""
+    """The ids of refs and sentences, with the entries that had them first.
 
-    def __init__(self) -> None:
+    Args:
+        form: The form of the file; only where every ref has one target, no two sentences of the file share an id.
+    """
+
+    def __init__(self, form: RefsForm) -> None:
+        self.form = form
         self._refs: dict[int, int] = {}
-        self._sentences: dict[int, int] = {}
+        self._sentences: dict[tuple[int | None, int], int] = {}
 
     def check_ref(self, number: int, index: int) -> None:
         if (first := self._refs.setdefault(number, index)) != index:
@@ -118,25 +141,14 @@ class _SeenIds:
                 "kept apart. Give every ref its own."
             )
 
-    def check_sentence(self, number: int, index: int) -> None:
-        if number in self._sentences:
+    def check_sentence(self, number: int, ref: int, index: int) -> None:
+        key = (None if self.form.has_one_target else ref, number)
+        if key in self._sentences:
             raise DataError(
                 f"The sent_id {number} of a sentence of entry [{index}] is already that of one of entry "
-                f"[{self._sentences[number]}]. Give every sentence its own."
+                f"[{self._sentences[key]}]. Give every sentence its own."
             )
-        self._sentences[number] = index
-
-
-def _file(folder: Path, split_by: str | None) -> Path:
-    found = sorted(folder.glob("refs(*).p"))
-    matching = [path for path in found if split_by is None or path.name == f"refs({split_by}).p"]
-    if len(matching) == 1:
-        return matching[0]
-    needed = "one file refs(*).p" if split_by is None else f"refs({split_by}).p"
-    names = ", ".join(shown(path.name)[1:-1] for path in found[:20]) or "none"
-    if not found and any(folder.glob("grefs(*).json")):
-        names = "none, but grefs(*).json of gRefCOCO, which kind refcoco does not read"
-    raise DataError(f"{folder} needs {needed}, found: {names}. Choose one with split_by, such as split_by=unc.")
+        self._sentences[key] = index
 
 
 def _ref(index: int, entry: object, ids: _SeenIds, limits: Limits) -> tuple[Ref, list[str]]:
@@ -145,18 +157,14 @@ def _ref(index: int, entry: object, ids: _SeenIds, limits: Limits) -> tuple[Ref,
         raise DataError("It is not a ref with ref_id, ann_id, image_id and sentences. Download the file again.")
     if not isinstance(entry["sentences"], list) or not entry["sentences"]:
         raise DataError("It has no sentences. Download the file again.")
-    if isinstance(entry["ann_id"], list) or entry["ann_id"] in (-1, None):
-        raise DataError(
-            f"Its ann_id is {shown(entry['ann_id'])}, as in gRefCOCO, whose refs name several objects or none. Kind "
-            "refcoco reads refs with one object each."
-        )
-    number, annotation, image = (identity(entry[name]) for name in ("ref_id", "ann_id", "image_id"))
+    annotations = _one_target(entry) if ids.form.has_one_target else _targets(entry)
+    number, image = identity(entry["ref_id"]), identity(entry["image_id"])
     sentences = [_sentence(sentence, limits) for sentence in entry["sentences"]]
     ids.check_ref(number, index)
     kept, mistakes = [], []
     for sentence, found in zip(sentences, entry["sentences"], strict=True):
         try:
-            ids.check_sentence(sentence.id, index)
+            ids.check_sentence(sentence.id, number, index)
         except DataError as error:
             mistakes.append(str(error))
             continue
@@ -164,7 +172,33 @@ def _ref(index: int, entry: object, ids: _SeenIds, limits: Limits) -> tuple[Ref,
             kept.append(sentence)
         else:
             mistakes.append(f"Sentence {sentence.id} is blank: {shown(found['raw'])}. Remove it.")
-    return Ref(number, annotation, image, index, tuple(kept)), mistakes
+    return Ref(number, annotations, image, index, tuple(kept)), mistakes
+
+
+def _one_target(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    if isinstance(entry["ann_id"], list) or entry["ann_id"] in (-1, None):
+        raise DataError(
+            f"Its ann_id is {shown(entry['ann_id'])}, as in gRefCOCO, whose refs name several objects or none. Kind "
+            "refcoco reads refs with one object each; kind grefcoco reads the others."
+        )
+    return (identity(entry["ann_id"]),)
+
+
+def _targets(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids of the targets, each once; none where the file has -1 alone."""
+    found = entry["ann_id"] if isinstance(entry["ann_id"], list) else [entry["ann_id"]]
+    numbers = tuple(dict.fromkeys(map(identity, found)))
+    if not numbers or (-1 in numbers and len(numbers) > 1):
+        raise DataError(
+            f"Its ann_id is {shown(entry['ann_id'])}. Give the ids of all its targets, or [-1] where nothing in the "
+            "image is meant."
+        )
+    targets = () if numbers == (-1,) else numbers
+    if isinstance(flag := entry.get("no_target"), bool) and flag == bool(targets):
+        raise DataError(
+            f"Its no_target is {flag}, and its ann_id is {shown(entry['ann_id'])}. Download the file again."
+        )
+    return targets
 
 
 def _sentence(sentence: object, limits: Limits) -> Sentence:
@@ -174,12 +208,13 @@ def _sentence(sentence: object, limits: Limits) -> Sentence:
 
 
 def _check_named(ref: Ref, instances: Instances, images: ImageFolder) -> None:
-    if ref.annotation not in instances.annotations:
-        raise DataError(f"Its annotation {ref.annotation} is not in {instances.path}. Use files of one release.")
-    annotation = instances.annotations[ref.annotation]
-    if annotation.image != ref.image or ref.image not in instances.images:
-        raise DataError(
-            f"Its image {ref.image} is not that of annotation {ref.annotation} in {instances.path} "
-            f"({annotation.image}), or not listed there. Use files of one release."
-        )
+    for number in ref.annotations:
+        if number not in instances.annotations:
+            raise DataError(f"Its annotation {number} is not in {instances.path}. Use files of one release.")
+        annotation = instances.annotations[number]
+        if annotation.image != ref.image or ref.image not in instances.images:
+            raise DataError(
+                f"Its image {ref.image} is not that of annotation {number} in {instances.path} "
+                f"({annotation.image}), or not listed there. Use files of one release."
+            )
     image_path(images, instances.images, ref.image)

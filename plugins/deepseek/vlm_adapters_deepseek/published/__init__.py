@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.hf import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint, published_in
 from vlm_adapters_deepseek.adapter import DeepseekVLAdapter, DeepseekVLHybridAdapter
 from vlm_adapters_deepseek.tiny import CHAT_TEMPLATE
 
@@ -26,16 +26,14 @@ _CLASSES: dict[str, tuple[type[TransformersBackbone], Any, Any]] = {
 _END = "<｜end▁of▁sentence｜>"  # noqa: RUF001 - the token is written so
 
 
-def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformersBackbone | None:
-    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
+@published_in(Path(__file__).parent)
+def build(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> TransformersBackbone:
+    """Build the adapter of a published checkpoint on the meta device.
 
     Args:
-        checkpoint: Hub id.
+        facts: Settings of the checkpoint.
         tokenizer: Tokenizer of the checkpoint; a stand-in without one. Its `image_token` must be set.
     """
-    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
-    if facts is None:
-        return None
     adapter_class, processor_class, image_class = _CLASSES[facts.config.model_type]
     extra = {"image_token": "<image_placeholder>"}
     tokenizer = tokenizer or facts.tokenizer(end=_END, padding=_END, extra_special_tokens=extra)
@@ -45,4 +43,4 @@ def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> 
         chat_template=CHAT_TEMPLATE.replace("<end>", _END),
         num_image_tokens=facts.processor["num_image_tokens"],
     )
-    return adapter_class(facts.model(), processor, checkpoint=checkpoint)
+    return adapter_class(facts.model(), processor, checkpoint=facts.name)

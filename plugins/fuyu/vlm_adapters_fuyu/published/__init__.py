@@ -6,20 +6,18 @@ from pathlib import Path
 
 from transformers import FuyuImageProcessor, FuyuProcessor, PreTrainedTokenizerBase
 
-from vlm_adapters.hf import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint, published_in
 from vlm_adapters_fuyu.adapter import FuyuAdapter
 
 
-def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> FuyuAdapter | None:
-    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
+@published_in(Path(__file__).parent)
+def build(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> FuyuAdapter:
+    """Build the adapter of a published checkpoint on the meta device.
 
     Args:
-        checkpoint: Hub id.
+        facts: Settings of the checkpoint.
         tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
-    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
-    if facts is None:
-        return None
     images = FuyuImageProcessor(**facts.processor["image_processor"])
     tokenizer = tokenizer or facts.tokenizer(end="</s>", padding="|ENDOFTEXT|")
-    return FuyuAdapter(facts.model(), FuyuProcessor(images, tokenizer), checkpoint=checkpoint)
+    return FuyuAdapter(facts.model(), FuyuProcessor(images, tokenizer), checkpoint=facts.name)

@@ -6,21 +6,23 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from vlm_adapters.hf import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint, published_in
 from vlm_adapters_glm.adapter import Glm4vAdapter
 from vlm_adapters_glm.tiny import build_processor
 
+_PROCESSORS = {"Glm4vProcessor": "glm4v", "Glm46VProcessor": "glm46v"}
+"""Model types whose processor `build_processor` builds, by the class that the checkpoint's files name."""
 
-def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> Glm4vAdapter | None:
-    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
+
+@published_in(Path(__file__).parent)
+def build(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> Glm4vAdapter:
+    """Build the adapter of a published checkpoint on the meta device.
 
     Args:
-        checkpoint: Hub id.
+        facts: Settings of the checkpoint.
         tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
-    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
-    if facts is None:
-        return None
     tokenizer = tokenizer or facts.tokenizer(end="<|endoftext|>", padding="<|endoftext|>")
-    processor = build_processor(facts.config.model_type, tokenizer, **facts.processor["image_processor"])
-    return Glm4vAdapter(facts.model(), processor, checkpoint=checkpoint)
+    like = _PROCESSORS[facts.processor.get("processor_class", "Glm4vProcessor")]
+    processor = build_processor(like, tokenizer, **facts.processor["image_processor"])
+    return Glm4vAdapter(facts.model(), processor, checkpoint=facts.name)

@@ -7,22 +7,20 @@ from pathlib import Path
 from transformers import Llama4ImageProcessor, Llama4Processor, PreTrainedTokenizerBase
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.hf import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint, published_in
 from vlm_adapters_llama.adapter import Llama4Adapter
 
 
-def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformersBackbone | None:
-    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
+@published_in(Path(__file__).parent)
+def build(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> TransformersBackbone:
+    """Build the adapter of a published checkpoint on the meta device.
 
     Args:
-        checkpoint: Hub id.
+        facts: Settings of the checkpoint.
         tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
-    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
-    if facts is None:
-        return None
     options = dict(facts.processor)
     images = Llama4ImageProcessor(**options.pop("image_processor"))
     stand_in = facts.tokenizer(end="<|eot|>", padding="<|finetune_right_pad|>", bos_token="<|begin_of_text|>")
     processor = Llama4Processor(images, tokenizer or stand_in, **options)
-    return Llama4Adapter(facts.model(), processor, checkpoint=checkpoint)
+    return Llama4Adapter(facts.model(), processor, checkpoint=facts.name)

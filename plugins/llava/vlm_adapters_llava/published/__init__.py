@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.hf import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint, published_in
 from vlm_adapters_llava import tiny, tiny_native_rows, tiny_onevision
 from vlm_adapters_llava.adapter import LlavaAdapter, LlavaNextAdapter
 from vlm_adapters_llava.native_rows import Mistral3Adapter
@@ -37,18 +37,16 @@ _SQUARES: dict[str, tuple[Any, Any]] = {
 }
 
 
-def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformersBackbone | None:
-    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
+@published_in(Path(__file__).parent)
+def build(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> TransformersBackbone:
+    """Build the adapter of a published checkpoint on the meta device.
 
     Args:
-        checkpoint: Hub id.
+        facts: Settings of the checkpoint.
         tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
-    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
-    if facts is None:
-        return None
     processor = _processor(facts, tokenizer)
-    return _ADAPTERS[facts.config.model_type](facts.model(), processor, checkpoint=checkpoint)
+    return _ADAPTERS[facts.config.model_type](facts.model(), processor, checkpoint=facts.name)
 
 
 def _processor(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> Any:

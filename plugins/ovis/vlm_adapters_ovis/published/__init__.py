@@ -7,22 +7,20 @@ from pathlib import Path
 from transformers import Ovis2ImageProcessor, Ovis2Processor, PreTrainedTokenizerBase
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.hf import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint, published_in
 from vlm_adapters_ovis.adapter import Ovis2Adapter
 from vlm_adapters_ovis.tiny import CHAT_TEMPLATE
 
 
-def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformersBackbone | None:
-    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
+@published_in(Path(__file__).parent)
+def build(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> TransformersBackbone:
+    """Build the adapter of a published checkpoint on the meta device.
 
     Args:
-        checkpoint: Hub id.
+        facts: Settings of the checkpoint.
         tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
-    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
-    if facts is None:
-        return None
     options = {"chat_template": CHAT_TEMPLATE, **facts.processor}
     images = Ovis2ImageProcessor(**options.pop("image_processor"))
     tokenizer = tokenizer or facts.tokenizer(end="<|im_end|>", padding="<|endoftext|>")
-    return Ovis2Adapter(facts.model(), Ovis2Processor(images, tokenizer, **options), checkpoint=checkpoint)
+    return Ovis2Adapter(facts.model(), Ovis2Processor(images, tokenizer, **options), checkpoint=facts.name)

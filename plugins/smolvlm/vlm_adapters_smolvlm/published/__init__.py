@@ -14,21 +14,19 @@ from transformers import (
 )
 
 from vlm_adapters import TransformersBackbone
-from vlm_adapters.hf import PublishedCheckpoint
+from vlm_adapters.hf import PublishedCheckpoint, published_in
 from vlm_adapters_smolvlm.adapter import SmolVLMAdapter
 from vlm_adapters_smolvlm.tiny import CHAT_TEMPLATE
 
 
-def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformersBackbone | None:
-    """Build the adapter of a published checkpoint on the meta device; None if this folder has no file of it.
+@published_in(Path(__file__).parent)
+def build(facts: PublishedCheckpoint, tokenizer: PreTrainedTokenizerBase | None) -> TransformersBackbone:
+    """Build the adapter of a published checkpoint on the meta device.
 
     Args:
-        checkpoint: Hub id.
+        facts: Settings of the checkpoint.
         tokenizer: Tokenizer of the checkpoint; a stand-in without one.
     """
-    facts = PublishedCheckpoint.read(Path(__file__).parent, checkpoint)
-    if facts is None:
-        return None
     options = {"chat_template": CHAT_TEMPLATE, **facts.processor}
     sizes = options.pop("image_processor")
     tokenizer = tokenizer or facts.tokenizer(end="<end_of_utterance>", padding="<|im_end|>")
@@ -38,4 +36,4 @@ def build(checkpoint: str, tokenizer: PreTrainedTokenizerBase | None = None) -> 
         processor = SmolVLMProcessor(SmolVLMImageProcessor(**sizes), tokenizer, videos, **options)
     else:
         processor = Idefics3Processor(Idefics3ImageProcessor(**sizes), tokenizer, **options)
-    return SmolVLMAdapter(facts.model(), processor, checkpoint=checkpoint)
+    return SmolVLMAdapter(facts.model(), processor, checkpoint=facts.name)
