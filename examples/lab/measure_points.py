@@ -4,9 +4,10 @@
     python examples/lab/measure_points.py [--bars 40] [--hard 100] [--whole 30] [--model NAME] [--report FILE]
 
 Boxes are those of the truth, and masks are by MobileSAM, which is fetched once (41 MB). Two sets: held-out scenes in
-which a bar crosses every shape, so that it falls in two or loses its middle, and what other shapes hide a part of in
-held-out hard scenes. The maps are the truth on 24 x 24 and on 12 x 12 cells, and those of a model's heads. A third set,
-held-out scenes as they are, shows what the same choice makes of the masks of heads and of a decoder without training.
+which a bar crosses every shape, so that it falls in two or loses its middle, and shapes of which others hide more than
+a quarter in held-out hard scenes. The maps are the truth on 24 x 24 and on 12 x 12 cells, and those of a model's heads.
+A third set, held-out scenes as they are, shows what the same choice makes of the masks of heads and of a decoder
+without training.
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ from vlm_adapters.geometry import Box
 from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.points import CoarseMask, coarse_masks, masks_in_boxes
 from vlm_adapters.heads.profile import HeadProfile, find_profile
+from vlm_adapters.prompt import Phrase
 
 CELLS = (24, 12)
 SUREST = 0.99
 """Probability of a cell that lies wholly inside a thing."""
+MOST_VISIBLE = 0.75
+"""Share of a shape that can be seen, if others hide much of it."""
 LEAST = 60
 """Pixels of a thing of which enough is left to look for."""
 ALONE, HEADS = "the box alone", "points by the maps of heads"
@@ -93,10 +97,17 @@ def _bar(rng: np.random.Generator, mask: NDArray[np.bool_]) -> list[tuple[float,
 
 
 def hidden_by_others(count: int) -> Iterator[Hidden]:
-    """The phrases of held-out hard scenes whose one shape is occluded by another."""
-    for sample in hard_scenes.HardScenes(count, seed=hard_scenes.HELD_OUT_SEED):
-        chosen = [index for index, tags in enumerate(sample.phrase_tags) if "occluded" in tags]
-        yield Hidden(sample, tuple(index for index in chosen if sample.masks[index].sum() >= LEAST))
+    """Held-out hard scenes, and the shapes of which others hide more than a quarter."""
+    scenes_of_seed = hard_scenes.HardScenes(count, seed=hard_scenes.HELD_OUT_SEED)
+    for number in range(count):
+        scene, text, phrases = scenes_of_seed.scene(number), "", []
+        for thing in scene.things:
+            phrases.append(Phrase(thing.phrase, len(text), len(text) + len(thing.phrase)))
+            text += f"{thing.phrase} , "
+        name = f"hidden-{number}"
+        sample = Sample(id=name, image_id=name, text=text, phrases=tuple(phrases), image=scene.image, masks=scene.masks)
+        chosen = [index for index, thing in enumerate(scene.things) if thing.visible < MOST_VISIBLE]
+        yield Hidden(sample, tuple(index for index in chosen if scene.masks[index].sum() >= LEAST))
 
 
 def pooled(mask: NDArray[np.bool_], cells: int) -> CoarseMask:
