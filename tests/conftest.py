@@ -199,6 +199,10 @@ class PlantedHeads:
         self.requests: list[GridRequest] = []
         self.texts: list[str] = []
 
+    def maps(self, image: Image.Image, phrase: Phrase, shape: tuple[int, int]) -> Tensor:
+        """`(2, 2, h, w)` of a phrase."""
+        return _maps(image, phrase, shape)
+
     def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
         positions = tuple(tuple(torch.zeros(1, dtype=torch.long) for _ in prompt.phrases) for prompt in prompts)
         return BackboneInputs(tuple(prompts), {}, positions)
@@ -216,12 +220,22 @@ class PlantedHeads:
             for grid, image in zip(grids, prompt.images, strict=True):
                 maps = torch.zeros(0, 2, 2, *grid.shape)
                 if prompt.phrases:
-                    maps = torch.stack([_maps(image, phrase, grid.shape) for phrase in prompt.phrases])
+                    maps = torch.stack([self.maps(image, phrase, grid.shape) for phrase in prompt.phrases])
                 chosen = maps[:, [(0, 2).index(layer) for layer in layers]][:, :, list(heads)]
                 hidden = torch.zeros(0, 8, *grid.shape)
                 of_prompt.append(Grids(grid, chosen, layers, heads, tuple(range(len(maps))), hidden))
             found.append(of_prompt)
         return found
+
+
+class CorneredHeads(PlantedHeads):
+    """Heads 0.0 and 0.1 look at a corner each, whatever is asked; 2.0 at the colour that is named; 2.1 everywhere."""
+
+    def maps(self, image: Image.Image, phrase: Phrase, shape: tuple[int, int]) -> Tensor:
+        first, last, even = torch.zeros(shape), torch.zeros(shape), torch.full(shape, 0.9 / (shape[0] * shape[1]))
+        first[0, 0] = last[-1, -1] = 0.9
+        follows = _maps(image, phrase, shape)[1, 1]
+        return torch.stack([first, last, 0.9 * follows / follows.sum(), even]).view(2, 2, *shape)
 
 
 def _grid(image: Image.Image, index: int) -> ImageGrid:
@@ -250,6 +264,11 @@ def planted() -> PlantedHeads:
     return PlantedHeads()
 
 
+@pytest.fixture
+def cornered() -> CorneredHeads:
+    return CorneredHeads()
+
+
 def _sample(index: int) -> Sample:
     """A red and a green square on black, not always in the same places."""
     boxes = [(20 + 10 * (index % 3), 10, 60, 50), (100, 40 + 10 * (index % 2), 140, 90)]
@@ -267,3 +286,19 @@ def _sample(index: int) -> Sample:
 @pytest.fixture
 def squares() -> list[Sample]:
     return [_sample(index) for index in range(4)]
+
+
+def _photograph(seed: int = 0, size: tuple[int, int] = (240, 320)) -> Image.Image:
+    """An image with the spectrum of a photograph: at every scale something, in every colour."""
+    rng = np.random.default_rng(seed)
+    across, down = np.meshgrid(np.fft.fftfreq(size[1]), np.fft.fftfreq(size[0]))
+    fall = np.maximum(np.hypot(across, down), 1e-3) ** -1.3
+    channels = [np.fft.ifft2(np.fft.fft2(rng.standard_normal(size)) * fall).real for _ in range(3)]
+    pixels = 128 + 50 * np.stack([channel / channel.std() for channel in channels], axis=-1)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Callable[..., Image.Image]:
+    """Makes a photograph, by a seed and its `(H, W)`."""
+    return _photograph

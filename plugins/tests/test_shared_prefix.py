@@ -15,6 +15,8 @@ from vlm_adapters.backbone.batch_tensors import BatchTensors
 from vlm_adapters.evaluation.protocols import find_masks, isolated
 from vlm_adapters.hf.language_model import language_model_of
 
+pytestmark = pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")  # what is shown is noise
+
 NAMES = ("tiny-llava", "tiny-qwen2_5_vl", "tiny-deepseek_vl")
 PIXELS = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
 TEXTS = ("a red star", "a blue circle and a red star", "a red star", "green, a red star, pink")

@@ -86,6 +86,7 @@ def test_the_kernel_runs_once_for_each_length(tower: nn.Module, monkeypatch: pyt
     assert max(together.values()) <= len(blocks)
 
 
+@pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
 def test_extract_batches_windows_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (230, 300, 3), dtype=np.uint8)
     calls = {}

@@ -10,6 +10,7 @@ import pytest
 
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.heads.profile import HeadProfile
+from vlm_adapters.testing.fakes import FakeAdapter
 
 TINY = "tiny-qwen2_5_vl"
 
@@ -38,13 +39,28 @@ def test_heads_are_chosen_without_masks_on_scenes_and_on_images_of_the_user(
 ) -> None:
     file = str(tmp_path / "head_profile.json")
     assert adapters("calibrate", TINY, "--samples", "2", "--out", file) == 0
-    assert capsys.readouterr().out.startswith("part-entropy on 2 images from scenes\n")
+    assert capsys.readouterr().out.startswith("following on 2 images from scenes\n")
     for index, scene in enumerate(Scenes(2, seed=6)):
         scene.image.save(tmp_path / f"{index}.png")
         (tmp_path / f"{index}.txt").write_text(scene.text)
     assert adapters("calibrate", TINY, "--images", str(tmp_path), "--out", file) == 0
     profile = HeadProfile.read(file)
     assert (profile.source, profile.seed, profile.samples) == (str(tmp_path), None, 2)
+
+
+def test_a_model_of_which_no_head_follows_phrases_gets_a_profile_that_says_so(
+    tmp_path: Path,
+    adapters: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vlm_adapters.registry.loading.load_adapter", lambda *_, **__: FakeAdapter())
+    file = str(tmp_path / "head_profile.json")
+    assert adapters("calibrate", "random", "--samples", "4", "--out", file) == 0
+    printed = capsys.readouterr().out
+    assert "No head of random follows phrases" in printed
+    assert "A mask is" not in printed
+    assert HeadProfile.read(file).heads == []
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +101,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(
         assert len(error.strip().splitlines()) == 1
 
 
-def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
+def test_attend_writes_a_sheet_per_phrase_and_names_the_heads_that_follow_it(
     scene: Sample, image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
@@ -110,9 +111,29 @@ def test_attend_writes_a_sheet_per_phrase_and_names_the_sharpest_heads(
     assert [entry["phrase"] for entry in report] == [phrase.text for phrase in scene.phrases]
     for entry in report:
         assert opened(entry["file"]).width > scene.image.width
-        entropies = [head["entropy"] for head in entry["sharpest"]]
-        assert entropies == sorted(entropies)
-        assert len(entropies) == 3
+        scores = [head["following"] for head in entry["heads"]]
+        assert scores == sorted(scores, reverse=True)
+        assert len(scores) == 3
+        assert entry["reliability"]["level"] in ("high", "fair", "low")
+
+
+def test_attend_prints_how_reliable_maps_are_and_shows_raw_ones_on_request(
+    scene: Sample, image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = []
+    for index, options in enumerate(([], ["--raw"])):
+        out = tmp_path / str(index)
+        assert adapters("attend", image, scene.text, *phrase_options(scene), *options, "--out", str(out)) == 0
+        printed = capsys.readouterr().out
+        for phrase in scene.phrases:
+            assert f"{phrase.text}: heads that follow it best (layer.head) " in printed
+        assert len(re.findall(r"reliability (high|fair|low) \(\d\.\d\d\): agreement of heads \d", printed)) == len(
+            scene.phrases
+        )
+        report = json.loads((out / "attention.json").read_text())
+        assert report["raw"] is (index == 1)
+        drawn.append([Path(shown["file"]).read_bytes() for shown in report["phrases"]])
+    assert all(one != other for one, other in zip(*drawn, strict=True))
 
 
 def test_demo_shows_a_scene_with_its_truth_and_an_image_of_the_user(

@@ -20,6 +20,7 @@ from PIL import Image
 import vlm_adapters.cli
 from vlm_adapters.cli.printing import line, print_json, stacked, styled
 from vlm_adapters.cli.tables import print_facts, print_grounding, print_rows
+from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PackedMask, PhraseMap
 from vlm_adapters.limits import plain
 from vlm_adapters.prompt import Phrase
@@ -127,7 +128,7 @@ def test_json_comes_back_as_it_was_and_is_harmless(text: str) -> None:
 def test_errors_and_results_of_commands_are_harmless(
     text: str, tmp_path: Path, adapters: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    Image.new("RGB", (64, 48), "red").save(tmp_path / "image.png")
+    Scenes(1)[0].image.save(tmp_path / "image.png")
     image, sentence, out = str(tmp_path / "image.png"), f"{text} red circle", str(tmp_path / f"out{text}")
     runs = (
         ("ground", f"{text}.png", "a red circle"),
@@ -158,7 +159,7 @@ def test_a_name_that_is_too_long_is_one_line(
     tmp_path: Path, adapters: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     image = tmp_path / f"{'é' * 125}.png"  # 254 bytes
-    Image.new("RGB", (64, 48), "red").save(image)
+    Scenes(1)[0].image.save(image)
     assert adapters("ground", str(image), "a red circle", "--out", str(tmp_path / ("o" * 255))) == 0
     capfd.readouterr()
     long = "n" * 300

@@ -15,6 +15,7 @@ from vlm_adapters.errors import DataError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.prompt import Phrase
+from vlm_adapters.testing.fakes import FakeAdapter
 
 if TYPE_CHECKING:
     from vlm_adapters.prompt import Prompt
@@ -27,6 +28,7 @@ class ColourGrounder(Grounder):
     """Finds the colour that a phrase names, one pixel too far to the left."""
 
     def __init__(self) -> None:
+        self.adapter = FakeAdapter()
         self.texts: list[list[str]] = []
 
     @property

@@ -112,6 +112,15 @@ def test_a_profile_of_another_backbone_is_refused(planted: BackboneAdapter) -> N
         assert "adapters calibrate" in str(error.value)
 
 
+def test_a_profile_that_says_that_no_head_follows_is_read_and_refused(planted: BackboneAdapter, tmp_path: Path) -> None:
+    profile(heads=[]).write(tmp_path / "head_profile.json")
+    none = HeadProfile.read(tmp_path / "head_profile.json")
+    assert none.heads == []
+    with pytest.raises(DecoderError, match=r"acme/planted says that none of its heads follows phrases") as error:
+        HeadGrounder(planted, none)
+    assert "Train a decoder with `adapters train`" in str(error.value)
+
+
 def test_a_profile_of_a_folder_has_no_revision_to_compare(planted: BackboneAdapter) -> None:
     HeadGrounder(planted, profile(backbone={**CONTENT["backbone"], "revision": None}))
 
@@ -126,7 +135,7 @@ def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_malformed_profile_is_refused(tmp_path: Path) -> None:
     mistakes: list[tuple[dict[str, Any], str]] = [
-        ({"heads": []}, "heads: List should have at least 1 item"),
+        ({"heads": None}, "heads: Input should be a valid array"),
         ({"heads": [{"layer": 0, "head": 0, "weight": 0, "value": 0}]}, r"heads\.0\.weight"),
         ({"threshold": 1.0}, "threshold: Input should be less than 1"),
         ({"neutral": " "}, "neutral"),

@@ -104,3 +104,14 @@ def test_mistakes_are_refused(undecoded: Path, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(json.dumps(content))
     with pytest.raises(DecoderError, match="is of llava"):
         load_grounder(TINY, profile=tmp_path / "other.json")
+
+
+def test_a_profile_that_has_no_heads_is_refused_beside_a_checkpoint_and_given(undecoded: Path, tmp_path: Path) -> None:
+    content = json.loads((embedded_checkpoints()[TINY] / "head_profile.json").read_text())
+    folder = shutil.copytree(undecoded, tmp_path / "copy")
+    for path in (folder / "head_profile.json", tmp_path / "none.json"):
+        path.write_text(json.dumps({**content, "heads": []}))
+    with pytest.raises(DecoderError, match=r"says that none of its heads follows phrases.*Train a decoder"):
+        load_grounder(folder, method="heads")
+    with pytest.raises(DecoderError, match="says that none of its heads follows phrases"):
+        load_grounder("nowhere", profile=tmp_path / "none.json")  # before the model is looked for

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from vlm_adapters import load_adapter
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.data.sample import Sample
-from vlm_adapters.errors import DataError
+from vlm_adapters.errors import DataError, DecoderError
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.heads.calibrate import CalibrationSet, calibrate, pool_masks
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.fakes import load_coarse_fake, load_fake
+
+TINY = ("tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,16 +43,28 @@ def test_masks_choose_the_head_that_looks(
             assert mask_iou(found.mask, mask) > 0.7
 
 
-def test_without_masks_the_least_scattered_of_those_that_look_is_chosen(
+def test_without_masks_the_head_that_follows_phrases_is_chosen_alone(
     planted: BackboneAdapter, squares: list[Sample]
 ) -> None:
     profile = calibrate(planted, CalibrationSet.of_scenes(squares, 5, labelled=False))
-    assert (profile.heads[0].layer, profile.heads[0].head) == (2, 1)
-    assert profile.criterion == "part-entropy"
-    assert profile.heads[0].value == pytest.approx(0, abs=1e-4)  # one blob
-    assert profile.threshold == 0.5
-    # The better half of four heads: 0.1 and 2.1 have the most attention on the image.
-    assert {(head.layer, head.head) for head in profile.heads} == {(2, 1), (0, 1)}
+    assert [(head.layer, head.head) for head in profile.heads] == [(2, 1)]
+    assert profile.criterion == "following"
+    assert profile.heads[0].value > 0.8
+    assert {(head.layer, head.head) for head in profile.others} == {(0, 0), (0, 1), (2, 0)}
+    assert all(abs(head.value) < 0.4 for head in profile.others)
+    for sample in squares:
+        for found, mask in zip(
+            HeadGrounder(planted, profile).ground_all([sample.prompt])[0].phrases, sample.masks, strict=True
+        ):
+            assert mask_iou(found.mask, mask) > 0.6  # the height that masks would choose is not known
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_sharp_heads_in_corners_are_not_chosen(
+    cornered: BackboneAdapter, squares: list[Sample], *, labelled: bool
+) -> None:
+    profile = calibrate(cornered, CalibrationSet.of_scenes(squares, 5, labelled=labelled))
+    assert [(head.layer, head.head) for head in profile.heads] == [(2, 0)]
 
 
 def test_no_more_heads_are_taken_than_asked_for(planted: BackboneAdapter, squares: list[Sample]) -> None:
@@ -101,11 +116,34 @@ def test_masks_are_pooled_on_padded_and_on_cropped_grids() -> None:
     assert bool(pool_masks(mask, (10, 0, 30, 20), (2, 2)).all())
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("load", [load_fake, load_coarse_fake], ids=["one grid", "coarse and fine"])
+def test_no_head_of_a_model_with_random_weights_follows_phrases(
+    load: Callable[[], BackboneAdapter], *, labelled: bool
+) -> None:
+    profile = calibrate(load(), CalibrationSet.of_scenes(Scenes(4, seed=6), 6, labelled=labelled))
+    assert profile.heads == []
+    with pytest.raises(DecoderError, match=r"none of its heads follows phrases.*Train a decoder"):
+        HeadGrounder(load(), profile)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_heads_of_an_embedded_model_follow_phrases_until_its_weights_are_random(name: str) -> None:
+    adapter, scenes = load_adapter(name), CalibrationSet.of_scenes(Scenes(8, seed=6), 6, labelled=False)
+    assert calibrate(adapter, scenes).heads
+    torch.manual_seed(0)
+    adapter.model.load_state_dict(type(adapter.model)(adapter.model.config).state_dict())
+    assert calibrate(adapter, scenes).heads == []
+
+
 @pytest.mark.parametrize("load", [load_fake, load_coarse_fake], ids=["one grid", "coarse and fine"])
 def test_any_adapter_can_be_calibrated_and_grounded(load: Callable[[], BackboneAdapter]) -> None:
     adapter, scenes = load(), Scenes(2, seed=6)
     for labelled in (True, False):
         profile = calibrate(adapter, CalibrationSet.of_scenes(scenes, 6, labelled=labelled))
-        assert all(head.layer in adapter.info.attention_layers for head in profile.heads)
-        (grounding,) = HeadGrounder(adapter, profile).ground_all([scenes[0].prompt])
+        ranked = [*profile.heads, *profile.others]
+        assert ranked
+        assert all(head.layer in adapter.info.attention_layers for head in ranked)
+        usable = profile.model_copy(update={"heads": ranked[:3]})
+        (grounding,) = HeadGrounder(adapter, usable).ground_all([scenes[0].prompt])
         assert [found.mask.shape for found in grounding.phrases] == [scenes[0].masks.shape[1:]] * len(scenes[0].masks)

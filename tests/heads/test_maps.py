@@ -19,10 +19,10 @@ from vlm_adapters.heads.maps import (
     heights,
     keep_large_parts,
     label_parts,
-    part_entropy,
     prominence,
     relative_maps,
     smooth,
+    turn_back,
 )
 
 
@@ -92,6 +92,31 @@ def test_a_sink_is_where_half_of_the_heads_put_ten_times_the_even_share() -> Non
     neutral[:2, 2, 3] = 40  # 40 / 79 of the map; ten times the even share is 10 / 40
     neutral[:1, 4, 4] = 40
     assert find_sinks(neutral).nonzero().tolist() == [[2, 3]]
+
+
+def test_a_sink_is_also_where_a_quarter_of_the_heads_put_half_of_all_they_have() -> None:
+    neutral = torch.ones(8, 5, 8)
+    neutral[:2, 0, 0] = 40  # 40 of 79, and ten times the even share
+    neutral[2:4, 4, 7] = 30  # 30 of 69
+    neutral[4:5, 2, 2] = 999  # one head of eight
+    assert find_sinks(neutral).nonzero().tolist() == [[0, 0]]
+
+
+def test_on_few_cells_half_of_a_map_in_one_is_no_sink() -> None:
+    assert not find_sinks(torch.tensor([[[9.0, 1.0], [1.0, 1.0]]])).any()
+
+
+def test_maps_of_an_image_upside_down_are_turned_back() -> None:
+    maps = torch.rand(2, 3, 4, 5)
+    turned = turn_back(maps.flip((-2, -1)), (0, 0, 50, 40), (40, 50), (0, 0, 50, 40), (4, 5))
+    torch.testing.assert_close(turned, maps)
+
+
+def test_what_is_padded_at_one_side_is_turned_back_to_its_place() -> None:
+    """The grid reaches beyond the right side of an image of two cells by one."""
+    maps = torch.tensor([[[[1.0, 2.0, 0.0]]]])
+    turned = turn_back(maps, (0, 0, 30, 10), (10, 20), (0, 0, 30, 10), (1, 3))
+    assert turned[0, 0, 0, :2].tolist() == [2, 1]
 
 
 def test_a_sink_gets_the_mean_of_its_neighbours_and_takes_nothing_from_the_others() -> None:
@@ -166,16 +191,6 @@ def test_parts_are_not_mixed_between_maps() -> None:
     first, second = label_parts(masks).tolist()
     assert first[0][0] != first[0][2]
     assert second[0][0] == second[0][2]
-
-
-def test_part_entropy_by_hand() -> None:
-    for rows, expected in (
-        (("9....", ".....", "....."), 0.0),
-        (("9...9", ".....", "....."), math.log(2)),
-        (("99..9", ".....", "9...9"), -0.4 * math.log(0.4) - 3 * 0.2 * math.log(0.2)),
-        (("33333", "33333", "33333"), math.log(15)),
-    ):
-        assert float(part_entropy(drawn(*rows))[0]) == pytest.approx(expected, abs=1e-5), rows
 
 
 def test_small_parts_are_left_out_and_what_is_below_the_threshold_stays() -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from vlm_adapters.backbone.grids import Grids, ImageGrid
-from vlm_adapters.heads.ranking import RankedHead
-from vlm_adapters.output.attention import attention_map, attention_sheet
+from vlm_adapters.data.sample import Sample
+from vlm_adapters.heads.attention import attention_maps
+from vlm_adapters.output.attention import attention_map, attention_sheet, write_attention
 from vlm_adapters.prompt import Prompt
+
+if TYPE_CHECKING:
+    from vlm_adapters.backbone.protocol import BackboneAdapter
 
 PROMPT = Prompt.describe(Image.new("RGB", (60, 40), "grey"), "a dog and a cat", ["a dog", "a cat"])
 
@@ -41,8 +51,33 @@ def test_a_map_without_attention_stays_zero() -> None:
     assert not attention_map(grids(), 0, (40, 60), 3, 1).any()
 
 
-def test_a_sheet_shows_every_layer_and_every_chosen_head() -> None:
-    one = attention_sheet(PROMPT, grids(), 1, [RankedHead(7, 1, 0.2, 0.0)])
-    many = attention_sheet(PROMPT, grids(), 1, [RankedHead(7, 1, 0.2, 0.0)] * 12)
-    assert one.width == many.width
-    assert many.height > one.height
+def test_a_sheet_shows_every_layer_and_every_chosen_head(planted: BackboneAdapter, squares: list[Sample]) -> None:
+    prompt = squares[0].prompt
+    ((maps,),) = attention_maps(planted, [prompt])
+    one, four = (attention_sheet(prompt, maps, 1, heads) for heads in (1, 4))
+    many = attention_sheet(prompt, replace(maps, ranking=(maps.ranking[0] * 3,) * 2), 1, 12)
+    assert one.width == four.width == many.width
+    assert one.height == four.height < many.height
+
+
+def test_a_sheet_says_that_its_maps_are_raw_and_shows_others(planted: BackboneAdapter, squares: list[Sample]) -> None:
+    sheets = []
+    for raw in (False, True):
+        ((maps,),) = attention_maps(planted, [squares[0].prompt], raw=raw)
+        sheets.append(attention_sheet(squares[0].prompt, maps, 0, 2))
+    assert sheets[0].size == sheets[1].size
+    assert sheets[0].tobytes() != sheets[1].tobytes()
+
+
+def test_the_report_has_ranking_sinks_and_reliability(
+    cornered: BackboneAdapter, squares: list[Sample], tmp_path: Path
+) -> None:
+    written = write_attention(cornered, squares[0].prompt, tmp_path, heads=3)
+    assert json.loads((tmp_path / "attention.json").read_text()) == json.loads(json.dumps(written))
+    assert written["raw"] is False
+    for shown in written["phrases"]:
+        assert (shown["heads"][0]["layer"], shown["heads"][0]["head"]) == (2, 0)
+        assert len(shown["heads"]) == 3
+        assert shown["sinks"] == [(0, 0), (10, 15)]
+        assert shown["reliability"]["level"] == "low"  # half of the heads look at corners, and one alone follows
+        assert shown["reliability"]["on_sinks"] == pytest.approx(0.5, abs=0.02)

@@ -19,6 +19,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -113,7 +114,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that the user can fix becomes one line."""
-    warnings.formatwarning = _one_line
+    warnings.formatwarning = partial(_one_line, set())
     escape_what_cannot_be_encoded()
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # progress bars only on a terminal
@@ -202,9 +203,13 @@ def _run(arguments: list[str]) -> int | None:
     return code
 
 
-def _one_line(message: Warning | str, *_: object, **__: object) -> str:
-    """A warning without the line of code that warned."""
-    return f"warning: {plain(' '.join(str(message).split()))}\n"
+def _one_line(printed: set[str], message: Warning | str, *_: object, **__: object) -> str:
+    """A warning without the line of code that warned; nothing if it was printed before, from whichever thread."""
+    text = f"warning: {plain(' '.join(str(message).split()))}\n"
+    if text in printed:
+        return ""
+    printed.add(text)
+    return text
 
 
 def _print_versions(*, requested: bool) -> None:

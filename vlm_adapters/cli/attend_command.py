@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from vlm_adapters.cli.arguments import (
 )
 from vlm_adapters.cli.printing import line, print_json, working
 
+if TYPE_CHECKING:
+    from vlm_adapters.output.attention import ShownPhrase
+
 
 def command(
     image: ImageFile,
@@ -31,7 +34,8 @@ def command(
     phrase: PhraseOption = None,
     span: SpanOption = None,
     model: Annotated[str, typer.Option(help="Embedded model, checkpoint folder or hub id.")] = DEFAULT_MODEL,
-    heads: Annotated[int, typer.Option(help="How many of the sharpest heads to show.", min=1)] = 6,
+    heads: Annotated[int, typer.Option(help="How many of the heads that follow a phrase best to show.", min=1)] = 6,
+    raw: Annotated[bool, typer.Option("--raw", help="Show the attention as extracted, sinks and all.")] = False,
     out: OutOption = Path("attention"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -39,10 +43,12 @@ def command(
     quantization: QuantizationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where the phrases of TEXT look in IMAGE: heat maps per layer and of the sharpest heads.
+    """Show where the phrases of TEXT look in IMAGE: heat maps of the heads that follow them best, and per layer.
 
-    Needs no decoder. Writes a PNG per phrase and grid to --out, and at last attention.json, which names them; sheets of
-    an earlier run in --out are removed. Without --phrase the text is one phrase.
+    Maps show what a phrase adds to a neutral sentence, without the cells that attract attention whatever is asked
+    (sinks), and how reliable they are. Needs no decoder. Writes a PNG per phrase and grid to --out, and at last
+    attention.json, which names them; sheets of an earlier run in --out are removed. Without --phrase the text is one
+    phrase.
     """
     from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.output.attention import write_attention
@@ -60,11 +66,21 @@ def command(
                 quantization_config=quantization,
             )
         with working(f"Drawing {len(prompt.phrases)} phrases, into {out} ..."):
-            report = write_attention(adapter, prompt, out, heads=heads)
+            report = write_attention(adapter, prompt, out, heads=heads, raw=raw)
     if as_json:
         print_json(report)
         return
     for found in report["phrases"]:
-        heads_text = ", ".join(f"{head['layer']}.{head['head']}" for head in found["sharpest"])
-        line(f"{found['phrase']}: sharpest heads (layer.head) {heads_text}")
+        heads_text = ", ".join(f"{head['layer']}.{head['head']}" for head in found["heads"])
+        line(f"{found['phrase']}: heads that follow it best (layer.head) {heads_text}")
+        line(f"  reliability {_reliability(found)}")
         line(f"  {found['file']}")
+
+
+def _reliability(found: ShownPhrase) -> str:
+    values = found["reliability"]
+    return (
+        f"{values['level']} ({values['value']:.2f}): agreement of heads {values['agreement']:.2f}, "
+        f"{values['on_sinks']:.0%} of attention on {len(found['sinks'])} sinks, "
+        f"difference from a neutral sentence {values['difference']:.2f}"
+    )

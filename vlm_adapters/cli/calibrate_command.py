@@ -46,8 +46,9 @@ def command(
 ) -> None:
     """Choose the few heads of MODEL with which `adapters ground` makes masks without a decoder.
 
-    Without --labelled no masks are used: of the heads that look at the image, those with the least scattered maps are
-    chosen. Beside a checkpoint's files, `head_profile.json` is found by itself; elsewhere, give it with --profile.
+    Without --labelled no masks are used: the heads are chosen that follow each phrase when the images are turned upside
+    down. If no head follows phrases, the profile says so. Beside a checkpoint's files, `head_profile.json` is found by
+    itself; elsewhere, give it with --profile.
     """
     from vlm_adapters.heads.calibrate import calibrate
     from vlm_adapters.registry.loading import load_adapter
@@ -66,6 +67,10 @@ def command(
         print_json({"file": str(out), **profile.model_dump()})
         return
     line(f"{profile.criterion} on {profile.samples} images from {profile.source}")
+    if not profile.heads:
+        line(f"No head of {model} follows phrases: the profile says so, and there are no masks without a decoder.")
+        line(str(out))
+        return
     for head in profile.heads:
         line(f"  layer {head.layer} head {head.head}: {profile.criterion} {head.value:.3f}")
     line(f"A mask is where its map is above {profile.threshold:g} of the way from its median to its peak.")

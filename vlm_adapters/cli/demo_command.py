@@ -60,4 +60,3 @@ def command(
             line(f"{model} on {image}: {text}")
             write_png(grounding_figure(other), out / "image.png")
             print_grounding(other, [out / "image.png"])
-            line("The embedded models know coloured shapes; what they find in other images means little.")

@@ -61,7 +61,7 @@ def print_rows(
 
 
 def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[float] | None = None) -> None:
-    """Print a row per phrase, and where the files are.
+    """Print a row per phrase, and where the files are; where the result has warnings, scores are no claim.
 
     Args:
         grounding: What to print.
@@ -73,7 +73,8 @@ def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[
         box = " ".join(map(str, grounded.box)) if grounded.box else "nothing found"
         iou = [f"{ious[index]:.2f}"] if ious else []
         rows.append([grounded.phrase.text, f"{grounded.score:.2f}", box, *iou])
-    print_rows(None, ["phrase", "score", "box", *(["IoU"] if ious else [])], rows)
+    score = "score (means nothing here)" if grounding.warnings else "score"
+    print_rows(None, ["phrase", score, "box", *(["IoU"] if ious else [])], rows)
     for file in files:
         line(str(file), style="dim")
 

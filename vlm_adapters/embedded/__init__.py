@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from pathlib import Path
 
 
@@ -12,4 +14,11 @@ def embedded_checkpoints() -> dict[str, Path]:
 
 def alias_of(location: str) -> str | None:
     """Alias of the embedded checkpoint at this location, so that a name stays valid on other machines."""
-    return next((alias for alias, path in embedded_checkpoints().items() if location in (alias, str(path))), None)
+    known = _locations()
+    return location if location in known.values() else known.get(os.path.realpath(location))
+
+
+@cache
+def _locations() -> dict[str, str]:
+    """Alias of every embedded checkpoint, by its real path; asked for every prompt."""
+    return {os.path.realpath(path): alias for alias, path in embedded_checkpoints().items()}

@@ -57,11 +57,13 @@ class Outcome:
         records: Records of all phrases, in the order of the samples.
         skipped: Samples that could not be used.
         left_out: Number of entries of the source that were left out when it was opened.
+        warnings: What the grounder says of the images, each sentence once.
     """
 
     records: Sequence[Record] = field(repr=False)
     skipped: tuple[Problem, ...] = ()
     left_out: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class Card:
         machine: The machine that the run ended on.
         rules: The meaning of the words.
         numbers: The table.
+        warnings: What a reader must know of the numbers, such as that a toy model does not know such images.
     """
 
     command: str | None
@@ -99,6 +102,7 @@ class Card:
     machine: str
     rules: dict[str, str]
     numbers: tuple[Number, ...]
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: EvaluationSettings, fingerprint: RunFingerprint, outcome: Outcome, *, processes: int) -> Self:
@@ -121,6 +125,7 @@ class Card:
             machine=_machine(fingerprint.device),
             rules=RULES,
             numbers=tuple(summarise(records, seed=settings.seed)),
+            warnings=outcome.warnings,
         )
 
     @property
@@ -178,6 +183,8 @@ class Card:
         lines = ["# Evaluation card", ""]
         if self.command is not None:
             lines += [*_code(self.command), ""]
+        for warning in self.warnings:
+            lines += [f"**Warning**: {_text(warning)}", ""]
         for group in self.groups:
             phrases = self.number(group, self.masks[0], self.metrics[0]).phrases
             lines += [f"## {_text(group)}: {phrases:,} phrases", "", *_table(["", *self.masks], self.rows(group)), ""]

@@ -24,12 +24,14 @@ class BatchResult:
         samples: Indices of the samples that were used.
         records: Records of all their phrases, in order.
         skipped: Indices of the other samples, with what is wrong with them.
+        warnings: What the grounder says of the images, each sentence once.
     """
 
     number: int
     samples: tuple[int, ...]
     records: tuple[Record, ...]
     skipped: tuple[tuple[int, Problem], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -39,6 +41,7 @@ class BatchResult:
             tuple(content["samples"]),
             tuple(Record.from_json(record) for record in content["records"]),
             tuple((index, Problem(**problem)) for index, problem in content["skipped"]),
+            tuple(content["warnings"]),
         )
 
 

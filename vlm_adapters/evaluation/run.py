@@ -90,8 +90,10 @@ def evaluate(
         results = PartialResults(out / PARTIAL_RESULTS_FOLDER, fingerprint)
         _compute(Evaluation(grounder, dataset, settings.protocol, settings.batch_size), results, process, report)
         process.finish()
-        records, skipped = merge(results.batches(), len(dataset))
-        outcome = Outcome(records, tuple(skipped), len(dataset.problems))
+        batches = results.batches()
+        records, skipped = merge(batches, len(dataset))
+        warnings = _distinct(warning for batch in batches.values() for warning in batch.warnings)
+        outcome = Outcome(records, tuple(skipped), len(dataset.problems), warnings)
         card = Card.of(settings, fingerprint, outcome, processes=process.count)
         if process.index == 0:
             _write_records(records, out / RECORDS_FILE)
@@ -173,6 +175,7 @@ class Evaluation:
             usable,
             [protocol_named(self.protocol)(sample) for _, sample in usable],
             tuple((index, problem) for index, problem in read if isinstance(problem, Problem)),
+            _distinct(warning for _, sample in usable for warning in self.grounder.warnings_about(sample.image)),
         )
 
     def _grounded(self, batches: Iterable[_ReadBatch]) -> Iterator[tuple[_ReadBatch, list[dict[str, Masks]]]]:
@@ -190,12 +193,18 @@ class _ReadBatch:
         usable: The samples that could be read, with their indices.
         prompts: The prompts of every one of them.
         skipped: The others, with what is wrong with them.
+        warnings: What the grounder says of their images.
     """
 
     number: int
     usable: list[tuple[int, Sample]]
     prompts: list[list[Prompt]]
     skipped: tuple[tuple[int, Problem], ...]
+    warnings: tuple[str, ...]
+
+
+def _distinct(warnings: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(warnings))
 
 
 def _compared(grounded: tuple[_ReadBatch, list[dict[str, Masks]]]) -> BatchResult:
@@ -206,7 +215,8 @@ def _compared(grounded: tuple[_ReadBatch, list[dict[str, Masks]]]) -> BatchResul
         for (index, sample), prompts, found in zip(batch.usable, batch.prompts, masks, strict=True)
         for record in records_of(index, sample, prompts, found)
     ]
-    return BatchResult(batch.number, tuple(index for index, _ in batch.usable), tuple(records), batch.skipped)
+    used = tuple(index for index, _ in batch.usable)
+    return BatchResult(batch.number, used, tuple(records), batch.skipped, batch.warnings)
 
 
 def _compute(

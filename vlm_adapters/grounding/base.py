@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.embedded.unlike_scenes import warnings_about
 from vlm_adapters.grounding.result import Grounding
 from vlm_adapters.images import ImageSource
 from vlm_adapters.prompt import PhraseLike, Prompt
@@ -36,6 +38,10 @@ class Grounder(ABC):
     def fingerprint(self) -> dict[str, str]:
         """Digests of whatever the masks depend on beside the backbone, by name; a subclass gives its own."""
         return {}
+
+    def warnings_about(self, image: Image.Image) -> tuple[str, ...]:
+        """What the result of grounding in an image says of it: that an embedded model does not know such images."""
+        return warnings_about(self.adapter.info.checkpoint, [image])
 
     def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike]) -> Grounding:
         """Find the phrases of a sentence in an image.

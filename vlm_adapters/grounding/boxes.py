@@ -181,7 +181,8 @@ class BoxGrounder(Grounder):
             if seen and answer.boxes:
                 found = masks_in_boxes(seen.sam, seen.image, answer.boxes, seen.coarse[index])
             phrases.append(grounded_phrase(phrase, found, PhraseMap.of_pixels(filled)))
-        return Grounding(prompt.first_image, prompt.text, tuple(phrases), method="box")
+        image = prompt.first_image
+        return Grounding(image, prompt.text, tuple(phrases), "box", self.warnings_about(image))
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ class GroundedVLM(Grounder, nn.Module):
             on_image = PhraseMap(on_grid, logits.box, size)
             probability = found[0].sigmoid().cpu().numpy()
             phrases.append(grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD, region[:2]))
-        return Grounding(image, prompt.text, tuple(phrases))
+        return Grounding(image, prompt.text, tuple(phrases), warnings=self.warnings_about(image))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the trained tensors and `config.json`, which names the backbone and its revision.

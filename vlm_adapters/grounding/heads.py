@@ -40,6 +40,7 @@ class HeadGrounder(Grounder):
 
     def __init__(self, adapter: BackboneAdapter, profile: HeadProfile, sam: SegmentAnything | None = None) -> None:
         profile.check_fits(adapter.info)
+        profile.check_has_heads()
         self.adapter = adapter
         self.profile = profile
         self.sam = sam
@@ -75,7 +76,7 @@ class HeadGrounder(Grounder):
                 prompt.phrases, self._probabilities(image, found, box), found.cpu().numpy(), strict=True
             )
         )
-        return Grounding(image, prompt.text, phrases, method="heads")
+        return Grounding(image, prompt.text, phrases, "heads", self.warnings_about(image))
 
     def _probabilities(self, image: Image.Image, found: Tensor, box: Box) -> Iterator[tuple[Tensor, tuple[int, int]]]:
         """Yield for every map of `found (P, h, w)` a rectangle of the image, in which its mask is, and its corner."""

@@ -51,7 +51,8 @@ def load_grounder(
         OptionError: The method is unknown, a profile is given and nothing would read it, or the adapter does
             not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
-        DecoderError: The decoder or the profile does not fit the backbone.
+        DecoderError: The decoder or the profile does not fit the backbone, or the profile says that none of its heads
+            follows phrases.
 
     Example:
         >>> from vlm_adapters import load_grounder
@@ -69,6 +70,8 @@ def load_grounder(
     if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path)):
         return GroundedVLM.from_pretrained(name_or_path, sam=sam, **options)
     given = None if profile is None else HeadProfile.read(profile)
+    if given is not None:
+        given.check_has_heads()
     adapter = load_adapter(name_or_path, **options)
     beside = find_profile(name_or_path)
     chosen = given or (HeadProfile.read(beside) if beside else None)

@@ -22,7 +22,7 @@ from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neut
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Prompt
 
-LEAST_SHARE = 0.5
+LEAST_SHARE = 0.6
 """Share of a map that lies in the boxes below which the map is not believed, and the boxes alone decide."""
 
 

@@ -178,6 +178,8 @@ class Grounding:
         text: The sentence.
         phrases: The phrases in the order of the prompt, each with mask, box, score and map.
         method: What found the masks.
+        warnings: What whoever reads the masks must know of them, such as that the model is a toy that does not know
+            images like this one; empty where there is nothing to say.
 
     Example:
         >>> from vlm_adapters import load_grounder, open_dataset
@@ -192,6 +194,7 @@ class Grounding:
     text: str
     phrases: tuple[GroundedPhrase, ...]
     method: Method = "decoder"
+    warnings: tuple[str, ...] = ()
 
 
 def grounded_phrase(

@@ -1,14 +1,15 @@
-"""Calibration: choosing the heads of a profile, by what their maps look like or by known masks.
+"""Calibration: choosing the heads of a profile that follow phrases, by their maps alone or by known masks.
 
-Without masks, the heads that look at the image (the half with more attention on it) are sorted by how little their maps
-are scattered (`part_entropy`), after Kang et al. (arXiv 2503.06287). With masks, every head is tried alone, and then
-the best one, two, three, ... together. In both cases, a peak must stand out more than peaks do in evenly grey images.
+Without masks, heads are ranked by how well they follow phrases when the images are turned upside down (see `ranking`).
+With masks, every head is tried alone, and then the best one, two, three, ... together. In both cases, a peak must stand
+out more than peaks do in evenly grey images. If no head follows phrases, or the masks of the best are hardly better
+than by chance, the profile says that there are none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,35 +18,52 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.checkpoint import BackboneReference
 from vlm_adapters.decoder.losses import cover_cells
+from vlm_adapters.embedded.unlike_scenes import images_of_our_own
 from vlm_adapters.errors import DataError
 from vlm_adapters.geometry import Box
-from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral
-from vlm_adapters.heads.maps import combine, heights, part_entropy, prominence, smooth
+from vlm_adapters.heads.extraction import (
+    NEUTRAL_TEXT,
+    extract_with_neutral,
+    maps_beside_neutral,
+    turned_prompt,
+    with_images,
+)
+from vlm_adapters.heads.maps import combine, head_maps, heights, prominence, relative_maps, smooth, turn_back
 from vlm_adapters.heads.profile import Criterion, HeadProfile, ProfileHead
-from vlm_adapters.prompt import Message, Prompt
-
-NEUTRAL_TEXT = "an image"
-"""A sentence that says nothing about the image."""
+from vlm_adapters.heads.ranking import (
+    SMOOTHING,
+    agreement,
+    best_first,
+    contrast,
+    difference,
+    following,
+    following_weights,
+)
+from vlm_adapters.prompt import Prompt
 
 CALIBRATION_SEED = 5
 """Seed of the scenes that heads are chosen on; no embedded checkpoint was trained or is measured on them."""
 
-SMOOTHING = 1.0
-"""Standard deviation of the Gaussian that smooths maps, in cells."""
-
-HALF_HEIGHT = 0.5
-"""Threshold of masks where no masks are known to choose it by: halfway between a map's median and its peak."""
+LABEL_FREE_HEIGHT = 0.4
+"""Threshold of masks where no masks are known to choose it by, between a map's median and its peak."""
 
 HEIGHT_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 """Thresholds that known masks choose from."""
 
-MAX_LABEL_FREE_HEADS = 3
-"""Largest number of heads that are chosen without masks, as many as Kang et al. take."""
+LEAST_FOLLOWING = 0.4
+"""If no head follows phrases at least this well, a profile made without masks has none."""
+
+MIN_RATIO_TO_BEST = 0.5
+"""Without masks, heads are chosen that follow phrases at least this well, compared with the best head."""
+
+LEAST_GAIN = 3.0
+"""If the best head's masks do not fit what is asked this many times better than another thing, a profile has none."""
 
 MAX_HEADS = 8
 """Largest number of heads that make the masks of a profile."""
@@ -106,22 +124,24 @@ def calibrate(
         data: Images and sentences; if their masks are known, heads are chosen by them, otherwise label-free.
         criterion: With masks, what to maximise: the IoU of the masks, or the share of maps that peak on the object.
         neutral: A sentence that says nothing about the image.
-        most: Largest number of heads that make masks; without masks, at most `MAX_LABEL_FREE_HEADS`.
+        most: Largest number of heads that make masks.
     """
     if data.masks is None:
-        ranked, most = _rank_label_free(adapter, data.prompts, neutral), min(most, MAX_LABEL_FREE_HEADS)
+        ranked = _rank_by_following(adapter, data.prompts, neutral)
     else:
         ranked = _rank_by_masks(adapter, data, criterion, neutral)
-    chosen = ranked[:most]
-    maps = [_chosen_maps(adapter, prompt, chosen, neutral) for prompt in data.prompts]
-    threshold = HALF_HEIGHT
-    if data.masks is not None:
-        count, threshold = _best_combination(maps, data.masks, chosen, criterion)
-        chosen = chosen[:count]
-    grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts]
+    maps = [_chosen_maps(adapter, prompt, ranked[:most], neutral) for prompt in data.prompts]
+    if data.masks is None:
+        count, threshold = _count_followers(ranked[:most]), LABEL_FREE_HEIGHT
+    else:
+        count, threshold = _best_combination(maps, data.masks, ranked[:most], criterion)
+        count = count if _follows(maps, data.masks, ranked) else 0
+    chosen = ranked[:count]
+    with images_of_our_own():
+        grey = [_chosen_maps(adapter, _greyed(prompt), chosen, neutral) for prompt in data.prompts] if chosen else []
     return HeadProfile(
         backbone=BackboneReference.of(adapter.info),
-        criterion="part-entropy" if data.masks is None else criterion,
+        criterion="following" if data.masks is None else criterion,
         source=data.source,
         samples=len(data.prompts),
         seed=data.seed,
@@ -130,7 +150,7 @@ def calibrate(
         others=ranked[len(chosen) : MAX_PROFILE_HEADS],
         smoothing=SMOOTHING,
         threshold=threshold,
-        least_prominence=_least_prominence(maps, grey, chosen),
+        least_prominence=_least_prominence(maps, grey, chosen) if chosen else 0.0,
     )
 
 
@@ -145,20 +165,35 @@ class _Maps:
         """`(P, h, w)`: the maps of the first heads, combined."""
         return combine(self.relative[:, : len(heads)], [head.weight for head in heads], SMOOTHING)
 
+    def pooled(self, masks: NDArray[np.bool_]) -> Tensor:
+        """`(P, h, w)`: the cells that show the true masks."""
+        return pool_masks(masks, self.box, (self.relative.shape[2], self.relative.shape[3]))
 
-# Differs from `rank_heads`, which shows people the sharpest heads for one phrase: there, the entropy of one map over
-# its cells is measured; here, the number of parts of many maps beside a neutral sentence: masks are made of parts.
-def _rank_label_free(adapter: BackboneAdapter, prompts: Sequence[Prompt], neutral: str) -> list[ProfileHead]:
-    masses, entropies = [], []
+
+def _rank_by_following(adapter: BackboneAdapter, prompts: Sequence[Prompt], neutral: str) -> list[ProfileHead]:
+    found = []
     for prompt in prompts:
-        ((of_prompt, of_neutral),) = extract_with_neutral(adapter, [prompt], neutral, GridRequest())
-        relative, _ = maps_beside_neutral(of_prompt, of_neutral)
-        masses.append(torch.stack([grids.channels.sum(dim=(2, 3)) for grids in of_prompt]).sum(dim=0).cpu())
-        entropies.append(part_entropy(relative.flatten(0, 1)).view(relative.shape[:2]).cpu())
-    mass, entropy = torch.cat(masses).mean(dim=0), torch.cat(entropies).mean(dim=0)
-    entropy = torch.where(mass >= mass.quantile(0.5), entropy, float("inf"))
-    order = entropy.argsort(stable=True)[: int(entropy.isfinite().sum())]
-    return [_head(adapter.info, index, 1.0, float(entropy[index])) for index in order.tolist()]
+        asked = [prompt, turned_prompt(prompt)]
+        upright, turned = extract_with_neutral(adapter, asked, neutral, GridRequest())
+        (first, box), (second, of_turned) = (_contrast(*of_image) for of_image in (upright, turned))
+        size = prompt.first_image.height, prompt.first_image.width
+        second = turn_back(second, of_turned, size, box, (first.shape[2], first.shape[3]))
+        (maps, _), (of_neutral, _) = map(head_maps, upright)
+        found.append(following(agreement(first, second), difference(maps, of_neutral[0])).cpu())
+    scores = torch.cat(found).mean(dim=0)
+    weights = following_weights(scores.tolist())
+    return [_head(adapter.info, index, weights[index], float(scores[index])) for index in best_first(scores)]
+
+
+def _count_followers(ranked: Sequence[ProfileHead]) -> int:
+    """How many of the ranked heads follow phrases, compared with the best; 0 if that one does not."""
+    best = ranked[0].value
+    return sum(head.value >= MIN_RATIO_TO_BEST * best for head in ranked) if best >= LEAST_FOLLOWING else 0
+
+
+def _contrast(grids: Sequence[Grids], neutral: Sequence[Grids]) -> tuple[Tensor, Box]:
+    (maps, box), (of_neutral, _) = head_maps(grids), head_maps(neutral)
+    return contrast(relative_maps(maps, of_neutral[0]), relative_maps(of_neutral, of_neutral[0])[0]), box
 
 
 def _rank_by_masks(
@@ -187,12 +222,11 @@ def _best_combination(
     maps: Sequence[_Maps], masks: Sequence[NDArray[np.bool_]], heads: Sequence[ProfileHead], criterion: Criterion
 ) -> tuple[int, float]:
     """Find how many of the best heads are best together, and at which threshold."""
-    best, chosen = -1.0, (1, HALF_HEIGHT)
+    best, chosen = -1.0, (1, LABEL_FREE_HEIGHT)
     for count in range(1, len(heads) + 1):
         ious, hits = [], []
         for of_image, of_masks in zip(maps, masks, strict=True):
-            combined = of_image.combined(heads[:count])
-            truth = pool_masks(of_masks, of_image.box, (combined.shape[1], combined.shape[2]))
+            combined, truth = of_image.combined(heads[:count]), of_image.pooled(of_masks)
             ious.append(_ious(combined, truth))
             hits.append(_pointing(combined, truth))
         by_threshold = torch.cat(ious, dim=1).mean(dim=1)
@@ -200,6 +234,18 @@ def _best_combination(
         if value > best:
             best, chosen = value, (count, HEIGHT_THRESHOLDS[int(by_threshold.argmax())])
     return chosen
+
+
+def _follows(maps: Sequence[_Maps], masks: Sequence[NDArray[np.bool_]], heads: Sequence[ProfileHead]) -> bool:
+    """Whether the best head's masks fit what is asked far better than another thing of the image."""
+    right, wrong = [], []
+    for of_image, of_masks in zip(maps, masks, strict=True):
+        alone, truth = of_image.combined(heads[:1]), of_image.pooled(of_masks)
+        right.append(_ious(alone, truth))
+        wrong.append(_ious(alone, truth.roll(1, dims=0) if len(truth) > 1 else truth.flip((-2, -1))))
+    of_right, of_wrong = (torch.cat(found, dim=1).mean(dim=1) for found in (right, wrong))
+    height = of_right.argmax()
+    return bool(of_right[height] > LEAST_GAIN * of_wrong[height])
 
 
 def _least_prominence(maps: Sequence[_Maps], grey: Sequence[_Maps], heads: Sequence[ProfileHead]) -> float:
@@ -245,8 +291,4 @@ def _head(info: BackboneInfo, index: int, weight: float, value: float) -> Profil
 
 def _greyed(prompt: Prompt) -> Prompt:
     """The same prompt with evenly grey images."""
-    messages = []
-    for message in prompt.messages:
-        grey = [part if isinstance(part, str) else Image.new("RGB", part.size, GREY) for part in message.content]
-        messages.append(Message(message.role, tuple(grey)))
-    return replace(prompt, messages=tuple(messages))
+    return with_images(prompt, lambda image: Image.new("RGB", image.size, GREY))

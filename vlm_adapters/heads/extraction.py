@@ -1,10 +1,11 @@
-"""Maps of chosen heads: those of a phrase, divided by those of a neutral sentence on the same image."""
+"""Prompts beside a prompt, and maps of chosen heads, divided by those of a neutral sentence on the same image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from PIL import Image
 from torch import Tensor
 
 from vlm_adapters.backbone.grids import Grids
@@ -14,6 +15,9 @@ from vlm_adapters.geometry import Box
 from vlm_adapters.heads.maps import combine, head_maps, heights, keep_large_parts, prominence, relative_maps
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Message, Phrase, Prompt
+
+NEUTRAL_TEXT = "an image"
+"""A sentence that says nothing about the image."""
 
 
 def extract_with_neutral(
@@ -40,9 +44,39 @@ def extract_with_neutral(
 
 def neutral_prompt(prompt: Prompt, text: str) -> Prompt:
     """The same prompt with a neutral text in place of the last message's words, and all of that text as the phrase."""
+    return _with_text(prompt, text, [Phrase.at(text, 0, len(text))])
+
+
+def listed_prompt(prompt: Prompt, text: str) -> Prompt:
+    """The same prompt with its phrases in another sentence: a list of them after a neutral text, last one first."""
+    text, phrases = f"{text}:", []
+    for phrase in reversed(prompt.phrases):
+        start = len(text) + 1
+        text = f"{text} {phrase.text},"
+        phrases.append(Phrase(phrase.text, start, start + len(phrase.text)))
+    return _with_text(prompt, text[:-1], phrases[::-1])
+
+
+def turned_prompt(prompt: Prompt) -> Prompt:
+    """The same prompt with every image upside down, which puts each thing in another place."""
+    return with_images(prompt, lambda image: image.transpose(Image.Transpose.ROTATE_180))
+
+
+def with_images(prompt: Prompt, change: Callable[[Image.Image], Image.Image]) -> Prompt:
+    """The same prompt with every image changed."""
+    messages = [
+        Message(
+            message.role, tuple(change(part) if isinstance(part, Image.Image) else part for part in message.content)
+        )
+        for message in prompt.messages
+    ]
+    return replace(prompt, messages=tuple(messages))
+
+
+def _with_text(prompt: Prompt, text: str, phrases: Sequence[Phrase]) -> Prompt:
     last = prompt.messages[-1]
-    neutral = Message(last.role, (*last.media, text))
-    return replace(prompt, messages=(*prompt.messages[:-1], neutral), phrases=(Phrase.at(text, 0, len(text)),))
+    message = Message(last.role, (*last.media, text))
+    return replace(prompt, messages=(*prompt.messages[:-1], message), phrases=tuple(phrases))
 
 
 def maps_beside_neutral(

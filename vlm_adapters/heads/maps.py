@@ -17,10 +17,13 @@ from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.request import Head
 from vlm_adapters.decoder.channels import stack_channels
 from vlm_adapters.decoder.unet import normalise
-from vlm_adapters.geometry import Box
+from vlm_adapters.geometry import Box, Size, place_map
 
 SINK_RATIO = 10.0
 """A cell is a sink if at least half of the heads give it this many times its even share of the neutral map."""
+
+SINK_SHARE = 0.5
+"""A cell is a sink, too, if a quarter of the heads give it this share of their neutral map."""
 
 SMALLEST_PART_RATIO = 0.5
 """Parts of a map with less than this share of the largest part's sum are left out of the mask."""
@@ -54,10 +57,13 @@ def find_sinks(neutral: Tensor) -> Tensor:
         neutral: `(C, h, w)` maps of a sentence that says nothing about the image, not negative.
 
     Returns:
-        `(h, w)` bool: where at least half of the heads put at least `SINK_RATIO` times the cell's even share.
+        `(h, w)` bool: where at least half of the heads put at least `SINK_RATIO` times the cell's even share, or a
+        quarter of them `SINK_SHARE` of all they have, too.
     """
-    shares = normalise(neutral[None])[0] * neutral[0].numel()
-    return (shares >= SINK_RATIO).float().mean(dim=0) >= 0.5
+    shares = normalise(neutral[None])[0]
+    high = shares * neutral[0].numel() >= SINK_RATIO
+    most = high & (shares >= SINK_SHARE)
+    return (high.float().mean(dim=0) >= 0.5) | (most.float().mean(dim=0) >= 0.25)
 
 
 def relative_maps(maps: Tensor, neutral: Tensor) -> Tensor:
@@ -81,6 +87,28 @@ def relative_maps(maps: Tensor, neutral: Tensor) -> Tensor:
     around = functional.avg_pool2d(relative, 3, stride=1, padding=1, count_include_pad=False)
     share_kept = functional.avg_pool2d(kept.float()[None, None], 3, stride=1, padding=1, count_include_pad=False)
     return torch.where(kept, relative, around / share_kept.clamp(min=1 / 9))
+
+
+def turn_back(maps: Tensor, box: Box, size: Size, onto: Box, shape: Size) -> Tensor:
+    """Place maps of an image that was upside down on the cells of a grid of the upright image.
+
+    Args:
+        maps: `(P, C, h, w)` of the image that was turned.
+        box: What they cover, in pixels of that image.
+        size: `(H, W)` of the image.
+        onto: What the grid of the upright image covers.
+        shape: `(h, w)` of that grid.
+    """
+    height, width = size
+    turned = width - box[2], height - box[3], width - box[0], height - box[1]
+    maps = maps.flip((-2, -1))
+    if turned == onto and maps.shape[-2:] == shape:
+        return maps
+    across, down = (onto[2] - onto[0]) / shape[1], (onto[3] - onto[1]) / shape[0]
+    x0, y0, x1, y1 = turned
+    return place_map(
+        maps, ((x0 - onto[0]) / across, (y0 - onto[1]) / down, (x1 - onto[0]) / across, (y1 - onto[1]) / down), shape
+    )
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
@@ -152,27 +180,6 @@ def part_sums(labels: Tensor, values: Tensor) -> Tensor:
     """Sum `values (N, h, w)` over every part of `labels (N, h, w)`: `(N, h * w + 1)`, by label."""
     sums = torch.zeros(len(labels), labels[0].numel() + 1 if len(labels) else 1, device=values.device)
     return sums.scatter_add_(1, labels.flatten(1), values.float().flatten(1))
-
-
-def part_entropy(maps: Tensor) -> Tensor:
-    """Measure how scattered each map is: the entropy of the sizes of its parts above mean plus standard deviation.
-
-    This is the spatial entropy of Kang et al. (arXiv 2503.06287) with that level in place of the mean: 0 for one blob,
-    the logarithm of their number for parts of one size.
-
-    Args:
-        maps: `(N, h, w)`, not negative.
-
-    Returns:
-        `(N,)` float32 in nats; the logarithm of the number of cells for an even map, which has no parts.
-    """
-    flat = maps.float().flatten(1)
-    level = flat.mean(dim=1) * (1 + 1e-6) + flat.std(dim=1, correction=0)  # rounding lifts no cell of an even map
-    inside = maps > level[:, None, None]
-    sizes = part_sums(label_parts(inside), inside)[:, 1:]
-    shares = sizes / sizes.sum(dim=1, keepdim=True).clamp(min=1)
-    entropy = torch.special.entr(shares).sum(dim=1)
-    return torch.where(inside.flatten(1).any(dim=1), entropy, math.log(max(flat.shape[1], 1)))
 
 
 def keep_large_parts(maps: Tensor, threshold: float) -> Tensor:

@@ -19,8 +19,8 @@ from vlm_adapters.errors import CheckpointError, DecoderError
 PROFILE_FILE = "head_profile.json"
 """Name of a profile's file beside the files of a checkpoint."""
 
-Criterion = Literal["part-entropy", "iou", "pointing"]
-"""How heads are chosen: by how scattered their maps are (label-free), by their masks, or by where their maps peak."""
+Criterion = Literal["following", "iou", "pointing"]
+"""How heads are chosen: by how well they follow phrases (label-free), by their masks, or by where their maps peak."""
 
 
 class ProfileHead(BaseModel):
@@ -30,8 +30,7 @@ class ProfileHead(BaseModel):
         layer: True layer index.
         head: Head index.
         weight: Weight of its map in the mean.
-        value: Value of the criterion: in nats, lower is better, for `part-entropy`; otherwise in [0, 1], higher is
-            better.
+        value: Value of the criterion, higher is better: in [-1, 1] for `following`, otherwise in [0, 1].
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -60,7 +59,7 @@ class HeadProfile(BaseModel):
         samples: Number of images.
         seed: Seed of the scenes; None for a folder of images.
         neutral: The sentence, in place of the prompt's text, whose maps the phrases' maps are divided by.
-        heads: The heads that make the masks, best first; at least one.
+        heads: The heads that make the masks, best first; empty if no head of the checkpoint follows phrases.
         others: The next best heads, which make no masks: a decoder can be trained on the maps of the best heads alone.
         smoothing: Standard deviation of the Gaussian that smooths the maps, in cells.
         threshold: A mask is where its map is above this height, between the map's median (0) and its peak (1).
@@ -75,7 +74,7 @@ class HeadProfile(BaseModel):
     samples: Annotated[int, Field(ge=1)]
     seed: int | None
     neutral: Annotated[str, Field(pattern=r"\S")]
-    heads: Annotated[list[ProfileHead], Field(min_length=1)]
+    heads: list[ProfileHead]
     others: list[ProfileHead] = []
     smoothing: Annotated[float, Field(ge=0, le=10)]
     threshold: Annotated[float, Field(ge=0, lt=1)]
@@ -125,6 +124,20 @@ class HeadProfile(BaseModel):
             raise DecoderError(
                 f"The head profile names heads (layer.head) that {info.checkpoint} does not have: {', '.join(missing)}."
                 " Make one for it with `adapters calibrate`."
+            )
+
+    def check_has_heads(self) -> None:
+        """Check that there are heads to make masks of.
+
+        Raises:
+            DecoderError: The profile says that no head of the checkpoint follows phrases.
+        """
+        if not self.heads:
+            raise DecoderError(
+                f"The head profile of {self.backbone.checkpoint} says that none of its heads follows phrases (by "
+                f"{self.criterion} on {self.samples} images from {self.source}), so there is nothing to make masks of. "
+                "Train a decoder with `adapters train`, use the method box if the model can point, or calibrate on "
+                "images that the model knows: `adapters calibrate --images`."
             )
 
 

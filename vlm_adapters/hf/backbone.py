@@ -25,7 +25,7 @@ from vlm_adapters.hf.chat import RenderedPrompt, render
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
 from vlm_adapters.hf.generation import likeliest_tokens
 from vlm_adapters.hf.image_features import ImageFeatures
-from vlm_adapters.hf.inputs import inputs_of, process_images
+from vlm_adapters.hf.inputs import inputs_of, process_images, warn_about_images
 from vlm_adapters.hf.lengths import check_before_pixels
 from vlm_adapters.hf.placement import input_device
 from vlm_adapters.hf.pretrained import load_pretrained
@@ -240,6 +240,7 @@ class TransformersBackbone(ABC):
         check_callable_inside(self.model)
         if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
             raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
+        warn_about_images(self._checkpoint, prompts)
         with typed_errors(f"The processor of {self.name}", BackboneError):
             for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work
                 layouts = [one for of_image in self._layouts(prompt) for one in of_image]
@@ -281,8 +282,7 @@ class TransformersBackbone(ABC):
             raise PromptError(f"The prompt ends with the turn of the {role}. End it with the user's turn.")
         tensors = self.preprocess([prompt]).tensors
         ids = likeliest_tokens(self.model, tensors, max_new_tokens)
-        answer: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
-        return answer
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True))
 
     def coordinate_frame(self, size: Size) -> CoordinateFrame | None:
         """The frame of the model's boxes, from the `pointing` of its `AdapterSpec`; see `SupportsPointing`."""

@@ -15,6 +15,7 @@ from transformers import BatchFeature, PreTrainedModel
 
 from vlm_adapters.backbone.batch_tensors import BatchTensors
 from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.embedded.unlike_scenes import warn_about
 from vlm_adapters.errors import BackboneError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.chat import Expansion, RenderedPrompt, pad, phrase_positions, tokenize
@@ -52,6 +53,12 @@ class _Backbone(Protocol):
     def process_videos(self, videos: Sequence[Video]) -> BatchFeature: ...
 
     def render(self, prompt: Prompt) -> RenderedPrompt: ...
+
+
+def warn_about_images(checkpoint: str, prompts: Sequence[Prompt]) -> None:
+    """Warn if a model of this library is given an image, or a video, that is unlike those of its training."""
+    media = [part for prompt in prompts for part in prompt.media]
+    warn_about(checkpoint, [part.frames[0] if isinstance(part, Video) else part for part in media])
 
 
 def inputs_of(backbone: _Backbone, prompts: Sequence[Prompt]) -> BackboneInputs:

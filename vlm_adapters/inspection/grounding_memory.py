@@ -20,6 +20,7 @@ from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.decoder.features import PhraseFeatures
 from vlm_adapters.decoder.model import MaskDecoder
+from vlm_adapters.embedded.unlike_scenes import images_of_our_own
 from vlm_adapters.errors import PromptError
 from vlm_adapters.geometry import Size
 from vlm_adapters.hf.backbone import TransformersBackbone
@@ -96,6 +97,7 @@ def on_meta(adapter: TransformersBackbone, dtype: torch.dtype) -> TransformersBa
     return twin
 
 
+@images_of_our_own()
 def grounding_memory(
     adapter: TransformersBackbone, scene: Scene, request: GridRequest, decoder: MaskDecoder | None = None
 ) -> GroundingMemory:

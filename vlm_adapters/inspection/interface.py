@@ -16,6 +16,7 @@ from PIL import Image
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.embedded.unlike_scenes import images_of_our_own
 from vlm_adapters.errors import AdapterError
 from vlm_adapters.geometry import Box, Size
 from vlm_adapters.inspection.configs import (
@@ -155,6 +156,7 @@ class InterfaceReport:
     vision: tuple[TowerReport, ...]
 
 
+@images_of_our_own()
 def probe(adapter: BackboneAdapter, sizes: Sequence[Size] = IMAGE_SIZES) -> InterfaceReport:
     """Run an adapter on blank images and report what it does.
 

@@ -1,9 +1,8 @@
-"""Attention maps for people: where a phrase looks in an image, by layer and by head."""
+"""Sheets of attention maps: where a phrase looks in an image, by the heads that follow it and by layer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypedDict
@@ -11,14 +10,15 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from vlm_adapters.backbone.grids import Grids
+from vlm_adapters.backbone.grids import Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.files import write_json
+from vlm_adapters.embedded.unlike_scenes import warnings_about
 from vlm_adapters.errors import NoGridError
 from vlm_adapters.geometry import Size, resize_box
-from vlm_adapters.heads.ranking import RankedHead, rank_heads
+from vlm_adapters.heads.attention import AttentionMaps, attention_maps
 from vlm_adapters.output.figures import heat_sheet
 from vlm_adapters.output.files import set_of_files
 from vlm_adapters.output.render import shrunk, write_png
@@ -31,29 +31,46 @@ ATTENTION_FILE = "attention.json"
 _SHEETS = re.compile(r"phrase_\d{2,}_\d+x\d+\.png", re.ASCII)
 
 
+class ShownReliability(TypedDict):
+    """How far a map can be trusted, in numbers and in a word."""
+
+    level: str
+    value: float
+    agreement: float
+    on_sinks: float
+    difference: float
+
+
 class ShownPhrase(TypedDict):
-    """A phrase, the file of its sheet, and the heads that look most sharply."""
+    """A phrase, the file of its sheet, how far its maps can be trusted, and the heads that follow it best."""
 
     phrase: str
     file: str
-    sharpest: list[dict[str, object]]
+    reliability: ShownReliability
+    sinks: list[tuple[int, int]]
+    heads: list[dict[str, object]]
 
 
 class AttentionReport(TypedDict):
-    """A sentence, and a sheet for every phrase and grid."""
+    """A sentence, whether the maps are raw, and a sheet for every phrase and grid."""
 
     text: str
+    raw: bool
+    warnings: list[str]
     phrases: list[ShownPhrase]
 
 
-def write_attention(adapter: BackboneAdapter, prompt: Prompt, out: Path, *, heads: int) -> AttentionReport:
+def write_attention(
+    adapter: BackboneAdapter, prompt: Prompt, out: Path, *, heads: int, raw: bool = False
+) -> AttentionReport:
     """Run a backbone, and write a sheet for every phrase and grid, and `attention.json`.
 
     Args:
         adapter: The backbone.
         prompt: What is shown to it.
         out: Folder of the files; sheets of an earlier run in it are removed.
-        heads: How many of the sharpest heads to show.
+        heads: How many of the heads that follow a phrase best to show.
+        raw: Show the attention as it was extracted.
 
     Returns:
         What is in `attention.json`.
@@ -62,51 +79,75 @@ def write_attention(adapter: BackboneAdapter, prompt: Prompt, out: Path, *, head
         OutputError: A file cannot be written.
     """
     phrases: list[ShownPhrase] = []
-    extracted = adapter.extract(adapter.preprocess([prompt]), GridRequest())[0]
+    (of_grids,) = attention_maps(adapter, [prompt], raw=raw)
     with set_of_files(out, ATTENTION_FILE, _SHEETS):
-        for grids in extracted:
-            for index, words in enumerate(prompt.phrases):
-                sharpest = rank_heads(grids, index, heads)
-                file = out / f"phrase_{index:02d}_{grids.grid.shape[0]}x{grids.grid.shape[1]}.png"
-                write_png(attention_sheet(prompt, grids, index, sharpest), file)
-                heads_of_phrase = [asdict(head) for head in sharpest]
-                phrases.append({"phrase": words.text, "file": str(file), "sharpest": heads_of_phrase})
-        report: AttentionReport = {"text": prompt.text, "phrases": phrases}
+        for maps in of_grids:
+            for index in range(len(maps.phrases)):
+                file = out / f"phrase_{index:02d}_{maps.grid.shape[0]}x{maps.grid.shape[1]}.png"
+                write_png(attention_sheet(prompt, maps, index, heads), file)
+                phrases.append(_shown(maps, index, file, heads))
+        said = warnings_about(adapter.info.checkpoint, prompt.images)
+        report: AttentionReport = {"text": prompt.text, "raw": raw, "warnings": list(said), "phrases": phrases}
         write_json(out / ATTENTION_FILE, report)
     return report
 
 
-def attention_sheet(prompt: Prompt, grids: Grids, phrase: int, sharpest: Sequence[RankedHead]) -> Image.Image:
-    """Draw the attention of a phrase: a heat map per layer, and one per head of those that look most sharply.
+def _shown(maps: AttentionMaps, phrase: int, file: Path, heads: int) -> ShownPhrase:
+    found = maps.reliability[phrase]
+    return {
+        "phrase": maps.phrases[phrase].text,
+        "file": str(file),
+        "reliability": {
+            "level": found.level,
+            "value": found.value,
+            "agreement": found.agreement,
+            "on_sinks": found.on_sinks,
+            "difference": found.difference,
+        },
+        "sinks": [(row, column) for row, column in maps.sinks.nonzero().tolist()],
+        "heads": [asdict(head) for head in maps.ranking[phrase][:heads]],
+    }
+
+
+def attention_sheet(prompt: Prompt, maps: AttentionMaps, phrase: int, heads: int) -> Image.Image:
+    """Draw where a phrase looks: the heads that follow it best, together and each, and a heat map per layer.
 
     Args:
         prompt: The prompt.
-        grids: What was extracted for it on one grid, one map per phrase.
+        maps: Its maps on one grid.
         phrase: Index of the phrase.
-        sharpest: The heads to show, as `rank_heads` returns them.
+        heads: How many of the heads that follow it best to show.
     """
-    shown, words = prompt.media[grids.grid.image], prompt.phrases[phrase].text
-    image = shown.frames[grids.grid.frames[0]] if isinstance(shown, Video) else shown
+    shown, words = prompt.media[maps.grid.image], maps.phrases[phrase].text
+    image = shown.frames[maps.grid.frames[0]] if isinstance(shown, Video) else shown
     small = shrunk(image)
     size = small.height, small.width
-    seen = _on_image(grids, (image.height, image.width), size)  # as it is painted
-    by_layer = [(f"layer {layer}", attention_map(seen, phrase, size, layer)) for layer in grids.layers]
-    by_head = [
-        (f"layer {ranked.layer} head {ranked.head}", attention_map(seen, phrase, size, ranked.layer, ranked.head))
-        for ranked in sharpest
-    ]
+    on_small = _on_image(maps.grid, (image.height, image.width), size)
+
+    def painted(on_grid: Tensor) -> NDArray[np.float32]:
+        return _placed(on_small, maps.grid.evenly(on_grid), size)
+
+    best = maps.ranking[phrase][:heads]
+    by_head = [(f"layer {head.layer} head {head.head}", painted(maps.of_head(phrase, head))) for head in best]
+    by_layer = [(f"layer {layer}", painted(maps.maps[phrase, i].mean(0))) for i, layer in enumerate(maps.layers)]
+    kind = "as extracted" if maps.raw else f"beside a neutral sentence, sinks taken out: {int(maps.sinks.sum())}"
     return heat_sheet(
-        small, [(f"{words}: mean of all heads, by layer", by_layer), (f"{words}: sharpest heads", by_head)]
+        small,
+        [
+            (
+                f"{words}: reliability {maps.reliability[phrase]}",
+                [("together", painted(maps.together(phrase))), *by_head],
+            ),
+            (f"{words}: mean of all heads, by layer; {kind}", by_layer),
+        ],
     )
 
 
-def _on_image(grids: Grids, before: Size, after: Size) -> Grids:
-    """The maps on cells that divide their box evenly, on the image at another size."""
-    grid = grids.grid
+def _on_image(grid: ImageGrid, before: Size, after: Size) -> ImageGrid:
+    """A grid of cells that divide its box evenly, on the image at another size."""
     if grid.box is None:
         raise NoGridError
-    even = replace(grid, box=resize_box(grid.box, before, after), rows=(), columns=())
-    return replace(grids, grid=even, attention=grid.evenly(grids.attention))
+    return replace(grid, box=resize_box(grid.box, before, after), rows=(), columns=())
 
 
 def attention_map(
@@ -125,6 +166,9 @@ def attention_map(
         `(H, W)` float32 in [0, 1].
     """
     maps = grids.attention[phrase, grids.layers.index(layer)]
-    chosen = maps.mean(0) if head is None else maps[grids.heads.index(head)]
-    placed: NDArray[np.float32] = grids.grid.place(chosen, size).cpu().numpy()
+    return _placed(grids.grid, maps.mean(0) if head is None else maps[grids.heads.index(head)], size)
+
+
+def _placed(grid: ImageGrid, on_grid: Tensor, size: Size) -> NDArray[np.float32]:
+    placed: NDArray[np.float32] = grid.place(on_grid, size).cpu().numpy()
     return placed / max(float(placed.max()), 1e-12)

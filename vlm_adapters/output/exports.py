@@ -103,7 +103,7 @@ def to_detections(grounding: Grounding) -> Detections:
 
 
 def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
-    """Convert a grounding to JSON-safe values: text, method, size of the image, and the phrases.
+    """Convert a grounding to JSON-safe values: text, method, warnings, size of the image, and the phrases.
 
     A phrase has text, span, score, box and mask (COCO RLE). Boxes are `[left, top, right, bottom]` in pixels, right and
     bottom excluded; null where nothing was found.
@@ -111,6 +111,7 @@ def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
     return {
         "text": grounding.text,
         "method": grounding.method,
+        "warnings": list(grounding.warnings),
         "image_size": [grounding.image.height, grounding.image.width],
         "phrases": [
             {

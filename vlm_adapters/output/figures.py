@@ -27,6 +27,9 @@ from vlm_adapters.output.render import (
 FAINT: Colour = (110, 110, 110)
 """Colour of explanations."""
 
+WARNING: Colour = (190, 30, 30)
+"""Colour of what must be known of a figure before it is believed."""
+
 GAP = 12
 """Pixels between panels and around a figure."""
 
@@ -87,7 +90,8 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
     if len(grounding.phrases) > FIGURE_PHRASES:
         legend = f"The first {FIGURE_PHRASES} of {len(grounding.phrases)} phrases are shown. {legend}"
     width = max(body.width, 2 * PANEL + GAP)
-    return _framed(_stack([_sentence(grounding, width), body, *_paragraph(legend, width)]))
+    warned = [line for warning in grounding.warnings for line in _paragraph(warning, width, WARNING)]
+    return _framed(_stack([_sentence(grounding, width), *warned, body, *_paragraph(legend, width)]))
 
 
 def heat_sheet(
@@ -197,7 +201,7 @@ def _line(text: str, colour: Colour, width: int = PANEL, size: int = 17) -> Imag
     return canvas
 
 
-def _paragraph(text: str, width: int) -> list[Image.Image]:
+def _paragraph(text: str, width: int, colour: Colour = FAINT) -> list[Image.Image]:
     """Lines of an explanation, wrapped."""
     font = _font(15)
     lines = [""]
@@ -207,7 +211,7 @@ def _paragraph(text: str, width: int) -> list[Image.Image]:
             lines[-1] = longer
         else:
             lines.append(word)
-    return [_line(line, FAINT, width, 15) for line in lines]
+    return [_line(line, colour, width, 15) for line in lines]
 
 
 def _sentence(grounding: Grounding, width: int) -> Image.Image:

@@ -263,6 +263,7 @@ def test_a_text_that_is_too_long_is_refused_with_both_numbers() -> None:
         adapter().preprocess([Prompt.describe(WIDE, "a cat " * 700)])
 
 
+@pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
 @pytest.mark.parametrize(("text", "options"), [("a cat " * 3000, {}), ("a cat", {"max_pixels": 24_000_000})])
 def test_a_prompt_that_is_too_long_is_refused_before_pixels_are_made(
     text: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -16,7 +16,7 @@ from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.inspection.bench.measure import Section, measurement, synchronize
 from vlm_adapters.inspection.bench.settings import BenchSettings
-from vlm_adapters.inspection.bench.subject import image_of, load_model, noise
+from vlm_adapters.inspection.bench.subject import image_of, load_model, scene
 from vlm_adapters.output.files import write_grounding
 from vlm_adapters.prompt import Prompt
 
@@ -69,7 +69,7 @@ def measure(settings: BenchSettings) -> Iterator[Section]:
     embedded = Path(checkpoint, EMBEDDED_FOLDER, CONFIG_FILE).is_file()
     vlm = GroundedVLM.from_pretrained(checkpoint, adapter=adapter) if embedded else GroundedVLM.untrained(adapter)
     vlm.decoder.to(adapter.device).eval()
-    image = noise(*settings.image) if settings.image else image_of(adapter, settings.image_tokens[0])
+    image = scene(*settings.image) if settings.image else image_of(adapter, settings.image_tokens[0])
     taken: dict[str, list[float]] = {part: [] for part in PARTS}
     with tempfile.TemporaryDirectory(prefix="vlm-adapters-bench-") as temporary:
         file = Path(temporary, "image.png")

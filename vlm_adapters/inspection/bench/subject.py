@@ -10,12 +10,12 @@ from math import prod, sqrt
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from PIL import Image
 
 from vlm_adapters.backbone.grids import BackboneInputs
+from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError, OptionError
 from vlm_adapters.hf.backbone import TransformersBackbone
@@ -76,13 +76,12 @@ def with_random_weights(adapter: TransformersBackbone, device: str, dtype: str) 
 def image_of(adapter: TransformersBackbone, tokens: int) -> Image.Image:
     """An image, four wide and three high, that becomes about so many tokens where the family keeps its size."""
     cell = adapter.info.cell
-    return noise(round(sqrt(tokens * 3 / 4)) * cell[0], round(sqrt(tokens * 4 / 3)) * cell[1])
+    return scene(round(sqrt(tokens * 3 / 4)) * cell[0], round(sqrt(tokens * 4 / 3)) * cell[1])
 
 
-def noise(height: int, width: int) -> Image.Image:
-    """A smooth random image."""
-    pixels = np.random.default_rng(0).integers(0, 255, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+def scene(height: int, width: int) -> Image.Image:
+    """A synthetic scene at this size; embedded models warn of any other image."""
+    return Scenes(1)[0].image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def inputs_of(adapter: TransformersBackbone, tokens: int) -> BackboneInputs:
