@@ -98,8 +98,14 @@ def test_every_box_has_points_of_its_own_and_the_masks_are_joined(sam: SegmentAn
     everywhere = CoarseMask(torch.full((8, 8), 4.0), (0.0, 0.0, float(SIDE), float(SIDE)))
     boxes = [(0.0, 0.0, 80.0, 160.0), (80.0, 0.0, 160.0, 160.0)]
     assert (masks_in_boxes(sam, image_of(sam), boxes, everywhere) > 0.5).all()
-    assert (masks_in_boxes(sam, image_of(sam), boxes[:1], everywhere) > 0.5)[:, :79].all()
-    assert not (masks_in_boxes(sam, image_of(sam), boxes[:1], everywhere) > 0.5)[:, 81:].any()
+    for box, right in zip(boxes, (False, True), strict=True):
+        found = masks_in_boxes(sam, image_of(sam), [box], coarse(right=right)) > 0.5
+        assert np.array_equal(found, np.broadcast_to((np.arange(SIDE) >= SIDE // 2) == right, (SIDE, SIDE)))
+
+
+def test_a_map_of_which_half_lies_outside_the_boxes_is_not_believed(sam: SegmentAnything) -> None:
+    everywhere = CoarseMask(torch.full((8, 8), 4.0), (0.0, 0.0, float(SIDE), float(SIDE)))
+    assert (masks_in_boxes(sam, image_of(sam), [(0.0, 0.0, 80.0, 160.0)], everywhere) > 0.5).all()
 
 
 def test_the_threshold_of_heights_has_logit_zero() -> None:
