@@ -30,7 +30,7 @@ from report import write_report
 from vlm_adapters import GroundedVLM, Grounding, Prompt, load_image
 from vlm_adapters.data.files import write_json
 from vlm_adapters.decoder.features import PhraseFeatures
-from vlm_adapters.decoder.model import MaskLogits
+from vlm_adapters.decoder.logits import MaskLogits
 from vlm_adapters.output import (
     coco_results,
     grounding_figure,

@@ -17,8 +17,8 @@ def unlike_scenes() -> str:
 
 The embedded models [warn of images unlike their scenes](grounding.md#images-that-the-tiny-models-do-not-know). The
 pixels decide: of {scenes:,} held-out scenes, in several sizes and files, {alarms} wrongly caused a warning; of
-{others:,} other images {misses} wrongly caused none. The thresholds were chosen on scenes of other seeds, images of other packages
-and drawings of other seeds.
+{others:,} other images {misses} wrongly caused none. The thresholds were chosen on scenes of other seeds, images of
+other packages and drawings of other seeds.
 
 {table(("images", "of them", "wrong"), rows)}
 

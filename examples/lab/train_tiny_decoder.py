@@ -1,9 +1,11 @@
 """Train a small mask decoder on the attention of an embedded backbone, on two processor cores in minutes.
 
-    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR] [--seed 0]
+    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR] [--data both] [--seed 0]
+        [--presence-only]
 
 The backbone stays as it is. Its attention maps are computed once and kept in memory; then a U-Net learns to turn the
-maps of a phrase into its mask.
+maps of a phrase into its mask. At last a small head learns which phrases are in the image, and is calibrated on other
+scenes. With `--presence-only` the decoder that is there keeps its masks and gets a new presence head.
 """
 
 from __future__ import annotations
@@ -21,18 +23,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from fit_presence import TRAIN_SEED, data_of, fit_presence
 from torch import Tensor, nn
 
 from vlm_adapters import GroundedVLM, load_adapter
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.data.formats.scenes import Scenes
-from vlm_adapters.data.sample import Sample
+from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.decoder.checkpoint import EMBEDDED_FOLDER
 from vlm_adapters.decoder.losses import cover_cells, dice_loss, mask_loss
 from vlm_adapters.embedded import embedded_checkpoints
 
-TRAIN_SEED = 3
-"""Scenes that neither the backbone was trained on nor anything is measured on."""
 SCENES, STEPS = 1500, 1500
 EXTRACT_BATCH, PHRASE_BATCH = 8, 32
 BASE_WIDTH = 16
@@ -43,7 +43,7 @@ REPORT_EVERY = 100
 
 @dataclass(frozen=True)
 class PhraseMaps:
-    """The phrases of all scenes with one grid.
+    """The phrases of all scenes with one grid that have a mask.
 
     Attributes:
         maps: `(P, C, h, w)` float16 attention.
@@ -54,15 +54,18 @@ class PhraseMaps:
     masks: Tensor
 
 
-def extract_maps(vlm: GroundedVLM, samples: Sequence[Sample]) -> list[PhraseMaps]:
-    """Run the backbone over samples, once, and group their phrases by the shape of the grid."""
+def extract_maps(vlm: GroundedVLM, sets: Sequence[Dataset]) -> list[PhraseMaps]:
+    """Run the backbone over data sets, once, and group the phrases that have a mask by the shape of the grid."""
     groups: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-    for start in range(0, len(samples), EXTRACT_BATCH):
-        batch = list(samples[start : start + EXTRACT_BATCH])
-        for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
-            maps, box = features.maps, features.box
-            masks = cover_cells(sample.masks, box, vlm.decoder.unet.config.output_size(maps.shape[2], maps.shape[3]))
-            groups[tuple(maps.shape[2:])].append((maps.half(), (masks * 255).round().byte()))
+    for samples in sets:
+        for start in range(0, len(samples), EXTRACT_BATCH):
+            batch = list(samples[start : start + EXTRACT_BATCH])
+            for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
+                there = sample.masks.any(axis=(1, 2))
+                maps, box = features.maps[torch.from_numpy(there)], features.box
+                size = vlm.decoder.unet.config.output_size(maps.shape[2], maps.shape[3])
+                masks = cover_cells(sample.masks[there], box, size)
+                groups[tuple(maps.shape[2:])].append((maps.half(), (masks * 255).round().byte()))
     return [PhraseMaps(*(torch.cat(parts) for parts in zip(*group, strict=True))) for group in groups.values()]
 
 
@@ -98,18 +101,21 @@ def _batches(groups: Sequence[PhraseMaps], steps: int, seed: int) -> Iterator[tu
         yield group.maps[chosen].float().flip(sides), group.masks[chosen].float().div(255).flip(sides)
 
 
-def train_decoder(adapter: BackboneAdapter, scenes: int = SCENES, steps: int = STEPS, *, seed: int = 0) -> GroundedVLM:
-    """Give an adapter a decoder trained on its attention over synthetic scenes.
+def train_decoder(
+    adapter: BackboneAdapter, scenes: int = SCENES, steps: int = STEPS, data: str = "easy", *, seed: int = 0
+) -> GroundedVLM:
+    """Give an adapter a decoder trained on its attention over synthetic scenes, without a presence head.
 
     Args:
         adapter: The backbone, which stays as it is.
-        scenes: Number of scenes, which are the same for every seed.
+        scenes: Number of scenes of each kind, which are the same for every seed.
         steps: Number of batches.
+        data: Kind of the scenes: `"easy"`, `"hard"` or `"both"`.
         seed: Seed of the first weights and of the batches.
     """
     torch.manual_seed(seed)
     vlm = GroundedVLM.untrained(adapter, base_width=BASE_WIDTH)
-    fit(vlm, extract_maps(vlm, Scenes(scenes, seed=TRAIN_SEED)), steps, seed)
+    fit(vlm, extract_maps(vlm, data_of(data, scenes, TRAIN_SEED)), steps, seed)
     return vlm
 
 
@@ -118,13 +124,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-qwen2_5_vl", help="an embedded checkpoint, or a directory")
     parser.add_argument("--out", type=Path, help="by default, beside the embedded checkpoint")
-    parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--scenes", type=int, default=SCENES, help="of each kind")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches")
+    parser.add_argument("--data", choices=("easy", "hard", "both"), default="both", help="kind of scenes")
+    parser.add_argument("--presence-only", action="store_true", help="keep the masks of the decoder that is there")
     arguments = parser.parse_args()
     out = arguments.out or embedded_checkpoints().get(arguments.model, Path(arguments.model)) / EMBEDDED_FOLDER
-    vlm = train_decoder(load_adapter(arguments.model), arguments.scenes, arguments.steps, seed=arguments.seed)
-    vlm.save_pretrained(out)
+    adapter = load_adapter(arguments.model)
+    if arguments.presence_only:
+        vlm = GroundedVLM.from_pretrained(arguments.model, adapter=adapter)
+    else:
+        vlm = train_decoder(adapter, arguments.scenes, arguments.steps, arguments.data, seed=arguments.seed)
+    fit_presence(vlm, arguments.data, arguments.scenes).save_pretrained(out)
     print(f"Wrote {out}")
 
 

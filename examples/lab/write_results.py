@@ -8,6 +8,7 @@ from typing import Any
 from report import read_report, sources, table
 from results_claims import claims
 from results_memory import full_size, large_images, plan
+from results_presence import presence
 from results_speed import after_the_backbone, bench, bench_of_model, costs, half_precision, tower
 from results_unlike_scenes import unlike_scenes
 
@@ -394,7 +395,7 @@ SECTIONS = (
 
 def page() -> str:
     """The whole page."""
-    return "\n\n".join([HEAD, *(section() for section in SECTIONS)]) + "\n"
+    return "\n\n".join([HEAD, *(section() for section in SECTIONS), *presence(MODELS)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from vlm_adapters.decoder import (
     UNetConfig,
     UntrainedRefiner,
 )
-from vlm_adapters.decoder.model import binary_masks
+from vlm_adapters.decoder.logits import binary_masks
 from vlm_adapters.decoder.sam.geometry import Frame
 from vlm_adapters.decoder.sam.refiner import RefinedLogits
 from vlm_adapters.errors import DecoderError

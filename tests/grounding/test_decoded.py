@@ -211,7 +211,7 @@ def test_the_adapter_is_asked_for_what_the_decoder_reads() -> None:
     adapter = FixedMaps([grids_of(spots([(0, 0)], (1, 2)), (0, 0, 50, 30))])
     request = GridRequest(layers=[0], heads=[1], align="predictor", reduce="max")
     GroundedVLM(adapter, MaskDecoder(Threshold(), FeatureRequest(request))).ground(IMAGE, TEXT, ["a cat"])
-    assert adapter.requests == [request]
+    assert adapter.requests == [replace(request, phrase_log_probabilities=True)]
 
 
 def test_no_gradient_is_kept() -> None:

@@ -77,7 +77,7 @@ def test_of_several_images_the_first_is_grounded(planted: BackboneAdapter, squar
 
 def test_only_the_heads_of_the_profile_are_asked_for(planted: Any, squares: list[Sample]) -> None:
     HeadGrounder(planted, profile()).ground_all([squares[0].prompt])
-    assert planted.requests == [GridRequest(layers=[0, 2], heads=[0, 1])]
+    assert planted.requests == [GridRequest(layers=[0, 2], heads=[0, 1], phrase_log_probabilities=True)]
     assert planted.texts == [squares[0].text, "an image"]
 
 

@@ -68,12 +68,13 @@ def killed_at(event: int, monkeypatch: pytest.MonkeyPatch, patch: Any, run: Call
     return False
 
 
+@pytest.mark.parametrize("scenes", ["scenes", "hard_scenes"])  # the latter teach presence, which is calibrated
 def test_killed_at_any_file_event_a_run_ends_with_the_same_files_and_scalars(
-    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenes: str
 ) -> None:
     from vlm_adapters.training import log as log_module  # noqa: PLC0415
 
-    chosen = recipe(epochs=2)
+    chosen = recipe(epochs=2, train=[f"{scenes}:count=7,seed=3"], validation=f"{scenes}:count=3,seed=6")
     train(chosen, tmp_path / "unbroken")
     wanted, wanted_scalars = content(tmp_path / "unbroken"), scalars(tmp_path / "unbroken")
     assert len(wanted_scalars) == len(set(wanted_scalars)) == 6 * 3 + 2
@@ -131,14 +132,14 @@ def test_a_stop_in_a_validation_does_not_wait_for_its_end(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(recipe(), tmp_path / "unbroken")
-    judge = Validation.mean_iou
+    judge = Validation.judge
 
     def stopped(self: Validation, *arguments: Any) -> float | None:
         os.kill(os.getpid(), signal.SIGTERM)
         return judge(self, *arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(Validation, "mean_iou", stopped)
+        context.setattr(Validation, "judge", stopped)
         assert train(recipe(), tmp_path / "run").step == 3
         assert train(recipe(), tmp_path / "run").step == 3
     train(recipe(), tmp_path / "run")

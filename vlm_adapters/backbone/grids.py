@@ -126,6 +126,9 @@ class Grids:
         hidden_layers: True layer index of every entry of `hidden`.
         phrase_hidden: For every phrase `(K, T, D)`: hidden states of its T tokens.
         phrase_hidden_layers: True layer index of every entry of `phrase_hidden`.
+        phrase_log_probabilities: For every phrase `(T,)` float32, at most 0: the log probabilities that the model gives
+            to its tokens after all that stands before each; 0 for the first token of a sequence. Empty where they
+            were not requested, or where the model has no head over the vocabulary.
 
     Example:
         >>> from vlm_adapters import GridRequest, Prompt, load_adapter, open_dataset
@@ -145,6 +148,7 @@ class Grids:
     hidden_layers: tuple[int, ...] = ()
     phrase_hidden: tuple[Tensor, ...] = field(default=(), repr=False)
     phrase_hidden_layers: tuple[int, ...] = ()
+    phrase_log_probabilities: tuple[Tensor, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         expected = (len(self.row_phrases), len(self.layers), len(self.heads), *self.grid.shape)

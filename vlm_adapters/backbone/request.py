@@ -28,6 +28,8 @@ class GridRequest:
         hidden_layers: Layers whose hidden states are extracted as grids. Layer i means the output of layer i; that
             of the last layer is after the final norm.
         phrase_hidden_layers: Layers whose hidden states are extracted at the tokens of the phrases.
+        phrase_log_probabilities: Whether the log probabilities of the phrases' tokens are computed, which takes all
+            layers.
         gradient: Whether the results carry gradient, if torch has it enabled, into the parameters of the backbone that
             require it. The model keeps its mode: in training mode its dropout applies, though a row always holds the
             weights before dropout. Gradient checkpointing of the language model is refused.
@@ -45,6 +47,7 @@ class GridRequest:
     reduce: Literal["mean", "max", "none"] = "mean"
     hidden_layers: LayerChoice = ()
     phrase_hidden_layers: LayerChoice = ()
+    phrase_log_probabilities: bool = False
     gradient: bool = False
 
     def __post_init__(self) -> None:

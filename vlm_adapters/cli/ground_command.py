@@ -37,6 +37,9 @@ def command(
     method: Annotated[str, typer.Option(help="auto, decoder, box or heads.")] = "auto",
     profile: Annotated[Path | None, typer.Option(help="Head profile, from `adapters calibrate`.")] = None,
     sam: Annotated[Path | None, typer.Option(help="Checkpoint of Segment Anything that refines the masks.")] = None,
+    keep_absent: Annotated[
+        bool, typer.Option("--keep-absent", help="Keep the masks of phrases that count as absent.")
+    ] = False,
     out: OutOption = Path("grounding"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -47,8 +50,11 @@ def command(
     """Ground the phrases of TEXT in IMAGE and write masks.
 
     Writes to --out: overlay.png, figure.png, one PNG per mask, masks.png (all masks, indexed), coco.json (COCO results)
-    and at last grounding.json (COCO RLE, box, score, the names of the files). Masks of an earlier grounding in --out
-    are removed. Without --phrase the text is one phrase.
+    and at last grounding.json (COCO RLE, box, score, presence, state, the names of the files). Masks of an earlier
+    grounding in --out are removed. Without --phrase the text is one phrase.
+
+    Presence is the probability that a phrase is in the image. A decoder that learned it gives no mask to a phrase that
+    counts as absent.
 
     A model without a decoder is asked for boxes if its adapter declares that it can point. Otherwise the masks come
     from the attention of a few heads: those of its profile or, if it has none, of a profile made for the run.
@@ -78,6 +84,7 @@ def command(
                 attn_implementation=attn_implementation,
                 quantization_config=quantization,
             )
+        grounder.keeps_absent_masks = keep_absent
         with working(f"Grounding {len(prompt.phrases)} phrases ..."):
             grounding = grounder.ground_all([prompt])[0]
         with working(f"Drawing and writing to {out} ..."):

@@ -71,10 +71,12 @@ def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[
     rows = []
     for index, grounded in enumerate(grounding.phrases):
         box = " ".join(map(str, grounded.box)) if grounded.box else "nothing found"
+        presence = None if grounded.presence is None else f"{grounded.presence:.2f}"
+        state = "absent" if grounded.state == "absent" and not grounded.box else box
         iou = [f"{ious[index]:.2f}"] if ious else []
-        rows.append([grounded.phrase.text, f"{grounded.score:.2f}", box, *iou])
+        rows.append([grounded.phrase.text, presence, f"{grounded.score:.2f}", state, *iou])
     score = "score (means nothing here)" if grounding.warnings else "score"
-    print_rows(None, ["phrase", score, "box", *(["IoU"] if ious else [])], rows)
+    print_rows(None, ["phrase", "presence", score, "box", *(["IoU"] if ious else [])], rows)
     for file in files:
         line(str(file), style="dim")
 

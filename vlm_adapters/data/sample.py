@@ -12,6 +12,9 @@ from vlm_adapters.errors import DataError
 from vlm_adapters.limits import shown
 from vlm_adapters.prompt import Phrase, Prompt
 
+ABSENT, NO_TARGET = "absent", "no target"
+"""Tags of a phrase that names nothing in the image, of scenes and of gRefCOCO; its mask is empty."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
@@ -34,6 +37,11 @@ class Annotation:
     phrases: tuple[Phrase, ...]
     phrase_ids: tuple[str, ...] = ()
     phrase_tags: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def has_absent_phrase(self) -> bool:
+        """Whether a tag says that a phrase is not in the image."""
+        return any(ABSENT in tags or NO_TARGET in tags for tags in self.phrase_tags)
 
     def __post_init__(self) -> None:
         for name in ("phrase_ids", "phrase_tags"):

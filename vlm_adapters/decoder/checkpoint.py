@@ -1,4 +1,4 @@
-"""A decoder's folder: `config.json`, the U-Net's weights, and those of a refiner that was trained with it.
+"""A decoder's folder: `config.json`, the U-Net's weights, and those of a refiner and a presence head trained with it.
 
 `config.json` is checked where it is read: a person may have edited it.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -19,7 +19,9 @@ from vlm_adapters.backbone.protocol import BackboneInfo, OptionValue
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.files import whole_file, write_json
 from vlm_adapters.data.validated import first_mistake
+from vlm_adapters.decoder.calibration import Calibration
 from vlm_adapters.decoder.features import FeatureRequest
+from vlm_adapters.decoder.presence import PresenceHead
 from vlm_adapters.decoder.unet import UNetConfig, check_sizes
 from vlm_adapters.embedded import alias_of, embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
@@ -30,6 +32,7 @@ from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 REFINER_FILE = "refiner.safetensors"
+PRESENCE_FILE = "presence.safetensors"
 EMBEDDED_FOLDER = "decoder"
 """Where a backbone's folder keeps the decoder that was trained on it."""
 
@@ -92,11 +95,12 @@ class RequestConfig(BaseModel):
         heads = None if request.heads is None else list(request.heads)
         return cls.model_validate(plain | {"layer_heads": heads, "grid_names": list(request.grid_names)})
 
-    def to_request(self, *, hidden: bool = False) -> FeatureRequest:
-        """The request that is described here, with or without hidden states."""
+    def to_request(self, *, hidden: bool = False, log_probabilities: bool = False) -> FeatureRequest:
+        """The request that is described here, with or without hidden states and log probabilities."""
         grids = GridRequest(**self.model_dump(exclude={"layer_heads", "grid_names"}))
         heads = None if self.layer_heads is None else tuple(self.layer_heads)
-        return FeatureRequest(grids, heads, hidden=hidden, grid_names=tuple(self.grid_names))
+        names = tuple(self.grid_names)
+        return FeatureRequest(grids, heads, hidden=hidden, grid_names=names, log_probabilities=log_probabilities)
 
 
 class RefinerConfig(BaseModel):
@@ -117,6 +121,34 @@ class RefinerConfig(BaseModel):
     use_text: bool
 
 
+class PresenceConfig(BaseModel):
+    """The presence head that was trained with a decoder, and its calibration.
+
+    Attributes:
+        width: Width of its hidden layers.
+        scale: Factor of its logits.
+        offset: What is added to them after that; their sigmoid is the presence.
+        threshold: A phrase whose presence is below this is absent.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    width: Annotated[int, Field(ge=1, le=4096)]
+    scale: float
+    offset: float
+    threshold: Annotated[float, Field(ge=0, le=1)]
+
+    @classmethod
+    def of(cls, head: PresenceHead) -> Self:
+        """Describe a head."""
+        return cls(width=head.width, **asdict(head.calibration))
+
+    @property
+    def calibration(self) -> Calibration:
+        """How logits become probabilities."""
+        return Calibration(self.scale, self.offset, self.threshold)
+
+
 class DecoderConfig(BaseModel):
     """The content of a decoder's `config.json`.
 
@@ -125,6 +157,7 @@ class DecoderConfig(BaseModel):
         unet: Sizes of the U-Net.
         request: The maps that it reads.
         refiner: The refiner that was trained with it; None where there is none.
+        presence: The presence head that was trained with it; None where there is none.
         sha256: Digests of the files of weights, by name.
     """
 
@@ -134,7 +167,8 @@ class DecoderConfig(BaseModel):
     unet: UNetConfig
     request: RequestConfig
     refiner: RefinerConfig | None = None
-    sha256: dict[Literal["model.safetensors", "refiner.safetensors"], str] = {}
+    presence: PresenceConfig | None = None
+    sha256: dict[Literal["model.safetensors", "refiner.safetensors", "presence.safetensors"], str] = {}
 
     @classmethod
     def read(cls, path: Path, limits: Limits = DEFAULT_LIMITS) -> Self:
@@ -161,11 +195,13 @@ class DecoderCheckpoint:
         config: Sizes, and the backbone that the decoder was trained on.
         unet: Weights of the U-Net.
         refiner: Trained weights of the refiner; empty where there is none.
+        presence: Weights of the presence head; empty where there is none.
     """
 
     config: DecoderConfig
     unet: Mapping[str, Tensor]
     refiner: Mapping[str, Tensor]
+    presence: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, limits: Limits = DEFAULT_LIMITS) -> Self:
@@ -181,19 +217,26 @@ class DecoderCheckpoint:
         weights = _read_weights(folder, WEIGHTS_FILE)
         check_sizes(folder, config.unet, weights, limits)
         refiner = _read_weights(folder, REFINER_FILE) if config.refiner else {}
+        presence = _read_weights(folder, PRESENCE_FILE) if config.presence else {}
         _check_digests(folder, config)
-        return cls(config, weights, refiner)
+        return cls(config, weights, refiner, presence)
 
     def write(self, folder: Path) -> None:
         """Write the files, each in one step, the config last."""
-        weights = {WEIGHTS_FILE: self.unet} | ({REFINER_FILE: self.refiner} if self.refiner else {})
-        contents = {name: _content(of_file) for name, of_file in weights.items()}
+        weights = {WEIGHTS_FILE: self.unet, REFINER_FILE: self.refiner, PRESENCE_FILE: self.presence}
+        contents = {name: _content(of_file) for name, of_file in weights.items() if of_file}
         for name, content in contents.items():
             with whole_file(folder / name) as temporary:
                 # save_file would write a file that only its owner can read
                 temporary.write_bytes(content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         write_json(folder / CONFIG_FILE, self.config.model_dump() | {"sha256": digests})
+
+
+def write_calibration(folder: Path, head: PresenceHead) -> None:
+    """Write the calibration of a decoder's presence head into the config of its folder, in one step."""
+    config = DecoderConfig.read(folder / CONFIG_FILE)
+    write_json(folder / CONFIG_FILE, config.model_copy(update={"presence": PresenceConfig.of(head)}).model_dump())
 
 
 def sha256_of(weights: Mapping[str, Tensor]) -> str:

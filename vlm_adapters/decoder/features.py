@@ -26,23 +26,28 @@ class FeatureRequest:
         hidden: Whether the hidden states of the phrases' tokens are read, too, of every layer.
         grid_names: Names of the grids whose maps are channels, in this order; of an image that lacks one, its finest
             takes the place. Empty for all of `BackboneInfo.grids`.
+        log_probabilities: Whether the log probabilities of the phrases' tokens are read, too.
     """
 
     grids: GridRequest = field(default_factory=GridRequest)
     heads: tuple[Head, ...] | None = None
     hidden: bool = False
     grid_names: tuple[str, ...] = ()
+    log_probabilities: bool = False
 
     def __post_init__(self) -> None:
         if self.grids.reduce == "none":
             raise DecoderError('A decoder reads one map per phrase, and reduce="none" gives one per token. Use "mean".')
         layers = None if self.hidden else ()
-        object.__setattr__(self, "grids", replace(self.grids, phrase_hidden_layers=layers))
+        extracted = replace(self.grids, phrase_hidden_layers=layers, phrase_log_probabilities=self.log_probabilities)
+        object.__setattr__(self, "grids", extracted)
 
     @classmethod
-    def of_heads(cls, heads: Sequence[Head], *, hidden: bool = False) -> FeatureRequest:
+    def of_heads(
+        cls, heads: Sequence[Head], *, hidden: bool = False, log_probabilities: bool = False
+    ) -> FeatureRequest:
         """Read some heads only: their layers are extracted, and no others."""
-        return cls(GridRequest.of_heads(heads), tuple(heads), hidden=hidden)
+        return cls(GridRequest.of_heads(heads), tuple(heads), hidden=hidden, log_probabilities=log_probabilities)
 
     def channels(self, info: BackboneInfo) -> int:
         """How many maps of a phrase a decoder of this backbone reads.
@@ -82,11 +87,14 @@ class PhraseFeatures:
         maps: `(P, C, h, w)` attention, not negative; the scale of a map does not matter to the decoder.
         box: Region of the image that the maps cover, in pixels.
         hidden: For every phrase `(L, T, D)`, the hidden states of its tokens; empty where they were not requested.
+        log_probabilities: For every phrase `(T,)`, as in `Grids.phrase_log_probabilities`; empty where they were not
+            requested, or the model gives none.
     """
 
     maps: Tensor = field(repr=False)
     box: Box
     hidden: tuple[Tensor, ...] = field(default=(), repr=False)
+    log_probabilities: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, grids: Sequence[Grids], request: FeatureRequest, info: BackboneInfo) -> PhraseFeatures:
@@ -98,8 +106,12 @@ class PhraseFeatures:
                 "phrases of a video with GroundedVLM.ground_video."
             )
         maps, box = stack_channels(of_first, request.heads, request.names_of(info))
-        return cls(maps, box, tuple(of_first[0].phrase_hidden) if request.hidden else ())
+        hidden = tuple(of_first[0].phrase_hidden) if request.hidden else ()
+        return cls(maps, box, hidden, tuple(of_first[0].phrase_log_probabilities))
 
     def to(self, device: torch.device | str) -> PhraseFeatures:
         """The same on a device."""
-        return replace(self, maps=self.maps.to(device), hidden=tuple(states.to(device) for states in self.hidden))
+        hidden, log_probabilities = (
+            tuple(of_phrase.to(device) for of_phrase in tensors) for tensors in (self.hidden, self.log_probabilities)
+        )
+        return replace(self, maps=self.maps.to(device), hidden=hidden, log_probabilities=log_probabilities)

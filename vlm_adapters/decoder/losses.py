@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vlm_adapters.decoder.model import MaskLogits
+from vlm_adapters.decoder.logits import MaskLogits
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.geometry import Box
 
@@ -43,20 +43,39 @@ def decoder_loss(found: Sequence[MaskLogits], masks: Sequence[NDArray[np.bool_]]
     covered, and of the refined ones against the masks at the image's size, each with weight 1 (F-LMM, arXiv
     2406.05821).
 
+    Of a decoder with a presence head: these for the phrases that have a mask, and the binary cross entropy of presence
+    for all. So a phrase that is not in the image, whose mask is empty, teaches the masks nothing.
+
     Args:
         found: Logits of every image, at least one, as a `MaskDecoder` gives them.
         masks: `(P, H, W)` of every image: the truth.
     """
     total = found[0].coarse.new_zeros((), dtype=torch.float32)
     for logits, truth in zip(found, masks, strict=True):
-        coarse = logits.coarse
-        cover = cover_cells(truth, logits.box, (coarse.shape[1], coarse.shape[2])).to(coarse.device)
-        loss = mask_loss(coarse, cover) + dice_loss(coarse, cover)
-        if logits.refined is not None:
-            fine = torch.from_numpy(truth).to(logits.refined.device)
-            loss = loss + mask_loss(logits.refined, fine) + dice_loss(logits.refined, fine)
-        total = total + loss * len(truth)
+        coarse, learned = logits.coarse, np.ones(len(truth), np.bool_)
+        if logits.presence is not None:
+            learned &= truth.any(axis=(1, 2))
+            total = total + presence_loss(logits.presence, torch.from_numpy(learned)) * len(truth)
+        if not learned.any():
+            continue
+        chosen = torch.from_numpy(np.flatnonzero(learned)).to(coarse.device)
+        cover = cover_cells(truth[learned], logits.box, (coarse.shape[1], coarse.shape[2])).to(coarse.device)
+        loss = mask_loss(coarse[chosen], cover) + dice_loss(coarse[chosen], cover)
+        if (refined := logits.refined) is not None:
+            fine = torch.from_numpy(truth[learned]).to(refined.device)
+            loss = loss + mask_loss(refined[chosen], fine) + dice_loss(refined[chosen], fine)
+        total = total + loss * int(learned.sum())
     return total
+
+
+def presence_loss(logits: Tensor, present: Tensor) -> Tensor:
+    """Binary cross entropy of presence, the mean over `K` phrases; in nats, at least 0.
+
+    Args:
+        logits: `(K,)`, before calibration.
+        present: `(K,)` bool.
+    """
+    return functional.binary_cross_entropy_with_logits(logits.float(), present.to(logits.device).float())
 
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:

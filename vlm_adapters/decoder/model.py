@@ -3,110 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from vlm_adapters.backbone.fingerprint import weights_fingerprint
+from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.decoder.checkpoint import (
+    PRESENCE_FILE,
     REFINER_FILE,
     WEIGHTS_FILE,
     BackboneReference,
     DecoderCheckpoint,
     DecoderConfig,
+    PresenceConfig,
     RefinerConfig,
     RequestConfig,
     sha256_of,
 )
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
+from vlm_adapters.decoder.logits import MaskLogits
+from vlm_adapters.decoder.presence import PresenceHead, least_probabilities
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.refiner import RefinedLogits, SAMRefiner, UntrainedRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import DecoderError
-from vlm_adapters.geometry import Region, place_map, region_of
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits
-
-MASK_THRESHOLD = 0.5
-"""A pixel is in a mask where its probability is above this."""
-
-
-@dataclass(frozen=True)
-class MaskLogits:
-    """The logits of the phrases of one image, with gradient where it is enabled.
-
-    Attributes:
-        maps: `(P, C, h, w)` attention that was read.
-        coarse: `(P, h', w')` logits of the U-Net.
-        box: Region of the image that both cover.
-        fine: Logits of the refiner; None without one.
-    """
-
-    maps: Tensor = field(repr=False)
-    coarse: Tensor = field(repr=False)
-    box: tuple[float, float, float, float]
-    fine: RefinedLogits | None = field(default=None, repr=False)
-
-    @property
-    def refined(self) -> Tensor | None:
-        """`(P, H, W)` logits of the refiner at the image's size, made at every access; None without one."""
-        return None if self.fine is None else self.fine.at_image_size()
-
-    def by_phrase(self) -> Iterator[MaskLogits]:
-        """Yield the logits of one phrase after the other: at the image's size, those of all would take gigabytes."""
-        for index in range(len(self.coarse)):
-            one, fine = slice(index, index + 1), None if self.fine is None else self.fine.of_phrase(index)
-            yield MaskLogits(self.maps[one], self.coarse[one], self.box, fine)
-
-    def where_positive(self, size: tuple[int, int]) -> tuple[Tensor, Region]:
-        """The best logits of some pixels of an image: of all that are in a mask, and of those between them.
-
-        Args:
-            size: `(H, W)` of the image.
-
-        Returns:
-            `(P, h, w)`, and the region that they are of, without pixels if all masks are empty.
-        """
-        if self.fine is None:
-            region = region_of((self.coarse > 0).any(dim=0), self.box, size) or (0, 0, 0, 0)
-            return self.coarse_at_image_size(size, region), region
-        found = self.fine.at_image_size()
-        positive = (found > 0).any(dim=0)
-        region = region_of(positive, (0, 0, size[1], size[0]), size) or (0, 0, 0, 0)
-        return found[:, region[1] : region[3], region[0] : region[2]], region
-
-    def at_image_size(self, size: tuple[int, int]) -> Tensor:
-        """The best logits there are: the refined ones, else the coarse ones, at an image's size.
-
-        Args:
-            size: `(H, W)` of the image.
-
-        Returns:
-            `(P, H, W)`.
-        """
-        return self.coarse_at_image_size(size) if self.fine is None else self.fine.at_image_size()
-
-    def coarse_at_image_size(self, size: tuple[int, int], region: Region | None = None) -> Tensor:
-        """The coarse logits at an image's size; minus infinity where the grid does not reach.
-
-        Args:
-            size: `(H, W)` of the image.
-            region: The pixels that are wanted; None for all.
-
-        Returns:
-            `(P, H, W)`, or of the region's size.
-        """
-        return place_map(self.coarse, self.box, size, outside=float("-inf"), region=region)
-
-
-def binary_masks(logits: Tensor) -> Tensor:
-    """Masks, bool and of the same shape, from logits."""
-    return logits.sigmoid() > MASK_THRESHOLD
 
 
 class MaskDecoder(nn.Module):
@@ -116,6 +43,7 @@ class MaskDecoder(nn.Module):
         unet: Maps `(B, C, h, w)` to logits `(B, h', w')` of the same region. A `UNet`, or a module of another class.
         request: What the decoder reads of a backbone.
         refiner: Makes the masks fine; None leaves them coarse.
+        presence: Says whether a phrase is in the image; None where that was not learned.
 
     Example:
         >>> from vlm_adapters import GroundedVLM, MaskDecoder, load_adapter
@@ -130,11 +58,14 @@ class MaskDecoder(nn.Module):
         unet: nn.Module,
         request: FeatureRequest | None = None,
         refiner: SAMRefiner | UntrainedRefiner | None = None,
+        presence: PresenceHead | None = None,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.refiner = refiner
-        self.request = replace(request or FeatureRequest(), hidden=refiner is not None and refiner.use_text)
+        self.presence = presence
+        reads_words = presence is not None or (refiner is not None and refiner.use_text)
+        self.request = replace(request or FeatureRequest(), hidden=reads_words, log_probabilities=presence is not None)
 
     @classmethod
     def untrained(
@@ -194,15 +125,28 @@ class MaskDecoder(nn.Module):
                 for image, logits, of_image in zip(encoded, coarse, features, strict=True)
             ]
         return [
-            MaskLogits(of_image.maps, logits, of_image.box, fine)
+            MaskLogits(of_image.maps, logits, of_image.box, fine, *self._presence(of_image, logits))
             for of_image, logits, fine in zip(features, coarse, refined, strict=True)
         ]
+
+    def _presence(self, features: PhraseFeatures, coarse: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What is learned of the presence of the phrases, and what the backbone says of it; each None where it is not.
+
+        Args:
+            features: What was read of an image.
+            coarse: `(P, h', w')` logits of its masks.
+        """
+        learned = None if self.presence is None else self.presence(features, coarse)
+        return learned, least_probabilities(features.log_probabilities) if features.log_probabilities else None
 
     def fingerprint(self) -> dict[str, str]:
         """Digests of the weights, by the name of their file."""
         found = {f"decoder/{WEIGHTS_FILE}": sha256_of(self.unet.state_dict())}
         if self.trained_refiner:
             found[f"decoder/{REFINER_FILE}"] = sha256_of(self.trained_refiner.trained_weights())
+        if self.presence:
+            found[f"decoder/{PRESENCE_FILE}"] = sha256_of(self.presence.state_dict())
+            found["decoder/presence"] = json_fingerprint(asdict(self.presence.calibration))
         return found | ({"sam": weights_fingerprint(self.refiner.sam.state_dict())} if self.refiner else {})
 
     def save(self, folder: str | os.PathLike[str], info: BackboneInfo) -> None:
@@ -226,9 +170,11 @@ class MaskDecoder(nn.Module):
             unet=self.unet.config,
             request=RequestConfig.of(replace(self.request, grid_names=self.request.names_of(info))),
             refiner=RefinerConfig(image_encoder=refiner.sam.image_encoder, **refiner.prompts) if refiner else None,
+            presence=PresenceConfig.of(self.presence) if self.presence else None,
         )
         weights = refiner.trained_weights() if refiner else {}
-        DecoderCheckpoint(config, self.unet.state_dict(), weights).write(Path(folder))
+        presence = self.presence.state_dict() if self.presence else {}
+        DecoderCheckpoint(config, self.unet.state_dict(), weights, presence).write(Path(folder))
 
     @classmethod
     def load(
@@ -262,7 +208,7 @@ class MaskDecoder(nn.Module):
         unet = UNet(config.unet)
         unet.load_state_dict(dict(checkpoint.unet))
         refiner = None if sam is None else _refiner(checkpoint, info, sam)
-        return cls(unet, config.request.to_request(), refiner).eval()
+        return cls(unet, config.request.to_request(), refiner, _presence(checkpoint, info)).eval()
 
     def _coarse(self, features: Sequence[PhraseFeatures]) -> list[Tensor]:
         """Logits `(P, h', w')` of every image."""
@@ -292,6 +238,16 @@ def check_sam(folder: str | os.PathLike[str], config: DecoderConfig, sam: object
         )
 
 
+def _presence(checkpoint: DecoderCheckpoint, info: BackboneInfo) -> PresenceHead | None:
+    config = checkpoint.config.presence
+    if config is None:
+        return None
+    head = PresenceHead.of(info, checkpoint.config.unet.channels, config.width, config.calibration)
+    check_tensors("The weights of the presence head", head.state_dict(), checkpoint.presence)
+    head.load_state_dict(dict(checkpoint.presence))
+    return head
+
+
 def _refiner(
     checkpoint: DecoderCheckpoint, info: BackboneInfo, sam: str | os.PathLike[str] | SegmentAnything
 ) -> SAMRefiner | UntrainedRefiner:
@@ -305,18 +261,22 @@ def _refiner(
             f"given has {model.image_encoder}. Give the checkpoint that it was trained with."
         )
     refiner = SAMRefiner.of(model, info, **config.model_dump(exclude={"image_encoder"}))
-    _load_trained(refiner, checkpoint.refiner)
+    check_tensors("The refiner's weights", refiner.trained_weights(), checkpoint.refiner)
+    refiner.load_state_dict(dict(checkpoint.refiner), strict=False)  # the image encoder's are the model's own
     return refiner
 
 
-def _load_trained(refiner: SAMRefiner, weights: Mapping[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in refiner.trained_weights().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if differing := sorted(name for name in {*expected, *given} if expected.get(name) != given.get(name)):
+def check_tensors(what: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Check that tensors have the names and shapes of a module's.
+
+    Raises:
+        DecoderError: They do not.
+    """
+    shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (expected, given)]
+    if differing := sorted(name for name in {*expected, *given} if shapes[0].get(name) != shapes[1].get(name)):
         first = differing[0]
         raise DecoderError(
-            f"The refiner's weights do not fit: {len(differing)} tensors differ, the first is {first}, expected "
-            f"{expected.get(first, 'none')}, found {given.get(first, 'none')}. Give the backbone that it was trained "
-            "on."
+            f"{what} do not fit: {len(differing)} tensors differ, the first is {first}, expected "
+            f"{shapes[0].get(first, 'none')}, found {shapes[1].get(first, 'none')}. Give the backbone that it was "
+            "trained on."
         )
-    refiner.load_state_dict(dict(weights), strict=False)  # the image encoder's are the model's own

@@ -3,6 +3,7 @@
 from vlm_adapters.evaluation.card import Card
 from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
 from vlm_adapters.evaluation.metrics import boundary_f_score, box_iou, mask_iou
+from vlm_adapters.evaluation.presence import auroc, expected_calibration_error
 from vlm_adapters.evaluation.process import Process
 from vlm_adapters.evaluation.protocols import PROTOCOLS, open_for_protocol
 from vlm_adapters.evaluation.record import Agreement, Record, read_records, write_records
@@ -21,10 +22,12 @@ __all__ = [
     "Process",
     "Record",
     "RunFingerprint",
+    "auroc",
     "bootstrap",
     "boundary_f_score",
     "box_iou",
     "evaluate",
+    "expected_calibration_error",
     "join_runs",
     "mask_iou",
     "open_for_protocol",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -75,6 +75,16 @@ class Process:
         if self.count > 1:
             torch.distributed.all_reduce(numbers)
         return numbers
+
+    def gather(self, numbers: Sequence[float]) -> list[float]:
+        """The numbers of all processes, in their order; each gets them all, rounded to float32."""
+        counts = torch.zeros(self.count, dtype=torch.long, device=self.device if self.count > 1 else "cpu")
+        counts[self.index] = len(numbers)
+        starts = [0, *self.sum(counts).cumsum(0).tolist()]
+        found = torch.zeros(starts[-1], device=counts.device)
+        found[starts[self.index] : starts[self.index + 1]] = torch.tensor(numbers, device=counts.device)
+        gathered: list[float] = self.sum(found).tolist()
+        return gathered
 
 
 @cache

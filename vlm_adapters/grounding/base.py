@@ -21,6 +21,8 @@ class Grounder(ABC):
 
     Attributes:
         adapter: The backbone.
+        keeps_absent_masks: Whether phrases that count as absent keep the masks that they would have; set it to True to
+            see them.
 
     Example:
         >>> from vlm_adapters import Grounder, load_grounder
@@ -29,6 +31,7 @@ class Grounder(ABC):
     """
 
     adapter: BackboneAdapter
+    keeps_absent_masks: bool = False
 
     @property
     @abstractmethod

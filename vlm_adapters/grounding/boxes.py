@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,7 +180,9 @@ class BoxGrounder(Grounder):
             found = filled.astype(np.float32)
             if seen and answer.boxes:
                 found = masks_in_boxes(seen.sam, seen.image, answer.boxes, seen.coarse[index])
-            phrases.append(grounded_phrase(phrase, found, PhraseMap.of_pixels(filled)))
+            grounded = grounded_phrase(phrase, found, PhraseMap.of_pixels(filled))
+            said = bool(answer.boxes)
+            phrases.append(replace(grounded, presence=float(said), absent=not said))
         image = prompt.first_image
         return Grounding(image, prompt.text, tuple(phrases), "box", self.warnings_about(image))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import groupby, tee
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +25,8 @@ from vlm_adapters.data.image_order import divide_by_runs
 from vlm_adapters.decoder.channels import agreeing_maps
 from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, decoder_folder
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
-from vlm_adapters.decoder.model import MASK_THRESHOLD, MaskDecoder, MaskLogits, binary_masks, check_sam
+from vlm_adapters.decoder.logits import MASK_THRESHOLD, MaskLogits, binary_masks
+from vlm_adapters.decoder.model import MaskDecoder, check_sam
 from vlm_adapters.decoder.sam.checkpoint import check_sam_file
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encoding_once
 from vlm_adapters.errors import OptionError
@@ -107,7 +109,8 @@ class GroundedVLM(Grounder, nn.Module):
 
     def _features(self, inputs: BackboneInputs) -> list[PhraseFeatures]:
         request, info = self.decoder.request, self.adapter.info
-        return [PhraseFeatures.of(grids, request, info) for grids in self.adapter.extract(inputs, request.grids)]
+        extracted = self.adapter.extract(inputs, replace(request.grids, phrase_log_probabilities=True))
+        return [PhraseFeatures.of(grids, request, info) for grids in extracted]
 
     @override
     def fingerprint(self) -> dict[str, str]:
@@ -142,13 +145,31 @@ class GroundedVLM(Grounder, nn.Module):
         images = [encode(prompt.first_image) for prompt in inputs.prompts] if encode else ()
         for prompt, logits in zip(inputs.prompts, self.decoder(self._features(inputs), images), strict=True):
             size = prompt.first_image.height, prompt.first_image.width
+            absent = self._absent(logits)
             names = ["coarse", "refined"] if encode else ["mask"]
             masks = {name: np.empty((len(prompt.phrases), *size), np.bool_) for name in names}
             for index, of_phrase in enumerate(logits.by_phrase()):
                 masks[names[0]][index] = binary_masks(of_phrase.coarse_at_image_size(size))[0].cpu().numpy()
                 if encode:
                     masks["refined"][index] = binary_masks(of_phrase.at_image_size(size))[0].cpu().numpy()
+            for of_name in masks.values():
+                of_name[absent & (not self.keeps_absent_masks)] = False
             yield masks
+
+    def _absent(self, logits: MaskLogits) -> NDArray[np.bool_]:
+        """Whether each phrase counts as absent, `(P,)`; where presence was not learned, none does."""
+        head = self.decoder.presence
+        if head is None or logits.presence is None:
+            return np.zeros(len(logits.coarse), np.bool_)
+        absent: NDArray[np.bool_] = head.calibration.absent(logits.presence).cpu().numpy()
+        return absent
+
+    def _presence(self, logits: MaskLogits) -> list[float | None]:
+        """The presence of each phrase: learned and calibrated, else the backbone's own; None where there is neither."""
+        head, found = self.decoder.presence, logits.least_probabilities
+        if head is not None and logits.presence is not None:
+            found = head.calibration.probabilities(logits.presence)
+        return [None] * len(logits.coarse) if found is None else list(found.tolist())
 
     @override
     @torch.no_grad()
@@ -173,7 +194,8 @@ class GroundedVLM(Grounder, nn.Module):
         """
         prompt, refiner = Prompt.describe(video, text, phrases), self.decoder.refiner
         request, info = self.decoder.request, self.adapter.info
-        extracted = self.adapter.extract(self.adapter.preprocess([prompt]), request.grids)[0]
+        asked = replace(request.grids, phrase_log_probabilities=True)
+        extracted = self.adapter.extract(self.adapter.preprocess([prompt]), asked)[0]
         found: list[Grounding] = []
         for (first, end), together in groupby(extracted, key=lambda grids: grids.grid.frames):
             features = PhraseFeatures.of(list(together), request, info)
@@ -195,12 +217,16 @@ class GroundedVLM(Grounder, nn.Module):
         image = image or prompt.first_image
         size = image.height, image.width
         attention = agreeing_maps(logits.maps, logits.coarse.sigmoid()).cpu().numpy()
+        presence, absent = self._presence(logits), self._absent(logits)
         phrases = []
-        for phrase, of_phrase, on_grid in zip(prompt.phrases, logits.by_phrase(), attention, strict=True):
+        for index, (phrase, of_phrase) in enumerate(zip(prompt.phrases, logits.by_phrase(), strict=True)):
             found, region = of_phrase.where_positive(size)
-            on_image = PhraseMap(on_grid, logits.box, size)
+            on_image = PhraseMap(attention[index], logits.box, size)
             probability = found[0].sigmoid().cpu().numpy()
-            phrases.append(grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD, region[:2]))
+            if absent[index] and not self.keeps_absent_masks:
+                probability = np.zeros_like(probability)
+            grounded = grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD, region[:2])
+            phrases.append(replace(grounded, presence=presence[index], absent=bool(absent[index])))
         return Grounding(image, prompt.text, tuple(phrases), warnings=self.warnings_about(image))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

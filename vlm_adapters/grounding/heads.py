@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from PIL import Image
 from torch import Tensor
@@ -12,6 +13,7 @@ from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerpr
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.decoder.presence import least_probabilities
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import RefinedLogits, refine_untrained
 from vlm_adapters.geometry import Box, place_map, region_of
@@ -60,7 +62,7 @@ class HeadGrounder(Grounder):
 
     @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        request = GridRequest.of_heads(self.profile.indices)
+        request = replace(GridRequest.of_heads(self.profile.indices), phrase_log_probabilities=True)
         extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, request)
         return [self._grounding(prompt, *grids) for prompt, grids in zip(prompts, extracted, strict=True)]
 
@@ -76,6 +78,9 @@ class HeadGrounder(Grounder):
                 prompt.phrases, self._probabilities(image, found, box), found.cpu().numpy(), strict=True
             )
         )
+        if said := grids[0].phrase_log_probabilities:
+            presence = least_probabilities(said).tolist()
+            phrases = tuple(replace(found, presence=of) for found, of in zip(phrases, presence, strict=True))
         return Grounding(image, prompt.text, phrases, "heads", self.warnings_about(image))
 
     def _probabilities(self, image: Image.Image, found: Tensor, box: Box) -> Iterator[tuple[Tensor, tuple[int, int]]]:

@@ -42,8 +42,8 @@ def load_grounder(
         method: `"decoder"` uses a trained decoder, `"box"` the model's own answer in words, `"heads"` the attention of
             a few heads; `"auto"` uses the first of them that is available, and the heads if a profile is given.
         profile: File of the head profile. Without one, `head_profile.json` of an embedded model or in the checkpoint's
-            folder is used; if there is none, one is made for the heads on `QUICK_SCENES` synthetic scenes with their
-            masks, and boxes are segmented without maps.
+            folder is used for the heads; if there is none, one is made on `QUICK_SCENES` synthetic scenes with their
+            masks. With `"box"` and `sam`, the maps of its heads choose among masks; without one, boxes alone do.
         sam: Checkpoint file of a Segment Anything model that refines the masks, or makes them of boxes.
         options: Options of `load_adapter`, such as device, dtype and revision, and those of the family.
 
@@ -76,7 +76,7 @@ def load_grounder(
     beside = find_profile(name_or_path)
     chosen = given or (HeadProfile.read(beside) if beside else None)
     if method == "box" or (method == "auto" and given is None and can_point(adapter)):
-        return BoxGrounder(adapter, None if sam is None else load_sam(sam), chosen)
+        return BoxGrounder(adapter, None if sam is None else load_sam(sam), given)
     return HeadGrounder(adapter, chosen or quick_profile(adapter), None if sam is None else load_sam(sam))
 
 

@@ -1,4 +1,4 @@
-"""The result of grounding: the phrases of a sentence, each with its mask, box, score and map."""
+"""The result of grounding: the phrases of a sentence, each with its mask, box, score, presence and map."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ from vlm_adapters.prompt import Phrase
 
 Method = Literal["decoder", "box", "heads"]
 """What finds the masks: a trained decoder, boxes in the model's own words, or the attention of a few heads."""
+
+
+State = Literal["found", "absent", "unlocated"]
+"""What came of a phrase.
+
+`"found"`: there is a mask. `"absent"`: the phrase is not in the image, by the threshold of what was learned, or by the
+model's own words; its mask is empty. `"unlocated"`: nothing says that it is absent, and no pixel was sure enough.
+"""
 
 
 @dataclass(frozen=True)
@@ -141,12 +149,25 @@ class GroundedPhrase:
             not whether the phrase is in the image. For method `heads`, the mean height of the map; for `box`, 1.
         attention: Where the phrase looks, on a grid: the attention of the heads that agree best with the mask (see
             `agreeing_maps`), that of the heads of a profile, or the filled boxes.
+        presence: Probability in [0, 1] that the phrase is in the image; None where nothing can be said. That of a
+            decoder with a presence head is calibrated. Without one, it is the least probability that the backbone gives
+            to a token of the phrase after its first, which is not calibrated. For `box`, whether there was a box.
+        absent: Whether the phrase counts as absent.
     """
 
     phrase: Phrase
     packed: PackedMask = field(repr=False)
     score: float
     attention: PhraseMap = field(repr=False)
+    presence: float | None = None
+    absent: bool = False
+
+    @property
+    def state(self) -> State:
+        """What came of it: `"found"`, `"absent"` or `"unlocated"`."""
+        if self.absent:
+            return "absent"
+        return "found" if self.packed.box else "unlocated"
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -176,7 +197,7 @@ class Grounding:
     Attributes:
         image: The upright RGB image.
         text: The sentence.
-        phrases: The phrases in the order of the prompt, each with mask, box, score and map.
+        phrases: The phrases in the order of the prompt, each with mask, box, score, presence and map.
         method: What found the masks.
         warnings: What whoever reads the masks must know of them, such as that the model is a toy that does not know
             images like this one; empty where there is nothing to say.

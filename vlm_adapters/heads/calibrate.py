@@ -62,7 +62,7 @@ LEAST_FOLLOWING = 0.4
 MIN_RATIO_TO_BEST = 0.5
 """Without masks, heads are chosen that follow phrases at least this well, compared with the best head."""
 
-LEAST_GAIN = 3.0
+LEAST_GAIN = 2.5
 """If the best head's masks do not fit what is asked this many times better than another thing, a profile has none."""
 
 MAX_HEADS = 8

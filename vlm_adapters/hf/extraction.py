@@ -18,6 +18,7 @@ from vlm_adapters.errors import BackboneError, RequestError
 from vlm_adapters.hf.capture import RowRecorder, capture_rows
 from vlm_adapters.hf.hidden import capture_hidden_states
 from vlm_adapters.hf.language_model import stop_after, without_compiled_code
+from vlm_adapters.hf.likelihood import token_log_probabilities
 from vlm_adapters.hf.row_blocks import RowPlan
 from vlm_adapters.hf.shared_prefix import CACHE_NAMES, ForwardPass
 from vlm_adapters.registry.versions import typed_errors
@@ -32,6 +33,7 @@ class ResolvedRequest:
         heads: Heads extracted from each of these layers.
         hidden_layers: Layers whose hidden states are extracted as grids.
         phrase_hidden_layers: Layers whose hidden states are extracted at the phrases.
+        log_probability_layers: The last layer, if log probabilities of the phrases' tokens are computed from it.
         reduce: How the rows of a phrase become one map.
         width: Width `D` of the hidden states.
     """
@@ -40,6 +42,7 @@ class ResolvedRequest:
     heads: tuple[int, ...]
     hidden_layers: tuple[int, ...]
     phrase_hidden_layers: tuple[int, ...]
+    log_probability_layers: tuple[int, ...]
     reduce: Literal["mean", "max", "none"]
     width: int
 
@@ -56,6 +59,7 @@ class ResolvedRequest:
             heads=resolve_heads(request.heads, info.num_heads),
             hidden_layers=resolve_layers(request.hidden_layers, every),
             phrase_hidden_layers=resolve_layers(request.phrase_hidden_layers, every),
+            log_probability_layers=tuple(every[-1:]) if request.phrase_log_probabilities else (),
             reduce=request.reduce,
             width=info.hidden_size,
         )
@@ -63,7 +67,8 @@ class ResolvedRequest:
     @property
     def last_layer(self) -> int:
         """The last layer that has to run."""
-        return max((*self.layers, *self.hidden_layers, *self.phrase_hidden_layers), default=0)
+        chosen = self.layers, self.hidden_layers, self.phrase_hidden_layers, self.log_probability_layers
+        return max((layer for layers in chosen for layer in layers), default=0)
 
     def rows(self, plan: RowPlan) -> tuple[int, ...]:
         """The phrase of every entry of the first axis."""
@@ -85,6 +90,7 @@ class ResolvedRequest:
                 hidden_layers=self.hidden_layers,
                 phrase_hidden=captured.phrase_hidden,
                 phrase_hidden_layers=self.phrase_hidden_layers,
+                phrase_log_probabilities=captured.phrase_log_probabilities,
             )
             for grid, maps, states in zip(image_grids, *by_grid, strict=True)
         ]
@@ -98,11 +104,13 @@ class Captured:
         attention: `(P or R, L, n, C)`.
         hidden: `(K, C, D)`: hidden states of the image tokens.
         phrase_hidden: Per phrase `(K, T, D)`.
+        phrase_log_probabilities: Per phrase `(T,)`; empty where they were not requested.
     """
 
     attention: Tensor
     hidden: Tensor
     phrase_hidden: tuple[Tensor, ...]
+    phrase_log_probabilities: tuple[Tensor, ...] = ()
 
 
 def capture_pass(
@@ -129,18 +137,16 @@ def capture_pass(
         BackboneError: The model raised an error.
     """
     device = inputs.tensors["input_ids"].device
-    places, nothing = forward_pass.places, torch.empty(0, dtype=torch.long)
+    places = forward_pass.places
     of_sequences = [RowPlan.joined([plans[b].moved(places[b]) for b in prompts]) for prompts in forward_pass.prompts]
-    phrases = [
-        torch.cat([nothing, *(places[b][tokens] for b in prompts for tokens in inputs.phrase_tokens[b])])
-        for prompts in forward_pass.prompts
-    ]
+    phrases, predictors = _positions(forward_pass, inputs), _positions(forward_pass, inputs, earlier=1)
     cells = [plan.columns for plan in of_sequences]
     with (
         without_compiled_code(model),
         capture_rows(model, of_sequences, request.layers, request.reduce, request.heads) as recorder,
         capture_hidden_states(model, request.hidden_layers, cells, device) as of_cells,
         capture_hidden_states(model, request.phrase_hidden_layers, phrases, device) as of_phrases,
+        capture_hidden_states(model, request.log_probability_layers, predictors, device) as of_predictors,
         typed_errors(f"The forward pass of {model.config.model_type}", BackboneError),
     ):
         # The base model: logits over the vocabulary are not needed, and can be the largest tensor of all.
@@ -156,11 +162,49 @@ def capture_pass(
         maps = _attention(request, recorder, of_sequences[sequence], sequence, device)
         hidden = of_cells.at(sequence, request.hidden_layers, request.width)
         states = of_phrases.at(sequence, request.phrase_hidden_layers, request.width)
+        predicting = of_predictors.at(sequence, request.log_probability_layers, request.width)
         lengths = [[len(tokens) for tokens in inputs.phrase_tokens[b]] for b in prompts]
-        by_prompt = states.split([sum(of_prompt) for of_prompt in lengths], dim=1)
+        totals = [sum(of_prompt) for of_prompt in lengths]
         rows = maps.split([len(request.rows(plans[b])) for b in prompts])
-        for b, of_rows, of_prompt, length in zip(prompts, rows, by_prompt, lengths, strict=True):
-            yield b, Captured(of_rows, hidden, of_prompt.split(length, dim=1))
+        of_prompts = zip(
+            prompts, rows, states.split(totals, dim=1), predicting.split(totals, dim=1), lengths, strict=True
+        )
+        for b, of_rows, of_prompt, before, length in of_prompts:
+            likelihood = _log_probabilities(model, inputs, b, before)
+            yield b, Captured(of_rows, hidden, of_prompt.split(length, dim=1), likelihood)
+
+
+def _positions(forward_pass: ForwardPass, inputs: BackboneInputs, *, earlier: int = 0) -> list[Tensor]:
+    """Where the tokens of the phrases of every sequence of a pass are, or the positions so many tokens earlier."""
+    nothing, places = torch.empty(0, dtype=torch.long), forward_pass.places
+    return [
+        torch.cat(
+            [nothing]
+            + [places[b][(tokens - earlier).clamp(min=0)] for b in prompts for tokens in inputs.phrase_tokens[b]]
+        )
+        for prompts in forward_pass.prompts
+    ]
+
+
+def _log_probabilities(model: PreTrainedModel, inputs: BackboneInputs, b: int, before: Tensor) -> tuple[Tensor, ...]:
+    """Log probabilities `(T,)` of the tokens of every phrase of a prompt; empty where they are not there.
+
+    Args:
+        model: The model.
+        inputs: The batch.
+        b: Index of the prompt.
+        before: `(1, T, D)` of the positions before the tokens, or `(0, T, D)` where nothing was requested.
+    """
+    if not len(before) or not inputs.phrase_tokens[b]:
+        return ()
+    tokens, mask = torch.cat(inputs.phrase_tokens[b]), inputs.tensors["attention_mask"][b].cpu()
+    ids = inputs.tensors["input_ids"][b, tokens.to(inputs.tensors["input_ids"].device)]
+    found = token_log_probabilities(model, before[0], ids)
+    if found is None:
+        return ()
+    has_predictor = (tokens.cpu() > mask.nonzero()[0]).to(found.device)
+    lengths = [len(of_phrase) for of_phrase in inputs.phrase_tokens[b]]
+    return tuple(torch.split(found.where(has_predictor, 0.0), lengths))
 
 
 def _cache(body: nn.Module) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def to_detections(grounding: Grounding) -> Detections:
 def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
     """Convert a grounding to JSON-safe values: text, method, warnings, size of the image, and the phrases.
 
-    A phrase has text, span, score, box and mask (COCO RLE). Boxes are `[left, top, right, bottom]` in pixels, right and
-    bottom excluded; null where nothing was found.
+    A phrase has text, span, state, presence (null where nothing can be said), score, box and mask (COCO RLE). Boxes
+    are `[left, top, right, bottom]` in pixels, right and bottom excluded; null where there is no mask.
     """
     return {
         "text": grounding.text,
@@ -117,6 +117,8 @@ def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
             {
                 "text": grounded.phrase.text,
                 "span": list(grounded.phrase.span),
+                "state": grounded.state,
+                "presence": grounded.presence,
                 "score": grounded.score,
                 "box": None if grounded.box is None else list(grounded.box),
                 "mask": grounded.run_lengths,

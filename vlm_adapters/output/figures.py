@@ -85,7 +85,7 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
         [_beside(columns[start : start + FIGURE_COLUMNS]) for start in range(0, len(columns), FIGURE_COLUMNS)]
     )
     legend = "Above: the attention of the heads that agree best with the mask (bright = high). Below: the mask"
-    legend += "; score: the mean probability inside it"
+    legend += "; score: the mean probability inside it; presence: that the phrase is in the image"
     legend += "." if truth is None else "; black line: the true outline."
     if len(grounding.phrases) > FIGURE_PHRASES:
         legend = f"The first {FIGURE_PHRASES} of {len(grounding.phrases)} phrases are shown. {legend}"
@@ -163,6 +163,8 @@ def _phrase_column(
     """The words of a phrase, its map and its shrunk mask over the shrunk image."""
     colour, size = colour_of(index), (image.height, image.width)
     found = f"score {grounded.score:.2f}" if grounded.box else "nothing found"
+    if grounded.presence is not None:
+        found = f"presence {grounded.presence:.2f} · {'absent' if grounded.state == 'absent' else found}"
     if truth is not None:
         found += f" · IoU {mask_iou(grounded.mask, truth):.2f}"
     true_masks = [] if truth is None else [shrunk_mask(truth, size)]

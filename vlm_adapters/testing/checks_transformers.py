@@ -17,6 +17,7 @@ from vlm_adapters.testing.support import (
     CheckSkipped,
     cells,
     continued,
+    different_prompts,
     hidden,
     maps,
     prompt,
@@ -52,6 +53,23 @@ def check_capture_changes_no_logits(case: AdapterCase) -> None:
     with capture_rows(model, [plan], adapter.info.attention_layers):
         during = _logits(model, inputs)
     require_identical(during, fresh, "logits while rows are captured")
+
+
+def check_phrase_log_probabilities(case: AdapterCase) -> None:
+    """`phrase_log_probabilities` are those of the model's own logits, for every token of every phrase."""
+    adapter = case.load()
+    model = transformers_model_of(adapter)
+    if model.get_output_embeddings() is None:
+        raise CheckSkipped(f"{type(model).__name__} has no head over the vocabulary")
+    inputs = adapter.preprocess(different_prompts())
+    found = adapter.extract(inputs, GridRequest(layers=(), phrase_log_probabilities=True))
+    expected = _logits(model, inputs).float().log_softmax(-1)
+    for index, grids in enumerate(found):
+        for phrase, tokens in enumerate(inputs.phrase_tokens[index]):
+            ids = inputs.tensors["input_ids"][index, tokens]
+            of_phrase = expected[index, tokens - 1].gather(1, ids[:, None])[:, 0]
+            what = f"log probabilities (T,) of phrase {phrase} of prompt {index}"
+            require_agrees(case, grids[0].phrase_log_probabilities[phrase], of_phrase, 1e-3, what)
 
 
 def check_extract_asks_for_no_outputs(case: AdapterCase) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LAYERS, ATTENTION_LAYERS, HEADS, WIDTH = 3, (0, 2), 3, 24
+CHARACTERS = 128
 IMAGE, PADDING = -1, -2
 """Ids of tokens that are not characters, so that no text can spell them."""
 
@@ -23,10 +24,12 @@ class FakePass:
     Attributes:
         states: Layer index -> hidden states `(B, S, D)`.
         rows: Layer index -> the requested attention rows `(n, R, S)` of every sequence.
+        logits: `(B, S, CHARACTERS)` of the character that follows; those beyond count as the last one.
     """
 
     states: Mapping[int, Tensor]
     rows: Mapping[int, Sequence[Tensor]]
+    logits: Tensor
 
 
 class FakeModel(nn.Module):
@@ -42,6 +45,7 @@ class FakeModel(nn.Module):
             self.see = nn.Linear(_FEATURES, WIDTH)
             self.mix = nn.ModuleDict({str(layer): nn.Linear(WIDTH, 3 * WIDTH) for layer in ATTENTION_LAYERS})
             self.think = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS))
+            self.say = nn.Linear(WIDTH, CHARACTERS)
 
     def forward(
         self,
@@ -80,7 +84,7 @@ class FakeModel(nn.Module):
                     ]
             states = states + torch.tanh(think(states))
             outputs[layer] = functional.layer_norm(states, (WIDTH,)) if layer == LAYERS - 1 else states
-        return FakePass(outputs, rows)
+        return FakePass(outputs, rows, self.say(outputs[LAYERS - 1]))
 
     def _heads(self, layer: int, states: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value `(B, n, S, d)`."""

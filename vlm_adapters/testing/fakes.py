@@ -27,7 +27,17 @@ from vlm_adapters.errors import PromptError, RequestError
 from vlm_adapters.geometry import Size
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.case import AdapterCase, ExpectedGrid
-from vlm_adapters.testing.fake_model import ATTENTION_LAYERS, HEADS, IMAGE, LAYERS, PADDING, WIDTH, FakeModel, FakePass
+from vlm_adapters.testing.fake_model import (
+    ATTENTION_LAYERS,
+    CHARACTERS,
+    HEADS,
+    IMAGE,
+    LAYERS,
+    PADDING,
+    WIDTH,
+    FakeModel,
+    FakePass,
+)
 from vlm_adapters.testing.reference import Reference, ReferencePass
 
 CELL, MOST_CELLS = 16, 12
@@ -153,6 +163,9 @@ class FakeAdapter:
             reduced, phrases = _reduced(full, [len(tokens) for tokens in inputs.phrase_tokens[b]], request.reduce)
             states = torch.stack([output.states[layer][b] for layer in range(LAYERS)])
             of_phrases = [states[list(choice.phrase_layers)][:, tokens] for tokens in inputs.phrase_tokens[b]]
+            likelihood: tuple[Tensor, ...] = ()
+            if request.phrase_log_probabilities:
+                likelihood = tuple(_likelihood(output, inputs, b, tokens) for tokens in inputs.phrase_tokens[b])
             found.append(
                 [
                     Grids(
@@ -165,6 +178,7 @@ class FakeAdapter:
                         hidden_layers=choice.hidden_layers,
                         phrase_hidden=tuple(of_phrases) if choice.phrase_layers else (),
                         phrase_hidden_layers=choice.phrase_layers,
+                        phrase_log_probabilities=likelihood,
                     )
                     for grid in of_prompt
                 ]
@@ -184,6 +198,12 @@ class FakeAdapter:
             start = len(ids)
             ids += map(ord, message.text)
         return ids, start
+
+
+def _likelihood(output: FakePass, inputs: BackboneInputs, b: int, tokens: Tensor) -> Tensor:
+    """Log probabilities `(T,)` of tokens; no phrase begins a sequence, in which a role stands first."""
+    said = inputs.tensors["input_ids"][b, tokens].clamp(0, CHARACTERS - 1)
+    return output.logits[b, tokens - 1].float().log_softmax(-1).gather(1, said[:, None])[:, 0]
 
 
 class FakeReference(Reference):

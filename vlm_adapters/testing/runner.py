@@ -102,6 +102,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_conduct.check_threads,
     checks_conduct.check_spawned_process,
     checks_transformers.check_capture_changes_no_logits,
+    checks_transformers.check_phrase_log_probabilities,
     checks_transformers.check_attention_pattern,
     checks_transformers.check_extract_asks_for_no_outputs,
     checks_transformers.check_batched_windows_change_no_states,

@@ -18,7 +18,7 @@ from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.data.files import output_errors, whole_file, whole_folder
 from vlm_adapters.data.locks import IS_WINDOWS, temporary_beside
 from vlm_adapters.data.sealed import sealed, sha256_of_file, unsealed
-from vlm_adapters.decoder.checkpoint import DecoderCheckpoint
+from vlm_adapters.decoder.checkpoint import CONFIG_FILE, DecoderCheckpoint, write_calibration
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.errors import OutputError, RecipeError
 from vlm_adapters.training.recipe import Recipe
@@ -106,7 +106,7 @@ def save_checkpoint(
     state: RunState,
     info: BackboneInfo,
 ) -> None:
-    """Write a checkpoint. Where the step has one already, which is then validated, only the state is written.
+    """Write a checkpoint. Where the step has one already, which is then validated, state and calibration are written.
 
     Args:
         out: Folder of the run.
@@ -123,8 +123,15 @@ def save_checkpoint(
                 file.write_bytes(save(_moments(decoder, optimizer)))
             state.files = {path.name: sha256_of_file(path) for path in sorted(temporary.iterdir())}
             state.write(temporary)
-    else:
-        state.write(folder)
+        return
+    if decoder.presence:
+        # its digest is away while the config is written, so that a kill between the two leaves a whole checkpoint
+        before = RunState.read(folder)
+        before.files.pop(CONFIG_FILE, None)
+        before.write(folder)
+        write_calibration(folder, decoder.presence)
+        state.files = dict(sorted({**state.files, CONFIG_FILE: sha256_of_file(folder / CONFIG_FILE)}.items()))
+    state.write(folder)
 
 
 def keep_checkpoints(out: Path, state: RunState, is_due: Callable[[int], bool]) -> None:
@@ -160,6 +167,9 @@ def load_checkpoint(folder: Path, decoder: MaskDecoder, optimizer: torch.optim.O
         decoder.unet.load_state_dict(dict(checkpoint.unet))
         if decoder.refiner:
             decoder.refiner.load_state_dict(dict(checkpoint.refiner), strict=False)  # the image encoder is not kept
+        if decoder.presence and checkpoint.config.presence:
+            decoder.presence.load_state_dict(dict(checkpoint.presence))
+            decoder.presence.calibration = checkpoint.config.presence.calibration
         moments = load_file(folder / OPTIMIZER_FILE)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise _not_resumed(folder, " ".join(str(error).split())[:300]) from error

@@ -32,6 +32,9 @@ from vlm_adapters.training.cache.index import INDEX_FILE
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ConcatSamples, ExtractedSamples, LiveSamples
 
+_LOOKED_AT = 64
+"""Number of samples of a set that are looked at for absent phrases."""
+
 CacheReport = Callable[[str, BuildProgress], None]
 """Called with the source of the data that a cache is built of, and how far the build is."""
 
@@ -98,8 +101,8 @@ class TrainingData:
         """
         sam = load_sam(recipe.refiner.sam) if recipe.refiner else None
         profile = HeadProfile.read(recipe.head_profile) if recipe.head_profile else None
-        request = _request(recipe, profile)
         train = tuple(open_dataset(data) for data in recipe.train)
+        request = _request(recipe, profile, presence=learns_presence(recipe, train))
         validation = None if recipe.validation is None else open_dataset(recipe.validation)
         folders = None
         if recipe.cache is not None:
@@ -214,17 +217,31 @@ def build_caches(
     return caches
 
 
-def _request(recipe: Recipe, profile: HeadProfile | None) -> FeatureRequest:
-    hidden = recipe.refiner is not None and recipe.refiner.use_text
+def learns_presence(recipe: Recipe, train: Sequence[Dataset]) -> bool:
+    """Whether a run learns presence: what the recipe says or, where it says nothing, whether phrases are absent.
+
+    Of every set, samples that are spread over it are looked at.
+    """
+    if recipe.presence is not None:
+        return recipe.presence
+    return any(
+        data.annotation(index).has_absent_phrase
+        for data in train
+        for index in range(0, len(data), max(1, len(data) // _LOOKED_AT))
+    )
+
+
+def _request(recipe: Recipe, profile: HeadProfile | None, *, presence: bool) -> FeatureRequest:
+    hidden = presence or (recipe.refiner is not None and recipe.refiner.use_text)
     if profile is None:
-        return FeatureRequest(hidden=hidden)
+        return FeatureRequest(hidden=hidden, log_probabilities=presence)
     heads = [(head.layer, head.head) for head in (*profile.heads, *profile.others)]
     if recipe.top_heads and recipe.top_heads > len(heads):
         raise RecipeError(
             f"top_heads={recipe.top_heads}, and the profile {recipe.head_profile} names {len(heads)} heads. Ask for "
             "fewer, or make it anew with `adapters calibrate`."
         )
-    return FeatureRequest.of_heads(heads[: recipe.top_heads], hidden=hidden)
+    return FeatureRequest.of_heads(heads[: recipe.top_heads], hidden=hidden, log_probabilities=presence)
 
 
 def _folder_name(recipe: Recipe, request: FeatureRequest, source: str) -> str:

@@ -20,6 +20,7 @@ from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.decoder.losses import decoder_loss
 from vlm_adapters.decoder.model import MaskDecoder
+from vlm_adapters.decoder.presence import PresenceHead
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner
 from vlm_adapters.decoder.unet import UNet, UNetConfig
@@ -128,7 +129,10 @@ def new_decoder(recipe: Recipe, fingerprint: CacheFingerprint, sam: SegmentAnyth
     if recipe.refiner is not None and sam is not None:
         refiner = SAMRefiner.of(sam, info, **recipe.refiner.model_dump(exclude={"sam"}))
     # convolutions on a processor are faster with the channels last
-    return MaskDecoder(unet.to(memory_format=torch.channels_last), request, refiner)
+    unet = unet.to(memory_format=torch.channels_last)
+    # last, so that the other weights are the same with and without it
+    presence = PresenceHead.of(info, unet.config.channels) if request.log_probabilities else None
+    return MaskDecoder(unet, request, refiner, presence)
 
 
 class _Run:
@@ -166,14 +170,15 @@ class _Run:
     def learn(self, report: Callable[[Step], None], stop_request: StopRequest) -> None:
         """Take the steps that are left, until a stop is requested."""
         recipe, state = self.recipe, self.state
-        weights = self.decoder.trainable_parameters().values()
+        of_presence, of_masks = _by_task(self.decoder)
         if state.step and self.is_due(state.step) and not self.validate(stop_request):
             return  # it was stopped before that validation, and now again
         before = monotonic()
         for number, batch in self.batches.read(range(state.step, state.total_steps), self.process):
             rate = learning_rate_at(number, state.total_steps, recipe.learning_rate, recipe.warmup_ratio)
             loss, stop = self._gradient(batch, stop=bool(stop_request))
-            norm = float(nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm))
+            norm = float(nn.utils.clip_grad_norm_(of_masks, recipe.max_grad_norm))
+            nn.utils.clip_grad_norm_(of_presence, recipe.max_grad_norm)
             _check_finite(loss, norm, number + 1, batch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -204,9 +209,12 @@ class _Run:
         state, validation = self.state, self.validation
         if validation is None or state.validated_step == state.step:
             return True
-        iou = validation.mean_iou(self.decoder, self.process, stop_request)
-        if iou is None:
+        judged = validation.judge(self.decoder, self.process, stop_request)
+        if judged is None:
             return False
+        if self.decoder.presence and judged.calibration:
+            self.decoder.presence.calibration = judged.calibration
+        iou = judged.mean_iou
         state.validated_step = state.step
         if state.best_mean_iou is None or iou > state.best_mean_iou:
             state.best_step, state.best_mean_iou = state.step, iou
@@ -263,6 +271,14 @@ def learning_rate_at(step: int, total: int, peak: float, warmup_ratio: float) ->
     if step < warm:
         return peak * (step + 1) / warm
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+
+def _by_task(decoder: MaskDecoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The weights that learn presence, and those that learn masks: their gradients are clipped apart."""
+    found: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for name, weight in decoder.trainable_parameters().items():
+        found[not name.startswith("presence.")].append(weight)
+    return found
 
 
 def _summed(weights: Sequence[nn.Parameter], numbers: Tensor, process: Process) -> Tensor:

@@ -72,6 +72,7 @@ class Recipe(_Part):
         top_heads: How many heads of the profile are read, the best ones; None reads all of it.
         decoder: Sizes of the U-Net.
         refiner: What refines its masks; None trains the U-Net alone.
+        presence: Whether to learn, too, which phrases are in the image; None does where the data tag some as absent.
         epochs: How often every sample is seen.
         batch_size: Samples of one step, over all processes.
         micro_batch_size: Samples whose gradient is computed at once, per process.
@@ -109,6 +110,7 @@ class Recipe(_Part):
     top_heads: _AtLeastOne | None = None
     decoder: DecoderRecipe = DecoderRecipe()
     refiner: RefinerRecipe | None = None
+    presence: bool | None = None
     epochs: _AtLeastOne = 8
     batch_size: _AtLeastOne = 8
     micro_batch_size: _AtLeastOne = 8

@@ -50,7 +50,9 @@ class ExtractedSample:
     @property
     def nbytes(self) -> int:
         """Size of its features."""
-        tensors = [self.features.maps, *self.features.hidden, *([self.image.features] if self.image else [])]
+        features = self.features
+        tensors = [features.maps, *features.hidden, *features.log_probabilities]
+        tensors += [self.image.features] if self.image else []
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -225,7 +227,9 @@ class LiveSamples(ExtractedSamples):
         maps = features.maps / features.maps.amax(dim=(2, 3), keepdim=True).clamp(min=1e-30)
         rounded = replace(features, maps=maps.to(dtype), hidden=tuple(states.to(dtype) for states in features.hidden))
         rounded = rounded.to("cpu")
-        if not all(bool(tensor.isfinite().all()) for tensor in (rounded.maps, *rounded.hidden)):
+        if not all(
+            bool(tensor.isfinite().all()) for tensor in (rounded.maps, *rounded.hidden, *rounded.log_probabilities)
+        ):
             remedy = "Take cache_dtype=bfloat16" if dtype == torch.float16 else "Check the backbone"
             raise CacheError(
                 f"The features of sample {sample.id} do not fit into {self.fingerprint.dtype}: there are values that "

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.decoder.model import MaskDecoder, binary_masks
+from vlm_adapters.decoder.calibration import Calibration
+from vlm_adapters.decoder.logits import MaskLogits, binary_masks
+from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.evaluation.metrics import mask_iou
 from vlm_adapters.evaluation.process import Process
 from vlm_adapters.output.figures import mask_sheet
@@ -22,6 +24,19 @@ from vlm_adapters.training.samples import ExtractedSample, ExtractedSamples
 from vlm_adapters.training.stopping import StopRequest
 
 BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a validation found.
+
+    Attributes:
+        mean_iou: Mean IoU over all phrases at the images' size; where presence is learned, over those that are there.
+        calibration: That of presence; None where it is not learned, or the samples have no absent phrases or no others.
+    """
+
+    mean_iou: float
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True)
@@ -40,24 +55,31 @@ class Validation:
     sheet_samples: int
     workers: int
 
-    def mean_iou(self, decoder: MaskDecoder, process: Process, stop: StopRequest) -> float | None:
-        """Mean IoU over all phrases at the images' size, each process judging its share; None if a stop came first.
+    def judge(self, decoder: MaskDecoder, process: Process, stop: StopRequest) -> Judgement | None:
+        """Judge a decoder, each process its share of the samples; None if a stop came first.
 
         Several processes cannot agree on a stop before all are done, and go through.
         """
         indices = range(len(self.samples))[process.index :: process.count]
-        total, count = 0.0, 0
+        ious: list[float] = []
+        logits: list[float] = []
+        present: list[bool] = []
         with _in_eval_mode(decoder):
             prepare = self.samples.prepare
             for finish in map_ahead(prepare, _batches(indices), workers=self.workers, most=self.workers):
                 if stop and process.count == 1:
                     return None
                 samples = finish()
-                for sample, masks in zip(samples, _masks(decoder, samples), strict=True):
-                    total += sum(mask_iou(found, mask) for found, mask in zip(masks, sample.masks, strict=True))
-                    count += len(masks)
-        summed = process.sum(torch.tensor([total, count], device=process.device, dtype=torch.float32))
-        return float(summed[0] / summed[1].clamp(min=1))
+                for sample, found in zip(samples, _decoded(decoder, samples), strict=True):
+                    pairs = list(zip(_masks(found, sample), sample.masks, strict=True))
+                    if found.presence is not None:
+                        there = [bool(truth.any()) for _, truth in pairs]
+                        pairs = [pair for pair, is_there in zip(pairs, there, strict=True) if is_there]
+                        logits, present = logits + found.presence.tolist(), present + there
+                    ious += [mask_iou(mask, truth) for mask, truth in pairs]
+        summed = process.sum(torch.tensor([sum(ious), len(ious)], device=process.device, dtype=torch.float32))
+        calibration = _calibrated(process.gather(logits), process.gather([float(there) for there in present]))
+        return Judgement(float(summed[0] / summed[1].clamp(min=1)), calibration)
 
     def write_sheet(self, decoder: MaskDecoder, path: Path) -> None:
         """Write the first samples with their masks, the truth outlined."""
@@ -66,7 +88,8 @@ class Validation:
         read = [(self.samples.data_index(index), sample) for index in shown for sample in self.samples.read([index])]
         samples = [sample for _, sample in read]
         with _in_eval_mode(decoder):
-            found = _masks(decoder, samples)
+            decoded = _decoded(decoder, samples)
+        found = [_masks(logits, sample) for logits, sample in zip(decoded, samples, strict=True)]
         images = [self.data[index].image for index, _ in read]
         rows = [
             (image, [phrase.text for phrase in sample.annotation.phrases], list(masks), list(sample.masks))
@@ -86,11 +109,21 @@ def _in_eval_mode(decoder: MaskDecoder) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _masks(decoder: MaskDecoder, samples: Sequence[ExtractedSample]) -> list[NDArray[np.bool_]]:
-    """Masks `(P, H, W)` of every sample."""
-    found = decoder([sample.features for sample in samples], [sample.image for sample in samples])
-    sizes = [(sample.masks.shape[1], sample.masks.shape[2]) for sample in samples]
-    return [binary_masks(logits.at_image_size(size)).cpu().numpy() for logits, size in zip(found, sizes, strict=True)]
+def _decoded(decoder: MaskDecoder, samples: Sequence[ExtractedSample]) -> list[MaskLogits]:
+    found: list[MaskLogits] = decoder([sample.features for sample in samples], [sample.image for sample in samples])
+    return found
+
+
+def _masks(found: MaskLogits, sample: ExtractedSample) -> NDArray[np.bool_]:
+    """Masks `(P, H, W)` of a sample."""
+    masks: NDArray[np.bool_] = binary_masks(found.at_image_size(sample.masks.shape[1:])).cpu().numpy()
+    return masks
+
+
+def _calibrated(logits: Sequence[float], present: Sequence[float]) -> Calibration | None:
+    """The calibration of presence, where there are phrases of both kinds."""
+    truth = np.array(present, np.bool_)
+    return Calibration.of(logits, truth) if truth.any() and not truth.all() else None
 
 
 def _batches(indices: range) -> Iterable[range]:

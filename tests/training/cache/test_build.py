@@ -297,7 +297,7 @@ def test_a_fingerprint_of_another_version_is_refused(live: Live, tmp_path: Path)
     build_cache(live(), tmp_path)
     fingerprint = json.loads((tmp_path / "fingerprint.json").read_text())
     (tmp_path / "fingerprint.json").write_text(json.dumps(fingerprint | {"format": 2}))
-    with pytest.raises(CacheError, match="is not a cache fingerprint: format: Input should be 4"):
+    with pytest.raises(CacheError, match="is not a cache fingerprint: format: Input should be 5"):
         CachedSamples(tmp_path)
 
 

@@ -12,7 +12,7 @@ from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
 from vlm_adapters.data.formats.coco_files import Instances, image_path, open_image
 from vlm_adapters.data.formats.referring import DEFAULT_POLICY, Ref, ReferringExpressions, SentencePolicy
 from vlm_adapters.data.formats.refs import GREFCOCO, REFCOCO, Refs, RefsForm
-from vlm_adapters.data.sample import Sample
+from vlm_adapters.data.sample import NO_TARGET, Sample
 from vlm_adapters.data.uri import format_uri
 
 
@@ -101,5 +101,5 @@ class GRefCoco(RefCoco):
     @override
     def tags(self, ref: Ref) -> tuple[str, ...]:
         if not ref.annotations:
-            return ("no target",)
+            return (NO_TARGET,)
         return ("target", "singular" if len(ref.annotations) == 1 else "plural")

@@ -32,17 +32,19 @@ class CacheFingerprint(BaseModel):
         backbone: The backbone's `info`; where it lives is not written.
         request: The maps that are kept.
         hidden_states: Whether hidden states of the phrases are kept.
+        log_probabilities: Whether log probabilities of the phrases' tokens are kept.
         image_encoder: Image encoder of Segment Anything whose embeddings are kept, described, with its digest.
         dtype: Precision of maps, hidden states and embeddings.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    format: Literal[4] = 4
+    format: Literal[5] = 5
     data: str
     backbone: BackboneInfo
     request: RequestConfig
     hidden_states: bool
+    log_probabilities: bool
     image_encoder: str | None
     dtype: Precision
 
@@ -65,6 +67,7 @@ class CacheFingerprint(BaseModel):
             backbone=info,
             request=RequestConfig.of(request),
             hidden_states=request.hidden,
+            log_probabilities=request.log_probabilities,
             image_encoder=f"{sam.image_encoder} {weights_fingerprint(sam.model.image_encoder.state_dict())}"
             if sam
             else None,
@@ -74,7 +77,7 @@ class CacheFingerprint(BaseModel):
     @property
     def feature_request(self) -> FeatureRequest:
         """What a decoder reads."""
-        return self.request.to_request(hidden=self.hidden_states)
+        return self.request.to_request(hidden=self.hidden_states, log_probabilities=self.log_probabilities)
 
     @property
     def tensor_type(self) -> torch.dtype:

@@ -196,6 +196,8 @@ def packed(row: int, sample: ExtractedSample) -> dict[str, Array]:
     }
     if features.hidden:
         tensors["hidden"] = _bits(torch.cat(features.hidden, dim=1))
+    if features.log_probabilities:
+        tensors["log_probabilities"] = torch.cat(features.log_probabilities).numpy()
     if image:
         tensors["image"] = _bits(image.features)
     return {f"{row:06d}.{name}": tensor for name, tensor in tensors.items()}
@@ -228,11 +230,15 @@ def _unpacked(row: int, tensor: Callable[[str], Tensor], names: set[str]) -> Ext
     hidden: tuple[Tensor, ...] = ()
     if f"{prefix}hidden" in names:
         hidden = floats("hidden").split(about["tokens"], dim=1)
+    likelihood: tuple[Tensor, ...] = ()
+    if f"{prefix}log_probabilities" in names:
+        likelihood = tensor(f"{prefix}log_probabilities").split(about["tokens"])
     image = None
     if about["side"] is not None:
         image = EncodedImage(floats("image"), Frame(size, about["side"]))
     masks = _masks(tensor(f"{prefix}masks"), size)
-    return ExtractedSample(annotation, PhraseFeatures(floats("maps"), tuple(about["box"]), hidden), masks, image)
+    features = PhraseFeatures(floats("maps"), tuple(about["box"]), hidden, likelihood)
+    return ExtractedSample(annotation, features, masks, image)
 
 
 def _masks(packed: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:
