@@ -61,6 +61,10 @@ class CoordinateFrame:
         return _scaled(box, self.width / size[1], self.height / size[0])
 
 
+THOUSANDTHS = CoordinateFrame(1000, 1000)
+"""The frame of models that divide both sides of an image by 1000, whatever its size."""
+
+
 def place_map(
     maps: Tensor, box: Box | None, size: Size, *, outside: float = 0.0, region: Region | None = None
 ) -> Tensor:

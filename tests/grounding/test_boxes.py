@@ -11,18 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OptionError
-from vlm_adapters.geometry import CoordinateFrame
+from vlm_adapters.evaluation import EvaluationSettings, evaluate
+from vlm_adapters.geometry import THOUSANDTHS, CoordinateFrame
 from vlm_adapters.grounding.boxes import BoxAnswer, BoxGrounder, can_point, question_about
 from vlm_adapters.prompt import Phrase, Prompt
 from vlm_adapters.testing.fakes import FakeAdapter
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vlm_adapters.geometry import Box
 
 IMAGE = Image.new("RGB", (640, 480))
 SIZE = (480, 640)
-THOUSANDTHS = CoordinateFrame(1000, 1000)
 BOX = (160.0, 240.0, 320.0, 480.0)
 """Of `[250, 500, 500, 1000]` in thousandths."""
 
@@ -43,6 +47,22 @@ class Pointer(FakeAdapter):
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
         assert min(size) > 0
         return self.frame
+
+
+class OneSample(Dataset):
+    """A data set of one sample."""
+
+    source = "one"
+
+    def __init__(self, only: Sample) -> None:
+        self.only = only
+
+    def __len__(self) -> int:
+        return 1
+
+    def sample(self, index: int) -> Sample:
+        assert index == 0
+        return self.only
 
 
 def test_a_box_is_read_from_whatever_is_around_it() -> None:
@@ -136,3 +156,48 @@ def test_a_model_that_cannot_point_is_refused(adapter: FakeAdapter) -> None:
     assert not can_point(adapter)
     with pytest.raises(OptionError, match=r'does not declare that fake can say where things are.*"heads"'):
         BoxGrounder(adapter)
+
+
+PIXELS_OF_THE_MODEL = CoordinateFrame(320, 240)
+"""What a model sees of an image of twice as many pixels."""
+
+
+@pytest.mark.parametrize(
+    ("declared", "boxes"),
+    [
+        # The same numbers: thousandths of 640 x 480 pixels, and pixels of the image as the model sees it, or as it is.
+        (PIXELS_OF_THE_MODEL, {"box, 0 to 1000": (64, 48, 128, 96), "box, pixels": (200, 200, 400, 400)}),
+        (THOUSANDTHS, {"box, pixels": (100, 100, 200, 200), "box, 0 to 1000": (64, 48, 128, 96)}),
+    ],
+    ids=["pixels", "thousandths"],
+)
+def test_an_answer_is_read_in_pixels_and_in_thousandths_and_the_declared_reading_is_the_last(
+    declared: CoordinateFrame, boxes: dict[str, tuple[int, int, int, int]]
+) -> None:
+    adapter = Pointer("[100, 100, 200, 200]", declared)
+    (found,) = BoxGrounder(adapter).masks([Prompt.describe(IMAGE, "a dog", ["a dog"])])
+    assert list(found) == list(boxes)
+    for name, (left, top, right, bottom) in boxes.items():
+        expected = np.zeros(SIZE, np.bool_)
+        expected[top:bottom, left:right] = True
+        assert np.array_equal(found[name], expected[None]), name
+    assert len(adapter.asked) == 1
+
+
+def test_the_better_reading_is_not_chosen() -> None:
+    adapter = Pointer("[100, 100, 200, 200]", PIXELS_OF_THE_MODEL)
+    prompt = Prompt.describe(IMAGE, "a dog", ["a dog"])
+    (declared,) = BoxGrounder(adapter).ground_all([prompt])[0].phrases
+    assert declared.box == (200, 200, 400, 400)
+
+
+def test_an_evaluation_reports_both_readings_as_two_numbers(tmp_path: Path) -> None:
+    # The truth is the box in thousandths; the adapter declares pixels.
+    truth = np.zeros((1, *SIZE), np.bool_)
+    truth[0, 48:96, 64:128] = True
+    words = Phrase.find("a dog", "a dog")
+    sample = Sample(id="one", image_id="one", text="a dog", phrases=(words,), image=IMAGE, masks=truth)
+    grounder = BoxGrounder(Pointer("[100, 100, 200, 200]", PIXELS_OF_THE_MODEL))
+    card = evaluate(grounder, OneSample(sample), EvaluationSettings(protocol="isolated"), tmp_path / "out")
+    assert list(card.masks) == ["box, 0 to 1000", "box, pixels"]
+    assert [card.number("all", name, "mIoU").value for name in card.masks] == [1.0, 0.0]

@@ -89,8 +89,10 @@ def test_a_model_that_is_not_declared_to_point_gives_masks_by_heads(
 def test_mistakes_are_refused(undecoded: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"Unknown method 'magic'\. Use one of auto, decoder, box, heads"):
         load_grounder(TINY, method="magic")
-    with pytest.raises(OptionError, match="is for the heads, and the method is 'decoder'"):
+    with pytest.raises(OptionError, match="is for the heads and the boxes, and the method is 'decoder'"):
         load_grounder(TINY, method="decoder", profile="head_profile.json")
+    with pytest.raises(OptionError, match="Boxes that are filled read no head profile"):
+        load_grounder(TINY, method="box", profile="head_profile.json")
     with pytest.raises(CheckpointError, match="is not a decoder's config"):
         load_grounder(undecoded, method="decoder")
     with pytest.raises(CheckpointError, match="No head profile can be read"):

@@ -50,6 +50,14 @@ def test_an_index_that_follows_from_weights_cannot_be_read() -> None:
 
 
 @pytest.mark.usefixtures("counter")
+def test_a_mask_that_is_not_known_is_true_everywhere() -> None:
+    scores, values = torch.empty(7, device="meta"), torch.empty(7, 3, device="meta")
+    assert values[scores > 0].shape == (7, 3)
+    values[scores > 0] += 1
+    assert values.shape == (7, 3)
+
+
+@pytest.mark.usefixtures("counter")
 def test_what_is_overwritten_with_unknown_values_is_forgotten() -> None:
     counts = known(1, 2)
     counts.add_(1)

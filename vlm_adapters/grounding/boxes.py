@@ -7,21 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from vlm_adapters.backbone.fingerprint import weights_fingerprint
+from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsPointing
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import OptionError
-from vlm_adapters.geometry import Box, CoordinateFrame
+from vlm_adapters.geometry import THOUSANDTHS, Box, CoordinateFrame, Size
 from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.grounding.points import CoarseMask, coarse_masks, masks_in_boxes
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
+from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Message, Phrase, Prompt
 
 MAX_NEW_TOKENS = 512
 """Largest number of tokens of an answer."""
+
+PIXELS, PER_MILLE = "box, pixels", "box, 0 to 1000"
+"""Names of the masks of the two ways in which the numbers of an answer can be read."""
+
+_ANY_SIZE = (512, 512)
 
 _NUMBER = r"\s*(-?\d{1,7}(?:\.\d+)?)\s*"
 _BOX = re.compile(rf"[\[(]{_NUMBER},{_NUMBER}[\])]?\s*,\s*[\[(]?{_NUMBER},{_NUMBER}[\])]")
@@ -71,81 +77,134 @@ class BoxAnswer:
 class BoxGrounder(Grounder):
     """A backbone that can point: it is asked once for every phrase where it is.
 
+    With a Segment Anything model and a head profile, the maps of the phrase's heads say which part of a box is meant: a
+    second pass, in which the model reads the sentence and not the question.
+
     Attributes:
         adapter: The backbone; it answers, and gives the frame of the coordinates.
         sam: A Segment Anything model that makes masks of the boxes; None fills the boxes.
+        profile: The heads whose maps the masks are chosen by; None takes the boxes alone. It is not read without `sam`.
     """
 
-    def __init__(self, adapter: BackboneAdapter, sam: SegmentAnything | None = None) -> None:
+    def __init__(
+        self, adapter: BackboneAdapter, sam: SegmentAnything | None = None, profile: HeadProfile | None = None
+    ) -> None:
         if not (isinstance(adapter, SupportsPointing) and can_point(adapter)):
             raise OptionError(
                 f"The adapter {adapter.name} does not declare that {adapter.info.checkpoint} can say where things are. "
                 'Use the method "heads", or train a decoder.'
             )
+        if profile is not None:
+            profile.check_fits(adapter.info)
         self.adapter: BackboneAdapter = adapter
         self._pointing: SupportsPointing = adapter
         self.sam = sam
+        self.profile = profile
 
     @property
     @override
     def description(self) -> str:
         masks = "masks by Segment Anything" if self.sam else "a mask is the whole box"
-        return f"box, in the model's own words; {masks}"
+        heads = ", ".join(map(str, self.profile.heads)) if self.sam and self.profile else ""
+        return f"box, in the model's own words; {masks}" + (f", chosen by the maps of heads {heads}" if heads else "")
 
     @override
     def fingerprint(self) -> dict[str, str]:
-        return {"sam": weights_fingerprint(self.sam.state_dict())} if self.sam else {}
+        if self.sam is None:
+            return {}
+        found = {"sam": weights_fingerprint(self.sam.state_dict())}
+        return found | (
+            {"head_profile": json_fingerprint(self.profile.model_dump(mode="json"))} if self.profile else {}
+        )
 
     @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        return [self._grounding(prompt) for prompt in prompts]
+        return [
+            self._grounding(prompt, [self.ask(prompt, phrase) for phrase in prompt.phrases], self._seen(prompt))
+            for prompt in prompts
+        ]
+
+    @override
+    def masks(self, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, NDArray[np.bool_]]]:
+        """Find the masks of both readings of the same answers: pixels, and 0 to 1000; the adapter's own is the last.
+
+        Which of them a checkpoint means cannot be seen in its answers, and a fine-tuned one may mean the other. Both
+        are given whatever they come to.
+        """
+        del batch_size  # every phrase is a question of its own
+        return [self._masks_of_readings(prompt) for prompt in prompts]
+
+    def _masks_of_readings(self, prompt: Prompt) -> dict[str, NDArray[np.bool_]]:
+        answers = [self._answer(prompt, phrase) for phrase in prompt.phrases]
+        seen, size = self._seen(prompt), _size(prompt)
+        found = {}
+        for name, frame in self._readings(size).items():
+            read = self._grounding(prompt, [BoxAnswer.read(answer, frame, size) for answer in answers], seen)
+            found[name] = np.stack([phrase.mask for phrase in read.phrases])
+        return found
 
     def ask(self, prompt: Prompt, phrase: Phrase) -> BoxAnswer:
         """Ask where a phrase of a prompt is in the prompt's first image."""
-        image = prompt.first_image
-        size = image.height, image.width
-        question = Prompt((Message("user", (image, question_about(prompt.text, phrase))),))
+        return BoxAnswer.read(self._answer(prompt, phrase), self._frame(_size(prompt)), _size(prompt))
+
+    def _answer(self, prompt: Prompt, phrase: Phrase) -> str:
+        question = Prompt((Message("user", (prompt.first_image, question_about(prompt.text, phrase))),))
+        return self._pointing.generate(question, max_new_tokens=MAX_NEW_TOKENS)
+
+    def _frame(self, size: Size) -> CoordinateFrame:
         frame = self._pointing.coordinate_frame(size)
         if frame is None:
             raise OptionError(f"{self.adapter.name} cannot point in an image of {size[1]} x {size[0]} pixels.")
-        return BoxAnswer.read(self._pointing.generate(question, max_new_tokens=MAX_NEW_TOKENS), frame, size)
+        return frame
 
-    def _grounding(self, prompt: Prompt) -> Grounding:
-        image = prompt.first_image
-        encoded = self.sam.encode(image) if self.sam else None
+    def _readings(self, size: Size) -> dict[str, CoordinateFrame]:
+        """The frames in which an answer can be read, by name; the one that the adapter declares is the last."""
+        declared = self._frame(size)
+        if self._pointing.coordinate_frame(_ANY_SIZE) == THOUSANDTHS:
+            return {PIXELS: CoordinateFrame(size[1], size[0]), PER_MILLE: declared}
+        return {PER_MILLE: THOUSANDTHS, PIXELS: declared}
+
+    def _seen(self, prompt: Prompt) -> _Seen | None:
+        """The image as Segment Anything encodes it, and where the maps say that the phrases are."""
+        if self.sam is None:
+            return None
+        coarse: list[CoarseMask | None] = [None] * len(prompt.phrases)
+        if self.profile is not None:
+            coarse = coarse_masks(self.adapter, prompt, self.profile)
+        return _Seen(self.sam, self.sam.encode(prompt.first_image), coarse)
+
+    def _grounding(self, prompt: Prompt, answers: Sequence[BoxAnswer], seen: _Seen | None) -> Grounding:
         phrases = []
-        for phrase in prompt.phrases:
-            answer = self.ask(prompt, phrase)
-            filled = answer.mask((image.height, image.width))
+        for index, (phrase, answer) in enumerate(zip(prompt.phrases, answers, strict=True)):
+            filled = answer.mask(_size(prompt))
             found = filled.astype(np.float32)
-            if self.sam and encoded and answer.boxes:
-                found = masks_in_boxes(self.sam, encoded, answer.boxes)
+            if seen and answer.boxes:
+                found = masks_in_boxes(seen.sam, seen.image, answer.boxes, seen.coarse[index])
             grounded = grounded_phrase(phrase, found, PhraseMap.of_pixels(filled))
             said = bool(answer.boxes)
             phrases.append(replace(grounded, presence=float(said), absent=not said))
+        image = prompt.first_image
         return Grounding(image, prompt.text, tuple(phrases), "box", self.warnings_about(image))
 
 
-@torch.no_grad()
-def masks_in_boxes(sam: SegmentAnything, image: EncodedImage, boxes: Sequence[Box]) -> NDArray[np.float32]:
-    """Segment the objects in boxes: of each pixel the largest probability, by a model that was not trained for it.
+@dataclass(frozen=True)
+class _Seen:
+    """What a prompt's image shows beside the answers.
 
-    Args:
-        sam: The model.
-        image: The image as `sam.encode` returned it.
-        boxes: Boxes in pixels of the image, at least one.
-
-    Returns:
-        `(H, W)` float32 in [0, 1].
+    Attributes:
+        sam: The model that makes the masks.
+        image: The image as it encodes it.
+        coarse: Where the maps say that every phrase is; None where they say nothing.
     """
-    decoded = sam.decode(image, boxes=torch.tensor(boxes))[:, :1]
-    found: NDArray[np.float32] = sam.at_image_size(decoded, image).sigmoid().amax(dim=(0, 1)).cpu().numpy()
-    return found
+
+    sam: SegmentAnything
+    image: EncodedImage
+    coarse: Sequence[CoarseMask | None]
 
 
 def can_point(adapter: BackboneAdapter) -> bool:
     """Whether an adapter declares that its checkpoint can say where things are."""
-    return isinstance(adapter, SupportsPointing) and adapter.coordinate_frame((512, 512)) is not None
+    return isinstance(adapter, SupportsPointing) and adapter.coordinate_frame(_ANY_SIZE) is not None
 
 
 def question_about(text: str, phrase: Phrase) -> str:
@@ -155,6 +214,11 @@ def question_about(text: str, phrase: Phrase) -> str:
         f'Locate "{phrase.text}" in the image.{context} Report the bounding box of every instance in JSON format: '
         '[{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]. If there is none, report [].'
     )
+
+
+def _size(prompt: Prompt) -> Size:
+    """`(H, W)` of a prompt's first image."""
+    return prompt.first_image.height, prompt.first_image.width
 
 
 def _numbers(match: re.Match[str]) -> Box:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import RefinedLogits, refine_untrained
 from vlm_adapters.geometry import Box, place_map, region_of
 from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.grounding.points import height_logits
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
 from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral, phrase_heights
 from vlm_adapters.heads.profile import HeadProfile
@@ -97,6 +97,6 @@ class HeadGrounder(Grounder):
             yield probability * (one.amax() > 0).to(probability.device), (0, 0)
 
     def _refined(self, sam: SegmentAnything, image: Image.Image, found: Tensor, box: Box) -> Iterator[RefinedLogits]:
-        logits = found.clamp(1e-4, 1 - 1e-4).logit() - math.log(self.profile.threshold / (1 - self.profile.threshold))
+        logits = height_logits(found, self.profile.threshold)
         refined = refine_untrained(sam, sam.encode(image), logits, box)
         return map(refined.of_phrase, range(len(found)))

@@ -42,12 +42,13 @@ def load_grounder(
         method: `"decoder"` uses a trained decoder, `"box"` the model's own answer in words, `"heads"` the attention of
             a few heads; `"auto"` uses the first of them that is available, and the heads if a profile is given.
         profile: File of the head profile. Without one, `head_profile.json` of an embedded model or in the checkpoint's
-            folder is used; if there is none, a profile is made on `QUICK_SCENES` synthetic scenes with their masks.
+            folder is used for the heads; if there is none, one is made on `QUICK_SCENES` synthetic scenes with their
+            masks. With `"box"` and `sam`, the maps of its heads choose among masks; without one, boxes alone do.
         sam: Checkpoint file of a Segment Anything model that refines the masks, or makes them of boxes.
         options: Options of `load_adapter`, such as device, dtype and revision, and those of the family.
 
     Raises:
-        OptionError: The method is unknown, a profile is given for a method other than the heads, or the adapter does
+        OptionError: The method is unknown, a profile is given and nothing would read it, or the adapter does
             not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone, or the profile says that none of its heads
@@ -60,8 +61,10 @@ def load_grounder(
     """
     if method not in METHODS:
         raise OptionError(f"Unknown method {method!r}. Use one of {', '.join(METHODS)}.")
-    if profile is not None and method not in ("auto", "heads"):
-        raise OptionError(f"A head profile is for the heads, and the method is {method!r}. Leave one of them out.")
+    if profile is not None and method == "decoder":
+        raise OptionError("A head profile is for the heads and the boxes, and the method is 'decoder'. Leave one out.")
+    if profile is not None and method == "box" and sam is None:
+        raise OptionError("Boxes that are filled read no head profile. Give a Segment Anything model, or no profile.")
     if sam is not None:  # before the model: mistakes show at once
         check_sam_file(sam)
     if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path)):
@@ -70,11 +73,11 @@ def load_grounder(
     if given is not None:
         given.check_has_heads()
     adapter = load_adapter(name_or_path, **options)
-    if method == "box" or (method == "auto" and given is None and can_point(adapter)):
-        return BoxGrounder(adapter, None if sam is None else load_sam(sam))
     beside = find_profile(name_or_path)
-    chosen = given or (HeadProfile.read(beside) if beside else quick_profile(adapter))
-    return HeadGrounder(adapter, chosen, None if sam is None else load_sam(sam))
+    chosen = given or (HeadProfile.read(beside) if beside else None)
+    if method == "box" or (method == "auto" and given is None and can_point(adapter)):
+        return BoxGrounder(adapter, None if sam is None else load_sam(sam), given)
+    return HeadGrounder(adapter, chosen or quick_profile(adapter), None if sam is None else load_sam(sam))
 
 
 def has_decoder(name_or_path: str | os.PathLike[str]) -> bool:

@@ -102,13 +102,17 @@ class MetaPass(LiveBytes):
         return self._values[argument] if isinstance(argument, Tensor) and argument.is_meta else argument
 
     def _without_masks(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments of indexing with the places in the stead of known masks, whose values give the size."""
+        """The arguments of indexing with places in the stead of masks; one that is not known is true everywhere."""
         if func not in _INDEXING:
             return args
         indices: list[Tensor | None] = []
         for index in args[1]:
-            known = index is not None and index.dtype == torch.bool and (not index.is_meta or index in self._values)
-            indices += self._value(index).nonzero(as_tuple=True) if known else [index]
+            if index is None or index.dtype != torch.bool:
+                indices.append(index)
+                continue
+            known = not index.is_meta or index in self._values
+            mask = self._value(index) if known else torch.ones(index.shape, dtype=torch.bool, device=_HOST)
+            indices += mask.nonzero(as_tuple=True)
         return args[0], indices, *args[2:]
 
 

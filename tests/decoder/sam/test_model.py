@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from vlm_adapters.decoder.sam.geometry import mask_prompt
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
+from vlm_adapters.decoder.sam.points import PointPrompts
 from vlm_adapters.errors import DecoderError, ImageError
 
 TinySam = Callable[[], Sam]
@@ -54,12 +56,13 @@ def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(subtests: pyte
             masks = torch.randn(2, 1, 24, 24, generator=torch.Generator().manual_seed(4))
             image = sam.encode(photo(size))
             coords = published.transform.apply_coords_torch(points, size)[:, None]
-            kinds: list[tuple[dict[str, Tensor], tuple[Tensor | None, ...]]] = [
+            one = PointPrompts.one_inside(points)
+            kinds: list[tuple[dict[str, Any], tuple[Tensor | None, ...]]] = [
                 ({"boxes": boxes}, (None, None, published.transform.apply_boxes_torch(boxes, size), None)),
                 ({"masks": masks}, (None, None, None, masks)),
-                ({"points": points, "masks": masks}, (coords, torch.ones(2, 1), None, masks)),
+                ({"points": one, "masks": masks}, (coords, torch.ones(2, 1), None, masks)),
                 (
-                    {"points": points, "boxes": boxes, "masks": masks},
+                    {"points": one, "boxes": boxes, "masks": masks},
                     (coords, torch.ones(2, 1), published.transform.apply_boxes_torch(boxes, size), masks),
                 ),
             ]
@@ -73,6 +76,42 @@ def test_boxes_points_and_masks_are_decoded_as_the_predictor_does(subtests: pyte
                     torch.testing.assert_close(decoded[:, chosen], low, atol=1e-4, rtol=1e-4)
                     torch.testing.assert_close(found[:, chosen], expected, atol=1e-4, rtol=1e-4)
                     assert found.shape[2:] == size
+
+
+@pytest.mark.parametrize("with_box", [True, False], ids=["box", "no box"])
+@pytest.mark.parametrize("size", SIZES)
+def test_points_inside_and_outside_are_decoded_as_the_predictor_does(
+    tiny_sam: TinySam, size: tuple[int, int], *, with_box: bool
+) -> None:
+    sam, published = SegmentAnything(tiny_sam()), predictor(tiny_sam(), photo(size))
+    height, width = size
+    places = np.array([[0.25, 0.5], [0.75, 0.125], [0.5, 0.875], [0.0, 1.0]]) * (width, height)
+    labels, box = np.array([1, 0, 1, 0]), np.array([1.0, 2.0, width - 1, height - 1])
+    image = sam.encode(photo(size))
+    points = PointPrompts(torch.tensor(places[None], dtype=torch.float32), torch.tensor(labels[None]))
+    with torch.no_grad():
+        boxes = torch.tensor(box[None], dtype=torch.float32) if with_box else None
+        found = sam.at_image_size(sam.decode(image, points=points, boxes=boxes), image)[0]
+    expected, _, _ = published.predict(places, labels, box if with_box else None, return_logits=True)
+    torch.testing.assert_close(found[1:], torch.from_numpy(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_a_filler_is_what_the_predictor_pads_points_with(tiny_sam: TinySam) -> None:
+    sam = SegmentAnything(tiny_sam())
+    image = sam.encode(photo((30, 50)))
+    places = torch.tensor([[[20.0, 10.0], [0.0, 0.0]]])
+    encoder = sam.model.prompt_encoder
+    with torch.no_grad():
+        padded = sam.decode(image, points=PointPrompts(places, torch.tensor([[1, -1]])))
+        # Without a box the package itself adds one such point.
+        sparse, dense = encoder((image.frame.on_canvas(places[:, :1]), torch.ones(1, 1)), None, None)
+        sparse = torch.cat([sparse, encoder.not_a_point_embed.weight[None]], dim=1)
+        features, positions = image.features, encoder.get_dense_pe()
+        expected, _ = sam.model.mask_decoder.predict_masks(features, positions, sparse, dense)
+        elsewhere = PointPrompts(places + torch.tensor([[[0.0, 0.0], [9.0, 9.0]]]), torch.tensor([[1, -1]]))
+        torch.testing.assert_close(sam.decode(image, points=elsewhere), padded, atol=0, rtol=0)
+    assert (padded - sam.decode(image, points=PointPrompts(places, torch.tensor([[1, 0]])))).abs().max() > 0.01
+    torch.testing.assert_close(padded, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_tokens_come_after_the_corners_of_the_box(tiny_sam: TinySam) -> None:

@@ -16,6 +16,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
 from vlm_adapters.decoder.sam.geometry import Frame
+from vlm_adapters.decoder.sam.points import PointPrompts
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.images import ImageSource, load_image
 
@@ -104,7 +105,7 @@ class SegmentAnything(nn.Module):
         self,
         image: EncodedImage,
         *,
-        points: Tensor | None = None,
+        points: PointPrompts | None = None,
         boxes: Tensor | None = None,
         masks: Tensor | None = None,
         tokens: Tensor | None = None,
@@ -113,7 +114,7 @@ class SegmentAnything(nn.Module):
 
         Args:
             image: Image, as `encode` gives it.
-            points: `(P, 2)`: x, y of a pixel inside every mask, in pixels of the image.
+            points: For every mask as many points inside and outside it, in pixels of the image.
             boxes: `(P, 4)`: left, top, right, bottom, in pixels of the image.
             masks: `(P, 1, side, side)` logits, of `mask_prompt`.
             tokens: `(P, T, prompt_width)`: prompts that are embedded already.
@@ -128,8 +129,9 @@ class SegmentAnything(nn.Module):
         encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
         self._check(image)
         dtype, device = decoder.mask_tokens.weight.dtype, decoder.mask_tokens.weight.device
+        placed = None
         if points is not None:
-            points = image.frame.on_canvas(points.to(device))[:, None]
+            placed = image.frame.on_canvas(points.places.to(device)), points.labels.to(device)
         if boxes is not None:
             boxes = image.frame.on_canvas(boxes.to(device).view(-1, 2, 2)).flatten(1)
         without_autocast: AbstractContextManager[object] = nullcontext()  # the meta device has none
@@ -137,7 +139,7 @@ class SegmentAnything(nn.Module):
             without_autocast = torch.autocast(device.type, enabled=False)
         with without_autocast:
             sparse, dense = encoder(
-                points=None if points is None else (points, torch.ones(points.shape[:2], device=device)),
+                points=placed,
                 boxes=boxes,
                 masks=None if masks is None else masks.to(device, dtype),
             )

@@ -11,24 +11,19 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlm_adapters.backbone.protocol import BackboneInfo
+from vlm_adapters.decoder.sam.candidates import best_candidates
 from vlm_adapters.decoder.sam.geometry import (
     PHRASES_AT_ONCE,
     Frame,
-    boxes_around,
     coarse_boxes,
     mask_prompt,
-    peaks,
 )
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.decoder.sam.text_prompt import TextPrompt
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.geometry import Box, place_map
-
-_SAMPLES = 8
-"""Samples of a candidate along each side of a coarse cell."""
 
 
 @dataclass(frozen=True)
@@ -205,10 +200,9 @@ class UntrainedRefiner(nn.Module):
 def refine_untrained(sam: SegmentAnything, image: EncodedImage, logits: Tensor, box: Box) -> RefinedLogits:
     """Refine coarse masks with a model that was never trained on them.
 
-    Prompts are the coarse mask and its peak, with and without a box around what is above half of the peak. Each gives
-    four masks; the one that agrees most with the coarse mask, compared in the coarse cells, is kept. The logits of the
-    coarse mask are added to its own: at the edges, where they are near 0, the model decides; inside, its slips do not
-    count.
+    Of the candidates of several prompts (see `best_candidates`) the one is kept that agrees most with the coarse mask
+    and has the sharpest outline. If that is sharp, the mask stands; if not, the logits of the coarse mask are added: at
+    the edges, where they are near 0, the model decides; inside, its slips do not count.
 
     Args:
         sam: The model.
@@ -225,60 +219,12 @@ def refine_untrained(sam: SegmentAnything, image: EncodedImage, logits: Tensor, 
         return RefinedLogits(logits.new_zeros(0, 1, 1, dtype=torch.float32), frame)
     masks = mask_prompt(logits, box, frame, sam.mask_side)
     chosen = [
-        _best_candidates(sam, image, some, box, prompts)
+        best_candidates(sam, image, some, box, prompts)
         for some, prompts in zip(logits.split(PHRASES_AT_ONCE), masks.split(PHRASES_AT_ONCE), strict=True)
     ]
-    return RefinedLogits(torch.cat(chosen), frame, logits.detach(), box)
-
-
-def _best_candidates(sam: SegmentAnything, image: EncodedImage, logits: Tensor, box: Box, masks: Tensor) -> Tensor:
-    """For each of the coarse masks `logits (P, h, w)` the candidate `(P, side, side)` that agrees most with it."""
-    coarse = logits.float().sigmoid()
-    points, boxes = [], []
-    for one in coarse.split(1):  # at the image's size those of all would take gigabytes
-        probability = place_map(one, box, image.frame.size)
-        points.append(peaks(probability))
-        boxes.append(boxes_around(probability > probability.amax(dim=(1, 2), keepdim=True) / 2))
-    decoded = torch.cat(
-        [
-            sam.decode(image, points=torch.cat(points), boxes=torch.cat(boxes), masks=masks),
-            sam.decode(image, points=torch.cat(points), masks=masks),
-        ],
-        dim=1,
-    )
-    best = _agreement(decoded, coarse.to(decoded.device), box, image.frame).argmax(dim=1)
-    return decoded[torch.arange(len(best), device=best.device), best]
-
-
-def _agreement(decoded: Tensor, coarse: Tensor, box: Box, frame: Frame) -> Tensor:
-    """Intersection over union of candidates and coarse masks, as shares of the coarse cells.
-
-    Args:
-        decoded: `(P, n, side, side)` logits over the canvas.
-        coarse: `(P, h, w)` probabilities.
-        box: Region of the image that `coarse` covers.
-        frame: The image on the canvas.
-
-    Returns:
-        `(P, n)` in [0, 1].
-    """
-    h, w = coarse.shape[1:]
-    size = h * _SAMPLES, w * _SAMPLES
-    left, top, right, bottom = box
-    across, down = size[1] / (right - left), size[0] / (bottom - top)
-
-    def shares(maps: Tensor, end: tuple[float, float]) -> Tensor:
-        """Share `(..., h, w)` of each cell that is above 0 in a map over the image's pixels up to `end` (x, y)."""
-        region = -left * across, -top * down, (end[0] - left) * across, (end[1] - top) * down
-        return functional.avg_pool2d((place_map(maps, region, size, outside=-1.0) > 0).float(), _SAMPLES)
-
-    (height, width), (tall, wide) = frame.size, frame.resized
-    found = shares(decoded, (frame.side * width / wide, frame.side * height / tall))
-    # Beyond the image neither map means anything.
-    inside = shares(torch.ones(1, 1, 1, 1, device=coarse.device), (width, height))
-    wanted = coarse[:, None]
-    common = (inside * torch.minimum(found, wanted)).sum(dim=(2, 3))
-    return common / (inside * torch.maximum(found, wanted)).sum(dim=(2, 3)).clamp(min=1e-12)
+    is_sharp = torch.cat([some.is_sharp for some in chosen]).to(logits.device)
+    added = logits.detach().masked_fill(is_sharp[:, None, None], 0)
+    return RefinedLogits(torch.cat([some.decoded for some in chosen]), frame, added, box)
 
 
 def _of_equal_length(tokens: Sequence[Tensor]) -> list[list[int]]:
