@@ -226,10 +226,11 @@ def small_sam() -> Any:
 
 def with_refiner(vlm: Any, sam: Any) -> Any:
     from vlm_adapters import GroundedVLM  # noqa: PLC0415
-    from vlm_adapters.decoder import MaskDecoder, SAMRefiner  # noqa: PLC0415
+    from vlm_adapters.decoder import MaskDecoder, PresenceHead, SAMRefiner  # noqa: PLC0415
 
     refiner = SAMRefiner.of(sam, vlm.adapter.info).to(DEVICE)
-    return GroundedVLM(vlm.adapter, MaskDecoder(vlm.decoder.unet, vlm.decoder.request, refiner))
+    presence = PresenceHead.of(vlm.adapter.info, vlm.decoder.unet.config.channels).to(DEVICE)
+    return GroundedVLM(vlm.adapter, MaskDecoder(vlm.decoder.unet, vlm.decoder.request, refiner, presence))
 
 
 def train_once(vlm: Any, scenes: Any) -> None:
