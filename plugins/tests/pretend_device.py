@@ -193,7 +193,7 @@ def run_chain(models: Sequence[str]) -> None:
             adapter.model.to(DEVICE)
             vlm = GroundedVLM.from_pretrained(model, adapter=adapter)
             assert vlm.decoder.unet.head.weight.device == DEVICE
-            scenes = Scenes(2, seed=9)
+            scenes = Scenes(4, seed=9)
             found = vlm.ground_all([scene.prompt for scene in scenes])
             profile = calibrate(adapter, CalibrationSet.of_scenes(scenes, 9, labelled=True), most=2)
             for sam in (None, small_sam().to(DEVICE)):
