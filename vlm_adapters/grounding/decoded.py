@@ -20,6 +20,7 @@ from typing_extensions import override
 from vlm_adapters.backbone.copying import CopyStream, DeviceInputs
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.data.image_order import divide_by_runs
 from vlm_adapters.decoder.channels import agreeing_maps
@@ -96,21 +97,31 @@ class GroundedVLM(Grounder, nn.Module):
             prompts: A batch.
             images: The first images as the refiner's model encoded them, where that was done before.
         """
+        return self._logits(prompts, images, self.decoder.request.grids)
+
+    def _logits(
+        self, prompts: Sequence[Prompt], images: Sequence[EncodedImage] | None, asked: GridRequest
+    ) -> list[MaskLogits]:
         refiner = self.decoder.refiner
         if refiner is not None and images is None:
             encode = refiner.sam.encode if len(prompts) == 1 else encoding_once(refiner.sam)
             images = [encode(prompt.first_image) for prompt in prompts]
-        found: list[MaskLogits] = self.decoder(self.features(prompts), images or ())
+        features = self._features(self.adapter.preprocess(prompts), asked)
+        found: list[MaskLogits] = self.decoder(features, images or ())
         return found
 
     def features(self, prompts: Sequence[Prompt]) -> list[PhraseFeatures]:
         """Run the backbone: what the decoder reads of every prompt's first image."""
-        return self._features(self.adapter.preprocess(prompts))
+        return self._features(self.adapter.preprocess(prompts), self.decoder.request.grids)
 
-    def _features(self, inputs: BackboneInputs) -> list[PhraseFeatures]:
+    def _features(self, inputs: BackboneInputs, asked: GridRequest) -> list[PhraseFeatures]:
         request, info = self.decoder.request, self.adapter.info
-        extracted = self.adapter.extract(inputs, replace(request.grids, phrase_log_probabilities=True))
-        return [PhraseFeatures.of(grids, request, info) for grids in extracted]
+        return [PhraseFeatures.of(grids, request, info) for grids in self.adapter.extract(inputs, asked)]
+
+    @property
+    def _with_presence(self) -> GridRequest:
+        """What is asked for where presence is reported: all layers run, for the probabilities of the phrases' words."""
+        return replace(self.decoder.request.grids, phrase_log_probabilities=True)
 
     @override
     def fingerprint(self) -> dict[str, str]:
@@ -143,7 +154,8 @@ class GroundedVLM(Grounder, nn.Module):
         self, inputs: BackboneInputs, encode: Callable[[Image.Image], EncodedImage] | None
     ) -> Iterator[dict[str, NDArray[np.bool_]]]:
         images = [encode(prompt.first_image) for prompt in inputs.prompts] if encode else ()
-        for prompt, logits in zip(inputs.prompts, self.decoder(self._features(inputs), images), strict=True):
+        features = self._features(inputs, self.decoder.request.grids)
+        for prompt, logits in zip(inputs.prompts, self.decoder(features, images), strict=True):
             size = prompt.first_image.height, prompt.first_image.width
             absent = self._absent(logits)
             names = ["coarse", "refined"] if encode else ["mask"]
@@ -174,7 +186,7 @@ class GroundedVLM(Grounder, nn.Module):
     @override
     @torch.no_grad()
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        logits = self.mask_logits(prompts)
+        logits = self._logits(prompts, None, self._with_presence)
         return [self.grounding_of(prompt, of_prompt) for prompt, of_prompt in zip(prompts, logits, strict=True)]
 
     @torch.no_grad()
@@ -194,8 +206,7 @@ class GroundedVLM(Grounder, nn.Module):
         """
         prompt, refiner = Prompt.describe(video, text, phrases), self.decoder.refiner
         request, info = self.decoder.request, self.adapter.info
-        asked = replace(request.grids, phrase_log_probabilities=True)
-        extracted = self.adapter.extract(self.adapter.preprocess([prompt]), asked)[0]
+        extracted = self.adapter.extract(self.adapter.preprocess([prompt]), self._with_presence)[0]
         found: list[Grounding] = []
         for (first, end), together in groupby(extracted, key=lambda grids: grids.grid.frames):
             features = PhraseFeatures.of(list(together), request, info)
