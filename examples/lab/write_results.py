@@ -183,8 +183,8 @@ def photos() -> str:
     return f"""## Refining on photographs
 
 Coarse masks of things in two real photographs, refined by MobileSAM, untrained (`pip install "vlm-adapters[sam]"`). The
-coarse mask is the truth on 24 x 24 cells. Weights and numbers of prompts were chosen on synthetic scenes with a look at these; which kinds
-of prompts there are was tried on these photographs, too.
+coarse mask is the truth on 24 x 24 cells. Weights and numbers of prompts were chosen on synthetic scenes with a look at
+these photographs; which kinds of prompts there are was tried on them, too.
 
 {table(head, rows)}
 
