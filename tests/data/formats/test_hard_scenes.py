@@ -50,7 +50,7 @@ def meant(words: str, things: list[Thing]) -> list[Thing]:
         return [t for t in named(match[1], things) if t is not other and on_side(t, other, match[2])]
     if match := re.fullmatch(r"the (largest|smallest) (.*)", words):
         order = sorted(named(match[2], things), key=lambda thing: thing.radius)
-        return [order[-1 if match[1] == "largest" else 0]]
+        return order[-1:] if match[1] == "largest" else order[:1]
     if any(re.search(rf"\b{noun}\b", words) for noun in OTHER_THINGS):
         return []
     return named(words, things)

@@ -15,6 +15,7 @@ from vlm_adapters.data.formats.things import (
     OCCLUDED,
     OTHER_THINGS,
     RELATIONS,
+    TEXTURES,
     Name,
     Reference,
     Thing,
@@ -167,7 +168,21 @@ def _wrong_attribute(rng: Rng, things: Things) -> Reference | None:
         name = replace(name, shape=_drawn(rng, SHAPES))
     if any(replace(name, texture="", dot="").matches(other) for other in things):
         return None
-    return Reference(f"{_drawn(rng, ('a', 'the'))} {name.words()}", (), ("absent", absence))
+    return Reference(_any_wording(rng, name), (), ("absent", absence))
+
+
+def _any_wording(rng: Rng, name: Name) -> str:
+    """Words for something that is not there, of every form that present things are referred to by."""
+    form = rng.random()
+    if form < 0.6:
+        return f"{_drawn(rng, ('a', 'the'))} {name.words()}"
+    if form < 0.75:
+        return f"the {_drawn(rng, ('largest', 'smallest'))} {name.words()}"
+    if form < 0.9:
+        number = _drawn(rng, ("both", "all the", *(f"the {word}" for word in NUMBERS.values())))
+        return f"{number} {name.words().replace(name.shape, plural_of(name.shape))}"
+    second = f"has a {_drawn(rng, tuple(DOTS))} dot" if rng.random() < 0.5 else f"is {_drawn(rng, TEXTURES)}"
+    return f"the {name.shape} that is {name.colour} and {second}"
 
 
 def _wrong_relation(rng: Rng, things: Things) -> Reference | None:
