@@ -31,7 +31,7 @@ MISTAKES = {
     "ground, not sam, heads": ([*GROUND, "--sam", "FILE", "--method", "heads"], "cannot be read as weights"),
     "ground, method": ([*GROUND, "--method", "magic"], "Unknown method 'magic'"),
     "ground, profile": ([*GROUND, "--profile", "MISSING"], "head profile"),
-    "ground, profile of a decoder": ([*GROUND, "--profile", "FILE", "--method", "decoder"], "Leave one of them out"),
+    "ground, profile of a decoder": ([*GROUND, "--profile", "FILE", "--method", "decoder"], "Leave one out"),
     "attend, no image": (["attend", "MISSING", TEXT], "does not exist"),
     "attend, phrase": ([*ATTEND, "--phrase", "a dog"], "a dog"),
     "attend, out": ([*ATTEND, "--out", "FILE"], "file"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Literal
 
+from vlm_adapters.embedded.unlike_scenes import images_of_our_own
 from vlm_adapters.errors import OptionError
 from vlm_adapters.limits import shown
 from vlm_adapters.testing import (
@@ -148,7 +149,8 @@ def run_checks(
     """
     results = []
     for check in checks:
-        results.append(_result(case, check))
+        with images_of_our_own():
+            results.append(_result(case, check))
         if report is not None:
             report(results[-1])
     return results
@@ -196,7 +198,8 @@ def _with_remedy(check: Check) -> Check:
     @wraps(check)
     def checked(case: AdapterCase) -> None:
         try:
-            check(case)
+            with images_of_our_own():
+                check(case)
         except AssertionError as failure:
             if remedy := REMEDIES.get(check.__name__):
                 failure.add_note(remedy)
