@@ -1,4 +1,4 @@
-"""Measure how well scenes are told from other images, by which embedded models say what they do not know.
+"""Measure how often the warning of embedded models is wrong: on scenes, and on images that are not scenes.
 
     python examples/lab/measure_unlike_scenes.py [--count 2000] [--drawn 200] [--no-packages] [--report FILE]
 

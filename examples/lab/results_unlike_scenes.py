@@ -15,8 +15,8 @@ def unlike_scenes() -> str:
     scenes, others = (sum(one["images"] for one in some) for some in (of_scenes, of_others))
     return f"""## Images that the tiny models do not know
 
-The embedded models [warn of images unlike their scenes](grounding.md#images-that-the-tiny-models-do-not-know). The
-pixels decide: of {scenes:,} held-out scenes, in several sizes and files, {alarms} wrongly caused a warning; of
+The embedded models [warn about other images](grounding.md#images-that-the-tiny-models-do-not-know).
+The pixels decide: of {scenes:,} held-out scenes, in several sizes and files, {alarms} wrongly caused a warning; of
 {others:,} other images {misses} wrongly caused none. The thresholds were chosen on scenes of other seeds, images of
 other packages and drawings of other seeds.
 

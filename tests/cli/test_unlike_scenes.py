@@ -1,4 +1,4 @@
-"""One line on stderr where a command shows an image unlike a scene to an embedded model, and none elsewhere."""
+"""One line on stderr where a command shows an embedded model an image that is not a scene, and none elsewhere."""
 
 from __future__ import annotations
 

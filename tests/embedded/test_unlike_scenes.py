@@ -1,4 +1,4 @@
-"""What an embedded model says of an image that is unlike a scene, in Python."""
+"""What an embedded model says, in Python, about an image that does not look like a scene."""
 
 from __future__ import annotations
 

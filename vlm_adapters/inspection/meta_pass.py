@@ -60,7 +60,7 @@ class MetaPass(LiveBytes):
         )
         try:
             made = func(*tree_map(_to_meta, self._without_masks(func, args)), **tree_map(_to_meta, kwargs))
-        except (RuntimeError, NotImplementedError):
+        except RuntimeError:  # `NotImplementedError` is one
             if on_values is None:
                 raise
             values = on_values()  # the shape of the result depends on values
