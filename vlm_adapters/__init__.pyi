@@ -1,3 +1,4 @@
+from .answer import Answer as Answer
 from .backbone.grids import Grids as Grids
 from .backbone.grids import ImageGrid as ImageGrid
 from .backbone.layout import ImageLayout as ImageLayout

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from PIL import Image
 
+from vlm_adapters.answer import Answer
 from vlm_adapters.errors import PhraseError, PromptError
 from vlm_adapters.images import ImageSource, load_image
 from vlm_adapters.limits import shown
@@ -149,6 +150,8 @@ class Prompt:
     Attributes:
         messages: The turns of the chat; the phrases are in the last.
         phrases: The phrases to ground, as spans of `text`.
+        answer: The last message as a model wrote it; `answered` sets it. Where it has token ids, the model reads
+            exactly these after its question, and not what a chat template and a tokenizer make of the text.
 
     Example:
         >>> from PIL import Image
@@ -160,12 +163,20 @@ class Prompt:
 
     messages: tuple[Message, ...]
     phrases: tuple[Phrase, ...] = ()
+    answer: Answer | None = None
 
     def __post_init__(self) -> None:
         if not self.messages:
             raise PromptError("The prompt has no message. Give at least one, with an image.")
         if not self.media:
             raise PromptError("The prompt has no image. Put one in a message's content.")
+        if self.answer is not None:
+            roles = [message.role for message in self.messages[-2:]]
+            if roles != ["user", "assistant"] or self.messages[-1].content != (self.answer.text,):
+                raise PromptError(
+                    f"{shown(self.answer)} is not the last message, or does not follow a message of the user. "
+                    "Build the prompt with Prompt.answered."
+                )
         for phrase in self.phrases:
             if not isinstance(phrase, Phrase):
                 raise PhraseError(
@@ -181,6 +192,11 @@ class Prompt:
     def text(self) -> str:
         """The text of the last message, which contains the phrases."""
         return self.messages[-1].text
+
+    @property
+    def question(self) -> Self:
+        """The messages before the last one: the prompt that it answers."""
+        return type(self)(self.messages[:-1])
 
     @property
     def images(self) -> tuple[Image.Image, ...]:
@@ -246,6 +262,21 @@ class Prompt:
         shown_first = image if isinstance(image, Video) else load_image(image)
         question = Message("user", (shown_first, DESCRIBE_QUESTION))
         return cls.chat([question, Message("assistant", (text,))], phrases)
+
+    def answered(self, answer: Answer | str, phrases: Sequence[PhraseLike] = ()) -> Self:
+        """Build the prompt in which a model has answered this one, which ends with the user's turn.
+
+        Args:
+            answer: What `generate` gave, or what the model wrote elsewhere: by its tokens, or as a text alone.
+            phrases: Strings that occur once in the answer, or spans `(start, end)` of its characters.
+
+        Raises:
+            PromptError: This prompt does not end with the user's turn.
+            PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
+        """
+        given = Answer(answer) if isinstance(answer, str) else answer
+        answered = type(self).chat([*self.messages, Message("assistant", (given.text,))], phrases)
+        return replace(answered, answer=given)
 
 
 PhraseLike = str | tuple[int, int] | Phrase

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 from torch import nn
+from typing_extensions import Unpack
 
+from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.geometry import CoordinateFrame
@@ -124,19 +126,65 @@ class HasModel(Protocol):
         ...
 
 
+class GenerationOptions(TypedDict, total=False):
+    """How an answer is chosen, in the words of `transformers.GenerationConfig`. Without any, each token is the likeliest.
+
+    Attributes:
+        min_new_tokens: Fewest tokens of an answer.
+        do_sample: Whether tokens are drawn; the generator is torch's, so `torch.manual_seed` repeats an answer.
+        temperature: By what logits are divided before a token is drawn; the checkpoint's own where it is not given, as
+            are `top_k`, `top_p` and `min_p`.
+        top_k: From how many of the likeliest tokens one is drawn.
+        top_p: From what share of probability one is drawn.
+        min_p: Least probability of a token that is drawn, as a share of the likeliest one's.
+        num_beams: Number of beams of beam search.
+        length_penalty: Exponent of the length by which scores of beams are divided.
+        early_stopping: Whether beam search stops when it has as many answers as beams.
+        repetition_penalty: Penalty of tokens that were there before; 1 for none.
+        no_repeat_ngram_size: Length of the token sequences that may occur once only; 0 for any.
+        suppress_tokens: Ids of tokens that are never written.
+        stop_strings: Texts after which an answer ends; it keeps them.
+        stopping_criteria: A `transformers.StoppingCriteriaList`.
+        streamer: A streamer of transformers, such as `TextStreamer` or `TextIteratorStreamer`, which gets tokens as they
+            are written. Not with beams.
+    """
+
+    min_new_tokens: int
+    do_sample: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    suppress_tokens: Sequence[int]
+    stop_strings: str | Sequence[str]
+    stopping_criteria: Any
+    streamer: Any
+
+
 @runtime_checkable
 class SupportsGeneration(Protocol):
     """An adapter whose model can answer."""
 
-    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[GenerationOptions]) -> Answer:
         """Let the model answer a prompt that ends with the user's turn, each token the likeliest.
 
         Args:
             prompt: The chat; its phrases do not matter.
             max_new_tokens: Where the answer is cut off.
+            options: Other ways to choose tokens.
+
+        Returns:
+            The words and the tokens of the answer. `prompt.answered(answer, phrases)` is the sequence that the model
+            read and wrote.
 
         Raises:
             PromptError: The prompt cannot be encoded, or does not end with the user's turn.
+            OptionError: There is no such option, or its value cannot be used.
         """
         ...
 

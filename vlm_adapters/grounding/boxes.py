@@ -149,7 +149,7 @@ class BoxGrounder(Grounder):
 
     def _answer(self, prompt: Prompt, phrase: Phrase) -> str:
         question = Prompt((Message("user", (prompt.first_image, question_about(prompt.text, phrase))),))
-        return self._pointing.generate(question, max_new_tokens=MAX_NEW_TOKENS)
+        return self._pointing.generate(question, max_new_tokens=MAX_NEW_TOKENS).text
 
     def _frame(self, size: Size) -> CoordinateFrame:
         frame = self._pointing.coordinate_frame(size)

@@ -76,7 +76,7 @@ def with_images(prompt: Prompt, change: Callable[[Image.Image], Image.Image]) ->
 def _with_text(prompt: Prompt, text: str, phrases: Sequence[Phrase]) -> Prompt:
     last = prompt.messages[-1]
     message = Message(last.role, (*last.media, text))
-    return replace(prompt, messages=(*prompt.messages[:-1], message), phrases=tuple(phrases))
+    return Prompt((*prompt.messages[:-1], message), tuple(phrases))
 
 
 def maps_beside_neutral(

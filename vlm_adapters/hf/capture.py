@@ -73,6 +73,7 @@ class RowRecorder:
         self._choices: dict[tuple[int, int, torch.device], HeadChoice | None] = {}
         self._tokens_seen: dict[int, int] = {}
         self._recorded: dict[int, int] = {}
+        self._expected = sum(len(plan.rows) for plan in self._plans)
         self._selection: tuple[object, list[RowBlock]] = None, []
 
     @property
@@ -134,17 +135,20 @@ class RowRecorder:
             self._choices[key] = HeadChoice.of(self._heads, heads // key_heads, device)
         return self._choices[key]
 
+    def end_after(self, rows: int) -> None:
+        """Expect no more than so many rows: what is generated may end before the last row that was planned."""
+        self._expected = rows
+
     def check_complete(self) -> None:
         """Make sure that every row of every layer was recorded.
 
         Raises:
             CaptureError: Some layer recorded fewer rows than planned.
         """
-        planned = sum(len(plan.rows) for plan in self._plans)
         for layer in sorted(self._layers):
-            if planned and self._recorded.get(layer, 0) != planned:
+            if self._recorded.get(layer, 0) != self._expected:
                 raise CaptureError(
-                    f"Layer {layer} recorded {self._recorded.get(layer, 0)} of {planned} rows. Its attention does not "
+                    f"Layer {layer} recorded {self._recorded.get(layer, 0)} of {self._expected} rows. Its attention does not "
                     "go through transformers' AttentionInterface, or its implementation changed during the pass."
                 )
 

@@ -159,7 +159,7 @@ def capture_pass(
             with stop_after(model, request.last_layer):
                 body(**tensors, use_cache=uses_cache, **options)
     for sequence, prompts in enumerate(forward_pass.prompts):
-        maps = _attention(request, recorder, of_sequences[sequence], sequence, device)
+        maps = recorded_attention(request, recorder, of_sequences[sequence], sequence, device)
         hidden = of_cells.at(sequence, request.hidden_layers, request.width)
         states = of_phrases.at(sequence, request.phrase_hidden_layers, request.width)
         predicting = of_predictors.at(sequence, request.log_probability_layers, request.width)
@@ -213,7 +213,7 @@ def _cache(body: nn.Module) -> dict[str, Any]:
     return {name: DynamicCache() for name in CACHE_NAMES if name in accepted}
 
 
-def _attention(
+def recorded_attention(
     request: ResolvedRequest, recorder: RowRecorder, plan: RowPlan, sequence: int, device: torch.device
 ) -> Tensor:
     """Attention `(P or R, L, n, C)` of one sequence, on one device."""

@@ -1,15 +1,26 @@
-"""Answers of a transformers model."""
+"""Answers of a transformers model, and the rows of their tokens as they are written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
-from vlm_adapters.errors import BackboneError
+from vlm_adapters.answer import Answer
+from vlm_adapters.backbone.grids import BackboneInputs, Grids
+from vlm_adapters.backbone.protocol import GenerationOptions
+from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.errors import BackboneError, OptionError, PromptError, RequestError
+from vlm_adapters.hf.answers import decode
+from vlm_adapters.hf.capture import capture_rows
+from vlm_adapters.hf.extraction import Captured, ResolvedRequest, recorded_attention
+from vlm_adapters.hf.language_model import without_compiled_code
+from vlm_adapters.hf.row_blocks import RowPlan
+from vlm_adapters.prompt import Prompt
 from vlm_adapters.registry.versions import typed_errors
 
 _GREEDY: dict[str, Any] = {
@@ -17,17 +28,102 @@ _GREEDY: dict[str, Any] = {
     "num_beams": 1,
     "repetition_penalty": 1,
     "return_dict_in_generate": False,
+    "num_return_sequences": 1,
 }
 """Generation settings of a checkpoint may sample and penalise repetition."""
+_OBJECTS = ("stopping_criteria", "streamer")
+"""Options that are objects, and not settings."""
 
 
-def likeliest_tokens(model: PreTrainedModel, tensors: Mapping[str, Tensor], max_new_tokens: int) -> Tensor:
-    """Ids `(T,)` of the likeliest continuation of one sequence, token by token.
+class _Backbone(Protocol):
+    """What is read of an adapter."""
+
+    processor: Any
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    @property
+    def info(self) -> Any: ...
+
+    def preprocess(self, prompts: list[Prompt]) -> BackboneInputs: ...
+
+    def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[Any]]: ...
+
+
+def generate_answer(
+    backbone: _Backbone, inputs: BackboneInputs, max_new_tokens: int, options: GenerationOptions
+) -> Answer:
+    """Let a model continue one sequence; see `SupportsGeneration.generate`."""
+    tokenizer = backbone.processor.tokenizer
+    given: dict[str, Any] = {**_GREEDY, **options, "max_new_tokens": max_new_tokens}
+    if "stop_strings" in options:
+        given["tokenizer"] = tokenizer
+    generative: Any = backbone.model
+    with torch.no_grad(), typed_errors(f"Generation with {backbone.model.config.model_type}", BackboneError):
+        ids: Tensor = generative.generate(**inputs.tensors, **given)
+    new = ids[0, inputs.tensors["input_ids"].shape[1] :].tolist()
+    return Answer(decode(tokenizer, new), new)
+
+
+def question_inputs(
+    backbone: _Backbone, prompt: Prompt, max_new_tokens: int, options: GenerationOptions
+) -> BackboneInputs:
+    """The inputs of a prompt that is to be answered.
 
     Raises:
-        BackboneError: The model raised an error.
+        PromptError: The prompt cannot be encoded, or does not end with the user's turn.
+        OptionError: There is no such option, or its value cannot be used.
     """
-    generative: Any = model
-    with torch.no_grad(), typed_errors(f"Generation with {model.config.model_type}", BackboneError):
-        ids: Tensor = generative.generate(**tensors, max_new_tokens=max_new_tokens, **_GREEDY)
-    return ids[0, tensors["input_ids"].shape[1] :]
+    check_options(options, max_new_tokens)
+    if (role := prompt.messages[-1].role) != "user":
+        raise PromptError(f"The prompt ends with the turn of the {role}. End it with the user's turn.")
+    return backbone.preprocess([prompt])
+
+
+def check_options(options: Mapping[str, Any], max_new_tokens: int) -> None:
+    """Make sure that options of generation exist and can be used.
+
+    Raises:
+        OptionError: They do not, or cannot.
+    """
+    known = sorted(GenerationOptions.__annotations__)
+    if unknown := sorted(set(options) - set(known)):
+        raise OptionError(f"Generation has no option {unknown[0]}. Its options are: {', '.join(known)}.")
+    if options.get("streamer") is not None and options.get("num_beams", 1) != 1:
+        raise OptionError("Beam search cannot be streamed: no token is certain before the end. Leave one of them out.")
+    settings = {name: value for name, value in options.items() if name not in _OBJECTS}
+    with typed_errors("Checking the options of generation", OptionError):
+        GenerationConfig(max_new_tokens=max_new_tokens, **settings)
+
+
+def answer_with_grids(
+    backbone: _Backbone, inputs: BackboneInputs, request: GridRequest, max_new_tokens: int, options: GenerationOptions
+) -> tuple[Answer, list[Grids]]:
+    """Let a model continue one sequence, and take the rows of its tokens; see `TransformersBackbone`."""
+    if other := [name for name in _NOT_WHILE_GENERATING if getattr(request, name)]:
+        raise RequestError(
+            f"{', '.join(other)} cannot be taken while an answer is generated. Extract them from "
+            "prompt.answered(answer, phrases) afterwards."
+        )
+    chosen = ResolvedRequest.of(replace(request, reduce="none"), backbone.info)
+    image_grids = backbone.locate_image_tokens(inputs)[0]
+    earlier = int(request.align == "predictor")
+    first = inputs.tensors["input_ids"].shape[1] - earlier
+    rows = torch.arange(first, first + max_new_tokens - 1 + earlier)
+    plan = RowPlan(rows, torch.zeros_like(rows), torch.cat([grid.tokens.flatten().cpu() for grid in image_grids]))
+    with (
+        without_compiled_code(backbone.model),
+        capture_rows(backbone.model, [plan], chosen.layers, "none", chosen.heads) as recorder,
+    ):
+        answer = generate_answer(backbone, inputs, max_new_tokens, options)
+        count = len(answer.ids or ()) - 1 + earlier
+        recorder.end_after(count)
+    plan = RowPlan(plan.rows[:count], plan.groups[:count], plan.columns)
+    device = inputs.tensors["input_ids"].device
+    attention = recorded_attention(chosen, recorder, plan, 0, device)[:count]
+    nothing = torch.zeros(0, len(plan.columns), chosen.width, device=device)
+    return answer, chosen.grids(image_grids, plan, Captured(attention, nothing, ()))
+
+
+_NOT_WHILE_GENERATING = ("hidden_layers", "phrase_hidden_layers", "phrase_log_probabilities", "gradient")

@@ -18,7 +18,8 @@ from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.embedded.unlike_scenes import warn_about
 from vlm_adapters.errors import BackboneError
 from vlm_adapters.geometry import Size
-from vlm_adapters.hf.chat import Expansion, RenderedPrompt, pad, phrase_positions, tokenize
+from vlm_adapters.hf.answers import encode_prompt
+from vlm_adapters.hf.chat import Expansion, RenderedPrompt, pad, phrase_positions
 from vlm_adapters.hf.lengths import check_length
 from vlm_adapters.hf.placement import pixel_dtype
 from vlm_adapters.hf.shared_prefix import process_distinct
@@ -72,16 +73,16 @@ def inputs_of(backbone: _Backbone, prompts: Sequence[Prompt]) -> BackboneInputs:
     of_images = iter([of_distinct[index] for index in distinct])
     of_videos, video_features = _of_videos(backbone, prompts)
     tokenizer = backbone.processor.tokenizer
+    counted = backbone.image_token_ids | (backbone.video_token_ids if video_features else frozenset())
     sequences, positions = [], []
     for prompt in prompts:
         of_prompt = [next(of_videos if isinstance(part, Video) else of_images) for part in prompt.media]
-        rendered = backbone.render(prompt)
-        sequences.append(tokenize(tokenizer, rendered, of_prompt))
-        positions.append([phrase_positions(sequences[-1], rendered, prompt, phrase) for phrase in prompt.phrases])
+        sequence, rendered = encode_prompt(tokenizer, prompt, backbone.render, of_prompt, counted)
+        sequences.append(sequence)
+        positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
     check_length(max(len(sequence.ids) for sequence in sequences), backbone.model)
     tensors, shifts = pad(sequences, tokenizer, type_name)
     firsts = [images[distinct.index(number)] for number in range(len(of_distinct))]
-    counted = backbone.image_token_ids | (backbone.video_token_ids if video_features else frozenset())
     return BackboneInputs(
         prompts=tuple(prompts),
         tensors=BatchTensors(

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vlm_adapters.backbone.layout import ImageLayout
 from vlm_adapters.errors import PromptError
+from vlm_adapters.hf.answers import rendered_part
 from vlm_adapters.hf.chat import RenderedPrompt, count_tokens
 from vlm_adapters.prompt import Prompt
 
@@ -40,9 +41,10 @@ def check_before_pixels(
     """
     of_images = sum(layout.token_count for layout in layouts)
     letters = sum(len(message.text) for message in prompt.messages)
+    part, ids = rendered_part(prompt)
     limit = _most_tokens(model)
-    if limit is not None and of_images + letters > limit:  # else there is no need to count
-        check_length(of_images + count_tokens(tokenizer, render(prompt)), model)
+    if limit is not None and of_images + letters + len(ids) > limit:  # else there is no need to count
+        check_length(of_images + count_tokens(tokenizer, render(part)) + len(ids), model)
 
 
 def _most_tokens(model: PreTrainedModel) -> int | None:

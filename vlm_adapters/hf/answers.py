@@ -1,0 +1,105 @@
+"""Answers by their tokens: a prompt's text up to the answer, then exactly the ids that were generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from vlm_adapters.answer import Answer
+from vlm_adapters.errors import PromptError
+from vlm_adapters.hf.chat import Expansion, RenderedPrompt, Span, TokenSequence, tokenize
+from vlm_adapters.limits import shown
+from vlm_adapters.prompt import Prompt
+
+_UNDECODED = "\ufffd"
+"""What a decoder writes for bytes that are a part of a character."""
+
+
+def rendered_part(prompt: Prompt) -> tuple[Prompt, Sequence[int]]:
+    """The part of a prompt that its chat template renders, and the ids that follow it: those of an answer."""
+    if prompt.answer is None or prompt.answer.ids is None:
+        return prompt, ()
+    return prompt.question, prompt.answer.ids
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    render: Callable[[Prompt], RenderedPrompt],
+    images: Sequence[Expansion],
+    refused: Collection[int],
+) -> tuple[TokenSequence, RenderedPrompt]:
+    """Render and encode a prompt; the answer at its end by its ids, where they are known.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        prompt: The prompt.
+        render: Renders a prompt in the format of the family.
+        images: Token ids that the image or video of every slot expands to, and their types.
+        refused: Ids that an answer may not hold: those of image tokens.
+
+    Returns:
+        The sequence, and the rendered text that its offsets count.
+
+    Raises:
+        PromptError: The text cannot be encoded, or the ids of an answer do not spell its text.
+    """
+    part, ids = rendered_part(prompt)
+    rendered = render(part)
+    sequence = tokenize(tokenizer, rendered, images)
+    if prompt.answer is None or not ids:
+        return sequence, rendered
+    if found := sorted(set(ids) & set(refused)):
+        raise PromptError(
+            f"The answer holds the token {tokenizer.convert_ids_to_tokens(found[0])!r}, which stands for a part of an "
+            'image. Generate it with suppress_tokens, or ground its text alone: prompt.answered(answer.text).'
+        )
+    start = len(rendered.text)
+    sequence.append(ids, [int(rendered.suffix is not None)] * len(ids), _offsets(tokenizer, prompt.answer, ids, start))
+    answer = (start, start + len(prompt.answer.text))
+    text = rendered.text + prompt.answer.text
+    return sequence, replace(rendered, text=text, user_spans=(*rendered.user_spans, answer))
+
+
+def _offsets(tokenizer: PreTrainedTokenizerBase, answer: Answer, ids: Sequence[int], start: int) -> list[Span]:
+    """Characters of the rendered text that every token of an answer spells; (-1, -1) for those that spell none."""
+    spelled, spans = token_spans(tokenizer, ids)
+    before = spelled.find(answer.text)
+    if before < 0:
+        raise PromptError(
+            f"The token ids of the answer spell {shown(spelled, 300)}, and its text is {shown(answer.text, 300)}. "
+            "Give the text that its ids spell, or the text alone."
+        )
+    return [
+        (begin - before + start, end - before + start) if before <= begin < end <= before + len(answer.text) else (-1, -1)
+        for begin, end in spans
+    ]
+
+
+def token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, list[Span]]:
+    """Decode tokens one after the other.
+
+    Returns:
+        Their text without control tokens, and for every token the characters `[start, end)` of it that it spells.
+        Tokens that are parts of one character get all of it; control tokens get none.
+    """
+    text, spans = "", list[Span]()
+    earlier, first = 0, 0  # the tokens from `earlier` to `first` are decoded with those after them, for their spaces
+    special = set(tokenizer.all_special_ids)
+    for last in range(1, len(ids) + 1):
+        before, found = decode(tokenizer, ids[earlier:first]), decode(tokenizer, ids[earlier:last])
+        if found.endswith(_UNDECODED) and last < len(ids):
+            continue
+        added = found[len(before) :]
+        span = len(text), len(text) + len(added)
+        spans += [(span[0], span[0]) if id_ in special else span for id_ in ids[first:last]]
+        text += added
+        earlier, first = first, last
+    return text, spans
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of tokens without control tokens."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True))
