@@ -127,7 +127,7 @@ class HasModel(Protocol):
 
 
 class GenerationOptions(TypedDict, total=False):
-    """How an answer is chosen, in the words of `transformers.GenerationConfig`. Without any, each token is the likeliest.
+    """How the tokens of an answer are chosen, in the words of transformers; without any, each is the likeliest.
 
     Attributes:
         min_new_tokens: Fewest tokens of an answer.
@@ -145,8 +145,8 @@ class GenerationOptions(TypedDict, total=False):
         suppress_tokens: Ids of tokens that are never written.
         stop_strings: Texts after which an answer ends; it keeps them.
         stopping_criteria: A `transformers.StoppingCriteriaList`.
-        streamer: A streamer of transformers, such as `TextStreamer` or `TextIteratorStreamer`, which gets tokens as they
-            are written. Not with beams.
+        streamer: A streamer of transformers, such as `TextStreamer` or `TextIteratorStreamer`, which gets tokens as
+            they are written. Not with beams.
     """
 
     min_new_tokens: int

@@ -54,7 +54,7 @@ def encode_prompt(
     if found := sorted(set(ids) & set(refused)):
         raise PromptError(
             f"The answer holds the token {tokenizer.convert_ids_to_tokens(found[0])!r}, which stands for a part of an "
-            'image. Generate it with suppress_tokens, or ground its text alone: prompt.answered(answer.text).'
+            "image. Generate it with suppress_tokens, or ground its text alone: prompt.answered(answer.text)."
         )
     start = len(rendered.text)
     sequence.append(ids, [int(rendered.suffix is not None)] * len(ids), _offsets(tokenizer, prompt.answer, ids, start))
@@ -73,7 +73,9 @@ def _offsets(tokenizer: PreTrainedTokenizerBase, answer: Answer, ids: Sequence[i
             "Give the text that its ids spell, or the text alone."
         )
     return [
-        (begin - before + start, end - before + start) if before <= begin < end <= before + len(answer.text) else (-1, -1)
+        (begin - before + start, end - before + start)
+        if before <= begin < end <= before + len(answer.text)
+        else (-1, -1)
         for begin, end in spans
     ]
 
@@ -96,7 +98,7 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple
         span = len(text), len(text) + len(added)
         spans += [(span[0], span[0]) if id_ in special else span for id_ in ids[first:last]]
         text += added
-        earlier, first = first, last
+        earlier, first = (first if added else earlier), last
     return text, spans
 
 

@@ -13,19 +13,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoConfig, BatchFeature, PreTrainedModel, ProcessorMixin
-from typing_extensions import Unpack
 
-from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.fingerprint import ModuleFingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, place_layouts
-from vlm_adapters.backbone.protocol import BackboneInfo, GenerationOptions
+from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, PromptError
 from vlm_adapters.geometry import CoordinateFrame, Size
 from vlm_adapters.hf.chat import RenderedPrompt, render
 from vlm_adapters.hf.extraction import ResolvedRequest, capture_pass, plan_rows
-from vlm_adapters.hf.generation import answer_with_grids, generate_answer, question_inputs
+from vlm_adapters.hf.generation import AnsweringBackbone
 from vlm_adapters.hf.image_features import ImageFeatures
 from vlm_adapters.hf.inputs import inputs_of, process_images, warn_about_images
 from vlm_adapters.hf.lengths import check_before_pixels
@@ -53,7 +51,7 @@ _ANY_SIZE = (512, 512)
 """An image size that every family takes; the size of a cell does not depend on it."""
 
 
-class TransformersBackbone(ABC):
+class TransformersBackbone(AnsweringBackbone, ABC):
     """An adapter over a model and a processor of transformers.
 
     A family says how an image becomes tokens (`layouts`) and, where the stock way is not right, how its processor takes
@@ -277,22 +275,6 @@ class TransformersBackbone(ABC):
                     for b, captured in capture_pass(self.model, forward_pass, inputs, plans, chosen):
                         found[b] = chosen.grids(grids[b], plans[b], captured)
         return [found[b] for b in range(len(grids))]
-
-    def generate(self, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[GenerationOptions]) -> Answer:
-        """Let the model answer a prompt that ends with the user's turn; see `SupportsGeneration`."""
-        inputs = question_inputs(self, prompt, max_new_tokens, options)
-        return generate_answer(self, inputs, max_new_tokens, options)
-
-    def generate_with_grids(
-        self, prompt: Prompt, request: GridRequest, max_new_tokens: int = 256, **options: Unpack[GenerationOptions]
-    ) -> tuple[Answer, list[Grids]]:
-        """Let the model answer, and keep the row of every token as it is written: one `Grids` per `ImageGrid`.
-
-        Rows are in the order of the answer's ids. The last token, which the model does not read, has one only with
-        `align="predictor"`. Hidden states and probabilities are not taken, and beams are refused.
-        """
-        inputs = question_inputs(self, prompt, max_new_tokens, options)
-        return answer_with_grids(self, inputs, request, max_new_tokens, options)
 
     def coordinate_frame(self, size: Size) -> CoordinateFrame | None:
         """The frame of the model's boxes, from the `pointing` of its `AdapterSpec`; see `SupportsPointing`."""

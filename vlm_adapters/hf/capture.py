@@ -146,9 +146,9 @@ class RowRecorder:
             CaptureError: Some layer recorded fewer rows than planned.
         """
         for layer in sorted(self._layers):
-            if self._recorded.get(layer, 0) != self._expected:
+            if (recorded := self._recorded.get(layer, 0)) != self._expected:
                 raise CaptureError(
-                    f"Layer {layer} recorded {self._recorded.get(layer, 0)} of {self._expected} rows. Its attention does not "
+                    f"Layer {layer} recorded {recorded} of {self._expected} rows. Its attention does not "
                     "go through transformers' AttentionInterface, or its implementation changed during the pass."
                 )
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
+from typing_extensions import Unpack
 
 from vlm_adapters.answer import Answer
-from vlm_adapters.backbone.grids import BackboneInputs, Grids
-from vlm_adapters.backbone.protocol import GenerationOptions
+from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
+from vlm_adapters.backbone.protocol import BackboneInfo, GenerationOptions
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.errors import BackboneError, OptionError, PromptError, RequestError
 from vlm_adapters.hf.answers import decode
@@ -33,6 +34,8 @@ _GREEDY: dict[str, Any] = {
 """Generation settings of a checkpoint may sample and penalise repetition."""
 _OBJECTS = ("stopping_criteria", "streamer")
 """Options that are objects, and not settings."""
+_NOT_WHILE_GENERATING = ("hidden_layers", "phrase_hidden_layers", "phrase_log_probabilities", "gradient")
+"""What else a request can name."""
 
 
 class _Backbone(Protocol):
@@ -44,17 +47,50 @@ class _Backbone(Protocol):
     def model(self) -> PreTrainedModel: ...
 
     @property
-    def info(self) -> Any: ...
+    def info(self) -> BackboneInfo: ...
 
-    def preprocess(self, prompts: list[Prompt]) -> BackboneInputs: ...
+    def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs: ...
 
-    def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[Any]]: ...
+    def locate_image_tokens(self, inputs: BackboneInputs) -> list[list[ImageGrid]]: ...
 
 
-def generate_answer(
-    backbone: _Backbone, inputs: BackboneInputs, max_new_tokens: int, options: GenerationOptions
-) -> Answer:
-    """Let a model continue one sequence; see `SupportsGeneration.generate`."""
+class AnsweringBackbone:
+    """How an adapter over a model of transformers answers."""
+
+    def generate(
+        self: _Backbone, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[GenerationOptions]
+    ) -> Answer:
+        """Let the model answer a prompt that ends with the user's turn; see `SupportsGeneration`."""
+        return _answer(self, _question(self, prompt, max_new_tokens, options), max_new_tokens, options)
+
+    def generate_with_grids(
+        self: _Backbone,
+        prompt: Prompt,
+        request: GridRequest | None = None,
+        max_new_tokens: int = 256,
+        **options: Unpack[GenerationOptions],
+    ) -> tuple[Answer, list[Grids]]:
+        """Let the model answer, and keep the rows of its tokens as they are written: one `Grids` per `ImageGrid`.
+
+        There is a row for every id of the answer, in order. The last token, which the model does not read, has one only
+        with `align="predictor"`.
+
+        Args:
+            prompt: The chat, which ends with the user's turn.
+            request: The layers, heads and rows to keep; rows are not reduced.
+            max_new_tokens: Where the answer is cut off; memory for as many rows is held.
+            options: As `generate` takes them; no beams.
+
+        Raises:
+            RequestError: The request names something else than rows, or layers or heads that do not exist.
+            CaptureError: Rows cannot be computed exactly.
+        """
+        inputs = _question(self, prompt, max_new_tokens, options)
+        return _answer_with_grids(self, inputs, request or GridRequest(), max_new_tokens, options)
+
+
+def _answer(backbone: _Backbone, inputs: BackboneInputs, max_new_tokens: int, options: GenerationOptions) -> Answer:
+    """Let a model continue one sequence; see `AnsweringBackbone.generate`."""
     tokenizer = backbone.processor.tokenizer
     given: dict[str, Any] = {**_GREEDY, **options, "max_new_tokens": max_new_tokens}
     if "stop_strings" in options:
@@ -66,22 +102,20 @@ def generate_answer(
     return Answer(decode(tokenizer, new), new)
 
 
-def question_inputs(
-    backbone: _Backbone, prompt: Prompt, max_new_tokens: int, options: GenerationOptions
-) -> BackboneInputs:
+def _question(backbone: _Backbone, prompt: Prompt, max_new_tokens: int, options: GenerationOptions) -> BackboneInputs:
     """The inputs of a prompt that is to be answered.
 
     Raises:
         PromptError: The prompt cannot be encoded, or does not end with the user's turn.
         OptionError: There is no such option, or its value cannot be used.
     """
-    check_options(options, max_new_tokens)
+    _check_options(options, max_new_tokens)
     if (role := prompt.messages[-1].role) != "user":
         raise PromptError(f"The prompt ends with the turn of the {role}. End it with the user's turn.")
     return backbone.preprocess([prompt])
 
 
-def check_options(options: Mapping[str, Any], max_new_tokens: int) -> None:
+def _check_options(options: Mapping[str, Any], max_new_tokens: int) -> None:
     """Make sure that options of generation exist and can be used.
 
     Raises:
@@ -97,10 +131,10 @@ def check_options(options: Mapping[str, Any], max_new_tokens: int) -> None:
         GenerationConfig(max_new_tokens=max_new_tokens, **settings)
 
 
-def answer_with_grids(
+def _answer_with_grids(
     backbone: _Backbone, inputs: BackboneInputs, request: GridRequest, max_new_tokens: int, options: GenerationOptions
 ) -> tuple[Answer, list[Grids]]:
-    """Let a model continue one sequence, and take the rows of its tokens; see `TransformersBackbone`."""
+    """Let a model continue one sequence, and take the rows of its tokens; see `generate_with_grids`."""
     if other := [name for name in _NOT_WHILE_GENERATING if getattr(request, name)]:
         raise RequestError(
             f"{', '.join(other)} cannot be taken while an answer is generated. Extract them from "
@@ -116,7 +150,7 @@ def answer_with_grids(
         without_compiled_code(backbone.model),
         capture_rows(backbone.model, [plan], chosen.layers, "none", chosen.heads) as recorder,
     ):
-        answer = generate_answer(backbone, inputs, max_new_tokens, options)
+        answer = _answer(backbone, inputs, max_new_tokens, options)
         count = len(answer.ids or ()) - 1 + earlier
         recorder.end_after(count)
     plan = RowPlan(plan.rows[:count], plan.groups[:count], plan.columns)
@@ -124,6 +158,3 @@ def answer_with_grids(
     attention = recorded_attention(chosen, recorder, plan, 0, device)[:count]
     nothing = torch.zeros(0, len(plan.columns), chosen.width, device=device)
     return answer, chosen.grids(image_grids, plan, Captured(attention, nothing, ()))
-
-
-_NOT_WHILE_GENERATING = ("hidden_layers", "phrase_hidden_layers", "phrase_log_probabilities", "gradient")

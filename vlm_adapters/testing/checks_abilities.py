@@ -44,9 +44,9 @@ def check_answer_is_the_likeliest(case: AdapterCase) -> None:
         # In half precision a cached step rounds differently from a full pass, and the two likeliest can swap.
         for count in (1, _NEW_TOKENS) if case.dtype == torch.float32 else (1,):
             found = adapter.generate(question, max_new_tokens=count)
-            require_equal(
-                found, decode(ids[:count], skip_special_tokens=True), f"answer of {count} tokens with {settings}"
-            )
+            what = f"of an answer of {count} tokens with {settings}"
+            require_equal(found.ids, tuple(ids[:count].tolist()), f"ids {what}")
+            require_equal(found.text, decode(ids[:count], skip_special_tokens=True), f"text {what}")
 
 
 def check_answering_changes_nothing(case: AdapterCase) -> None:

@@ -29,6 +29,7 @@ _BY_MODULE = {
     "checks_conduct": "model untouched",
     "checks_transformers": "model untouched",
     "checks_abilities": "answers",
+    "checks_answers": "answers",
 }
 CAPABILITIES = (
     "cells in place",

@@ -15,6 +15,7 @@ from vlm_adapters.errors import OptionError
 from vlm_adapters.limits import shown
 from vlm_adapters.testing import (
     checks_abilities,
+    checks_answers,
     checks_attention,
     checks_batch,
     checks_conduct,
@@ -111,6 +112,8 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_abilities.check_answer_is_the_likeliest,
     checks_abilities.check_answering_changes_nothing,
     checks_abilities.check_only_a_user_is_answered,
+    checks_answers.check_answer_is_read_by_its_tokens,
+    checks_answers.check_rows_while_answering,
     checks_abilities.check_frame_of_coordinates,
 )
 """All checks, in the order of a report. Each tests one behaviour and raises AssertionError or CheckSkipped."""
