@@ -25,7 +25,7 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 ROOMS = (
     {"errors", "limits", "reading"},
     {"embedded", "images"},
-    {"video"},
+    {"answer", "video"},
     {"prompt", "geometry"},
     {"backbone"},
     {"registry"},

@@ -38,26 +38,6 @@ class Answer:
             object.__setattr__(self, "ids", _plain(self.ids))
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """How far a text is from what a model says itself: where another token would have been likelier.
-
-    A text that the same model wrote, each token the likeliest, differs nowhere if its tokens are those that were
-    generated. Sampled text and text by others differ where they are less likely.
-
-    Attributes:
-        tokens: Number of tokens of the text.
-        differing: Number of tokens than which the model finds another one likelier.
-        first: Characters `(start, end)` of the text that the first of these tokens spells; None if there is none.
-        largest_gap: The largest difference of log probability between the likeliest token and that of the text.
-    """
-
-    tokens: int
-    differing: int
-    first: tuple[int, int] | None
-    largest_gap: float
-
-
 def _plain(ids: Sequence[int]) -> tuple[int, ...]:
     """Ids as plain ints, from integers of any library."""
     try:

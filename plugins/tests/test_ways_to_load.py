@@ -41,7 +41,7 @@ def loaded(name: str | Path, **options: Any) -> TransformersBackbone:
 
 
 def outputs(adapter: TransformersBackbone) -> dict[str, Tensor]:
-    """Maps, hidden states and logits of one scene, and the answer to its question as numbers of its letters."""
+    """Maps, hidden states and logits of one scene, and the tokens of the answer to its question."""
     inputs = adapter.preprocess([SCENE.prompt])
     (grids,) = adapter.extract(inputs, REQUEST)[0]
     with torch.no_grad():
@@ -52,7 +52,7 @@ def outputs(adapter: TransformersBackbone) -> dict[str, Tensor]:
         "hidden": grids.hidden,
         "phrases": torch.cat(grids.phrase_hidden, dim=1),
         "logits": output.logits,
-        "answer": torch.tensor([ord(letter) for letter in answer]),
+        "answer": torch.tensor(answer.ids),
     }
 
 

@@ -55,11 +55,11 @@ def test_the_embedded_model_describes_a_scene(adapter: BackboneAdapter) -> None:
     scene = Scenes(1, seed=HELD_OUT_SEED)[0]
     prompt = Prompt((Message("user", (scene.image, DESCRIBE_QUESTION)),))
     answer = adapter.generate(prompt, max_new_tokens=60)
-    assert set(answer.split()) & set(COLOURS)
-    assert set(answer.split()) & set(SHAPES)
-    assert "<|" not in answer
+    assert set(answer.text.split()) & set(COLOURS)
+    assert set(answer.text.split()) & set(SHAPES)
+    assert "<|" not in answer.text
     assert adapter.generate(prompt, max_new_tokens=60) == answer
-    assert len(adapter.generate(prompt, max_new_tokens=2).split()) <= 2
+    assert len(adapter.generate(prompt, max_new_tokens=2).text.split()) <= 2
 
 
 def test_only_a_user_is_answered(adapter: BackboneAdapter) -> None:

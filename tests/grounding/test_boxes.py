@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlm_adapters.answer import Answer
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OptionError
@@ -39,10 +40,10 @@ class Pointer(FakeAdapter):
         self.answer, self.frame = answer, frame
         self.asked: list[Prompt] = []
 
-    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256, **_: object) -> Answer:
         assert max_new_tokens > 0
         self.asked.append(prompt)
-        return self.answer
+        return Answer(self.answer)
 
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame | None:
         assert min(size) > 0

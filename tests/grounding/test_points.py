@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from vlm_adapters.answer import Answer
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.errors import DecoderError
 from vlm_adapters.evaluation.metrics import mask_iou
@@ -123,10 +124,10 @@ class PointingPlanted:
         self.preprocess, self.extract = planted.preprocess, planted.extract
         self.locate_image_tokens = planted.locate_image_tokens
 
-    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256, **_: object) -> Answer:
         assert prompt.messages
         assert max_new_tokens
-        return str(list(BOX))
+        return Answer(str(list(BOX)))
 
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame:
         return CoordinateFrame(size[1], size[0])

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vlm_adapters.answer import Answer
 from vlm_adapters.decoder import MaskDecoder, PhraseFeatures, UNet, UNetConfig
 from vlm_adapters.decoder.calibration import Calibration
 from vlm_adapters.decoder.presence import PresenceHead
@@ -112,9 +113,9 @@ class Pointer(FakeAdapter):
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame:
         return CoordinateFrame(size[1], size[0])
 
-    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256, **_: object) -> Answer:
         del max_new_tokens
-        return "[1, 2, 30, 40]" if 'Locate "a cat"' in prompt.text else "[]"
+        return Answer("[1, 2, 30, 40]" if 'Locate "a cat"' in prompt.text else "[]")
 
 
 def test_the_presence_of_a_box_is_whether_there_was_one() -> None:

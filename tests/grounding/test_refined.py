@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from segment_anything.modeling import Sam
 
+from vlm_adapters.answer import Answer
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.model import SegmentAnything
@@ -171,10 +172,10 @@ class Pointer(FakeAdapter):
         super().__init__()
         self.answer = answer
 
-    def generate(self, prompt: Prompt, max_new_tokens: int = 256) -> str:
+    def generate(self, prompt: Prompt, max_new_tokens: int = 256, **_: object) -> Answer:
         assert prompt.images
         assert max_new_tokens > 0
-        return self.answer
+        return Answer(self.answer)
 
     def coordinate_frame(self, size: tuple[int, int]) -> CoordinateFrame:
         return CoordinateFrame(size[1], size[0])

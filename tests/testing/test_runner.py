@@ -28,7 +28,7 @@ CHECKS = {check.__name__: check for check in ALL_CHECKS}
 
 def test_every_check_of_the_modules_runs() -> None:
     modules = [module for name, module in sys.modules.items() if name.startswith("vlm_adapters.testing.checks_")]
-    assert len(modules) == 11
+    assert len(modules) == 12
     defined = {name for module in modules for name in vars(module) if name.startswith("check_")}
     assert defined == set(CHECKS) | {"check_text_moves_no_image"}
     assert len(ALL_CHECKS) == len(CHECKS)

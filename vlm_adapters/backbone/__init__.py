@@ -1,8 +1,15 @@
 """The protocol that every adapter speaks, and the data that pass through it."""
 
+from vlm_adapters.backbone.divergence import Divergence, measure_divergence
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, fit_square, square_layout, tile_spans
-from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo, SupportsGeneration, SupportsPointing
+from vlm_adapters.backbone.protocol import (
+    BackboneAdapter,
+    BackboneInfo,
+    GenerationOptions,
+    SupportsGeneration,
+    SupportsPointing,
+)
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.backbone.tiles import select_tiles, tiled_layouts
 
@@ -10,6 +17,8 @@ __all__ = [
     "BackboneAdapter",
     "BackboneInfo",
     "BackboneInputs",
+    "Divergence",
+    "GenerationOptions",
     "GridRequest",
     "Grids",
     "ImageGrid",
@@ -17,6 +26,7 @@ __all__ = [
     "SupportsGeneration",
     "SupportsPointing",
     "fit_square",
+    "measure_divergence",
     "resolve_heads",
     "resolve_layers",
     "select_tiles",

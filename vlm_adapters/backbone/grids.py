@@ -129,6 +129,8 @@ class Grids:
         phrase_log_probabilities: For every phrase `(T,)` float32, at most 0: the log probabilities that the model gives
             to its tokens after all that stands before each; 0 for the first token of a sequence. Empty where they
             were not requested, or where the model has no head over the vocabulary.
+        phrase_gaps: With them, for every phrase `(T,)` float32, at least 0: by how much the log probability of the
+            likeliest token exceeds that of the phrase's; 0 where its token is the likeliest.
 
     Example:
         >>> from vlm_adapters import GridRequest, Prompt, load_adapter, open_dataset
@@ -149,6 +151,7 @@ class Grids:
     phrase_hidden: tuple[Tensor, ...] = field(default=(), repr=False)
     phrase_hidden_layers: tuple[int, ...] = ()
     phrase_log_probabilities: tuple[Tensor, ...] = field(default=(), repr=False)
+    phrase_gaps: tuple[Tensor, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         expected = (len(self.row_phrases), len(self.layers), len(self.heads), *self.grid.shape)

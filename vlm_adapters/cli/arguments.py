@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from vlm_adapters.training.recipe import Recipe
 
 ImageFile = Annotated[str, typer.Argument(help="An image on disk.", show_default=False)]
-Text = Annotated[str, typer.Argument(help="The sentence to ground.", show_default=False)]
+Text = Annotated[
+    str | None,
+    typer.Argument(help="The sentence to ground; with --ask, the answer of a model elsewhere.", show_default=False),
+]
+AskOption = Annotated[
+    str | None, typer.Option("--ask", help="A question about the image: the model's answer is grounded by its tokens.")
+]
+AnswerOption = Annotated[
+    Path | None, typer.Option("--answer", help="JSON file of the answer to --ask: its text, and the ids of its tokens.")
+]
 PhraseOption = Annotated[
     list[str] | None, typer.Option("--phrase", help="Words that occur once in the text. Repeat for more.")
 ]

@@ -9,6 +9,8 @@ import typer
 
 from vlm_adapters.cli.arguments import (
     DEFAULT_MODEL,
+    AnswerOption,
+    AskOption,
     AttentionOption,
     DeviceOption,
     DtypeOption,
@@ -19,8 +21,8 @@ from vlm_adapters.cli.arguments import (
     QuantizationOption,
     SpanOption,
     Text,
-    phrases_of,
 )
+from vlm_adapters.cli.asked import Asked
 from vlm_adapters.cli.printing import line, print_json, working
 
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 
 def command(
     image: ImageFile,
-    text: Text,
+    text: Text = None,
     *,
+    ask: AskOption = None,
+    answer: AnswerOption = None,
     phrase: PhraseOption = None,
     span: SpanOption = None,
     model: Annotated[str, typer.Option(help="Embedded model, checkpoint folder or hub id.")] = DEFAULT_MODEL,
@@ -48,14 +52,13 @@ def command(
     Maps show what a phrase adds to a neutral sentence, without the cells that attract attention whatever is asked
     (sinks), and how reliable they are. Needs no decoder. Writes a PNG per phrase and grid to --out, and at last
     attention.json, which names them; sheets of an earlier run in --out are removed. Without --phrase the text is one
-    phrase.
+    phrase. With --ask the model's answer is shown, by the tokens that it wrote; see `adapters ground --help`.
     """
     from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.output.attention import write_attention
-    from vlm_adapters.prompt import Prompt
     from vlm_adapters.registry.loading import load_adapter
 
-    prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
+    asked = Asked.of(image, text, ask=ask, answer=answer, phrase=phrase, span=span)  # mistakes show before the model
     with locked_folder(out):
         with working(f"Loading {model} ..."):
             adapter = load_adapter(
@@ -65,6 +68,8 @@ def command(
                 attn_implementation=attn_implementation,
                 quantization_config=quantization,
             )
+        with working("Answering ..."):
+            prompt = asked.prompt_for(adapter)
         with working(f"Drawing {len(prompt.phrases)} phrases, into {out} ..."):
             report = write_attention(adapter, prompt, out, heads=heads, raw=raw)
     if as_json:

@@ -9,6 +9,8 @@ import typer
 
 from vlm_adapters.cli.arguments import (
     DEFAULT_MODEL,
+    AnswerOption,
+    AskOption,
     AttentionOption,
     DeviceOption,
     DtypeOption,
@@ -19,7 +21,6 @@ from vlm_adapters.cli.arguments import (
     QuantizationOption,
     SpanOption,
     Text,
-    phrases_of,
 )
 from vlm_adapters.cli.printing import line, print_json, working
 from vlm_adapters.cli.tables import print_grounding
@@ -27,8 +28,10 @@ from vlm_adapters.cli.tables import print_grounding
 
 def command(
     image: ImageFile,
-    text: Text,
+    text: Text = None,
     *,
+    ask: AskOption = None,
+    answer: AnswerOption = None,
     phrase: PhraseOption = None,
     span: SpanOption = None,
     model: Annotated[
@@ -56,22 +59,20 @@ def command(
     Presence is the probability that a phrase is in the image. A decoder that learned it gives no mask to a phrase that
     counts as absent.
 
+    With --ask the model answers, and its answer is grounded by the tokens that it wrote. An answer that a model wrote
+    elsewhere is given as TEXT, or with the ids of its tokens by --answer. Where there are no ids, it says how far the
+    text is from what the model says itself.
+
     A model without a decoder is asked for boxes if its adapter declares that it can point. Otherwise the masks come
     from the attention of a few heads: those of its profile or, if it has none, of a profile made for the run.
     """
+    from vlm_adapters.cli.asked import Asked, print_answer
     from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.grounding.load import load_grounder
     from vlm_adapters.output.exports import MAX_INDEXED_PHRASES, grounding_to_dict
     from vlm_adapters.output.files import write_grounding
-    from vlm_adapters.prompt import Prompt
 
-    prompt = Prompt.describe(image, text, phrases_of(text, phrase, span))  # before the model: mistakes show at once
-    if len(prompt.phrases) > MAX_INDEXED_PHRASES:
-        line(
-            f"{len(prompt.phrases)} phrases: masks.png, which has room for {MAX_INDEXED_PHRASES}, is left out. "
-            "Every phrase has a PNG of its own.",
-            err=True,
-        )
+    asked = Asked.of(image, text, ask=ask, answer=answer, phrase=phrase, span=span)  # mistakes show before the model
     with locked_folder(out):
         with working(f"Loading {model} ..."):
             grounder = load_grounder(
@@ -85,6 +86,14 @@ def command(
                 quantization_config=quantization,
             )
         grounder.keeps_absent_masks = keep_absent
+        with working("Answering ..."):
+            prompt = asked.prompt_for(grounder.adapter)
+        if len(prompt.phrases) > MAX_INDEXED_PHRASES:
+            line(
+                f"{len(prompt.phrases)} phrases: masks.png, which has room for {MAX_INDEXED_PHRASES}, is left out. "
+                "Every phrase has a PNG of its own.",
+                err=True,
+            )
         with working(f"Grounding {len(prompt.phrases)} phrases ..."):
             grounding = grounder.ground_all([prompt])[0]
         with working(f"Drawing and writing to {out} ..."):
@@ -93,4 +102,5 @@ def command(
         print_json({**grounding_to_dict(grounding), "files": [str(file) for file in files]})
     else:
         line(f"method: {grounder.description}")
+        print_answer(grounding.answer, grounding.divergence)
         print_grounding(grounding, files)

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlm_adapters.backbone.divergence import answer_divergence
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.embedded.unlike_scenes import warnings_about
-from vlm_adapters.grounding.result import Grounding
+from vlm_adapters.grounding.result import GroundedPhrase, Grounding, Method
 from vlm_adapters.images import ImageSource
 from vlm_adapters.prompt import PhraseLike, Prompt
 
@@ -45,6 +46,16 @@ class Grounder(ABC):
     def warnings_about(self, image: Image.Image) -> tuple[str, ...]:
         """What the result of grounding in an image says of it: that an embedded model does not know such images."""
         return warnings_about(self.adapter.info.checkpoint, [image])
+
+    def result(
+        self, prompt: Prompt, image: Image.Image, phrases: Sequence[GroundedPhrase], method: Method
+    ) -> Grounding:
+        """The result of grounding a prompt's phrases in one of its images.
+
+        Of an answer whose tokens are not known it measures the divergence, which takes a pass of the model.
+        """
+        divergence, said = answer_divergence(self.adapter, prompt), self.warnings_about(image)
+        return Grounding(image, prompt.text, tuple(phrases), method, said, prompt.answer, divergence)
 
     def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike]) -> Grounding:
         """Find the phrases of a sentence in an image.

@@ -183,8 +183,7 @@ class BoxGrounder(Grounder):
             grounded = grounded_phrase(phrase, found, PhraseMap.of_pixels(filled))
             said = bool(answer.boxes)
             phrases.append(replace(grounded, presence=float(said), absent=not said))
-        image = prompt.first_image
-        return Grounding(image, prompt.text, tuple(phrases), "box", self.warnings_about(image))
+        return self.result(prompt, prompt.first_image, phrases, "box")
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ class GroundedVLM(Grounder, nn.Module):
                 probability = np.zeros_like(probability)
             grounded = grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD, region[:2])
             phrases.append(replace(grounded, presence=presence[index], absent=bool(absent[index])))
-        return Grounding(image, prompt.text, tuple(phrases), warnings=self.warnings_about(image))
+        return self.result(prompt, image, phrases, "decoder")
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the trained tensors and `config.json`, which names the backbone and its revision.

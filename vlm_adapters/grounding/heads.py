@@ -81,7 +81,7 @@ class HeadGrounder(Grounder):
         if said := grids[0].phrase_log_probabilities:
             presence = least_probabilities(said).tolist()
             phrases = tuple(replace(found, presence=of) for found, of in zip(phrases, presence, strict=True))
-        return Grounding(image, prompt.text, phrases, "heads", self.warnings_about(image))
+        return self.result(prompt, image, phrases, "heads")
 
     def _probabilities(self, image: Image.Image, found: Tensor, box: Box) -> Iterator[tuple[Tensor, tuple[int, int]]]:
         """Yield for every map of `found (P, h, w)` a rectangle of the image, in which its mask is, and its corner."""

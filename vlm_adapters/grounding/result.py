@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlm_adapters.answer import Answer
+from vlm_adapters.backbone.divergence import Divergence
 from vlm_adapters.data.rle import encode_rle
 from vlm_adapters.geometry import Box, Region, Size, place_map, resize_box
 from vlm_adapters.prompt import Phrase
@@ -201,6 +203,9 @@ class Grounding:
         method: What found the masks.
         warnings: What whoever reads the masks must know of them, such as that the model is a toy that does not know
             images like this one; empty where there is nothing to say.
+        answer: The sentence as a model wrote it, with the ids of its tokens where the model read it by them; None where
+            it is no answer.
+        divergence: How far the sentence is from what the model says itself, where it is an answer without ids.
 
     Example:
         >>> from vlm_adapters import load_grounder, open_dataset
@@ -216,6 +221,8 @@ class Grounding:
     phrases: tuple[GroundedPhrase, ...]
     method: Method = "decoder"
     warnings: tuple[str, ...] = ()
+    answer: Answer | None = None
+    divergence: Divergence | None = None
 
 
 def grounded_phrase(

@@ -91,6 +91,7 @@ class ResolvedRequest:
                 phrase_hidden=captured.phrase_hidden,
                 phrase_hidden_layers=self.phrase_hidden_layers,
                 phrase_log_probabilities=captured.phrase_log_probabilities,
+                phrase_gaps=captured.phrase_gaps,
             )
             for grid, maps, states in zip(image_grids, *by_grid, strict=True)
         ]
@@ -105,12 +106,14 @@ class Captured:
         hidden: `(K, C, D)`: hidden states of the image tokens.
         phrase_hidden: Per phrase `(K, T, D)`.
         phrase_log_probabilities: Per phrase `(T,)`; empty where they were not requested.
+        phrase_gaps: Likewise: what the likeliest token has more.
     """
 
     attention: Tensor
     hidden: Tensor
     phrase_hidden: tuple[Tensor, ...]
     phrase_log_probabilities: tuple[Tensor, ...] = ()
+    phrase_gaps: tuple[Tensor, ...] = ()
 
 
 def capture_pass(
@@ -171,7 +174,7 @@ def capture_pass(
         )
         for b, of_rows, of_prompt, before, length in of_prompts:
             likelihood = _log_probabilities(model, inputs, b, before)
-            yield b, Captured(of_rows, hidden, of_prompt.split(length, dim=1), likelihood)
+            yield b, Captured(of_rows, hidden, of_prompt.split(length, dim=1), *likelihood)
 
 
 def _positions(forward_pass: ForwardPass, inputs: BackboneInputs, *, earlier: int = 0) -> list[Tensor]:
@@ -186,8 +189,10 @@ def _positions(forward_pass: ForwardPass, inputs: BackboneInputs, *, earlier: in
     ]
 
 
-def _log_probabilities(model: PreTrainedModel, inputs: BackboneInputs, b: int, before: Tensor) -> tuple[Tensor, ...]:
-    """Log probabilities `(T,)` of the tokens of every phrase of a prompt; empty where they are not there.
+def _log_probabilities(
+    model: PreTrainedModel, inputs: BackboneInputs, b: int, before: Tensor
+) -> tuple[tuple[Tensor, ...], ...]:
+    """Log probabilities and gaps, `(T,)` for every phrase of a prompt; empty where they are not there.
 
     Args:
         model: The model.
@@ -202,9 +207,9 @@ def _log_probabilities(model: PreTrainedModel, inputs: BackboneInputs, b: int, b
     found = token_log_probabilities(model, before[0], ids)
     if found is None:
         return ()
-    has_predictor = (tokens.cpu() > mask.nonzero()[0]).to(found.device)
+    has_predictor = (tokens.cpu() > mask.nonzero()[0]).to(found[0].device)
     lengths = [len(of_phrase) for of_phrase in inputs.phrase_tokens[b]]
-    return tuple(torch.split(found.where(has_predictor, 0.0), lengths))
+    return tuple(tuple(torch.split(values.where(has_predictor, 0.0), lengths)) for values in found)
 
 
 def _cache(body: nn.Module) -> dict[str, Any]:

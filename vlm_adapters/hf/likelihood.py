@@ -1,4 +1,4 @@
-"""How likely a model finds the words of a phrase: the log probabilities of its tokens, from states before its head."""
+"""How likely a model finds the words of a phrase, and how much likelier another token, from states before its head."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _TOKENS_AT_ONCE = 64
 """Number of tokens whose logits over the vocabulary are computed at once: 40 MiB for 150,000 tokens in float32."""
 
 
-def token_log_probabilities(model: PreTrainedModel, states: Tensor, tokens: Tensor) -> Tensor | None:
-    """The log probability of every token, by the model's own head over the vocabulary.
+def token_log_probabilities(model: PreTrainedModel, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The log probability of every token, by the model's own head over the vocabulary, and the gap to the likeliest.
 
     Args:
         model: The model.
@@ -20,16 +20,20 @@ def token_log_probabilities(model: PreTrainedModel, states: Tensor, tokens: Tens
         tokens: `(T,)`: ids of the tokens.
 
     Returns:
-        `(T,)` float32; None where the model has no such head.
+        Log probabilities `(T,)` float32, and what that of the likeliest token has more; None where the model has no
+        such head.
     """
     head = model.get_output_embeddings()
     if head is None:
         return None
     softcap = getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
-    found = [states.new_zeros(0, dtype=torch.float32)]
-    for some, ids in zip(states.split(_TOKENS_AT_ONCE), tokens.split(_TOKENS_AT_ONCE), strict=True):
+    nothing = states.new_zeros(0, dtype=torch.float32)
+    found, gaps = [nothing], [nothing]
+    for some, of_some in zip(states.split(_TOKENS_AT_ONCE), tokens.split(_TOKENS_AT_ONCE), strict=True):
         logits = head(some).float()
         if softcap:
             logits = softcap * torch.tanh(logits / softcap)
-        found.append(-functional.cross_entropy(logits, ids.to(logits.device), reduction="none").to(states.device))
-    return torch.cat(found)
+        ids = of_some.to(logits.device)
+        found.append(-functional.cross_entropy(logits, ids, reduction="none").to(states.device))
+        gaps.append((logits.amax(-1) - logits.gather(-1, ids[:, None])[:, 0]).to(states.device))
+    return torch.cat(found), torch.cat(gaps)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vlm_adapters.backbone.divergence import answer_divergence
 from vlm_adapters.backbone.grids import Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.files import write_json
@@ -19,6 +20,7 @@ from vlm_adapters.embedded.unlike_scenes import warnings_about
 from vlm_adapters.errors import NoGridError
 from vlm_adapters.geometry import Size, resize_box
 from vlm_adapters.heads.attention import AttentionMaps, attention_maps
+from vlm_adapters.output.exports import ShownAnswer, answer_to_dict
 from vlm_adapters.output.figures import heat_sheet
 from vlm_adapters.output.files import set_of_files
 from vlm_adapters.output.render import shrunk, write_png
@@ -52,9 +54,10 @@ class ShownPhrase(TypedDict):
 
 
 class AttentionReport(TypedDict):
-    """A sentence, whether the maps are raw, and a sheet for every phrase and grid."""
+    """A sentence, whether the maps are raw, and a sheet for every phrase and grid; of an answer, its tokens too."""
 
     text: str
+    answer: ShownAnswer | None
     raw: bool
     warnings: list[str]
     phrases: list[ShownPhrase]
@@ -87,7 +90,13 @@ def write_attention(
                 write_png(attention_sheet(prompt, maps, index, heads), file)
                 phrases.append(_shown(maps, index, file, heads))
         said = warnings_about(adapter.info.checkpoint, prompt.images)
-        report: AttentionReport = {"text": prompt.text, "raw": raw, "warnings": list(said), "phrases": phrases}
+        report: AttentionReport = {
+            "text": prompt.text,
+            "answer": answer_to_dict(prompt.answer, answer_divergence(adapter, prompt)),
+            "raw": raw,
+            "warnings": list(said),
+            "phrases": phrases,
+        }
         write_json(out / ATTENTION_FILE, report)
     return report
 

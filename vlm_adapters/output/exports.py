@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 from PIL import Image
 
+from vlm_adapters.answer import Answer
+from vlm_adapters.backbone.divergence import Divergence
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.result import Grounding
 from vlm_adapters.output.render import colour_of
@@ -102,16 +104,51 @@ def to_detections(grounding: Grounding) -> Detections:
     )
 
 
+class ShownDivergence(TypedDict):
+    """A `Divergence` in JSON."""
+
+    tokens: int
+    differing: int
+    first: list[int] | None
+    largest_gap: float
+
+
+class ShownAnswer(TypedDict):
+    """An answer in JSON; the ids of its tokens and its divergence are null where they are not known."""
+
+    text: str
+    ids: list[int] | None
+    divergence: ShownDivergence | None
+
+
+def answer_to_dict(answer: Answer | None, divergence: Divergence | None) -> ShownAnswer | None:
+    """Convert an answer to JSON-safe values; null for a text that is no answer."""
+    if answer is None:
+        return None
+    shown: ShownDivergence | None = None
+    if divergence is not None:
+        first = None if divergence.first is None else list(divergence.first)
+        shown = {
+            "tokens": divergence.tokens,
+            "differing": divergence.differing,
+            "first": first,
+            "largest_gap": divergence.largest_gap,
+        }
+    return {"text": answer.text, "ids": None if answer.ids is None else list(answer.ids), "divergence": shown}
+
+
 def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
     """Convert a grounding to JSON-safe values: text, method, warnings, size of the image, and the phrases.
 
-    A phrase has text, span, state, presence (null where nothing can be said), score, box and mask (COCO RLE). Boxes
-    are `[left, top, right, bottom]` in pixels, right and bottom excluded; null where there is no mask.
+    `answer` is as `answer_to_dict` gives it, and null where the text is no answer. A phrase has text, span, state,
+    presence (null where nothing can be said), score, box and mask (COCO RLE). Boxes are `[left, top, right, bottom]` in
+    pixels, right and bottom excluded; null where there is no mask.
     """
     return {
         "text": grounding.text,
         "method": grounding.method,
         "warnings": list(grounding.warnings),
+        "answer": answer_to_dict(grounding.answer, grounding.divergence),
         "image_size": [grounding.image.height, grounding.image.width],
         "phrases": [
             {

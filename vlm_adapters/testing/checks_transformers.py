@@ -56,7 +56,7 @@ def check_capture_changes_no_logits(case: AdapterCase) -> None:
 
 
 def check_phrase_log_probabilities(case: AdapterCase) -> None:
-    """`phrase_log_probabilities` are those of the model's own logits, for every token of every phrase."""
+    """`phrase_log_probabilities` and `phrase_gaps` are those of the model's own logits, for every token of a phrase."""
     adapter = case.load()
     model = transformers_model_of(adapter)
     if model.get_output_embeddings() is None:
@@ -68,8 +68,12 @@ def check_phrase_log_probabilities(case: AdapterCase) -> None:
         for phrase, tokens in enumerate(inputs.phrase_tokens[index]):
             ids = inputs.tensors["input_ids"][index, tokens]
             of_phrase = expected[index, tokens - 1].gather(1, ids[:, None])[:, 0]
-            what = f"log probabilities (T,) of phrase {phrase} of prompt {index}"
-            require_agrees(case, grids[0].phrase_log_probabilities[phrase], of_phrase, 1e-3, what)
+            what = f"(T,) of phrase {phrase} of prompt {index}"
+            require_agrees(
+                case, grids[0].phrase_log_probabilities[phrase], of_phrase, 1e-3, f"log probabilities {what}"
+            )
+            gaps = expected[index, tokens - 1].amax(1) - of_phrase
+            require_agrees(case, grids[0].phrase_gaps[phrase], gaps, 1e-3, f"gaps to the likeliest token {what}")
 
 
 def check_extract_asks_for_no_outputs(case: AdapterCase) -> None:

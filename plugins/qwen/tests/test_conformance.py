@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.geometry import Box, CoordinateFrame
@@ -33,6 +34,7 @@ from vlm_adapters_qwen.tiny import SPECIAL_TOKENS, qwen2_5_vl
 
 CHECKS = {check.__name__: check for check in ALL_CHECKS}
 Extract = Callable[[BackboneInputs, GridRequest], list[list[Grids]]]
+Generate = Callable[..., Answer]
 
 
 @parametrize_with_checks([QWEN2_5_VL])
@@ -92,28 +94,49 @@ def half_detached(method: Extract, _: object, inputs: BackboneInputs, request: G
     ]
 
 
-def as_the_checkpoint_likes(_: object, adapter: Any, prompt: Prompt, max_new_tokens: int = 256) -> str:
+def as_the_checkpoint_likes(_: object, adapter: Any, prompt: Prompt, max_new_tokens: int = 256) -> Answer:
     """Generation with the settings that the checkpoint brings, sampling or not."""
     tensors = adapter.preprocess([prompt]).tensors
     ids = adapter.model.generate(**tensors, max_new_tokens=max_new_tokens)
-    answer: str = adapter.processor.tokenizer.decode(ids[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True)
-    return answer
+    new = ids[0, tensors["input_ids"].shape[1] :].tolist()
+    return Answer(adapter.processor.tokenizer.decode(new, skip_special_tokens=True), new)
 
 
-def answer_anyone(generate: Callable[..., str], _: object, prompt: Prompt, max_new_tokens: int = 256) -> str:
+def answer_anyone(generate: Generate, _: object, prompt: Prompt, max_new_tokens: int = 256) -> Answer:
     return generate(Prompt(prompt.messages[:1]), max_new_tokens)
 
 
-def answer_longer(generate: Callable[..., str], _: object, prompt: Prompt, max_new_tokens: int = 256) -> str:
+def answer_longer(generate: Generate, _: object, prompt: Prompt, max_new_tokens: int = 256) -> Answer:
     return generate(prompt, max_new_tokens + 1)
 
 
-def answer_and(change: Callable[[Any], object]) -> Callable[..., str]:
-    def answer(generate: Callable[..., str], adapter: Any, prompt: Prompt, max_new_tokens: int = 256) -> str:
+def answer_and(change: Callable[[Any], object]) -> Generate:
+    def answer(generate: Generate, adapter: Any, prompt: Prompt, max_new_tokens: int = 256) -> Answer:
         change(adapter.model)
         return generate(prompt, max_new_tokens)
 
     return answer
+
+
+def shouted(answer: Answer, *_: object) -> Answer:
+    return Answer(answer.text + "!", answer.ids)
+
+
+def by_the_text(preprocess: Callable[..., BackboneInputs], _: object, prompts: Sequence[Prompt]) -> BackboneInputs:
+    """The inputs of prompts whose answers have lost their tokens."""
+    return preprocess([replace(prompt, answer=None) for prompt in prompts])
+
+
+def one_token_later(preprocess: Callable[..., BackboneInputs], _: object, prompts: Sequence[Prompt]) -> BackboneInputs:
+    inputs = preprocess(prompts)
+    later = tuple(tuple(tokens + 1 for tokens in of_prompt) for of_prompt in inputs.phrase_tokens)
+    return replace(inputs, phrase_tokens=later)
+
+
+def rows_moved(result: tuple[Answer, list[Grids]], *_: object) -> tuple[Answer, list[Grids]]:
+    answer, found = result
+    rolled = [replace(grids, attention=grids.attention.roll(1, 0)) for grids in found]
+    return answer, rolled
 
 
 def louder(model: Any) -> None:
@@ -140,16 +163,21 @@ BROKEN_ABILITIES = [
     (
         "check_answer_is_the_likeliest",
         "reversed",
-        break_result(QWEN2_5_VL, "generate", lambda answer, *_: answer[::-1]),
+        break_result(QWEN2_5_VL, "generate", lambda answer, *_: Answer(answer.text, answer.ids[::-1])),
     ),
     ("check_answering_changes_nothing", "mode", break_method(QWEN2_5_VL, "generate", answer_and(nn.Module.train))),
     ("check_answering_changes_nothing", "weights", break_method(QWEN2_5_VL, "generate", answer_and(louder))),
     (
         "check_answering_changes_nothing",
         "different answers",
-        break_result(QWEN2_5_VL, "generate", lambda answer, *_: f"{answer} {next(COUNT)}"),
+        break_result(QWEN2_5_VL, "generate", lambda answer, *_: Answer(f"{answer.text} {next(COUNT)}", answer.ids)),
     ),
+    ("check_answer_is_the_likeliest", "other words", break_result(QWEN2_5_VL, "generate", shouted)),
     ("check_only_a_user_is_answered", "anyone", break_method(QWEN2_5_VL, "generate", answer_anyone)),
+    ("check_answer_is_read_by_its_tokens", "text", break_method(QWEN2_5_VL, "preprocess", by_the_text)),
+    ("check_answer_is_read_by_its_tokens", "phrase", break_method(QWEN2_5_VL, "preprocess", one_token_later)),
+    ("check_rows_while_answering", "text", break_method(QWEN2_5_VL, "preprocess", by_the_text)),
+    ("check_rows_while_answering", "late", break_result(QWEN2_5_VL, "generate_with_grids", rows_moved)),
     ("check_frame_of_coordinates", "numbers", frames(lambda frame, _: (frame.width, frame.height))),
     ("check_frame_of_coordinates", "some sizes", frames(lambda frame, size: frame if size[0] % 2 else None)),
     ("check_frame_of_coordinates", "different frames", frames(lambda *_: CoordinateFrame(next(COUNT), 1))),
