@@ -22,7 +22,6 @@ from vlm_adapters.cli.arguments import (
     SpanOption,
     Text,
 )
-from vlm_adapters.cli.asked import Asked
 from vlm_adapters.cli.printing import line, print_json, working
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ def command(
     attention.json, which names them; sheets of an earlier run in --out are removed. Without --phrase the text is one
     phrase. With --ask the model's answer is shown, by the tokens that it wrote; see `adapters ground --help`.
     """
+    from vlm_adapters.cli.asked import Asked, print_answer
     from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.output.attention import write_attention
     from vlm_adapters.registry.loading import load_adapter
@@ -75,6 +75,7 @@ def command(
     if as_json:
         print_json(report)
         return
+    print_answer(report["answer"])
     for found in report["phrases"]:
         heads_text = ", ".join(f"{head['layer']}.{head['head']}" for head in found["heads"])
         line(f"{found['phrase']}: heads that follow it best (layer.head) {heads_text}")

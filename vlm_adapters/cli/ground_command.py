@@ -69,10 +69,11 @@ def command(
     from vlm_adapters.cli.asked import Asked, print_answer
     from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.grounding.load import load_grounder
-    from vlm_adapters.output.exports import MAX_INDEXED_PHRASES, grounding_to_dict
+    from vlm_adapters.output.exports import answer_to_dict, grounding_to_dict
     from vlm_adapters.output.files import write_grounding
 
     asked = Asked.of(image, text, ask=ask, answer=answer, phrase=phrase, span=span)  # mistakes show before the model
+    _announce_many(len(asked.prompt.phrases))
     with locked_folder(out):
         with working(f"Loading {model} ..."):
             grounder = load_grounder(
@@ -88,12 +89,8 @@ def command(
         grounder.keeps_absent_masks = keep_absent
         with working("Answering ..."):
             prompt = asked.prompt_for(grounder.adapter)
-        if len(prompt.phrases) > MAX_INDEXED_PHRASES:
-            line(
-                f"{len(prompt.phrases)} phrases: masks.png, which has room for {MAX_INDEXED_PHRASES}, is left out. "
-                "Every phrase has a PNG of its own.",
-                err=True,
-            )
+        if prompt is not asked.prompt:
+            _announce_many(len(prompt.phrases))
         with working(f"Grounding {len(prompt.phrases)} phrases ..."):
             grounding = grounder.ground_all([prompt])[0]
         with working(f"Drawing and writing to {out} ..."):
@@ -102,5 +99,17 @@ def command(
         print_json({**grounding_to_dict(grounding), "files": [str(file) for file in files]})
     else:
         line(f"method: {grounder.description}")
-        print_answer(grounding.answer, grounding.divergence)
+        print_answer(answer_to_dict(grounding.answer, grounding.divergence))
         print_grounding(grounding, files)
+
+
+def _announce_many(phrases: int) -> None:
+    """Say that masks.png will be left out."""
+    from vlm_adapters.output.exports import MAX_INDEXED_PHRASES
+
+    if phrases > MAX_INDEXED_PHRASES:
+        line(
+            f"{phrases} phrases: masks.png, which has room for {MAX_INDEXED_PHRASES}, is left out. Every phrase has a "
+            "PNG of its own.",
+            err=True,
+        )
