@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vlm_adapters.answer import Answer
 from vlm_adapters.errors import PromptError
@@ -22,6 +23,21 @@ def rendered_part(prompt: Prompt) -> tuple[Prompt, Sequence[int]]:
     if prompt.answer is None or prompt.answer.ids is None:
         return prompt, ()
     return prompt.question, prompt.answer.ids
+
+
+def check_ids(prompt: Prompt, model: PreTrainedModel) -> None:
+    """Make sure that a model knows the ids of a prompt's answer.
+
+    Raises:
+        PromptError: One is beyond its vocabulary.
+    """
+    size = getattr(model.config.get_text_config(decoder=True), "vocab_size", None)
+    largest = max(rendered_part(prompt)[1], default=0)
+    if size is not None and largest >= size:
+        raise PromptError(
+            f"The answer has the token id {largest}, and {model.config.model_type} has {size} tokens. Give ids of the "
+            "same vocabulary, or the text alone."
+        )
 
 
 def encode_prompt(
@@ -81,25 +97,51 @@ def _offsets(tokenizer: PreTrainedTokenizerBase, answer: Answer, ids: Sequence[i
 
 
 def token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, list[Span]]:
-    """Decode tokens one after the other.
+    """Decode tokens, and find which of them spells what.
 
     Returns:
         Their text without control tokens, and for every token the characters `[start, end)` of it that it spells.
         Tokens that are parts of one character get all of it; control tokens get none.
     """
-    text, spans = "", list[Span]()
+    text = decode(tokenizer, ids)
+    steps, spelled = _decoded_in_steps(tokenizer, ids)
+    if spelled != text:  # some decoders give up whole runs of bytes that end within a character
+        steps = _decoded_by_prefixes(tokenizer, ids, text)
+    special, spans, begin = set(tokenizer.all_special_ids), list[Span](), 0
+    for last, end in steps:
+        spans += [(begin, begin) if id_ in special else (begin, end) for id_ in ids[len(spans) : last]]
+        begin = end
+    return text, spans
+
+
+def _decoded_in_steps(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[list[tuple[int, int]], str]:
+    """Decode tokens one after the other, those of a character together.
+
+    Returns:
+        After every step the number of tokens and of characters so far; and the text.
+    """
+    text, steps = "", list[tuple[int, int]]()
     earlier, first = 0, 0  # the tokens from `earlier` to `first` are decoded with those after them, for their spaces
-    special = set(tokenizer.all_special_ids)
     for last in range(1, len(ids) + 1):
         before, found = decode(tokenizer, ids[earlier:first]), decode(tokenizer, ids[earlier:last])
         if found.endswith(_UNDECODED) and last < len(ids):
             continue
         added = found[len(before) :]
-        span = len(text), len(text) + len(added)
-        spans += [(span[0], span[0]) if id_ in special else span for id_ in ids[first:last]]
         text += added
+        steps.append((last, len(text)))
         earlier, first = (first if added else earlier), last
-    return text, spans
+    return steps, text
+
+
+def _decoded_by_prefixes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[tuple[int, int]]:
+    """The same by what the text has in common with every beginning of the tokens, which takes quadratic time."""
+    steps = [(0, 0)]
+    for last in range(1, len(ids)):
+        pairs = zip(decode(tokenizer, ids[:last]), text, strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if shared > steps[-1][1]:
+            steps.append((last, shared))
+    return [*steps, (len(ids), len(text))]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

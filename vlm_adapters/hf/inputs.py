@@ -18,7 +18,7 @@ from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.embedded.unlike_scenes import warn_about
 from vlm_adapters.errors import BackboneError
 from vlm_adapters.geometry import Size
-from vlm_adapters.hf.answers import encode_prompt
+from vlm_adapters.hf.answers import check_ids, encode_prompt
 from vlm_adapters.hf.chat import Expansion, RenderedPrompt, pad, phrase_positions
 from vlm_adapters.hf.lengths import check_length
 from vlm_adapters.hf.placement import pixel_dtype
@@ -77,6 +77,7 @@ def inputs_of(backbone: _Backbone, prompts: Sequence[Prompt]) -> BackboneInputs:
     sequences, positions = [], []
     for prompt in prompts:
         of_prompt = [next(of_videos if isinstance(part, Video) else of_images) for part in prompt.media]
+        check_ids(prompt, backbone.model)
         sequence, rendered = encode_prompt(tokenizer, prompt, backbone.render, of_prompt, counted)
         sequences.append(sequence)
         positions.append([phrase_positions(sequence, rendered, prompt, phrase) for phrase in prompt.phrases])
