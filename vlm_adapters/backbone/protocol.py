@@ -184,7 +184,8 @@ class SupportsGeneration(Protocol):
 
         Raises:
             PromptError: The prompt cannot be encoded, or does not end with the user's turn.
-            OptionError: There is no such option, or its value cannot be used.
+            OptionError: There is no such option, or it cannot be used beside another.
+            BackboneError: The model raised an error, or cannot use the value of an option.
         """
         ...
 

@@ -107,7 +107,7 @@ def _question(backbone: _Backbone, prompt: Prompt, max_new_tokens: int, options:
 
     Raises:
         PromptError: The prompt cannot be encoded, or does not end with the user's turn.
-        OptionError: There is no such option, or its value cannot be used.
+        OptionError: There is no such option, or it cannot be used.
     """
     _check_options(options, max_new_tokens)
     if (role := prompt.messages[-1].role) != "user":
@@ -119,7 +119,7 @@ def _check_options(options: Mapping[str, Any], max_new_tokens: int) -> None:
     """Make sure that options of generation exist and can be used.
 
     Raises:
-        OptionError: They do not, or cannot.
+        OptionError: One does not, or cannot.
     """
     known = sorted(GenerationOptions.__annotations__)
     if unknown := sorted(set(options) - set(known)):
