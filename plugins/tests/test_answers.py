@@ -196,7 +196,7 @@ def test_an_option_that_cannot_be_used_is_an_error(options: dict[str, Any], mess
 
 
 def test_a_value_that_transformers_refuses_is_an_error_in_its_words() -> None:
-    with pytest.raises(BackboneError, match="`temperature` .* has to be a strictly positive float"):
+    with pytest.raises(BackboneError, match=r"`temperature` .* has to be a strictly positive float"):
         adapter_of("tiny-llava").generate(QUESTIONS[0], do_sample=True, temperature=-1.0)
 
 

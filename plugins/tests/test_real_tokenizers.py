@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import generate_merges
 
-from vlm_adapters import Prompt, list_adapters
+from vlm_adapters import Answer, Prompt, list_adapters
 from vlm_adapters.registry.discovery import published_builder
 
 pytestmark = pytest.mark.slow
@@ -175,6 +175,19 @@ def test_the_tokens_of_a_phrase_spell_the_phrase(prepared: Any) -> None:
         spelled = tokenizer.decode(ids[tokens], clean_up_tokenization_spaces=False)
         assert spelled.strip(" ;") == phrase
         assert len(tokens) <= len(phrase.encode())
+
+
+def test_an_answer_in_pieces_is_read_by_them(prepared: Any) -> None:
+    adapter, inputs, _, _ = prepared
+    tokenizer = adapter.processor.tokenizer
+    ids = [id_ for letter in TEXT for id_ in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+    answer = Answer(tokenizer.decode(ids), ids)
+    words = answer.text[answer.text.index("Z") :][:3], "的"
+    answered = adapter.preprocess([inputs.prompts[0].question.answered(answer, words)])
+    found = answered.tensors["input_ids"][0]
+    assert found.tolist()[-len(ids) :] == ids
+    for word, tokens in zip(words, answered.phrase_tokens[0], strict=True):
+        assert tokenizer.decode(found[tokens], clean_up_tokenization_spaces=False).strip() == word.strip()
 
 
 @pytest.mark.parametrize(
