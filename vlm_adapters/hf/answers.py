@@ -65,7 +65,7 @@ def encode_prompt(
     part, ids = rendered_part(prompt)
     rendered = render(part)
     sequence = tokenize(tokenizer, rendered, images)
-    if prompt.answer is None or not ids:
+    if prompt.answer is None or prompt.answer.ids is None:
         return sequence, rendered
     if found := sorted(set(ids) & set(refused)):
         raise PromptError(

@@ -113,7 +113,10 @@ class RowRecorder:
         heads = self._choice(query.shape[1], key.shape[1], query.device)
         for block in self._blocks(start, end, first_key, query):
             weights = block.weights(query, key, mask, options, heads)
-            self._maps.add(layer, block.reduced(weights, self._reduce))
+            if self._reduce == "none" and not weights.requires_grad:
+                self._maps.put(layer, weights, block.slots, block.counts)
+            else:
+                self._maps.add(layer, block.reduced(weights, self._reduce))
             self._recorded[layer] = self._recorded.get(layer, 0) + block.count
 
     def _blocks(self, start: int, end: int, first_key: int, query: Tensor) -> list[RowBlock]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,16 +38,26 @@ class RecordedMaps:
             join = torch.maximum if self._maximum else torch.add
             self._apart[layer] = [join(*pair) for pair in zip(earlier, found, strict=True)] if earlier else found
             return
-        if not self._tensors:
-            self._tensors = [
-                maps.new_zeros(count, len(self._places), maps.shape[1], columns) for count, columns in self._sizes
-            ]
-        self._written.add(layer)
-        for target, of_sequence in zip(self._in_place(layer), found, strict=True):
+        for target, of_sequence in zip(self._to_write(layer, maps), found, strict=True):
             if self._maximum:
                 torch.maximum(target, of_sequence.to(target.device), out=target)
             else:
                 target.add_(of_sequence.to(target.device))
+
+    def put(self, layer: int, rows: Tensor, slots: Tensor, counts: Mapping[int, int]) -> None:
+        """Write rows that are a map each, without gradient: so the work of a call does not grow with all that is kept.
+
+        Args:
+            layer: Their layer.
+            rows: `(b, n, R, C)`, padded, of `b` sequences.
+            slots: `(b, R)`: which map each row is.
+            counts: By the index of each of these sequences, the number of its rows.
+        """
+        targets = self._to_write(layer, rows)
+        for index, (sequence, count) in enumerate(counts.items()):
+            target, columns = targets[sequence], self._sizes[sequence][1]
+            found = rows[index, :, :count, :columns].transpose(0, 1).to(target.device)
+            target.index_copy_(0, slots[index, :count].to(target.device), found)
 
     def layers(self) -> list[int]:
         """The layers that were recorded, ascending."""
@@ -71,6 +81,15 @@ class RecordedMaps:
         yield from self._tensors
         for of_layer in self._apart.values():
             yield from of_layer
+
+    def _to_write(self, layer: int, like: Tensor) -> list[Tensor]:
+        """The maps `(G, n, C)` of every sequence in a layer, which are to be written; all zero at first."""
+        if not self._tensors:
+            self._tensors = [
+                like.new_zeros(count, len(self._places), like.shape[1], columns) for count, columns in self._sizes
+            ]
+        self._written.add(layer)
+        return self._in_place(layer)
 
     def _in_place(self, layer: int) -> list[Tensor]:
         return [tensor[:, self._places[layer]] for tensor in self._tensors]

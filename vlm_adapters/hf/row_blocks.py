@@ -6,7 +6,7 @@ layer waits for the device. Sequences with fewer rows than others, or fewer colu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -70,7 +70,7 @@ class RowBlock:
     """Rows of one call of a kernel that are computed together; `b` sequences have some.
 
     Attributes:
-        count: Number of rows, without padding.
+        counts: By the index of every sequence that has some, the number of its rows, without padding.
         batch: Number of sequences of the call.
         earlier_keys: Keys in the cache from before the first query of the call.
         sequences: `(b,)`: indices of the sequences in the batch.
@@ -81,7 +81,7 @@ class RowBlock:
         shares: `(b, G, R)`: what a row adds to a map in the mean.
     """
 
-    count: int
+    counts: Mapping[int, int]
     batch: int
     earlier_keys: int
     sequences: Tensor
@@ -91,6 +91,11 @@ class RowBlock:
     slots: Tensor
     shares: Tensor
     _masks: dict[object, tuple[Any, Tensor | None]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Number of rows of all sequences, without padding."""
+        return sum(self.counts.values())
 
     def to(self, device: torch.device) -> Self:
         """The same block with its indices on another device."""
@@ -182,7 +187,7 @@ def _block(
             shares[index, groups, torch.arange(count, device="cpu")] = 1 / plan.groups.bincount()[groups]
     present = (columns >= first_key) & (columns < queries.stop)
     return RowBlock(
-        count=sum(map(len, parts)),
+        counts=dict(zip(sequences, map(len, parts), strict=True)),
         batch=len(plans),
         earlier_keys=queries.start - first_key,
         sequences=torch.tensor(sequences, device="cpu"),
