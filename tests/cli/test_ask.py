@@ -89,8 +89,8 @@ def test_mistakes_with_questions_are_one_line(
     ask = "--ask", DESCRIBE_QUESTION
     for arguments, message in (
         ([], "Give TEXT, or a question: --ask QUESTION."),
-        (["--answer", str(blank)], "--answer holds the answer to --ask"),
-        (["a cat", *ask, "--answer", str(blank)], "--answer holds the answer to --ask"),
+        (["--answer", str(blank)], "Give --ask, and no TEXT."),
+        (["a cat", *ask, "--answer", str(blank)], "Give --ask, and no TEXT."),
         ([*ask, "--answer", str(blank)], "The answer is blank"),
         ([*ask, "--answer", str(broken)], "is not a JSON file of an answer: ids"),
         ([*ask, "--answer", str(tmp_path / "none.json")], "No JSON file of an answer can be read"),

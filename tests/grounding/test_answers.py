@@ -56,7 +56,7 @@ def test_an_answer_without_ids_has_its_divergence(grounder: Grounder) -> None:
     assert report["divergence"]["first"] == [*(found.divergence.first or ())]  # type: ignore[index]
 
 
-def test_a_caption_is_no_answer(grounder: Grounder) -> None:
+def test_a_caption_is_not_an_answer(grounder: Grounder) -> None:
     found = grounder.ground(SCENE.image, SCENE.text, [PHRASE])
     assert (found.answer, found.divergence) == (None, None)
     assert grounding_to_dict(found)["answer"] is None

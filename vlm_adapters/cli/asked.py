@@ -53,7 +53,7 @@ class Asked:
             PromptError: The text, the answer or a phrase cannot be used.
         """
         if answer is not None and (ask is None or text is not None):
-            raise OptionError("--answer holds the answer to --ask, in the place of TEXT. Give it so.")
+            raise OptionError("--answer FILE answers --ask QUESTION in the place of TEXT. Give --ask, and no TEXT.")
         if ask is None:
             if text is None:
                 raise OptionError("There is nothing to ground. Give TEXT, or a question: --ask QUESTION.")

@@ -204,7 +204,7 @@ class Grounding:
         warnings: What whoever reads the masks must know of them, such as that the model is a toy that does not know
             images like this one; empty where there is nothing to say.
         answer: The sentence as a model wrote it, with the ids of its tokens where the model read it by them; None where
-            it is no answer.
+            it is not an answer.
         divergence: How far the sentence is from what the model says itself, where it is an answer without ids.
 
     Example:

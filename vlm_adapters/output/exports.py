@@ -122,7 +122,7 @@ class ShownAnswer(TypedDict):
 
 
 def answer_to_dict(answer: Answer | None, divergence: Divergence | None) -> ShownAnswer | None:
-    """Convert an answer to JSON-safe values; null for a text that is no answer."""
+    """Convert an answer to JSON-safe values; null for a text that is not an answer."""
     if answer is None:
         return None
     shown: ShownDivergence | None = None
@@ -140,7 +140,7 @@ def answer_to_dict(answer: Answer | None, divergence: Divergence | None) -> Show
 def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
     """Convert a grounding to JSON-safe values: text, method, warnings, size of the image, and the phrases.
 
-    `answer` is as `answer_to_dict` gives it, and null where the text is no answer. A phrase has text, span, state,
+    `answer` is as `answer_to_dict` gives it, and null where the text is not an answer. A phrase has text, span, state,
     presence (null where nothing can be said), score, box and mask (COCO RLE). Boxes are `[left, top, right, bottom]` in
     pixels, right and bottom excluded; null where there is no mask.
     """
