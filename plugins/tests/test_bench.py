@@ -132,6 +132,11 @@ def test_every_part_gives_a_section(measured: list[Section]) -> None:
     assert all(row.seconds for section in measured for row in section.rows)
 
 
+def test_parts_are_measured_in_the_order_given() -> None:
+    sections = run_bench(replace(TINY, seconds=0, parts=("ground", "layers")))
+    assert [section.part for section in sections] == ["ground", "layers"]
+
+
 def test_parts_of_ground_make_up_all_of_it(measured: list[Section]) -> None:
     (section,) = (section for section in measured if section.part == "ground")
     shares = {row.variant: row.ratio or 0 for row in section.rows}
@@ -190,3 +195,13 @@ def test_flops_are_those_of_the_products() -> None:
     assert bound.count_flops(lambda: linear(query)) == 2 * 2 * 64 * 8 * 5
     count = bound.count_flops(lambda: functional.scaled_dot_product_attention(query, query, query, is_causal=True))
     assert count == 2 * 2 * 2 * 64 * 64 * 8
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [("flash", (0.0, True)), ("efficient", (None, False, 0.0, True)), ("cudnn", (None, False, 0.0, True))],
+)
+def test_flops_of_kernels_of_a_gpu_count_every_head_that_shares_keys(kernel: str, options: tuple[object, ...]) -> None:
+    query, keys = (torch.empty(1, heads, 64, 8, dtype=torch.bfloat16, device="meta") for heads in (14, 2))
+    fused = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention")
+    assert bound.count_flops(lambda: fused(query, keys, keys, *options)) == 14 * 2 * 2 * 64 * 64 * 8

@@ -55,11 +55,25 @@ def test_ctrl_c_keeps_what_was_measured(bench: Callable[..., int], tmp_path: Pat
     assert [section["title"] for section in content["sections"]] == ["Rows: 9 tokens"]
 
 
+def test_report_is_there_after_every_comparison(bench: Callable[..., int], tmp_path: Path) -> None:
+    """A process that is killed keeps what was measured before."""
+    pytest.importorskip("matplotlib")
+    found = []
+
+    def watched() -> Iterator[Section]:
+        yield SECTION
+        found.append(json.loads((tmp_path / "bench.json").read_text(encoding="utf-8")))
+
+    assert bench("--out", str(tmp_path), measured=watched) == 0
+    assert [section["title"] for section in found[0]["sections"]] == ["Rows: 9 tokens"]
+
+
 def test_json_is_the_report(bench: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench("--json", "--layers", "3") == 0
+    assert bench("--json", "--layers", "3", "--seconds", "7.5") == 0
     content = json.loads(capsys.readouterr().out)
     assert content["settings"]["sizes"]["layers"] == 3
-    assert content["command"] == "adapters bench --json --layers 3"
+    assert content["settings"]["seconds"] == 7.5
+    assert content["command"] == "adapters bench --json --layers 3 --seconds 7.5"
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,27 @@ def test_captures_that_overlap_leave_one_another_alone() -> None:
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is kernel
 
 
+def test_only_the_language_models_passes_find_the_kernel_replaced() -> None:
+    """A vision tower, which may call its kernel thousands of times, finds the kernel itself."""
+    model, kernels = build(GROUPED, "sdpa"), []
+    kernel = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    model.model.embed_tokens.register_forward_hook(lambda *_: kernels.append(ALL_ATTENTION_FUNCTIONS["sdpa"]))
+    with torch.no_grad(), capture_rows(model, every_row(None), [0]):
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is kernel
+        model(tokens())
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is kernel
+    assert kernels[0] is not kernel
+
+
+def test_a_pass_that_fails_leaves_the_kernel_as_it_was() -> None:
+    model, kernel = build(GROUPED, "sdpa"), ALL_ATTENTION_FUNCTIONS["sdpa"]
+    model.model.layers[0].register_forward_hook(lambda *_: 1 / 0)
+    with torch.no_grad(), capture_rows(model, every_row(None), [0]):
+        with pytest.raises(ZeroDivisionError):
+            model(tokens())
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is kernel
+
+
 def test_a_module_that_names_another_eager_function_is_given_it() -> None:
     """Llama 4's vision tower does; that of its language model stands in the same file."""
     sizes = {"hidden_size": 32, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 1}

@@ -17,6 +17,9 @@ from vlm_adapters.cli.tables import print_rows, shown
 if TYPE_CHECKING:
     from vlm_adapters.inspection.bench.measure import Measurement, Section
 
+REPORT = "bench.json"
+"""File name of the report in the folder of `--out`."""
+
 
 def command(
     *,
@@ -29,7 +32,8 @@ def command(
         str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16); auto is float32 on a CPU.")
     ] = "auto",
     parts: Annotated[
-        str | None, typer.Option(help="rows,tower,layers,sentences,cache,ground,bound: some of them.")
+        str | None,
+        typer.Option(help="rows,tower,layers,sentences,cache,ground,bound: some of them, measured in the order given."),
     ] = None,
     image_tokens: Annotated[
         str | None, typer.Option(help="Tokens of an image, such as 1000,4000,8000; all parts take the first number.")
@@ -41,6 +45,7 @@ def command(
         typer.Option(help="WIDTHxHEIGHT in pixels of the image to ground.", show_default="as --image-tokens"),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Number of timed passes of each variant.", min=1)] = 7,
+    seconds: Annotated[float, typer.Option(help="No variant gets a fourth turn after this time.", min=0)] = 40,
     eager: Annotated[bool, typer.Option(help="Also measure output_attentions; long sequences need gigabytes.")] = True,
     layers: Annotated[int, typer.Option(help="Without --model: layers of the language model.", min=1)] = 4,
     heads: Annotated[int, typer.Option(help="Without --model: number of query heads.", min=1)] = 28,
@@ -53,9 +58,11 @@ def command(
 
     All variants run in turn in one process. Time is the median of the ratios to the first variant in the same turn,
     with its interval; memory is the peak beyond the loaded model. Without --model a language model alone is
-    measured, with random weights. Nothing is downloaded. Ctrl-C keeps what was measured.
+    measured, with random weights. Nothing is downloaded. Ctrl-C keeps what was measured; bench.json is written anew
+    after every comparison.
     """
-    from vlm_adapters.inspection.bench.plots import check_matplotlib
+    from vlm_adapters.data.files import write_json
+    from vlm_adapters.inspection.bench.plots import check_matplotlib, write_plots
     from vlm_adapters.inspection.bench.run import as_dict, run_bench
     from vlm_adapters.inspection.bench.settings import PARTS, BenchSettings, LanguageModelSizes
 
@@ -72,19 +79,23 @@ def command(
         phrases=phrases,
         image=image_size(image) if image else None,
         repeats=repeats,
+        seconds=seconds,
         eager=eager,
         sizes=LanguageModelSizes(layers=layers, heads=heads, length=length, rows=min(rows, length)),
     )
     found: list[Section] = []
+    content: dict[str, Any] = {}
     try:
         with working("Measuring ..."):
             for section in run_bench(settings):
                 found.append(section)
+                content = as_dict(settings, found, shlex.join(["adapters", *sys.argv[1:]]))
                 if not as_json:
                     _print_section(section)
+                if out is not None:  # now, for a process that is killed keeps nothing else
+                    write_json(out / REPORT, content)
     finally:  # Ctrl-C keeps what was measured
         if found:
-            content: dict[str, Any] = as_dict(settings, found, shlex.join(["adapters", *sys.argv[1:]]))
             if as_json:
                 print_json(content)
             else:
@@ -92,16 +103,8 @@ def command(
                 names = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
                 line(f"{content['machine']}, {dtype}, {content['threads']} threads, {names}", style="dim")
             if out is not None:
-                _write(out, content, found)
-
-
-def _write(out: Path, content: dict[str, object], found: list[Section]) -> None:
-    from vlm_adapters.data.files import write_json
-    from vlm_adapters.inspection.bench.plots import write_plots
-
-    write_json(out / "bench.json", content)
-    for file in (out / "bench.json", *write_plots(found, out)):
-        line(str(file), style="dim", err=True)
+                for file in (out / REPORT, *write_plots(found, out)):
+                    line(str(file), style="dim", err=True)
 
 
 def _resolved(device: str, dtype: str) -> tuple[str, str]:

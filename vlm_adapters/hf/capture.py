@@ -7,9 +7,10 @@ kernel runs as always, and beside it the recorder computes in float32 the softma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -213,10 +214,8 @@ def capture_rows(
             "would have a wrong gradient. Turn it off, put the model in eval mode, or request rows without gradient."
         )
     recorder = RowRecorder(plans, layers, reduce, heads)
-    recorded = {
-        id(module): (layer, module) for layer, module in language_model_of(model).attention_modules() if layer in layers
-    }
-
+    language_model = language_model_of(model)
+    recorded = {id(module): (layer, module) for layer, module in language_model.attention_modules() if layer in layers}
     packed: dict[int, tuple[Tensor, bool]] = {}
 
     def listener(
@@ -227,14 +226,43 @@ def capture_rows(
             with _without_autocast(query.device.type):
                 recorder.record(recorded[id(module)][0], query, key, mask, options)
 
+    listening = partial(listen, [module for _, module in recorded.values()], torch.compiler.disable(listener))
     token = _active.set((*_active.get(), recorder))
     try:
-        with listen([module for _, module in recorded.values()], torch.compiler.disable(listener)):
+        with _during(language_model.body, listening, lambda: recorder in _active.get()):
             yield recorder
     finally:
         _active.reset(token)
     recorder.check_complete()
     recorder.check_finite()
+
+
+@contextmanager
+def _during(
+    body: nn.Module, block: Callable[[], AbstractContextManager[object]], concerned: Callable[[], bool]
+) -> Iterator[None]:
+    """Enter a block whenever a module runs, and leave it when that ends: a vision tower's kernel calls stay outside.
+
+    Args:
+        body: The module.
+        block: Makes the block.
+        concerned: Whether a pass is meant, and not one of another thread.
+    """
+    with block():
+        pass  # an unknown kernel is an error at once
+    with ExitStack() as entered, ExitStack() as hooks:
+
+        def enter(*_: object) -> None:
+            if concerned():
+                entered.enter_context(block())
+
+        def leave(*_: object) -> None:
+            if concerned():
+                entered.close()
+
+        hooks.callback(body.register_forward_pre_hook(enter).remove)
+        hooks.callback(body.register_forward_hook(leave, always_call=True).remove)
+        yield
 
 
 def _recomputes(model: nn.Module) -> bool:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from math import prod
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from vlm_adapters.inspection.bench.measure import Section, Variant, is_gpu, take_turns
 from vlm_adapters.inspection.bench.settings import BenchSettings
 from vlm_adapters.inspection.bench.subject import inputs_of, length_of, load_model, plain_pass
+
+_FUSED = (
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,  # noqa: SLF001 - torch has no public names for them
+    torch.ops.aten._scaled_dot_product_flash_attention,  # noqa: SLF001
+    torch.ops.aten._scaled_dot_product_efficient_attention,  # noqa: SLF001
+    torch.ops.aten._scaled_dot_product_cudnn_attention,  # noqa: SLF001
+)
+"""Fused kernels: torch does not count the first, and not every version the others where heads share key heads."""
 
 
 def measure(settings: BenchSettings) -> Iterator[Section]:
@@ -54,13 +62,12 @@ def measure(settings: BenchSettings) -> Iterator[Section]:
 
 def count_flops(run: Callable[[], object]) -> int:
     """Floating-point operations of the products in `run`; of causal attention all, without leaving out half."""
-
-    def of_attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
-        count: int = sdpa_flop_count(query, key, value)
-        return count
-
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001 - torch does not count it
-    with FlopCounterMode(display=False, custom_mapping={fused: of_attention}) as counter:
+    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_FUSED, _of_attention)) as counter:
         run()
     total: int = counter.get_total_flops()
     return total
+
+
+def _of_attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object) -> int:
+    """Operations of attention from the shapes `(B, n, S, d)`; several heads may share a key head."""
+    return 2 * prod(query[:3]) * key[2] * (query[3] + value[3])

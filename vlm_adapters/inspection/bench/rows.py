@@ -85,6 +85,7 @@ def eager_bytes(adapter: TransformersBackbone, inputs: BackboneInputs) -> int:
 def free_bytes(device: str) -> int:
     """Bytes of memory that are free on a device; of a system that does not say, more than there are."""
     if is_gpu(device):
+        torch.cuda.empty_cache()  # what torch keeps of other comparisons is free, too
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
     lines = meminfo.read_text(encoding="ascii").splitlines() if meminfo.is_file() else []

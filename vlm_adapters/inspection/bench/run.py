@@ -31,7 +31,7 @@ MEASURES: dict[str, Callable[[BenchSettings], Iterator[Section]]] = {
 
 
 def run_bench(settings: BenchSettings) -> Iterator[Section]:
-    """Measure part after part.
+    """Measure part after part, in the order given.
 
     Raises:
         OptionError: A part or the device does not exist.
@@ -43,9 +43,8 @@ def run_bench(settings: BenchSettings) -> Iterator[Section]:
         yield from language_model.measure(settings)
         return
     load_model(settings)
-    for part in PARTS:
-        if part in settings.parts:
-            yield from MEASURES[part](settings)
+    for part in settings.parts:
+        yield from MEASURES[part](settings)
 
 
 def as_dict(settings: BenchSettings, sections: Iterable[Section], command: str) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PARTS = ("rows", "tower", "layers", "sentences", "cache", "ground", "bound")
-"""The parts for a model with a vision tower, in the order in which they are measured."""
+"""The parts for a model with a vision tower."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class BenchSettings:
             language model alone.
         device: Device as torch names it.
         dtype: Precision of the weights as torch names it.
-        parts: Parts to measure, of a model with a vision tower.
+        parts: Parts to measure, in this order, of a model with a vision tower.
         image_tokens: Tokens of an image, about; the first number is for all parts, the others for `rows` and `bound`.
         sentences: Number of sentences on one image.
         samples: Number of samples of a cache.
