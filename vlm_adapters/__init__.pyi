@@ -11,6 +11,7 @@ from .errors import AdapterError as AdapterError
 from .evaluation.run import evaluate as evaluate
 from .geometry import place_map as place_map
 from .grounding.base import Grounder as Grounder
+from .grounding.chat import GroundedChat as GroundedChat
 from .grounding.decoded import GroundedVLM as GroundedVLM
 from .grounding.load import load_grounder as load_grounder
 from .grounding.result import Grounding as Grounding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from PIL import Image
@@ -99,6 +99,7 @@ class Message:
         role: `"system"`, `"user"` or `"assistant"`.
         content: Images, videos and texts in their order. Images go through `load_image`, which makes them upright and
             RGB.
+        ids: Ids of the tokens of an assistant's only text, where they are known; the model reads the text by them.
 
     Example:
         >>> from PIL import Image
@@ -110,6 +111,7 @@ class Message:
 
     role: str
     content: tuple[Part, ...]
+    ids: Sequence[int] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -126,6 +128,13 @@ class Message:
                 )
         opened = tuple(load_image(part) if isinstance(part, Image.Image) else part for part in self.content)
         object.__setattr__(self, "content", opened)
+        if self.ids is None:
+            return
+        if self.role != "assistant" or not (len(opened) == 1 and isinstance(opened[0], str)):
+            raise PromptError(
+                f"Only one text of the assistant has token ids, and a message of the {self.role} has some."
+            )
+        object.__setattr__(self, "ids", Answer(self.text, self.ids).ids)
 
     @property
     def text(self) -> str:
@@ -177,6 +186,7 @@ class Prompt:
                     f"{shown(self.answer)} is not the last message, or does not follow a message of the user. "
                     "Build the prompt with Prompt.answered."
                 )
+        self._let_ids_agree()
         for phrase in self.phrases:
             if not isinstance(phrase, Phrase):
                 raise PhraseError(
@@ -187,6 +197,14 @@ class Prompt:
                 raise PhraseError(
                     f"{shown(phrase)} does not match the text {shown(self.text, 300)}. Use Phrase.find or Phrase.at."
                 )
+
+    def _let_ids_agree(self) -> None:
+        """Write the ids of the last message's tokens wherever one of `messages` and `answer` has them."""
+        last = self.messages[-1]
+        if self.answer is not None and last.ids != self.answer.ids:
+            object.__setattr__(self, "messages", (*self.messages[:-1], replace(last, ids=self.answer.ids)))
+        elif self.answer is None and last.ids is not None:
+            object.__setattr__(self, "answer", Answer(last.text, last.ids))
 
     @property
     def text(self) -> str:
@@ -275,8 +293,20 @@ class Prompt:
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
         given = Answer(answer) if isinstance(answer, str) else answer
-        answered = type(self).chat([*self.messages, Message("assistant", (given.text,))], phrases)
+        answered = type(self).chat([*self.messages, Message("assistant", (given.text,), given.ids)], phrases)
         return replace(answered, answer=given)
+
+    def asked(self, question: Message | str) -> Self:
+        """Build the prompt in which the user speaks again, after the answer at the end of this one.
+
+        An answer whose token ids are known is still read by them, as far as the chat template lets it stand where it
+        was written.
+
+        Args:
+            question: The user's next message, or its text.
+        """
+        message = question if isinstance(question, Message) else Message("user", (question,))
+        return type(self).chat([*self.messages, message])
 
 
 PhraseLike = str | tuple[int, int] | Phrase

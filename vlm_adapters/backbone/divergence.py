@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -62,7 +62,7 @@ def measure_divergence(adapter: BackboneAdapter, prompt: Prompt) -> Divergence |
     words = [Phrase.at(prompt.text, *word.span()) for word in re.finditer(r"\S+", prompt.text)]
     if not words:
         raise PromptError("The answer is blank, so that there is nothing to measure. Give its text.")
-    inputs = adapter.preprocess([Prompt(prompt.messages, tuple(words), prompt.answer)])
+    inputs = adapter.preprocess([replace(prompt, phrases=tuple(words))])
     grids = adapter.extract(inputs, GridRequest(layers=(), phrase_log_probabilities=True))[0]
     if not grids or not grids[0].phrase_gaps:
         return None

@@ -39,6 +39,7 @@ COMMANDS = (
     "list",
     "info",
     "ground",
+    "chat",
     "attend",
     "evaluate",
     "calibrate",

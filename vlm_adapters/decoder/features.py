@@ -97,17 +97,19 @@ class PhraseFeatures:
     log_probabilities: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, grids: Sequence[Grids], request: FeatureRequest, info: BackboneInfo) -> PhraseFeatures:
-        """Read the grids of a prompt's first image, extracted by `request.grids` from a backbone."""
-        of_first = [of_grid for of_grid in grids if of_grid.grid.image == 0]
-        if len({of_grid.grid.frames for of_grid in of_first}) > 1:
+    def of(
+        cls, grids: Sequence[Grids], request: FeatureRequest, info: BackboneInfo, *, image: int = 0
+    ) -> PhraseFeatures:
+        """Read the grids of one of a prompt's images, the first, extracted by `request.grids` from a backbone."""
+        of_image = [of_grid for of_grid in grids if of_grid.grid.image == image]
+        if len({of_grid.grid.frames for of_grid in of_image}) > 1:
             raise DecoderError(
                 "The grids are those of a video, and a decoder reads an image or one group of frames. Ground the "
                 "phrases of a video with GroundedVLM.ground_video."
             )
-        maps, box = stack_channels(of_first, request.heads, request.names_of(info))
-        hidden = tuple(of_first[0].phrase_hidden) if request.hidden else ()
-        return cls(maps, box, hidden, tuple(of_first[0].phrase_log_probabilities))
+        maps, box = stack_channels(of_image, request.heads, request.names_of(info))
+        hidden = tuple(of_image[0].phrase_hidden) if request.hidden else ()
+        return cls(maps, box, hidden, tuple(of_image[0].phrase_log_probabilities))
 
     def to(self, device: torch.device | str) -> PhraseFeatures:
         """The same on a device."""

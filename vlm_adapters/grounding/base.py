@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,17 @@ class Grounder(ABC):
     @abstractmethod
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
         """Ground a batch of prompts, each in its first image."""
+
+    def ground_images(self, prompt: Prompt) -> list[Grounding]:
+        """Ground the phrases of one prompt in each of its images, in their order.
+
+        A decoder and heads read the prompt once, with all its images. What asks in the model's own words asks about
+        every image by itself.
+        """
+        if len(prompt.media) == 1:
+            return self.ground_all([prompt])
+        alone = [Prompt.describe(image, prompt.text, prompt.phrases) for image in prompt.images]
+        return [replace(self.ground_all([of_image])[0], answer=prompt.answer) for of_image in alone]
 
     def masks(self, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, NDArray[np.bool_]]]:
         """Find the masks of many prompts, by name; a grounder may give several, such as coarse and refined masks.

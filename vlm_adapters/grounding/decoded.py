@@ -189,6 +189,20 @@ class GroundedVLM(Grounder, nn.Module):
         logits = self._logits(prompts, None, self._with_presence)
         return [self.grounding_of(prompt, of_prompt) for prompt, of_prompt in zip(prompts, logits, strict=True)]
 
+    @override
+    @torch.no_grad()
+    def ground_images(self, prompt: Prompt) -> list[Grounding]:
+        request, info, refiner = self.decoder.request, self.adapter.info, self.decoder.refiner
+        (extracted,) = self.adapter.extract(self.adapter.preprocess([prompt]), self._with_presence)
+        found = []
+        for index, image in enumerate(prompt.media):
+            if isinstance(image, Video):
+                continue
+            features = PhraseFeatures.of(extracted, request, info, image=index)
+            (logits,) = self.decoder([features], [refiner.sam.encode(image)] if refiner else ())
+            found.append(self.grounding_of(prompt, logits, image))
+        return found
+
     @torch.no_grad()
     def ground_video(self, video: Video, text: str, phrases: Sequence[PhraseLike]) -> VideoGrounding:
         """Find the phrases of a sentence in every frame of a video.

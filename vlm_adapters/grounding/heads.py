@@ -20,7 +20,12 @@ from vlm_adapters.geometry import Box, place_map, region_of
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.points import height_logits
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
-from vlm_adapters.heads.extraction import extract_with_neutral, maps_beside_neutral, phrase_heights
+from vlm_adapters.heads.extraction import (
+    extract_images_with_neutral,
+    extract_with_neutral,
+    maps_beside_neutral,
+    phrase_heights,
+)
 from vlm_adapters.heads.profile import HeadProfile
 from vlm_adapters.prompt import Prompt
 
@@ -62,12 +67,24 @@ class HeadGrounder(Grounder):
 
     @override
     def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        request = replace(GridRequest.of_heads(self.profile.indices), phrase_log_probabilities=True)
-        extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, request)
-        return [self._grounding(prompt, *grids) for prompt, grids in zip(prompts, extracted, strict=True)]
+        extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, self._request)
+        return [
+            self._grounding(prompt, prompt.first_image, *grids)
+            for prompt, grids in zip(prompts, extracted, strict=True)
+        ]
 
-    def _grounding(self, prompt: Prompt, grids: Sequence[Grids], neutral: Sequence[Grids]) -> Grounding:
-        image = prompt.first_image
+    @override
+    def ground_images(self, prompt: Prompt) -> list[Grounding]:
+        extracted = extract_images_with_neutral(self.adapter, prompt, self.profile.neutral, self._request)
+        return [self._grounding(prompt, image, *grids) for image, grids in zip(prompt.images, extracted, strict=True)]
+
+    @property
+    def _request(self) -> GridRequest:
+        return replace(GridRequest.of_heads(self.profile.indices), phrase_log_probabilities=True)
+
+    def _grounding(
+        self, prompt: Prompt, image: Image.Image, grids: Sequence[Grids], neutral: Sequence[Grids]
+    ) -> Grounding:
         size = image.height, image.width
         relative, box = maps_beside_neutral(grids, neutral, self.profile.indices)
         found = phrase_heights(relative, self.profile)

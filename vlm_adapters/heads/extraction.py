@@ -35,11 +35,22 @@ def extract_with_neutral(
         For every prompt its grids, and those of the neutral sentence.
     """
     both = [*prompts, *(neutral_prompt(prompt, neutral) for prompt in prompts)]
-    of_first_images = [
-        [grids for grids in extracted if grids.grid.image == 0]
-        for extracted in adapter.extract(adapter.preprocess(both), request)
-    ]
+    of_first_images = [_of_image(grids, 0) for grids in adapter.extract(adapter.preprocess(both), request)]
     return list(zip(of_first_images[: len(prompts)], of_first_images[len(prompts) :], strict=True))
+
+
+def extract_images_with_neutral(
+    adapter: BackboneAdapter, prompt: Prompt, neutral: str, request: GridRequest
+) -> list[tuple[list[Grids], list[Grids]]]:
+    """Do so for one prompt: for every image of it its grids, and those of the neutral sentence."""
+    inputs = adapter.preprocess([prompt, neutral_prompt(prompt, neutral)])
+    found, beside = adapter.extract(inputs, request)
+    places = [index for index, part in enumerate(prompt.media) if isinstance(part, Image.Image)]
+    return [(_of_image(found, index), _of_image(beside, index)) for index in places]
+
+
+def _of_image(grids: Sequence[Grids], image: int) -> list[Grids]:
+    return [of_grid for of_grid in grids if of_grid.grid.image == image]
 
 
 def neutral_prompt(prompt: Prompt, text: str) -> Prompt:
@@ -65,8 +76,8 @@ def turned_prompt(prompt: Prompt) -> Prompt:
 def with_images(prompt: Prompt, change: Callable[[Image.Image], Image.Image]) -> Prompt:
     """The same prompt with every image changed."""
     messages = [
-        Message(
-            message.role, tuple(change(part) if isinstance(part, Image.Image) else part for part in message.content)
+        replace(
+            message, content=tuple(change(part) if isinstance(part, Image.Image) else part for part in message.content)
         )
         for message in prompt.messages
     ]

@@ -26,17 +26,58 @@ def rendered_part(prompt: Prompt) -> tuple[Prompt, Sequence[int]]:
 
 
 def check_ids(prompt: Prompt, model: PreTrainedModel) -> None:
-    """Make sure that a model knows the ids of a prompt's answer.
+    """Make sure that a model knows the ids of a prompt's answers.
 
     Raises:
         PromptError: One is beyond its vocabulary.
     """
     size = getattr(model.config.get_text_config(decoder=True), "vocab_size", None)
-    largest = max(rendered_part(prompt)[1], default=0)
+    largest = max((id_ for message in prompt.messages for id_ in message.ids or ()), default=0)
     if size is not None and largest >= size:
         raise PromptError(
             f"The answer has the token id {largest}, and {model.config.model_type} has {size} tokens. Give ids of the "
             "same vocabulary, or the text alone."
+        )
+
+
+def render_with_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, render: Callable[[Prompt], RenderedPrompt]
+) -> RenderedPrompt:
+    """Render a prompt; answers within it stand there by their ids, so that the model reads what it wrote.
+
+    An answer stays a text where the template writes another one in its place, such as one without thinking, or writes
+    other characters before it than those after which it was generated.
+
+    Raises:
+        PromptError: The text cannot be rendered, or the ids of an answer do not spell its text.
+    """
+    rendered, spans = render(prompt), dict[Span, Sequence[int]]()
+    control = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    for index, message in enumerate(prompt.messages):
+        if message.ids is None or rendered.suffix is not None:
+            continue
+        ids = list(message.ids)
+        while ids and ids[-1] in control:  # the template ends the turn
+            ids.pop()
+        spelled = decode(tokenizer, ids)
+        _check_spelled(spelled, message.text)
+        earlier = prompt.messages[:index]
+        texts = sum(isinstance(part, str) for before in earlier for part in before.content)
+        start, end = rendered.user_spans[texts]
+        if spelled.strip() != message.text.strip() or rendered.text[start:end] != message.text:
+            continue
+        if any(before.media for before in earlier):
+            question = render(Prompt(earlier)).text
+            if rendered.text[:start].startswith(question) and not rendered.text[len(question) : start].strip():
+                spans[len(question), end] = ids
+    return replace(rendered, by_ids=spans)
+
+
+def _check_spelled(spelled: str, text: str) -> None:
+    if text not in spelled:
+        raise PromptError(
+            f"The token ids of the answer spell {shown(spelled, 300)}, and its text is {shown(text, 300)}. "
+            "Give the text that its ids spell, or the text alone."
         )
 
 
@@ -47,7 +88,7 @@ def encode_prompt(
     images: Sequence[Expansion],
     refused: Collection[int],
 ) -> tuple[TokenSequence, RenderedPrompt]:
-    """Render and encode a prompt; the answer at its end by its ids, where they are known.
+    """Render and encode a prompt; its answers by their ids, where they are known.
 
     Args:
         tokenizer: A fast tokenizer.
@@ -63,15 +104,15 @@ def encode_prompt(
         PromptError: The text cannot be encoded, or the ids of an answer do not spell its text.
     """
     part, ids = rendered_part(prompt)
-    rendered = render(part)
-    sequence = tokenize(tokenizer, rendered, images)
-    if prompt.answer is None or prompt.answer.ids is None:
-        return sequence, rendered
-    if found := sorted(set(ids) & set(refused)):
+    if found := sorted({id_ for message in prompt.messages for id_ in message.ids or ()} & set(refused)):
         raise PromptError(
             f"The answer holds the token {tokenizer.convert_ids_to_tokens(found[0])!r}, which stands for a part of an "
             "image. Generate it with suppress_tokens, or ground its text alone: prompt.answered(answer.text)."
         )
+    rendered = render_with_ids(tokenizer, part, render)
+    sequence = tokenize(tokenizer, rendered, images)
+    if prompt.answer is None or prompt.answer.ids is None:
+        return sequence, rendered
     start = len(rendered.text)
     sequence.append(ids, [int(rendered.suffix is not None)] * len(ids), _offsets(tokenizer, prompt.answer, ids, start))
     answer = (start, start + len(prompt.answer.text))
@@ -82,12 +123,8 @@ def encode_prompt(
 def _offsets(tokenizer: PreTrainedTokenizerBase, answer: Answer, ids: Sequence[int], start: int) -> list[Span]:
     """Characters of the rendered text that every token of an answer spells; (-1, -1) for those that spell none."""
     spelled, spans = token_spans(tokenizer, ids)
+    _check_spelled(spelled, answer.text)
     before = spelled.find(answer.text)
-    if before < 0:
-        raise PromptError(
-            f"The token ids of the answer spell {shown(spelled, 300)}, and its text is {shown(answer.text, 300)}. "
-            "Give the text that its ids spell, or the text alone."
-        )
     return [
         (begin - before + start, end - before + start)
         if before <= begin < end <= before + len(answer.text)

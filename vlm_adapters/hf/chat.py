@@ -7,7 +7,7 @@ The chat template decides what stands where; the user's text never does. Text th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any
@@ -64,6 +64,7 @@ class RenderedPrompt:
         has_start: Whether the text already contains the start token; else the tokenizer adds it.
         suffix: Where the suffix begins, which is encoded apart from what stands before it and whose tokens see only
             earlier ones, in families in which those before it see each other both ways; None in other families.
+        by_ids: Characters of `text` that stand for tokens whose ids are known, and these ids.
     """
 
     text: str
@@ -71,6 +72,7 @@ class RenderedPrompt:
     slots: tuple[Span, ...]
     has_start: bool = False
     suffix: int | None = None
+    by_ids: Mapping[Span, Sequence[int]] = field(default_factory=dict)
 
 
 def render(processor: Any, prompt: Prompt, limits: Limits = DEFAULT_LIMITS) -> RenderedPrompt:
@@ -135,6 +137,10 @@ def tokenize(
     sequence = TokenSequence()
     remaining = list(images)
     for piece in _pieces(rendered, control_tokens, unknown):
+        if piece in rendered.by_ids:
+            ids = rendered.by_ids[piece]
+            sequence.append(ids, [0] * len(ids), [(-1, -1)] * len(ids))
+            continue
         for id_, span in [(-1, piece)] if piece in unknown else _encode(tokenizer, rendered, piece):
             words = rendered.text[slice(*span)]
             if _touches(span, rendered.slots):
@@ -222,7 +228,7 @@ def _tokens(
 
 
 def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str], slots: Sequence[Span]) -> Iterator[Span]:
-    """Cut the text around slots, before its suffix, and inside control tokens that the user wrote.
+    """Cut the text around slots and tokens that are known, before its suffix, and inside control tokens of the user.
 
     So none of these is recognised.
     """
@@ -231,7 +237,8 @@ def _pieces(rendered: RenderedPrompt, control_tokens: Sequence[str], slots: Sequ
     )
     found = (match.span() for match in pattern.finditer(rendered.text))
     cuts = {start + 1 for start, end in found if _touches((start, end), rendered.user_spans)}
-    cuts |= {side for slot in slots for side in slot}
+    cuts -= {cut for start, end in rendered.by_ids for cut in range(start, end)}
+    cuts |= {side for span in (*slots, *rendered.by_ids) for side in span}
     cuts |= set() if rendered.suffix is None else {rendered.suffix}
     # Before a slot at the very beginning stands an empty piece, which gets the start token.
     return pairwise([0, *sorted(cuts), len(rendered.text)])

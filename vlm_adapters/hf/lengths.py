@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vlm_adapters.backbone.layout import ImageLayout
 from vlm_adapters.errors import PromptError
-from vlm_adapters.hf.answers import rendered_part
+from vlm_adapters.hf.answers import render_with_ids, rendered_part
 from vlm_adapters.hf.chat import RenderedPrompt, count_tokens
 from vlm_adapters.prompt import Prompt
 
@@ -44,7 +44,7 @@ def check_before_pixels(
     part, ids = rendered_part(prompt)
     limit = _most_tokens(model)
     if limit is not None and of_images + letters + len(ids) > limit:  # else there is no need to count
-        check_length(of_images + count_tokens(tokenizer, render(part)) + len(ids), model)
+        check_length(of_images + count_tokens(tokenizer, render_with_ids(tokenizer, part, render)) + len(ids), model)
 
 
 def _most_tokens(model: PreTrainedModel) -> int | None:

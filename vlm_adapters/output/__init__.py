@@ -2,18 +2,24 @@
 
 from vlm_adapters.output.animation import write_animation
 from vlm_adapters.output.attention import attention_map, attention_sheet
+from vlm_adapters.output.conversation import ConversationFiles
 from vlm_adapters.output.exports import CocoResult, coco_results, grounding_to_dict, indexed_image, to_detections
 from vlm_adapters.output.figures import grounding_figure, heat_sheet, mask_sheet, video_sheet
 from vlm_adapters.output.files import write_grounding
 from vlm_adapters.output.gallery import write_gallery
+from vlm_adapters.output.gcg import GCGResult, gcg_result, gcg_text
 from vlm_adapters.output.render import colour_of, grounding_overlay, heat_overlay, mask_overlay, write_png
 
 __all__ = [
     "CocoResult",
+    "ConversationFiles",
+    "GCGResult",
     "attention_map",
     "attention_sheet",
     "coco_results",
     "colour_of",
+    "gcg_result",
+    "gcg_text",
     "grounding_figure",
     "grounding_overlay",
     "grounding_to_dict",

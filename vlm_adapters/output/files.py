@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +23,14 @@ from vlm_adapters.output.render import grounding_overlay, write_png
 GROUNDING_FILE = "grounding.json"
 """Written last: where it is, the files that it names are there, too, and are of one grounding."""
 
+GCG_FILE = "gcg.json"
+"""The form of GLaMM, written beside the groundings of a conversation."""
+
 _MASKS = re.compile(r"mask_(\d\d|[1-9]\d{2,})\.png|masks\.png", re.ASCII)
+_ALL = re.compile(rf"{_MASKS.pattern}|(overlay|figure)\.png|(coco|gcg)\.json", re.ASCII)
 _AT_ONCE = 2
-_NOTHING = re.compile("(?!)")
+NO_FILES = re.compile("(?!)")
+"""Matches the name of none."""
 _MARKS = (GROUNDING_FILE, "overlay.png")
 """One of these is in every folder that a grounding was written to; in any other, `mask_07.png` is somebody else's."""
 
@@ -51,7 +56,7 @@ def write_grounding(grounding: Grounding, out: str | os.PathLike[str], *, image_
     """
     folder, names = Path(out), list[str]()
     is_of_another = not any((folder / name).is_file() for name in _MARKS)
-    with set_of_files(folder, GROUNDING_FILE, _NOTHING if is_of_another else _MASKS):
+    with set_of_files(folder, GROUNDING_FILE, NO_FILES if is_of_another else _MASKS):
         # Two at a time: a core draws while another compresses, and images are as large as the one that was grounded.
         drawn = map_ahead(partial(_draw, folder), _images(grounding), workers=_AT_ONCE, most=_AT_ONCE)
         with closing(drawn):
@@ -60,6 +65,19 @@ def write_grounding(grounding: Grounding, out: str | os.PathLike[str], *, image_
         names += ["coco.json", GROUNDING_FILE]
         write_json(folder / GROUNDING_FILE, {**grounding_to_dict(grounding), "files": names})
     return [folder / name for name in names]
+
+
+def remove_grounding(folder: Path) -> None:
+    """Remove the files of a grounding from its folder, and the folder if nothing else is in it.
+
+    Raises:
+        OutputError: A file cannot be removed.
+    """
+    if not any((folder / name).is_file() for name in _MARKS):
+        return
+    _remove(folder, GROUNDING_FILE, _ALL)
+    with suppress(OSError):  # it holds files of others
+        folder.rmdir()
 
 
 def _images(grounding: Grounding) -> Iterator[tuple[str, Callable[[], Image.Image]]]:

@@ -177,14 +177,19 @@ def _render(
 
 
 def named_shapes(text: str) -> list[tuple[int, int]]:
-    """Find the spans of coloured shapes that a sentence names in the words of scenes; if none, the whole text.
+    """Find the spans of coloured shapes that a sentence names in the words of scenes; if none, the whole text."""
+    return shape_names(text) or [(0, len(text))]
+
+
+def shape_names(text: str) -> list[tuple[int, int]]:
+    """Find the spans of coloured shapes that a sentence names in the words of scenes.
 
     Args:
         text: Any sentence, such as `"A red circle and the blue star with a black dot."`.
     """
     colours, shapes, dots = ("|".join(words) for words in (COLOURS, SHAPES, DOTS))
     name = rf"(?:\b(?:an?|the) )?\b(?:{colours}) (?:{shapes})\b(?: with an? (?:{dots}) dot\b)?"
-    return [match.span() for match in re.finditer(name, text, re.IGNORECASE)] or [(0, len(text))]
+    return [match.span() for match in re.finditer(name, text, re.IGNORECASE)]
 
 
 def caption(rng: np.random.Generator, names: Sequence[str], places: Sequence[str]) -> tuple[str, tuple[Phrase, ...]]:
