@@ -2,6 +2,7 @@
 
 from vlm_adapters.evaluation.card import Card
 from vlm_adapters.evaluation.fingerprint import EvaluationSettings, RunFingerprint
+from vlm_adapters.evaluation.gcg import GCGScores, GroundedCaption, gcg_scores
 from vlm_adapters.evaluation.metrics import boundary_f_score, box_iou, mask_iou
 from vlm_adapters.evaluation.presence import auroc, expected_calibration_error
 from vlm_adapters.evaluation.process import Process
@@ -18,6 +19,8 @@ __all__ = [
     "Card",
     "EvaluationProgress",
     "EvaluationSettings",
+    "GCGScores",
+    "GroundedCaption",
     "Number",
     "Process",
     "Record",
@@ -28,6 +31,7 @@ __all__ = [
     "box_iou",
     "evaluate",
     "expected_calibration_error",
+    "gcg_scores",
     "join_runs",
     "mask_iou",
     "open_for_protocol",
