@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlm_adapters.answer import Answer
 from vlm_adapters.errors import ImageError, PhraseError, PromptError
 from vlm_adapters.prompt import DESCRIBE_QUESTION, Message, Phrase, Prompt
 
@@ -214,3 +215,27 @@ def test_a_prompt_without_messages_is_refused() -> None:
 def test_a_prompt_without_an_image_is_refused() -> None:
     with pytest.raises(PromptError, match="no image"):
         Prompt.chat([Message("user", ("hello",))])
+
+
+def test_a_question_follows_an_answer_whose_ids_are_kept() -> None:
+    prompt = Prompt.chat([Message("user", (IMAGE, "What is it?"))]).answered(Answer("a cat", [5, 6]), ["a cat"])
+    following = prompt.asked("Where?")
+    assert [message.role for message in following.messages] == ["user", "assistant", "user"]
+    assert following.messages[1].ids == (5, 6)
+    assert (following.text, following.phrases, following.answer) == ("Where?", (), None)
+    assert prompt.asked(Message("user", (IMAGE, "And here?"))).images == (IMAGE, IMAGE)
+
+
+def test_a_last_message_with_ids_is_the_answer() -> None:
+    messages = Message("user", (IMAGE, "What is it?")), Message("assistant", ("a cat",), [5, 6])
+    assert Prompt.chat(messages).answer == Answer("a cat", (5, 6))
+    given = Prompt((messages[0], Message("assistant", ("a cat",))), (), Answer("a cat", [7]))
+    assert given.messages[1].ids == (7,)
+    text = Prompt.chat(messages[:1]).answered("a cat")
+    assert text.messages[1].ids is None
+
+
+@pytest.mark.parametrize("message", [("user", ("a cat",)), ("assistant", ("a", " cat"))])
+def test_only_one_text_of_the_assistant_has_ids(message: tuple[str, tuple[str, ...]]) -> None:
+    with pytest.raises(PromptError, match="Only one text of the assistant has token ids"):
+        Message(*message, [5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +73,8 @@ def command(
     opened = [load_image(image) for image in images]  # mistakes show before the model
     if any(not question.strip() for question in ask or ()):
         raise PromptError("The question is blank. Give one: --ask QUESTION.")
+    typed = not ask and sys.stdin.isatty()
+    questions = typed_questions() if typed else _given(ask)
     with locked_folder(out):
         with working(f"Loading {model} ..."):
             grounder = load_grounder(
@@ -89,8 +92,7 @@ def command(
         files = ConversationFiles(out, [Path(image).stem for image in images])
         if not as_json:
             line(f"method: {grounder.description}")
-        typed = not ask and sys.stdin.isatty()
-        for question in ask or (_typed() if typed else _lines()):
+        for question in questions:
             if not (typed or as_json):
                 line(f"question: {question}")
             shown = () if chat.turns else opened
@@ -106,11 +108,9 @@ def command(
                 _print_json(turn, folders)
             else:
                 _print_found(turn, folders, images)
-        if not (typed or chat.turns):
-            raise OptionError("There is no question. Give one: --ask QUESTION, or a line of stdin.")
 
 
-def _typed() -> Iterator[str]:
+def typed_questions() -> Iterator[str]:
     """Yield the questions that somebody types, each when the one before it is answered."""
     while True:
         try:
@@ -120,6 +120,19 @@ def _typed() -> Iterator[str]:
             return
         if question.strip():
             yield question.strip()
+
+
+def _given(ask: Sequence[str] | None) -> Iterator[str]:
+    """The questions of --ask, or the lines of stdin, of which the first is read at once.
+
+    Raises:
+        OptionError: There is none.
+    """
+    questions = iter(ask or _lines())
+    first = next(questions, None)
+    if first is None:
+        raise OptionError("There is no question. Give one: --ask QUESTION, or a line of stdin.")
+    return chain([first], questions)
 
 
 def _lines() -> Iterator[str]:
@@ -146,11 +159,11 @@ def _shown_turn(chat: GroundedChat, question: str, images: Sequence[Image.Image]
             live.update(stacked("".join(written).split("\n")), refresh=True)
 
         turn = chat.ask(question, images, stream=show)
-        live.update(_coloured(turn.prompt), refresh=True)
+        live.update(coloured(turn.prompt), refresh=True)
     return turn
 
 
-def _coloured(prompt: Prompt) -> Text:
+def coloured(prompt: Prompt) -> Text:
     """The answer with its phrases in the colours of their masks."""
     from vlm_adapters.output.render import colour_of
 
