@@ -114,7 +114,7 @@ def test_a_terminal_shows_the_phrases_in_colours(
 ) -> None:
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, color_system="truecolor", width=400, markup=False)
-    monkeypatch.setattr(chat_command, "console", lambda: terminal)
+    monkeypatch.setattr(chat_command, "console", lambda **_: terminal)
     options = "--ask", DESCRIBE_QUESTION, "--device", "cpu", "--out", str(tmp_path / "out")
     assert adapters("chat", images[0], *options) == 0
     first = turn.prompt.phrases[0].text

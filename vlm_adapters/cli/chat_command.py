@@ -74,7 +74,7 @@ def command(
     if any(not question.strip() for question in ask or ()):
         raise PromptError("The question is blank. Give one: --ask QUESTION.")
     typed = not ask and sys.stdin.isatty()
-    questions = typed_questions() if typed else _given(ask)
+    questions = typed_questions(prompt_on_stderr=as_json) if typed else _given(ask)
     with locked_folder(out):
         with working(f"Loading {model} ..."):
             grounder = load_grounder(
@@ -110,11 +110,12 @@ def command(
                 _print_found(turn, folders, images)
 
 
-def typed_questions() -> Iterator[str]:
+def typed_questions(*, prompt_on_stderr: bool = False) -> Iterator[str]:
     """Yield the questions that somebody types, each when the one before it is answered."""
+    terminal = console(err=prompt_on_stderr)
     while True:
         try:
-            question = console().input(styled("question (Ctrl-D ends): ", "bold"))
+            question = terminal.input(styled("question (Ctrl-D ends): ", "bold"))
         except EOFError:
             line()
             return
