@@ -42,7 +42,7 @@ def test_the_text_is_a_string() -> None:
 def test_an_answered_prompt_ends_with_the_answer() -> None:
     answer = Answer("a cat on a mat", [1, 2])
     prompt = QUESTION.answered(answer, ["a mat"])
-    assert prompt.messages == (*QUESTION.messages, Message("assistant", ("a cat on a mat",), (1, 2)))
+    assert prompt.messages == (*QUESTION.messages, Message("assistant", ("a cat on a mat",)))
     assert prompt.phrases == (Phrase("a mat", 9, 14),)
     assert (prompt.answer, prompt.question) == (answer, QUESTION)
 

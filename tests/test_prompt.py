@@ -226,13 +226,12 @@ def test_a_question_follows_an_answer_whose_ids_are_kept() -> None:
     assert prompt.asked(Message("user", (IMAGE, "And here?"))).images == (IMAGE, IMAGE)
 
 
-def test_a_last_message_with_ids_is_the_answer() -> None:
+def test_the_ids_of_the_last_message_are_in_the_answer() -> None:
     messages = Message("user", (IMAGE, "What is it?")), Message("assistant", ("a cat",), [5, 6])
-    assert Prompt.chat(messages).answer == Answer("a cat", (5, 6))
-    given = Prompt((messages[0], Message("assistant", ("a cat",))), (), Answer("a cat", [7]))
-    assert given.messages[1].ids == (7,)
-    text = Prompt.chat(messages[:1]).answered("a cat")
-    assert text.messages[1].ids is None
+    prompt = Prompt.chat(messages)
+    assert (prompt.answer, prompt.messages[1].ids) == (Answer("a cat", (5, 6)), None)
+    assert dataclasses.replace(prompt, answer=None).answer is None
+    assert prompt.asked("Where?").messages[:2] == messages
 
 
 @pytest.mark.parametrize("message", [("user", ("a cat",)), ("assistant", ("a", " cat"))])

@@ -99,7 +99,8 @@ class Message:
         role: `"system"`, `"user"` or `"assistant"`.
         content: Images, videos and texts in their order. Images go through `load_image`, which makes them upright and
             RGB.
-        ids: Ids of the tokens of an assistant's only text, where they are known; the model reads the text by them.
+        ids: Ids of the tokens of an assistant's only text, where they are known; the model reads the text by them. In a
+            prompt, those of the last message are in `Prompt.answer`.
 
     Example:
         >>> from PIL import Image
@@ -179,6 +180,7 @@ class Prompt:
             raise PromptError("The prompt has no message. Give at least one, with an image.")
         if not self.media:
             raise PromptError("The prompt has no image. Put one in a message's content.")
+        self._take_ids()
         if self.answer is not None:
             roles = [message.role for message in self.messages[-2:]]
             if roles != ["user", "assistant"] or self.messages[-1].content != (self.answer.text,):
@@ -186,7 +188,6 @@ class Prompt:
                     f"{shown(self.answer)} is not the last message, or does not follow a message of the user. "
                     "Build the prompt with Prompt.answered."
                 )
-        self._let_ids_agree()
         for phrase in self.phrases:
             if not isinstance(phrase, Phrase):
                 raise PhraseError(
@@ -198,12 +199,13 @@ class Prompt:
                     f"{shown(phrase)} does not match the text {shown(self.text, 300)}. Use Phrase.find or Phrase.at."
                 )
 
-    def _let_ids_agree(self) -> None:
-        """Write the ids of the last message's tokens wherever one of `messages` and `answer` has them."""
-        last = self.messages[-1]
-        if self.answer is not None and last.ids != self.answer.ids:
-            object.__setattr__(self, "messages", (*self.messages[:-1], replace(last, ids=self.answer.ids)))
-        elif self.answer is None and last.ids is not None:
+    def _take_ids(self) -> None:
+        """Keep the ids of the last message's tokens in `answer` alone."""
+        *earlier, last = self.messages
+        if last.ids is None:
+            return
+        object.__setattr__(self, "messages", (*earlier, replace(last, ids=None)))
+        if self.answer is None:
             object.__setattr__(self, "answer", Answer(last.text, last.ids))
 
     @property
@@ -293,7 +295,7 @@ class Prompt:
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
         given = Answer(answer) if isinstance(answer, str) else answer
-        answered = type(self).chat([*self.messages, Message("assistant", (given.text,), given.ids)], phrases)
+        answered = type(self).chat([*self.messages, Message("assistant", (given.text,))], phrases)
         return replace(answered, answer=given)
 
     def asked(self, question: Message | str) -> Self:
@@ -306,7 +308,9 @@ class Prompt:
             question: The user's next message, or its text.
         """
         message = question if isinstance(question, Message) else Message("user", (question,))
-        return type(self).chat([*self.messages, message])
+        *earlier, last = self.messages
+        written = last if self.answer is None else replace(last, ids=self.answer.ids)
+        return type(self).chat([*earlier, written, message])
 
 
 PhraseLike = str | tuple[int, int] | Phrase

@@ -97,7 +97,7 @@ class GroundedChat:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """All messages so far; those of the assistant with the ids of their tokens."""
+        """All messages so far."""
         return self.turns[-1].prompt.messages if self.turns else self._system
 
     def ask(
@@ -130,7 +130,7 @@ class GroundedChat:
         if not question.strip():
             raise PromptError("The question is blank. Ask something.")
         message = Message("user", (*map(load_image, images), question))
-        asked = Prompt.chat([*self.messages, message])
+        asked = self.turns[-1].prompt.asked(message) if self.turns else Prompt.chat([*self._system, message])
         if answer is None:
             answer = self._generate(asked, stream, options)
         text = answer if isinstance(answer, str) else answer.text

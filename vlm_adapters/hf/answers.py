@@ -25,6 +25,11 @@ def rendered_part(prompt: Prompt) -> tuple[Prompt, Sequence[int]]:
     return prompt.question, prompt.answer.ids
 
 
+def _all_ids(prompt: Prompt) -> set[int]:
+    """The ids of all answers in a prompt."""
+    return {*rendered_part(prompt)[1]}.union(*(message.ids or () for message in prompt.messages))
+
+
 def check_ids(prompt: Prompt, model: PreTrainedModel) -> None:
     """Make sure that a model knows the ids of a prompt's answers.
 
@@ -32,7 +37,7 @@ def check_ids(prompt: Prompt, model: PreTrainedModel) -> None:
         PromptError: One is beyond its vocabulary.
     """
     size = getattr(model.config.get_text_config(decoder=True), "vocab_size", None)
-    largest = max((id_ for message in prompt.messages for id_ in message.ids or ()), default=0)
+    largest = max(_all_ids(prompt), default=0)
     if size is not None and largest >= size:
         raise PromptError(
             f"The answer has the token id {largest}, and {model.config.model_type} has {size} tokens. Give ids of the "
@@ -104,7 +109,7 @@ def encode_prompt(
         PromptError: The text cannot be encoded, or the ids of an answer do not spell its text.
     """
     part, ids = rendered_part(prompt)
-    if found := sorted({id_ for message in prompt.messages for id_ in message.ids or ()} & set(refused)):
+    if found := sorted(_all_ids(prompt) & set(refused)):
         raise PromptError(
             f"The answer holds the token {tokenizer.convert_ids_to_tokens(found[0])!r}, which stands for a part of an "
             "image. Generate it with suppress_tokens, or ground its text alone: prompt.answered(answer.text)."

@@ -11,6 +11,7 @@ from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsGeneration
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.errors import PromptError
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.testing.case import AdapterCase
 from vlm_adapters.testing.support import (
@@ -41,6 +42,25 @@ def check_answer_is_read_by_its_tokens(case: AdapterCase) -> None:
     ids = inputs.tensors["input_ids"][0, inputs.phrase_tokens[0][0].to(device)]
     spelled = tokenizer.decode(ids, skip_special_tokens=True)
     require_equal(spelled.strip(), words, "the tokens of a phrase of the answer, decoded")
+
+
+def check_earlier_answer_is_read_by_its_tokens(case: AdapterCase) -> None:
+    """In the next turn the model reads its answer by its tokens, where the template writes the same before it.
+
+    Nothing is checked of a family that takes no second question.
+    """
+    adapter, tokenizer = _answering(case)
+    answer, question = _letter_by_letter(tokenizer), Prompt(prompt().messages[:1])
+    try:
+        following, as_text = (question.answered(given).asked("And then?") for given in (answer, answer.text))
+        found, by_text = (adapter.preprocess([each]).tensors["input_ids"][0] for each in (following, as_text))
+    except PromptError:
+        return
+    before = adapter.preprocess([question]).tensors["input_ids"][0]
+    if not torch.equal(by_text[: len(before)], before):
+        return
+    expected = torch.cat([before, torch.tensor(answer.ids, device=before.device)])
+    require_identical(found[: len(expected)], expected, "the beginning of the next turn's tokens")
 
 
 def check_rows_while_answering(case: AdapterCase) -> None:

@@ -113,6 +113,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_abilities.check_answering_changes_nothing,
     checks_abilities.check_only_a_user_is_answered,
     checks_answers.check_answer_is_read_by_its_tokens,
+    checks_answers.check_earlier_answer_is_read_by_its_tokens,
     checks_answers.check_rows_while_answering,
     checks_abilities.check_frame_of_coordinates,
 )

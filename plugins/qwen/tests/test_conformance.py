@@ -18,7 +18,7 @@ from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.geometry import Box, CoordinateFrame
-from vlm_adapters.prompt import Prompt
+from vlm_adapters.prompt import Message, Prompt
 from vlm_adapters.testing import (
     ALL_CHECKS,
     AdapterCase,
@@ -127,6 +127,22 @@ def by_the_text(preprocess: Callable[..., BackboneInputs], _: object, prompts: S
     return preprocess([replace(prompt, answer=None) for prompt in prompts])
 
 
+def earlier_cut(preprocess: Callable[..., BackboneInputs], _: object, prompts: Sequence[Prompt]) -> BackboneInputs:
+    """The inputs of prompts whose earlier answers have lost a token."""
+    return preprocess(
+        [
+            replace(
+                prompt, messages=tuple(shortened(message) if message.ids else message for message in prompt.messages)
+            )
+            for prompt in prompts
+        ]
+    )
+
+
+def shortened(message: Message) -> Message:
+    return Message(message.role, (message.text[:-1],))
+
+
 def one_token_later(preprocess: Callable[..., BackboneInputs], _: object, prompts: Sequence[Prompt]) -> BackboneInputs:
     inputs = preprocess(prompts)
     later = tuple(tuple(tokens + 1 for tokens in of_prompt) for of_prompt in inputs.phrase_tokens)
@@ -176,6 +192,7 @@ BROKEN_ABILITIES = [
     ("check_only_a_user_is_answered", "anyone", break_method(QWEN2_5_VL, "generate", answer_anyone)),
     ("check_answer_is_read_by_its_tokens", "text", break_method(QWEN2_5_VL, "preprocess", by_the_text)),
     ("check_answer_is_read_by_its_tokens", "phrase", break_method(QWEN2_5_VL, "preprocess", one_token_later)),
+    ("check_earlier_answer_is_read_by_its_tokens", "cut", break_method(QWEN2_5_VL, "preprocess", earlier_cut)),
     ("check_rows_while_answering", "text", break_method(QWEN2_5_VL, "preprocess", by_the_text)),
     ("check_rows_while_answering", "late", break_result(QWEN2_5_VL, "generate_with_grids", rows_moved)),
     ("check_frame_of_coordinates", "numbers", frames(lambda frame, _: (frame.width, frame.height))),
