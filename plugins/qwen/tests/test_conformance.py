@@ -26,6 +26,7 @@ from vlm_adapters.testing import (
     CheckSkipped,
     check_text_moves_no_image,
     checks_abilities,
+    checks_answers,
     parametrize_with_checks,
 )
 from vlm_adapters.testing.breaking import break_arguments, break_loaded, break_method, break_result
@@ -129,14 +130,8 @@ def by_the_text(preprocess: Callable[..., BackboneInputs], _: object, prompts: S
 
 def earlier_cut(preprocess: Callable[..., BackboneInputs], _: object, prompts: Sequence[Prompt]) -> BackboneInputs:
     """The inputs of prompts whose earlier answers have lost a token."""
-    return preprocess(
-        [
-            replace(
-                prompt, messages=tuple(shortened(message) if message.ids else message for message in prompt.messages)
-            )
-            for prompt in prompts
-        ]
-    )
+    messages = [tuple(shortened(each) if each.ids else each for each in prompt.messages) for prompt in prompts]
+    return preprocess([replace(prompt, messages=cut) for prompt, cut in zip(prompts, messages, strict=True)])
 
 
 def shortened(message: Message) -> Message:
@@ -209,7 +204,8 @@ def test_check_fails_on_broken_ability(check: str, case: AdapterCase) -> None:
 
 
 def test_every_check_of_abilities_is_shown_to_fail() -> None:
-    assert {check for check, _, _ in BROKEN_ABILITIES} == {name for name in CHECKS if hasattr(checks_abilities, name)}
+    of_abilities = {name for module in (checks_abilities, checks_answers) for name in CHECKS if hasattr(module, name)}
+    assert {check for check, _, _ in BROKEN_ABILITIES} == of_abilities
 
 
 @pytest.mark.parametrize("case", [QWEN2_VL, QWEN3_5])
