@@ -14,6 +14,7 @@ from rich.console import Console
 
 from vlm_adapters import GroundedChat, Message, Prompt, load_grounder
 from vlm_adapters.cli import chat_command
+from vlm_adapters.cli.printing import marked
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
 from vlm_adapters.errors import PromptError
 from vlm_adapters.prompt import DESCRIBE_QUESTION
@@ -124,8 +125,9 @@ def test_a_terminal_shows_the_phrases_in_colours(
 def test_an_answer_cannot_command_a_terminal() -> None:
     text = "a \x1b[31mred\x07 star\nand [bold]a cross[/bold]"
     prompt = Prompt.chat([Message("user", (SCENES[0].image, "What?"))]).answered(text, [(0, 16)])
-    shown = chat_command.coloured(prompt).plain
-    assert shown == "a \\x1b[31mred\\x07 star\nand [bold]a cross[/bold]"
+    shown = marked(prompt.text, chat_command.colours_of(prompt))
+    assert [span.style for span in shown.spans] == ["bold rgb(213,94,0)"]
+    assert shown.plain == "a \\x1b[31mred\\x07 star\nand [bold]a cross[/bold]"
 
 
 def test_mistakes_are_one_line(

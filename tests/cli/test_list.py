@@ -128,7 +128,7 @@ def test_a_wrong_use_is_one_line_too(subtests: pytest.Subtests) -> None:
     cases: list[tuple[list[str], str]] = [
         (["lits"], "No such command 'lits'"),
         (["list", "--nosuch"], "No such option: --nosuch"),
-        (["ground", "a.png"], "Missing argument 'text'"),
+        (["ground", "a.png"], "Give TEXT, or a question"),
         (["ground", "a.png", "a", "red", "circle"], "(red circle)"),
         (["demo", "--scene", "-1"], "Invalid value for '--scene'"),
     ]

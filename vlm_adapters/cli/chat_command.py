@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from vlm_adapters.cli.arguments import (
     DEFAULT_MODEL,
@@ -20,7 +19,7 @@ from vlm_adapters.cli.arguments import (
     OutOption,
     QuantizationOption,
 )
-from vlm_adapters.cli.printing import console, line, print_json, stacked, styled, working
+from vlm_adapters.cli.printing import console, line, marked, print_json, styled, working
 from vlm_adapters.cli.tables import print_grounding
 from vlm_adapters.errors import AdapterError, OptionError, PromptError
 
@@ -152,31 +151,27 @@ def _shown_turn(chat: GroundedChat, question: str, images: Sequence[Image.Image]
         turn = chat.ask(question, images)
         line(f"answer: {turn.answer.text}")
         return turn
-    with Live(Text("..."), console=terminal, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(styled("..."), console=terminal, auto_refresh=False, vertical_overflow="visible") as live:
         written: list[str] = []
 
         def show(piece: str) -> None:
             written.append(piece)
-            live.update(stacked("".join(written).split("\n")), refresh=True)
+            live.update(marked("".join(written)), refresh=True)
 
         turn = chat.ask(question, images, stream=show)
-        live.update(coloured(turn.prompt), refresh=True)
+        live.update(marked(turn.prompt.text, colours_of(turn.prompt)), refresh=True)
     return turn
 
 
-def coloured(prompt: Prompt) -> Text:
-    """The answer with its phrases in the colours of their masks."""
+def colours_of(prompt: Prompt) -> list[tuple[tuple[int, int], str]]:
+    """Where the phrases of an answer are, and the colours of their masks as styles."""
     from vlm_adapters.output.render import colour_of
 
-    text, end = Text(), 0
-    order = sorted(range(len(prompt.phrases)), key=lambda index: prompt.phrases[index].span)
-    for index in order:
-        phrase = prompt.phrases[index]
-        text.append_text(stacked(prompt.text[end : phrase.start].split("\n")))
-        red, green, blue = colour_of(index)
-        text.append_text(stacked(phrase.text.split("\n"), f"bold rgb({red},{green},{blue})"))
-        end = phrase.end
-    return text.append_text(stacked(prompt.text[end:].split("\n")))
+    colours = map(colour_of, range(len(prompt.phrases)))
+    return [
+        (phrase.span, f"bold rgb({red},{green},{blue})")
+        for phrase, (red, green, blue) in zip(prompt.phrases, colours, strict=True)
+    ]
 
 
 def _print_found(turn: Turn, folders: Sequence[Path], images: Sequence[str]) -> None:

@@ -36,6 +36,21 @@ def stacked(lines: Iterable[str], style: str = "") -> Text:
     return Text("\n".join(map(plain, lines)), style=style)
 
 
+def marked(text: str, styles: Iterable[tuple[tuple[int, int], str]] = ()) -> Text:
+    """A text with its line breaks.
+
+    Args:
+        text: The text.
+        styles: Spans `(start, end)` of its characters that do not overlap, and their styles.
+    """
+    found, end = Text(), 0
+    for (start, stop), style in sorted(styles):
+        found.append_text(stacked(text[end:start].split("\n")))
+        found.append_text(stacked(text[start:stop].split("\n"), style))
+        end = stop
+    return found.append_text(stacked(text[end:].split("\n")))
+
+
 def line(text: str = "", *, style: str = "", err: bool = False) -> None:
     """Print one line, which is not wrapped; a line break in the text is shown as an escape."""
     console(err=err).print(styled(text, style), soft_wrap=True)
