@@ -33,7 +33,7 @@ _LONGEST_QUESTION = 100_000
 
 
 def command(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images on disk.", show_default=False)],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Images on disk.", show_default=False)],
     *,
     ask: Annotated[
         list[str] | None, typer.Option("--ask", help="A question. Repeat for more; without any they come from stdin.")
