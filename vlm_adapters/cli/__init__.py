@@ -40,6 +40,7 @@ COMMANDS = (
     "info",
     "ground",
     "attend",
+    "extract",
     "evaluate",
     "calibrate",
     "probe",
@@ -61,7 +62,7 @@ INTERRUPTED_EXIT, SIGTERM_EXIT = 130, 143
 """What a shell says of a process that SIGINT or SIGTERM ended."""
 
 
-RESUMABLE = ("evaluate", "cache", "train")
+RESUMABLE = ("extract", "evaluate", "cache", "train")
 """Commands that keep what they have done when they are stopped."""
 
 

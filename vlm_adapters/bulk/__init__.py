@@ -1,0 +1,24 @@
+"""Many images: tasks over a folder, a JSONL file or a data set, into shards, and as callables for Ray Data."""
+
+from vlm_adapters.bulk.extract import Extract
+from vlm_adapters.bulk.ground import Ground
+from vlm_adapters.bulk.prompts import PromptSource, open_prompts, prompt_of
+from vlm_adapters.bulk.run import BulkProgress, BulkSettings, run_bulk
+from vlm_adapters.bulk.shards import BulkIndex, FailedItem, Item, read_results
+from vlm_adapters.bulk.task import Task
+
+__all__ = [
+    "BulkIndex",
+    "BulkProgress",
+    "BulkSettings",
+    "Extract",
+    "FailedItem",
+    "Ground",
+    "Item",
+    "PromptSource",
+    "Task",
+    "open_prompts",
+    "prompt_of",
+    "read_results",
+    "run_bulk",
+]
