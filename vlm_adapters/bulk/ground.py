@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.bulk.task import Array, Failure, Row, Task, json_column
+from vlm_adapters.errors import PromptError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.load import load_grounder
 from vlm_adapters.output.exports import grounding_to_dict
@@ -60,6 +61,8 @@ class Ground(Task):
 
     @override
     def rows(self, prompts: Sequence[Prompt]) -> list[Row]:
+        if not all(prompt.phrases for prompt in prompts):
+            raise PromptError("There is no phrase to ground. Give a text.")
         return [grounding_to_dict(grounding) for grounding in self.grounder.ground_all(prompts)]
 
     @override

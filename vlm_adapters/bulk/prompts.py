@@ -26,7 +26,6 @@ from typing_extensions import override
 
 from vlm_adapters.answer import Answer
 from vlm_adapters.data.access import DEFAULT_ACCESS, ImageFolder
-from vlm_adapters.data.config import DATASET_CONFIGS
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.folder import SAMPLES_FILE
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
@@ -265,12 +264,6 @@ class PromptsOfDataset(PromptSource):
     @override
     def fingerprint(self) -> str:
         return self._dataset.fingerprint()
-
-
-def is_of_many(source: str) -> bool:
-    """Whether this names many images: a folder, a JSONL or YAML file, or a kind of data set."""
-    named_kind = source.partition(":")[0] in DATASET_CONFIGS and ":" in source
-    return named_kind or source.endswith((".jsonl", ".yaml", ".yml")) or os.path.isdir(source)  # noqa: PTH112 - a long name
 
 
 def open_prompts(source: str, text: str | None = None, phrases: Sequence[PhraseLike] | None = None) -> PromptSource:

@@ -261,12 +261,12 @@ def _manifest_of(task: Task, source: PromptSource, settings: BulkSettings) -> Bu
 
 def _prepare_folder(folder: Path, manifest: BulkManifest) -> None:
     """Make the folder that of this run."""
-    before = BulkManifest.read(folder)
-    if before is None:
-        if any(path.name != FOLDER_LOCK for path in folder.iterdir()):
-            raise OutputError(f"The folder {folder} holds other things, and no {MANIFEST_FILE}. Give a new folder.")
+    before, there = BulkManifest.read(folder), {path.name for path in folder.iterdir()} - {FOLDER_LOCK}
+    if before is None and there:
+        raise OutputError(f"The folder {folder} holds other things, and no {MANIFEST_FILE}. Give a new folder.")
+    if there <= {MANIFEST_FILE}:  # nothing was computed yet, so it may become another run
         manifest.write(folder)
-    elif differences := before.differences(manifest):
+    elif before is not None and (differences := before.differences(manifest)):
         raise OutputError(f"{folder} holds another run: {'; '.join(differences)}. Give another folder, or delete it.")
 
 

@@ -14,7 +14,7 @@ from vlm_adapters.cli.arguments import (
     AttentionOption,
     DeviceOption,
     DtypeOption,
-    ImageFile,
+    ImageOrMany,
     JsonOption,
     OutOption,
     PhraseOption,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    image: ImageFile,
+    image: ImageOrMany,
     text: Text = None,
     *,
     ask: AskOption = None,

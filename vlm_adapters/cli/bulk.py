@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ ThreadsOption = Annotated[
 ]
 
 _MOST_SHOWN = 5
+_DATA_SET = re.compile(r"[a-z_]+:[a-z_]+=")
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,31 @@ class ManyImages:
         if as_json:
             print_json({"folder": str(self.out), "items": index.items, "bytes": index.bytes, "failed": failed})
             return
-        line(f"{self.out}: {index.items:,} images, {len(failed):,} of them failed; {index.bytes:,} bytes")
+        line(f"{self.out}: images {index.items:,}, failed {len(failed):,}, bytes {index.bytes:,}")
         for entry in index.failed[:_MOST_SHOWN]:
             line(f"  {shown(entry.id)}: {entry.message}")
         if len(failed) > _MOST_SHOWN:
             line(f"  and {len(failed) - _MOST_SHOWN:,} more, in {self.out / 'index.json'}")
+
+
+def is_of_many(source: str) -> bool:
+    """Whether an argument names many images: a folder, a JSONL or YAML file, or a kind of data set with its keys."""
+    is_listed = source.endswith((".jsonl", ".yaml", ".yml")) or _DATA_SET.match(source)
+    return bool(is_listed) or os.path.isdir(source)  # noqa: PTH112 - `Path.is_dir` raises where a name is too long
+
+
+def check_for_many(source: PromptSource, ask: str | None, answer: Path | None) -> None:
+    """Check that many images have something to look for, and no option that is for one image.
+
+    Raises:
+        OptionError: They have not.
+    """
+    if ask is not None or answer is not None:
+        raise OptionError(
+            "--ask and --answer are for one image. Give a JSONL file with ask, text and ids in its lines."
+        )
+    if not source.has_text:
+        raise OptionError(f"There is no text for the images in {source.source}. Give TEXT.")
 
 
 def prompts_of(source: str, text: str | None, phrase: Sequence[str] | None, span: Sequence[str] | None) -> PromptSource:
