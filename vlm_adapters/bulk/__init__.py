@@ -2,20 +2,23 @@
 
 from vlm_adapters.bulk.extract import Extract
 from vlm_adapters.bulk.ground import Ground
+from vlm_adapters.bulk.processes import BulkProgress, ShardWorker, run_bulk
 from vlm_adapters.bulk.prompts import PromptSource, open_prompts, prompt_of
-from vlm_adapters.bulk.run import BulkProgress, BulkSettings, run_bulk
+from vlm_adapters.bulk.run import BulkRun, BulkSettings
 from vlm_adapters.bulk.shards import BulkIndex, FailedItem, Item, read_results
 from vlm_adapters.bulk.task import Task
 
 __all__ = [
     "BulkIndex",
     "BulkProgress",
+    "BulkRun",
     "BulkSettings",
     "Extract",
     "FailedItem",
     "Ground",
     "Item",
     "PromptSource",
+    "ShardWorker",
     "Task",
     "open_prompts",
     "prompt_of",

@@ -1,4 +1,4 @@
-"""A bulk run: a task over the prompts of a source, into shards, with resume and in several processes.
+"""A bulk run: a task over the prompts of a source, into shards.
 
 The members of shards and batches are fixed by the manifest alone, and a batch holds the rounding of its members. So one
 process and many, in one go or after kills, end with the same bytes.
@@ -7,12 +7,13 @@ process and many, in one go or after kills, end with the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -32,7 +33,6 @@ from vlm_adapters.data.locks import FOLDER_LOCK, locked_folder
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import OptionError, OutputError
 from vlm_adapters.evaluation.fingerprint import installed_versions
-from vlm_adapters.evaluation.process import ALONE, Process
 from vlm_adapters.prompt import Prompt
 
 
@@ -58,21 +58,6 @@ class BulkSettings:
             raise OptionError("shard_size, batch_size and threads are at least 1.")
 
 
-@dataclass(frozen=True)
-class BulkProgress:
-    """How far a process is with its share.
-
-    Attributes:
-        items: Items that are done, those of an interrupted run included.
-        total: Items of the share.
-        failed: How many of the items that were done here could not be used.
-    """
-
-    items: int
-    total: int
-    failed: int
-
-
 @dataclass
 class _Shard:
     """The rows of one shard, as they come."""
@@ -91,84 +76,105 @@ class _Batch:
     finish: Callable[[], list[Row]]
 
 
-def run_bulk(
-    task: Task,
-    source: PromptSource,
-    folder: str | Path,
-    settings: BulkSettings | None = None,
-    *,
-    process: Process = ALONE,
-    report: Callable[[BulkProgress], None] = lambda _: None,
-) -> BulkIndex:
-    """Do a task with every image of a source. Resumes where an earlier run into the folder stopped.
-
-    Several processes share the shards: of `n`, the one with index `i` computes `i`, `i + n`, `i + 2 n`, ... An image
-    that cannot be used is recorded and skipped.
-
-    Args:
-        task: What to do.
-        source: The prompts.
-        folder: Folder of the results; one with another run is refused.
-        settings: Sizes of shards and batches.
-        process: Which of the processes this is.
-        report: Called at the start and after every batch.
-
-    Returns:
-        What the run has, in every process.
-
-    Raises:
-        OutputError: The folder holds another run or other things, cannot be written to, or is in use; or one of the
-            processes that share the work has ended.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> from vlm_adapters.bulk import Extract, open_prompts, read_results, run_bulk
-        >>> with TemporaryDirectory() as folder:
-        ...     index = run_bulk(Extract("tiny-llava"), open_prompts("scenes:count=3,seed=4"), folder)
-        ...     found = {item.id: row["fine.attention"].shape for item, row in read_results(folder)}
-        >>> index.items, len(index.failed), found["0"]  # phrases, layers, heads, h, w
-        (3, 0, (3, 4, 8, 16, 16))
-    """
-    folder, settings = Path(folder), settings or BulkSettings()
-    manifest = _manifest_of(task, source, settings)
-    with locked_folder(folder) if process.is_first else nullcontext():
-        if process.is_first:
-            _prepare_folder(folder, manifest)
-        process.wait()  # until the first holds the folder
-        with _threads(manifest.threads):
-            _compute(_Run(task, source, manifest, settings), folder, process, report)
-        process.wait()  # until all shards are there
-        if process.is_first:
-            _finish(folder, manifest)
-        process.wait()
-        return BulkIndex.read(folder)
-
-
 @dataclass(frozen=True)
-class _Run:
-    """The shards of a run."""
+class BulkRun:
+    """A run whose shards are computed by whoever asks for them; it can be sent to other processes.
+
+    Whoever coordinates them holds the folder, hands out the numbers of the missing shards, and writes the index at the
+    end. `run_bulk` does all of it in the processes of a launcher.
+
+    Attributes:
+        task: What to do with every image.
+        source: The prompts.
+        folder: Folder of the results.
+        manifest: What is computed, and in which shards and batches.
+        workers: Threads that read images ahead; None takes as many as the machine has cores for.
+    """
 
     task: Task
     source: PromptSource
+    folder: Path
     manifest: BulkManifest
-    settings: BulkSettings
+    workers: int | None = None
 
-    def shards(self, numbers: Sequence[int], tell: Callable[[int, int], None]) -> Iterator[_Shard]:
-        """Compute shards, and say after every batch how many of its items are done and how many failed.
+    @classmethod
+    def of(cls, task: Task, source: PromptSource, folder: str | Path, settings: BulkSettings | None = None) -> Self:
+        """Describe a run; loads the model. Nothing is written yet.
 
-        Images are read ahead by several threads, and batches prepared by one.
+        Args:
+            task: What to do with every image.
+            source: The prompts.
+            folder: Folder of the results.
+            settings: Sizes of shards and batches.
         """
-        workers = default_workers() if self.settings.workers is None else self.settings.workers
-        batches = [batch for number in numbers for batch in self.manifest.batches(self.manifest.shards[number])]
+        settings = settings or BulkSettings()
+        return cls(task, source, Path(folder), _manifest_of(task, source, settings), settings.workers)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder while shards are written into it, with the manifest in it.
+
+        Raises:
+            OutputError: It holds another run or other things, is in use, or cannot be written to.
+        """
+        with locked_folder(self.folder):
+            _prepare_folder(self.folder, self.manifest)
+            yield
+
+    def missing(self, numbers: Sequence[int] | None = None) -> list[int]:
+        """The numbers of the shards, of these or of all, that are not there or not as they were written."""
+        among = range(len(self.manifest.shards)) if numbers is None else numbers
+        return [number for number in among if ShardManifest.intact(self.folder, number) is None]
+
+    def compute(
+        self, numbers: Sequence[int], tell: Callable[[int, int], None] = lambda *_: None
+    ) -> Generator[ShardManifest]:
+        """Compute and write shards.
+
+        Args:
+            numbers: Their numbers.
+            tell: Called after every batch with the number of its items, and how many of them failed.
+
+        Yields:
+            The manifest of every shard, once it is there.
+        """
+        with (
+            _threads(self.manifest.threads),
+            closing(map_ahead(self._write, self._shards(numbers, tell), workers=1, most=1)) as written,
+        ):
+            yield from written
+
+    def finish(self) -> BulkIndex:
+        """Write the index of a run whose shards are all there.
+
+        Raises:
+            DataError: A shard is missing or damaged.
+        """
+        size, failed, digests = 0, list[FailedItem](), list[str]()
+        for number in range(len(self.manifest.shards)):
+            shard = ShardManifest.read(self.folder, number)
+            size += shard.bytes
+            failed += shard.failed
+            digests.append(shard.digest)
+        index = BulkIndex(items=self.manifest.items, bytes=size, failed=failed, manifests=digests)
+        index.write(self.folder)
+        return index
+
+    def _shards(self, numbers: Sequence[int], tell: Callable[[int, int], None]) -> Iterator[_Shard]:
+        """Compute shards; images are read ahead by several threads, and batches prepared by one."""
+        workers = default_workers() if self.workers is None else self.workers
+        shards = self.manifest.shards
+        batches = [batch for number in numbers for batch in self.manifest.batches(shards[number])]
         items = (item for batch in batches for item in batch)
         with closing(map_ahead(self._read, items, workers=workers, most=2 * self.manifest.batch_size)) as read:
             taken = (dict(islice(read, len(batch))) for batch in batches)
             with closing(map_ahead(self._prepared, taken, workers=min(workers, 1), most=1)) as prepared:
                 for number in numbers:
                     shard = _Shard(number)
-                    for batch in islice(prepared, len(self.manifest.batches(self.manifest.shards[number]))):
+                    for batch in islice(prepared, len(self.manifest.batches(shards[number]))):
+                        before = len(shard.failed)
                         self._add(shard, batch)
-                        tell(len(batch.prompts) + len(batch.failures), len(shard.failed))
+                        tell(len(batch.prompts) + len(batch.failures), len(shard.failed) - before)
                     yield shard
 
     def _read(self, index: int) -> tuple[int, Prompt | Failure]:
@@ -200,43 +206,10 @@ class _Run:
             spans = [phrase.span for phrase in prompt.phrases]
             shard.rows.append((Item(index=index, id=self.source.id(index), text=prompt.text, spans=spans), row))
 
-
-def _compute(run: _Run, folder: Path, process: Process, report: Callable[[BulkProgress], None]) -> None:
-    """Compute what is missing of the shards of this process."""
-    shards = run.manifest.shards
-    share = range(process.index, len(shards), process.count)
-    left = [number for number in share if ShardManifest.intact(folder, number) is None]
-    total = sum(len(shards[number]) for number in share)
-    progress = BulkProgress(total - sum(len(shards[number]) for number in left), total, 0)
-    report(progress)
-    failed_before = 0
-
-    def tell(items: int, failed_of_shard: int) -> None:
-        nonlocal progress
-        progress = replace(progress, items=progress.items + items, failed=failed_before + failed_of_shard)
-        report(progress)
-
-    computed = run.shards(left, tell)
-    with closing(map_ahead(partial(_write, run.manifest, folder), computed, workers=1, most=1)) as written:
-        for shard in written:
-            failed_before += len(shard.failed)
-
-
-def _write(manifest: BulkManifest, folder: Path, shard: _Shard) -> ShardManifest:
-    if not (folder / MANIFEST_FILE).is_file():
-        raise OutputError(f"The folder {folder} was removed while it was written. Give the same command again.")
-    return write_shard(folder, shard.number, manifest.suffix, shard.rows, shard.failed)
-
-
-def _finish(folder: Path, manifest: BulkManifest) -> None:
-    """Write the index of a run whose shards are all there."""
-    size, failed, digests = 0, list[FailedItem](), list[str]()
-    for number in range(len(manifest.shards)):
-        shard = ShardManifest.read(folder, number)
-        size += shard.bytes
-        failed += shard.failed
-        digests.append(shard.digest)
-    BulkIndex(items=manifest.items, bytes=size, failed=failed, manifests=digests).write(folder)
+    def _write(self, shard: _Shard) -> ShardManifest:
+        if not (self.folder / MANIFEST_FILE).is_file():
+            raise OutputError(f"The folder {self.folder} was removed while it was written. Give the command again.")
+        return write_shard(self.folder, shard.number, self.manifest.suffix, shard.rows, shard.failed)
 
 
 def _manifest_of(task: Task, source: PromptSource, settings: BulkSettings) -> BulkManifest:
