@@ -83,7 +83,7 @@ def test_a_line_has_all_that_a_prompt_has(folder: Path) -> None:
         ({"image": "a.jpg", "text": "a dog", "phrases": ["cat"]}, r"lines\.jsonl:2: .*'cat' is not in the text"),
         ({"image": "a.jpg", "ids": [1]}, r"lines\.jsonl:2: .*Give ask and text"),
         ({"image": "a.jpg", "phrases": ["dog"]}, r"lines\.jsonl:2: .*phrases and no text"),
-        ({"picture": "a.jpg"}, r"lines\.jsonl:2: .*image.* Broken lines: 1"),
+        ({"picture": "a.jpg"}, r"lines\.jsonl:2: picture: .* Broken lines: 1"),
     ],
 )
 def test_a_broken_line_is_named(folder: Path, line: object, message: str) -> None:

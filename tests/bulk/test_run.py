@@ -33,6 +33,7 @@ from vlm_adapters.testing.fakes import FakeAdapter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+ADAPTER = FakeAdapter()
 SMALL = BulkSettings(shard_size=3, batch_size=2)
 
 
@@ -46,11 +47,7 @@ class FakeExtract(Extract):
     @property
     @override
     def adapter(self) -> FakeAdapter:
-        return FakeAdapter()
-
-    @override
-    def rows(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-        return self.prepare(prompts)()
+        return ADAPTER
 
     @override
     def prepare(self, prompts: Sequence[Prompt]) -> Any:
@@ -77,7 +74,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_every_image_has_its_row_and_a_damaged_one_its_message(images: Path, tmp_path: Path) -> None:
     index = run_bulk(FakeExtract(), open_prompts(str(images), "a red dog", ["dog"]), tmp_path / "out", SMALL)
-    found = dict(read_results(tmp_path / "out"))
+    found = [item for item, _ in read_results(tmp_path / "out")]
     assert [item.id for item in found] == ["0.png", "2.png", "4.png", "5.png", "6.png", "below/3.png"]
     assert [(entry.index, entry.id) for entry in index.failed] == [(1, "1.png")]
     assert "not an image in a format" in index.failed[0].message
@@ -87,7 +84,7 @@ def test_every_image_has_its_row_and_a_damaged_one_its_message(images: Path, tmp
 def test_the_arrays_are_those_of_the_adapter(images: Path, tmp_path: Path) -> None:
     request = GridRequest(layers=[0, -1], hidden_layers=[-1], phrase_hidden_layers=[0])
     run_bulk(FakeExtract(request=request), open_prompts(str(images), "a red dog", ["dog"]), tmp_path / "out", SMALL)
-    adapter = FakeAdapter()
+    adapter = ADAPTER
     for item, row in read_results(tmp_path / "out"):
         prompt = Prompt.describe(images / item.id, item.text, item.spans)
         ((grids,),) = adapter.extract(adapter.preprocess([prompt]), request)
@@ -115,7 +112,7 @@ def test_a_finished_run_computes_nothing_and_a_damaged_shard_alone(images: Path,
     run_bulk(again, source, out, SMALL)
     assert again.ran == []
     (out / "shard-000001.safetensors").write_bytes(b"flipped")
-    with pytest.raises(DataError, match="Shard 1 of .* is damaged"):
+    with pytest.raises(DataError, match=r"Shard 1 of .* is damaged"):
         list(read_results(out))
     run_bulk(again, source, out, SMALL)
     assert again.ran == [2, 1]
@@ -226,6 +223,7 @@ def test_progress_counts_items_and_failures(images: Path, tmp_path: Path) -> Non
     assert seen[-1] == BulkProgress(7, 7, 0)
 
 
+@pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
 def test_a_callable_loses_no_row(images: Path) -> None:
     task: Task = pickle.loads(pickle.dumps(Extract("tiny-llava", request=GridRequest(layers=[-1]))))  # noqa: S301
     paths = np.array([str(images / "0.png"), str(images / "1.png"), str(images / "2.png")])

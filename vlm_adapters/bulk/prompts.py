@@ -196,7 +196,10 @@ class PromptLines(PromptSource):
 
         def check(_: Line, line: PromptLine) -> None:
             self._folder.named(line.image)
-            prompt_of(_BLANK, line.text, line.phrases, line.ask, line.ids)
+            try:
+                prompt_of(_BLANK, line.text, line.phrases, line.ask, line.ids)
+            except PromptError as error:
+                raise DataError(str(error)) from error
             self._ids.append(line.id or line.image)
 
         self._numbers, problems = self._lines.usable(check)
