@@ -6,10 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vlm_adapters.bulk import read_results
 from vlm_adapters.data.open import open_dataset
+from vlm_adapters.heads.attention import attention_maps
+from vlm_adapters.prompt import Prompt
+from vlm_adapters.registry.loading import load_adapter
 
 Run = Callable[..., int]
 
@@ -67,6 +71,7 @@ def test_ground_gives_the_masks_of_the_single_image(
         (("extract", "{images}", "--phrase", "cross"), "phrases without TEXT"),
         (("extract", "{images}", "a cross", "--layers", "first"), "--layers 'first' is not all, none, or numbers"),
         (("extract", "scenes:count=2", "a cross"), "has its own texts"),
+        (("attend", "{images}"), "There is no text for the images"),
         (("ground", "{images}"), "There is no text for the images"),
         (("ground", "{images}", "a cross", "--ask", "What is it?"), "--ask and --answer are for one image"),
     ],
@@ -83,3 +88,19 @@ def test_mistakes_show_before_the_model(
     assert adapters(*words, "--model", "nothing", "--out", str(tmp_path / "out")) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_attend_gives_the_maps_of_the_single_image(adapters: Run, images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    assert adapters("attend", str(images), "a pink cross", "--heads", "2", "--out", str(tmp_path / "out")) == 0
+    adapter = load_adapter("tiny-qwen2_5_vl")
+    for item, row in read_results(tmp_path / "out"):
+        prompt = Prompt.describe(images / item.id, "a pink cross", ["a pink cross"])
+        ((maps,),) = attention_maps(adapter, [prompt])
+        (found,) = row["phrases"]
+        np.testing.assert_allclose(found["map"], maps.together(0).numpy(), atol=1e-4)
+        assert (found["phrase"], found["start"], found["end"]) == ("a pink cross", 0, 12)
+        assert found["level"] == maps.reliability[0].level
+        assert [(head["layer"], head["head"]) for head in found["heads"]] == [
+            (head.layer, head.head) for head in maps.ranking[0][:2]
+        ]

@@ -15,7 +15,8 @@ from typing_extensions import override
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
-from vlm_adapters.bulk.task import Array, Failure, Row, Task, array_column
+from vlm_adapters.bulk.formats import Row
+from vlm_adapters.bulk.task import Array, Failure, Task, array_column
 from vlm_adapters.errors import OptionError
 from vlm_adapters.prompt import Prompt
 from vlm_adapters.registry.loading import load_adapter

@@ -9,7 +9,8 @@ from typing import Any
 from typing_extensions import override
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.bulk.task import Array, Failure, Row, Task, json_column
+from vlm_adapters.bulk.formats import Row
+from vlm_adapters.bulk.task import Array, Failure, Task, json_column
 from vlm_adapters.errors import PromptError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.load import load_grounder

@@ -17,17 +17,16 @@ from typing import Self
 
 import torch
 
+from vlm_adapters.bulk.formats import FailedItem, Item, Row, arrow_modules
 from vlm_adapters.bulk.prompts import PromptSource
 from vlm_adapters.bulk.shards import (
     MANIFEST_FILE,
     BulkIndex,
     BulkManifest,
-    FailedItem,
-    Item,
     ShardManifest,
     write_shard,
 )
-from vlm_adapters.bulk.task import FAILURES, Failure, Row, Task
+from vlm_adapters.bulk.task import FAILURES, Failure, Task
 from vlm_adapters.data.ahead import default_workers, map_ahead
 from vlm_adapters.data.locks import FOLDER_LOCK, locked_folder
 from vlm_adapters.embedded import alias_of
@@ -107,6 +106,8 @@ class BulkRun:
             folder: Folder of the results.
             settings: Sizes of shards and batches.
         """
+        if task.suffix == "parquet":
+            arrow_modules()  # a missing extra shows before the model is loaded
         settings = settings or BulkSettings()
         return cls(task, source, Path(folder), _manifest_of(task, source, settings), settings.workers)
 

@@ -7,56 +7,19 @@ A folder holds `manifest.json` (what is computed, of what, and in which shards a
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
+from vlm_adapters.bulk.formats import FORMATS, FailedItem, Item, Row
 from vlm_adapters.data.files import whole_file
 from vlm_adapters.data.sealed import sealed, sha256_of_file, unsealed
 from vlm_adapters.errors import DataError
 
 MANIFEST_FILE, INDEX_FILE = "manifest.json", "index.json"
-Row = dict[str, Any]
-
-
-class Item(BaseModel):
-    """What a manifest says of one row of a shard.
-
-    Attributes:
-        index: Where its prompt is in the source.
-        id: Its name there.
-        text: The sentence, or the question where there is none.
-        spans: The phrases, as spans of its characters.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    index: int
-    id: str
-    text: str
-    spans: list[tuple[int, int]]
-
-
-class FailedItem(BaseModel):
-    """One image of many that could not be used.
-
-    Attributes:
-        index: Where its prompt is in the source.
-        id: Its name there.
-        message: What is wrong with it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    index: int
-    id: str
-    message: str
 
 
 class ShardManifest(BaseModel):
@@ -279,35 +242,3 @@ def _parts(items: range, most: int) -> list[range]:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is damaged: {str(error).splitlines()[0]}. Remove it, and give the same command again.")
-
-
-def _tensor_bytes(rows: Sequence[tuple[Item, Row]]) -> bytes:
-    return save(
-        {f"{n:06d}.{name}": np.ascontiguousarray(a) for n, (_, row) in enumerate(rows) for name, a in row.items()}
-    )
-
-
-def _read_tensors(path: Path, count: int) -> list[Row]:
-    rows: list[Row] = [{} for _ in range(count)]
-    with safe_open(path, framework="np") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - it is not a dict
-            number, _, inner = name.partition(".")
-            rows[int(number)][inner] = tensors.get_tensor(name)
-    return rows
-
-
-def _line_bytes(rows: Sequence[tuple[Item, Row]]) -> bytes:
-    lines = (json.dumps({"id": item.id, **row}, ensure_ascii=False) + "\n" for item, row in rows)
-    return "".join(lines).encode()
-
-
-def _read_lines(path: Path, _: int) -> list[Row]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
-
-
-class _Format(NamedTuple):
-    write: Callable[[Sequence[tuple[Item, Row]]], bytes]
-    read: Callable[[Path, int], list[Row]]
-
-
-FORMATS = {"safetensors": _Format(_tensor_bytes, _read_tensors), "jsonl": _Format(_line_bytes, _read_lines)}

@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.bulk.formats import Row
 from vlm_adapters.bulk.prompts import prompt_of
 from vlm_adapters.errors import BackboneError, DataError, ImageError, PromptError
 from vlm_adapters.prompt import PhraseLike, Prompt
 
 Array = NDArray[Any]
-Row = dict[str, Any]
-"""What one image gives: arrays by name, or values for JSON."""
 
 FAILURES = (ImageError, PromptError, DataError, BackboneError)
 """Errors that concern one image of many, which is recorded and skipped."""
