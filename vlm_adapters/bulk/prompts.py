@@ -30,7 +30,7 @@ from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.folder import SAMPLES_FILE
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
 from vlm_adapters.data.image_order import indices_by_image
-from vlm_adapters.data.open import open_skipping
+from vlm_adapters.data.open import open_dataset
 from vlm_adapters.errors import DataError, OptionError, PromptError
 from vlm_adapters.images import ImageSource, load_image
 from vlm_adapters.prompt import DESCRIBE_QUESTION, Message, PhraseLike, Prompt
@@ -244,8 +244,6 @@ class PromptsOfDataset(PromptSource):
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset, self._order = dataset, indices_by_image(dataset)
-        if not self._order:
-            raise DataError(f"There is no sample in {dataset.source}. Give data with at least one.")
 
     @property
     @override
@@ -289,7 +287,7 @@ def open_prompts(source: str, text: str | None = None, phrases: Sequence[PhraseL
         return ImagesOfFolder(path.parent, text, phrases, [path.name])
     if text is not None or phrases is not None:
         raise OptionError(f"{source} has its own texts and phrases. Leave TEXT, --phrase and --span out.")
-    return PromptLines(path) if source.endswith(".jsonl") else PromptsOfDataset(open_skipping(source))
+    return PromptLines(path) if source.endswith(".jsonl") else PromptsOfDataset(open_dataset(source))
 
 
 def _image_names(folder: Path) -> Iterable[str]:

@@ -135,7 +135,11 @@ class Task(ABC):
     def _prompt(self, image: Any, values: Mapping[str, Any]) -> Prompt:
         source = image.item() if isinstance(image, np.generic) else image
         text, phrases, ids = values.get("text", self.text), values.get("phrases", self.phrases), values.get("ids")
-        chosen = None if phrases is None else [str(word) if isinstance(word, str) else tuple(word) for word in phrases]
+        chosen = (
+            None
+            if phrases is None
+            else [str(word) if isinstance(word, str) else (int(word[0]), int(word[1])) for word in phrases]
+        )
         return prompt_of(source, None if text is None else str(text), chosen, values.get("ask"), ids)
 
     def __getstate__(self) -> dict[str, Any]:
