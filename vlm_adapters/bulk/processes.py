@@ -68,7 +68,7 @@ def run_bulk(
         >>> with TemporaryDirectory() as folder:
         ...     index = run_bulk(Extract("tiny-llava"), open_prompts("scenes:count=3,seed=4"), folder)
         ...     found = {item.id: row["fine.attention"].shape for item, row in read_results(folder)}
-        >>> index.items, len(index.failed), found["0"]  # phrases, layers, heads, h, w
+        >>> index.items, len(index.failed), found["scene-4-0"]  # phrases, layers, heads, h, w
         (3, 0, (3, 4, 8, 16, 16))
     """
     run = BulkRun.of(task, source, folder, settings)
