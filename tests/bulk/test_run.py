@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,8 +157,18 @@ def test_another_run_is_refused_unless_nothing_was_computed(images: Path, tmp_pa
         run_bulk(FakeExtract(), open_prompts(str(images), "a red dog"), out, SMALL)
 
 
+def test_a_worker_writes_into_the_folder_of_its_run_alone(images: Path, tmp_path: Path) -> None:
+    run = BulkRun.of(FakeExtract(), open_prompts(str(images), "a red dog"), tmp_path, SMALL)
+    with pytest.raises(OutputError, match=r"There is no manifest\.json"):
+        ShardWorker(run)({"shard": [0]})
+    run_bulk(FakeExtract(), open_prompts(str(images), "a red cat"), tmp_path / "other", SMALL)
+    other = replace(run, folder=tmp_path / "other")
+    with pytest.raises(OutputError, match="holds another run: source_fingerprint"):
+        ShardWorker(other)({"shard": [0]})
+
+
 def test_a_folder_with_other_things_is_refused(images: Path) -> None:
-    with pytest.raises(OutputError, match=r"holds other things, and no manifest\.json"):
+    with pytest.raises(OutputError, match=r"There is no manifest\.json in the folder .* Give a new folder"):
         run_bulk(FakeExtract(), open_prompts(str(images), "a red dog"), images, SMALL)
 
 

@@ -138,7 +138,11 @@ class BulkRun:
 
         Yields:
             The manifest of every shard, once it is there.
+
+        Raises:
+            OutputError: The folder holds another run, or none, or cannot be written to.
         """
+        _check_manifest(self.folder, self.manifest)
         with (
             _threads(self.manifest.threads),
             closing(map_ahead(self._write, self._shards(numbers, tell), workers=1, most=1)) as written,
@@ -235,12 +239,19 @@ def _manifest_of(task: Task, source: PromptSource, settings: BulkSettings) -> Bu
 
 def _prepare_folder(folder: Path, manifest: BulkManifest) -> None:
     """Make the folder that of this run."""
-    before, there = BulkManifest.read(folder), {path.name for path in folder.iterdir()} - {FOLDER_LOCK}
-    if before is None and there:
-        raise OutputError(f"The folder {folder} holds other things, and no {MANIFEST_FILE}. Give a new folder.")
+    there = {path.name for path in folder.iterdir()} - {FOLDER_LOCK}
     if there <= {MANIFEST_FILE}:  # nothing was computed yet, so it may become another run
         manifest.write(folder)
-    elif before is not None and (differences := before.differences(manifest)):
+    else:
+        _check_manifest(folder, manifest)
+
+
+def _check_manifest(folder: Path, manifest: BulkManifest) -> None:
+    """Check that a folder is that of this run."""
+    before = BulkManifest.read(folder)
+    if before is None:
+        raise OutputError(f"There is no {MANIFEST_FILE} in the folder {folder}. Give a new folder.")
+    if differences := before.differences(manifest):
         raise OutputError(f"{folder} holds another run: {'; '.join(differences)}. Give another folder, or delete it.")
 
 
