@@ -247,6 +247,17 @@ def test_a_callable_loses_no_row(images: Path) -> None:
     assert len(pickle.dumps(task)) < 2000
 
 
+def test_images_of_a_column_are_paths_bytes_or_arrays(images: Path) -> None:
+    task = FakeExtract(request=GridRequest(layers=[-1]), text="a red dog", phrases=["dog"])
+    path = images / "2.png"
+    pixels = np.asarray(Image.open(path))
+    columns = (np.array([str(path)]), np.array([path.read_bytes()], dtype=object), pixels[None])
+    of_path, of_bytes, of_array = (task({"image": column})["fine.attention"][0] for column in columns)
+    assert of_path.shape[0] == 1
+    assert np.array_equal(of_path, of_bytes)
+    assert np.array_equal(of_path, of_array)
+
+
 def test_settings_are_positive() -> None:
     with pytest.raises(OptionError, match="at least 1"):
         BulkSettings(batch_size=0)
