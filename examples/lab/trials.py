@@ -26,6 +26,7 @@ COMMANDS = {
     "data convert": "data convert scenes:count=60,seed=4 --out set",
     "extract": f"extract scenes:count=40,seed=4 --model {MODEL} --shard-size 6 --batch-size 4 --out extracted",
     "ground": f"ground scenes:count=24,seed=4 --model {MODEL} --shard-size 4 --batch-size 2 --out grounded",
+    "attend": f"attend scenes:count=24,seed=4 --model {MODEL} --shard-size 4 --batch-size 2 --out attended",
 }
 PREPARED = {"train": f"cache build scenes {TRAIN}"}
 """What has to be there before a command: its own work is then what is interrupted."""
