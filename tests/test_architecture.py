@@ -38,7 +38,7 @@ ROOMS = (
     {"output"},  # above evaluation: a gallery shows the records of one
     {"testing"},
     {"training", "scaffold", "discovery"},
-    {"inspection"},  # above training: a bench builds a cache
+    {"bulk", "inspection"},  # above training: a bench builds a cache
     {"cli"},
     {"__main__"},
 )

@@ -1,4 +1,4 @@
-"""Kill `cache build`, `train`, `evaluate` and `data convert` at random times and file events, and run them again.
+"""Kill the commands that work for long at random times and file events, and run them again.
 
     python examples/lab/kills.py [--kills 60] [--report FILE]
 

@@ -24,6 +24,9 @@ COMMANDS = {
     "train": f"train scenes {TRAIN} decoder.base_width=4 sheet_samples=2 --out run",
     "evaluate": f"evaluate {MODEL} scenes:count=12,seed=4 --protocol packed --batch-size 2 --out evaluation",
     "data convert": "data convert scenes:count=60,seed=4 --out set",
+    "extract": f"extract scenes:count=40,seed=4 --model {MODEL} --shard-size 6 --batch-size 4 --out extracted",
+    "ground": f"ground scenes:count=24,seed=4 --model {MODEL} --shard-size 4 --batch-size 2 --out grounded",
+    "attend": f"attend scenes:count=24,seed=4 --model {MODEL} --shard-size 4 --batch-size 2 --out attended",
 }
 PREPARED = {"train": f"cache build scenes {TRAIN}"}
 """What has to be there before a command: its own work is then what is interrupted."""
@@ -53,6 +56,7 @@ def prepare() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch  # noqa: PLC0415 - after the environment is set
 
+    import vlm_adapters.bulk  # noqa: PLC0415
     import vlm_adapters.cli.evaluate_command  # noqa: PLC0415
     from vlm_adapters import GroundedVLM, evaluate, load_adapter, train  # noqa: PLC0415
 

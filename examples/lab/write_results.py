@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from report import read_report, sources, table
+from results_bulk import bulk
 from results_claims import claims
 from results_memory import full_size, large_images, plan
 from results_presence import presence
@@ -388,6 +389,7 @@ SECTIONS = (
     full_size,
     plan,
     interruptions,
+    bulk,
     discovery,
     gpu,
 )

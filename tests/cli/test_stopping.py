@@ -73,6 +73,7 @@ def test_commands_that_resume_say_so(
     fake.gives(lambda: os.kill(os.getpid(), number))
     data = "scenes:count=2,seed=3"
     arguments = {
+        "extract": (data, "--model", fake.checkpoint, "--out", str(tmp_path / "x")),
         "evaluate": (fake.checkpoint, data, "--protocol", "packed", "--method", "box", "--out", str(tmp_path / "e")),
         "cache": ("build", "scenes", f"model={fake.checkpoint}", f"train={data}", f"cache={tmp_path / 'c'}"),
         "train": ("scenes", f"model={fake.checkpoint}", f"train={data}", "cache=null", "--out", str(tmp_path / "r")),

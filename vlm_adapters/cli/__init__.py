@@ -41,6 +41,7 @@ COMMANDS = (
     "ground",
     "chat",
     "attend",
+    "extract",
     "evaluate",
     "calibrate",
     "probe",
@@ -62,7 +63,7 @@ INTERRUPTED_EXIT, SIGTERM_EXIT = 130, 143
 """What a shell says of a process that SIGINT or SIGTERM ended."""
 
 
-RESUMABLE = ("evaluate", "cache", "train")
+RESUMABLE = ("extract", "evaluate", "cache", "train")
 """Commands that keep what they have done when they are stopped."""
 
 

@@ -17,7 +17,10 @@ from vlm_adapters.limits import shown
 if TYPE_CHECKING:
     from vlm_adapters.training.recipe import Recipe
 
-ImageFile = Annotated[str, typer.Argument(help="An image on disk.", show_default=False)]
+ImageOrMany = Annotated[
+    str,
+    typer.Argument(help="An image on disk, or many: a folder, a JSONL file, a data set.", show_default=False),
+]
 Text = Annotated[
     str | None,
     typer.Argument(help="The sentence to ground; with --ask, the answer of a model elsewhere.", show_default=False),

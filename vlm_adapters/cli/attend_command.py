@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,13 +14,22 @@ from vlm_adapters.cli.arguments import (
     AttentionOption,
     DeviceOption,
     DtypeOption,
-    ImageFile,
+    ImageOrMany,
     JsonOption,
     OutOption,
     PhraseOption,
     QuantizationOption,
     SpanOption,
     Text,
+)
+from vlm_adapters.cli.bulk import (
+    BatchSizeOption,
+    ManyImages,
+    ShardSizeOption,
+    ThreadsOption,
+    check_for_many,
+    is_of_many,
+    prompts_of,
 )
 from vlm_adapters.cli.printing import line, print_json, working
 
@@ -29,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    image: ImageFile,
+    image: ImageOrMany,
     text: Text = None,
     *,
     ask: AskOption = None,
@@ -39,6 +48,9 @@ def command(
     model: Annotated[str, typer.Option(help="Embedded model, checkpoint folder or hub id.")] = DEFAULT_MODEL,
     heads: Annotated[int, typer.Option(help="How many of the heads that follow a phrase best to show.", min=1)] = 6,
     raw: Annotated[bool, typer.Option("--raw", help="Show the attention as extracted, sinks and all.")] = False,
+    batch_size: BatchSizeOption = 8,
+    shard_size: ShardSizeOption = 64,
+    threads: ThreadsOption = 1,
     out: OutOption = Path("attention"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -52,22 +64,31 @@ def command(
     (sinks), and how reliable they are. Needs no decoder. Writes a PNG per phrase and grid to --out, and at last
     attention.json, which names them; sheets of an earlier run in --out are removed. Without --phrase the text is one
     phrase. With --ask the model's answer is shown, by the tokens that it wrote; see `adapters ground --help`.
+
+    Of many images it writes shards of parquet to --out, a row per phrase and grid with its map, and no pictures; the
+    same command resumes. On several GPUs: accelerate launch -m vlm_adapters attend ...
     """
     from vlm_adapters.cli.asked import Asked, print_answer
     from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.output.attention import write_attention
     from vlm_adapters.registry.loading import load_adapter
 
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": attn_implementation,
+        "quantization_config": quantization,
+    }
+    if is_of_many(image):
+        from vlm_adapters.bulk import Attend
+
+        many = ManyImages(prompts_of(image, text, phrase, span), out, batch_size, shard_size, threads)
+        check_for_many(many.source, ask, answer)
+        many.run(lambda found: Attend(model, heads=heads, raw=raw, device=found, **options), device, as_json=as_json)
+        return
     asked = Asked.of(image, text, ask=ask, answer=answer, phrase=phrase, span=span)  # mistakes show before the model
     with locked_folder(out):
         with working(f"Loading {model} ..."):
-            adapter = load_adapter(
-                model,
-                device=device,
-                dtype=dtype,
-                attn_implementation=attn_implementation,
-                quantization_config=quantization,
-            )
+            adapter = load_adapter(model, device=device, **options)
         with working("Answering ..."):
             prompt = asked.prompt_for(adapter)
         with working(f"Drawing {len(prompt.phrases)} phrases, into {out} ..."):

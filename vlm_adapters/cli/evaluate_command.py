@@ -20,11 +20,12 @@ from vlm_adapters.cli.arguments import (
     QuantizationOption,
 )
 from vlm_adapters.cli.printing import line, print_json
-from vlm_adapters.cli.progress import EvaluationBar
+from vlm_adapters.cli.progress import ShareBar
 from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from vlm_adapters.evaluation.card import Card
+    from vlm_adapters.evaluation.run import EvaluationProgress
 
 
 def command(
@@ -103,8 +104,12 @@ def command(
             attn_implementation=attn_implementation,
             quantization_config=quantization,
         )
-        with EvaluationBar(process) as bar:
-            card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
+        with ShareBar(process) as bar:
+
+            def show(progress: EvaluationProgress) -> None:
+                bar.show(progress.samples, progress.total)
+
+            card = evaluate(grounder, dataset, settings, out, process=process, report=show)
         if process.index:
             return
         write_gallery(read_records(out / RECORDS_FILE), dataset, out, seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from vlm_adapters.cli.arguments import (
     AttentionOption,
     DeviceOption,
     DtypeOption,
-    ImageFile,
+    ImageOrMany,
     JsonOption,
     OutOption,
     PhraseOption,
@@ -22,12 +22,21 @@ from vlm_adapters.cli.arguments import (
     SpanOption,
     Text,
 )
+from vlm_adapters.cli.bulk import (
+    BatchSizeOption,
+    ManyImages,
+    ShardSizeOption,
+    ThreadsOption,
+    check_for_many,
+    is_of_many,
+    prompts_of,
+)
 from vlm_adapters.cli.printing import line, print_json, working
 from vlm_adapters.cli.tables import print_grounding
 
 
 def command(
-    image: ImageFile,
+    image: ImageOrMany,
     text: Text = None,
     *,
     ask: AskOption = None,
@@ -43,6 +52,9 @@ def command(
     keep_absent: Annotated[
         bool, typer.Option("--keep-absent", help="Keep the masks of phrases that count as absent.")
     ] = False,
+    batch_size: BatchSizeOption = 8,
+    shard_size: ShardSizeOption = 64,
+    threads: ThreadsOption = 1,
     out: OutOption = Path("grounding"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -65,6 +77,9 @@ def command(
 
     A model without a decoder is asked for boxes if its adapter declares that it can point. Otherwise the masks come
     from the attention of a few heads: those of its profile or, if it has none, of a profile made for the run.
+
+    Of many images it writes shards of JSONL to --out, a line per image as in grounding.json, and no pictures; the same
+    command resumes. On several GPUs: accelerate launch -m vlm_adapters ground ...
     """
     from vlm_adapters.cli.asked import Asked, print_answer
     from vlm_adapters.data.locks import locked_folder
@@ -72,20 +87,20 @@ def command(
     from vlm_adapters.output.exports import answer_to_dict, grounding_to_dict
     from vlm_adapters.output.files import write_grounding
 
+    options: dict[str, Any] = {"method": method, "profile": profile, "sam": sam, "dtype": dtype}
+    options |= {"attn_implementation": attn_implementation, "quantization_config": quantization}
+    if is_of_many(image):
+        from vlm_adapters.bulk import Ground
+
+        many = ManyImages(prompts_of(image, text, phrase, span), out, batch_size, shard_size, threads)
+        check_for_many(many.source, ask, answer)
+        many.run(lambda found: Ground(model, keep_absent=keep_absent, device=found, **options), device, as_json=as_json)
+        return
     asked = Asked.of(image, text, ask=ask, answer=answer, phrase=phrase, span=span)  # mistakes show before the model
     _announce_many(len(asked.prompt.phrases))
     with locked_folder(out):
         with working(f"Loading {model} ..."):
-            grounder = load_grounder(
-                model,
-                method=method,
-                profile=profile,
-                sam=sam,
-                device=device,
-                dtype=dtype,
-                attn_implementation=attn_implementation,
-                quantization_config=quantization,
-            )
+            grounder = load_grounder(model, device=device, **options)
         grounder.keeps_absent_masks = keep_absent
         with working("Answering ..."):
             prompt = asked.prompt_for(grounder.adapter)

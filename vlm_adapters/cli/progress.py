@@ -23,7 +23,6 @@ from vlm_adapters.limits import plain
 
 if TYPE_CHECKING:
     from vlm_adapters.evaluation.process import Process
-    from vlm_adapters.evaluation.run import EvaluationProgress
     from vlm_adapters.training.cache.build import BuildProgress
     from vlm_adapters.training.log import Step
 
@@ -76,18 +75,19 @@ class ProgressBars:
             line(f"{name}: {done} of {total} {unit}, {pace}", err=True)
 
 
-class EvaluationBar:
-    """How far the first process is; a line now and then where nobody watches.
+class ShareBar:
+    """How far the first process is with its share; a line now and then where nobody watches.
 
     Args:
         process: The process of this command.
+        unit: What is counted.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, unit: str = "samples") -> None:
         self._console = console(err=True, quiet=process.index > 0)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=self._console)
-        name = "samples" if process.count == 1 else f"samples of process 1 of {process.count}"
+        name = unit if process.count == 1 else f"{unit} of process 1 of {process.count}"
         self._task = self._progress.add_task(name, total=None)
         self._printed_tenth: int | None = None
 
@@ -100,15 +100,15 @@ class EvaluationBar:
         if self._printed_tenth is not None:
             self._progress.stop()
 
-    def show(self, progress: EvaluationProgress) -> None:
-        """Show how many samples are done."""
+    def show(self, done: int, total: int) -> None:
+        """Show how many are done."""
         if self._printed_tenth is None:
             self._progress.start()
-            self._progress.reset(self._task, total=progress.total, completed=progress.samples)
+            self._progress.reset(self._task, total=total, completed=done)
             self._printed_tenth = -1
             return
-        self._progress.update(self._task, completed=progress.samples)
-        tenth = 10 * progress.samples // max(progress.total, 1)
+        self._progress.update(self._task, completed=done)
+        tenth = 10 * done // max(total, 1)
         if not self._console.is_terminal and tenth > self._printed_tenth:
             self._printed_tenth = tenth
             self._console.print(self._progress.get_renderable())
