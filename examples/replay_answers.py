@@ -18,14 +18,14 @@ from PIL import Image
 
 from vlm_adapters import Answer, Message, Prompt, open_dataset
 from vlm_adapters.bulk import Ground, open_prompts, read_results, run_bulk
-from vlm_adapters.prompt import DESCRIBE_QUESTION
 
 COUNT = 6
+QUESTION = "Please give me a description of the image."
 
 
 def engine(model: Any, image: Image.Image) -> Answer:
     """Answer the question about an image; here with the backbone itself."""
-    answer: Answer = model.generate(Prompt.chat([Message("user", (image, DESCRIBE_QUESTION))]), max_new_tokens=32)
+    answer: Answer = model.generate(Prompt.chat([Message("user", (image, QUESTION))]), max_new_tokens=32)
     return answer
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         for scene in open_dataset(f"scenes:count={COUNT},seed=4"):
             scene.image.save(folder / f"{scene.id}.png")
             answer = engine(ground.adapter, scene.image)
-            line = {"image": f"{scene.id}.png", "ask": DESCRIBE_QUESTION, "text": answer.text, "ids": answer.ids}
+            line = {"image": f"{scene.id}.png", "ask": QUESTION, "text": answer.text, "ids": answer.ids}
             lines.write(json.dumps(line) + "\n")
     index = run_bulk(ground, open_prompts(str(folder / "answers.jsonl")), folder / "grounded")
     for item, found in read_results(folder / "grounded"):
