@@ -6,6 +6,8 @@ from typing import Any
 
 from report import RESULTS, read_report, sources, table
 
+from vlm_adapters.embedded import embedded_checkpoints
+
 MEBIBYTE = 2**20
 BENCH_OF_MODEL, BENCH_ON_GPU = "bench_tiny-qwen2_5_vl", "bench_gpu"
 _MEASURED = ("variant", "ratio of the time", "interval", "peak memory")
@@ -98,7 +100,11 @@ def _bench_of(name: str) -> str:
     ]
     shown = "\n\n".join(tables + plots)
     settings = report["settings"]
-    return f"""`{settings["model"]}` in {settings["dtype"]} on {report["machine"]}, {report["threads"]} threads:
+    # The bench downloads nothing: a published checkpoint has its size alone.
+    weights = "" if settings["model"] in embedded_checkpoints() else " with random weights"
+    versions = f"torch {report['versions']['torch']}, transformers {report['versions']['transformers']}"
+    where = f"{report['machine']}, {report['threads']} threads, {versions}"
+    return f"""`{settings["model"]}`{weights} in {settings["dtype"]} on {where}:
 
 {shown}
 
