@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any
 
 from typing_extensions import override
 
-from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.bulk.formats import Row
 from vlm_adapters.bulk.task import Array, Failure, Task, json_column
 from vlm_adapters.errors import PromptError
 from vlm_adapters.heads.attention import AttentionMaps, attention_maps
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.registry.loading import load_adapter
 
 
 class Attend(Task):
@@ -43,11 +40,6 @@ class Attend(Task):
     def __init__(self, model: str, *, heads: int = 6, raw: bool = False, **options: Any) -> None:
         super().__init__(model, **options)
         self.heads, self.raw = heads, raw
-
-    @cached_property
-    @override
-    def adapter(self) -> BackboneAdapter:
-        return load_adapter(self.model, **self.options)
 
     @property
     @override

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +12,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from vlm_adapters.backbone.grids import Grids
-from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.bulk.formats import Row
 from vlm_adapters.bulk.task import Array, Failure, Task, array_column
 from vlm_adapters.errors import OptionError
 from vlm_adapters.prompt import Prompt
-from vlm_adapters.registry.loading import load_adapter
 
 _ONE_THREAD = threading.Lock()
 """Tokenizers and processors are not made for several threads at once."""
@@ -58,11 +55,6 @@ class Extract(Task):
         if save_dtype not in ("float32", "float16"):
             raise OptionError(f"save_dtype={save_dtype!r} is unknown. Use float32 or float16.")
         self.request, self.save_dtype = request or GridRequest(), save_dtype
-
-    @cached_property
-    @override
-    def adapter(self) -> BackboneAdapter:
-        return load_adapter(self.model, **self.options)
 
     @property
     @override

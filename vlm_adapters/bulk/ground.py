@@ -49,7 +49,7 @@ class Ground(Task):
         grounder.keeps_absent_masks = self.keep_absent
         return grounder
 
-    @property
+    @cached_property
     @override
     def adapter(self) -> BackboneAdapter:
         return self.grounder.adapter

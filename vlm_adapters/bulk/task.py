@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from vlm_adapters.bulk.formats import Row
 from vlm_adapters.bulk.prompts import prompt_of
 from vlm_adapters.errors import BackboneError, DataError, ImageError, PromptError
 from vlm_adapters.prompt import PhraseLike, Prompt
+from vlm_adapters.registry.loading import load_adapter
 
 Array = NDArray[Any]
 
@@ -58,10 +59,10 @@ class Task(ABC):
     ) -> None:
         self.model, self.text, self.phrases, self.options = model, text, phrases, options
 
-    @property
-    @abstractmethod
+    @cached_property
     def adapter(self) -> BackboneAdapter:
         """The backbone, loaded when it is first asked for."""
+        return load_adapter(self.model, **self.options)
 
     @property
     @abstractmethod

@@ -85,7 +85,7 @@ class GroundedChat:
             grounder: What `load_grounder` gives.
             phrases: Finds the phrases of an answer. None is `noun_phrases`, which reads English; for an embedded model
                 `shape_names`, which knows what a phrase is in the captions of scenes: "a red star with a white dot".
-            system: What the model is told before the first question, where its chat template takes that.
+            system: The system message, where the model's chat template takes one.
             max_new_tokens: Where an answer is cut off.
         """
         self.grounder = grounder
