@@ -73,6 +73,7 @@ def grounding_figure(grounding: Grounding, truth: Sequence[NDArray[np.bool_]] | 
                 _line("the image", INK),
                 _panel(image),
                 _line("all masks", INK),
+                *([] if truth is None else [_line("", INK)]),
                 _panel(mask_overlay(image, masks, colours)),
             ]
         )
@@ -165,14 +166,13 @@ def _phrase_column(
     found = f"score {grounded.score:.2f}" if grounded.box else "nothing found"
     if grounded.presence is not None:
         found = f"presence {grounded.presence:.2f} · {'absent' if grounded.state == 'absent' else found}"
-    if truth is not None:
-        found += f" · IoU {mask_iou(grounded.mask, truth):.2f}"
+    found_lines = [found] if truth is None else [found, f"IoU {mask_iou(grounded.mask, truth):.2f}"]
     true_masks = [] if truth is None else [shrunk_mask(truth, size)]
     return _stack(
         [
             _line(grounded.phrase.text, colour),
             _panel(heat_overlay(image, grounded.attention.placed(size))),
-            _line(found, colour),
+            *(_line(line, colour) for line in found_lines),
             _panel(mask_overlay(image, [mask], [colour], true_masks)),
         ]
     )
