@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -508,12 +509,12 @@ def test_a_file_name_with_a_colon_is_a_path(tmp_path: Path) -> None:
 
 
 def test_another_type_is_refused_with_those_that_are_taken(subtests: pytest.Subtests) -> None:
-    cases: list[ImageSource] = [None, 3, [1, 2], io.BytesIO(b"")]
+    cases: list[Any] = [None, 3, [1, 2], {"bytes": b"x"}, {"bytes": None, "path": None}]
     for source in cases:
         with (
             subtests.test(source=source),
             pytest.raises(
-                ImageError, match=r"is not an image. Give a path, the bytes of a file, a PIL image or a numpy array"
+                ImageError, match=r"is not an image. Give a path, the bytes of a file, an open file, a PIL image"
             ),
         ):
             load_image(source)
@@ -619,7 +620,7 @@ def test_an_image_of_many_strips_is_that_of_one(mode: str, monkeypatch: pytest.M
         image = Image.fromarray(values.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]))
     assert image.mode == mode
     expected = rows(load_image(image))
-    monkeypatch.setattr("vlm_adapters.images._STRIP", 100)  # three rows
+    monkeypatch.setattr("vlm_adapters.pixels._STRIP", 100)  # three rows
     assert rows(load_image(image)) == expected
 
 
@@ -687,3 +688,58 @@ def test_any_file_with_some_bytes_changed_is_an_image_or_an_image_error(kind: st
 def test_any_array_of_an_allowed_type_and_shape_is_an_rgb_image_of_its_size(array: np.ndarray[Any, Any]) -> None:
     loaded = load_image(array)
     assert (loaded.mode, loaded.size) == ("RGB", (array.shape[1], array.shape[0]))
+
+
+def colours() -> np.ndarray[Any, Any]:
+    """`(2, 3, 3)`: two rows of three pixels, each of another colour."""
+    return np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.bfloat16])
+def test_a_tensor_has_its_channels_first_and_the_range_of_its_type(dtype: torch.dtype) -> None:
+    tensor = torch.from_numpy(colours()).permute(2, 0, 1)
+    given = tensor if dtype == torch.uint8 else (tensor.double() / 255).to(dtype)
+    most = 1 if dtype == torch.bfloat16 else 0  # eight bits of precision
+    assert np.abs(np.asarray(load_image(given)).astype(int) - colours()).max() <= most
+
+
+def test_a_tensor_that_learns_is_read_and_not_changed() -> None:
+    tensor = torch.full((3, 2, 2), 0.5, requires_grad=True)
+    assert load_image(tensor).getpixel((0, 0)) == (128, 128, 128)
+    assert tensor.requires_grad
+
+
+def test_a_tensor_of_grey_needs_no_channel() -> None:
+    assert load_image(torch.zeros(2, 5)).size == load_image(torch.zeros(1, 2, 5)).size == (5, 2)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 3), (2, 3, 8, 8), (8,)])
+def test_a_tensor_of_another_shape_is_refused_with_what_to_do(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match=r"tensor of shape .* is not an image.*\(3, H, W\).*permute\(2, 0, 1\)"):
+        load_image(torch.zeros(shape))
+
+
+def test_a_normalised_tensor_is_refused_and_the_cause_is_named() -> None:
+    with pytest.raises(ImageError, match=r"values from -2 to 2.*undo a normalisation"):
+        load_image(torch.tensor([-2.0, 2.0]).expand(3, 2, 2))
+
+
+def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
+    corner_image().save(tmp_path / "image.png")
+    expected = load_image(tmp_path / "image.png")
+    with (tmp_path / "image.png").open("rb") as file:
+        assert load_image(file) == expected
+        with pytest.raises(ImageError, match=r"An open file gave b'' for an image.*file\.seek\(0\)"):
+            load_image(file)
+    with pytest.raises(ImageError, match=r"cannot be read: .*closed"):
+        load_image(file)
+    with pytest.raises(ImageError, match=r"gave 'text' for an image. Open it with mode 'rb'"):
+        load_image(io.StringIO("text"))  # type: ignore[arg-type]
+
+
+def test_an_undecoded_image_of_datasets_is_its_bytes_or_else_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    corner_image().save(path)
+    expected = load_image(path)
+    assert load_image({"bytes": path.read_bytes(), "path": "elsewhere.png"}) == expected
+    assert load_image({"bytes": None, "path": str(path)}) == expected

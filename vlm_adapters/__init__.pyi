@@ -14,9 +14,11 @@ from .grounding.base import Grounder as Grounder
 from .grounding.chat import GroundedChat as GroundedChat
 from .grounding.decoded import GroundedVLM as GroundedVLM
 from .grounding.load import load_grounder as load_grounder
+from .grounding.one_call import ground as ground
 from .grounding.result import Grounding as Grounding
 from .hf.backbone import TransformersBackbone as TransformersBackbone
 from .images import load_image as load_image
+from .output.looking import look as look
 from .prompt import Message as Message
 from .prompt import Phrase as Phrase
 from .prompt import Prompt as Prompt

@@ -92,5 +92,9 @@ class LoadingWarning(UserWarning):
     """A model was not loaded the way its checkpoint asks for, but gives the same numbers. Shown as one line."""
 
 
+class NoDecoderWarning(UserWarning):
+    """Masks come from a model without a decoder, and nobody chose by what method."""
+
+
 class UnlikeSceneWarning(UserWarning):
     """An embedded model, which knows synthetic scenes alone, was given an image that looks like none of them."""

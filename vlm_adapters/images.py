@@ -9,7 +9,9 @@ What `load_image` does (nothing else in the library opens or converts an image):
   (8-bit values in a wide type, as PIL's own `convert` writes them), else 65535. Values outside [0, 65535] are an error.
 * **Floats in a PIL image** (mode `F`): white is 1 if no value is above it, else 255 (PIL's own convention). Negative
   values, values above 255 and non-finite ones are an error; so is a largest value between 1 and 2, which may be either.
-* **Floats in an array**: white is 1; every value must be finite and lie in [0, 1].
+* **Floats in an array or a tensor**: white is 1; every value must be finite and lie in [0, 1].
+* **Channels** are last in an array and first in a tensor, as each library has them; the other order is an error.
+* **Open files** are read from where they stand; of a dict of `datasets`, the bytes, or else the path.
 * **Booleans**: False is black, True is white.
 * **Animations**: the first frame of a file; the current frame of a PIL image.
 * **Limits** of pixels and aspect hold for every source and are checked from the header, before anything is decoded.
@@ -21,11 +23,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +35,44 @@ from PIL import Image, ImageFile
 
 from vlm_adapters.errors import ImageError
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+from vlm_adapters.pixels import (
+    BYTE,
+    array_and_name,
+    bytes_of_array,
+    float_white,
+    integer_white,
+    is_tensor,
+    scaled,
+    strips,
+)
 from vlm_adapters.reading import CountedBytes, CountedFile, open_regular
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]
-"""What `load_image` takes: a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 1 | 3 | 4)."""
+
+class OpenFile(Protocol):
+    """A file that is open for reading bytes, such as `io.BytesIO`."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """Read so many bytes."""
+        ...
+
+
+class TensorLike(Protocol):
+    """A tensor of torch, which is not imported here."""
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradient flows into it."""
+        ...
+
+    def detach(self) -> Any:
+        """The tensor without its gradient."""
+        ...
+
+
+ImageSource = (
+    str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any] | OpenFile | TensorLike | Mapping[str, Any]
+)
+"""What `load_image` takes."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """The file formats that are read, by PIL's names."""
@@ -53,9 +89,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _WITH_ALPHA = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa")
-_CHANNELS = (1, 3, 4)
-_BYTE, _WORD = 255, 65535
-_STRIP = 1_000_000
 _TEXT_PIXELS = (b"P1", b"P2", b"P3")
 _MOST_TEXT = 16 * 1024**2
 
@@ -84,8 +117,10 @@ def load_image(source: ImageSource, limits: Limits = DEFAULT_LIMITS) -> Image.Im
     """Open an image, upright and RGB, by the rules at the top of this module.
 
     Args:
-        source: A path, the bytes of a file, a PIL image, or an array of `bool`, `uint8`, `uint16` or floats of shape
-            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). It is not changed (an unread PIL file is read).
+        source: A path, the bytes of a file, a file that is open for reading bytes, a PIL image, an array of `bool`,
+            `uint8`, `uint16` or floats of shape (H, W) or (H, W, C), or a tensor of torch of such a type and of shape
+            (H, W) or (C, H, W), where C is 1, 3 or 4; or what `datasets` gives for an image that is not decoded:
+            `{"bytes": ..., "path": ...}`. It is not changed (a file is read).
         limits: What is accepted.
 
     Returns:
@@ -102,17 +137,22 @@ def load_image(source: ImageSource, limits: Limits = DEFAULT_LIMITS) -> Image.Im
         >>> image.mode, image.size, image.getpixel((0, 0))
         ('RGB', (30, 20), (255, 255, 255))
     """
+    if isinstance(source, Mapping) and set(source) == {"bytes", "path"}:
+        source = source["bytes"] or source["path"]
+    if callable(read := getattr(source, "read", None)):
+        source = _content(read, limits)
     if isinstance(source, Image.Image):
         return _finished(source, f"The PIL image of mode {source.mode}", limits)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, limits)
     if isinstance(source, bytes):
         return _decoded(CountedBytes(source), f"The image of {len(source)} bytes", limits)
     if isinstance(source, str | os.PathLike):
         with _file(os.fsdecode(source)) as (file, what):
             return _decoded(file, what, limits)
+    if isinstance(source, np.ndarray) or is_tensor(source):
+        return _from_array(*array_and_name(source), limits)
     raise ImageError(
-        f"A {type(source).__name__} is not an image. Give a path, the bytes of a file, a PIL image or a numpy array."
+        f"A {type(source).__name__} is not an image. Give a path, the bytes of a file, an open file, a PIL image, a "
+        'numpy array (H, W, 3), a torch tensor (3, H, W) or {"bytes": ..., "path": ...}.'
     )
 
 
@@ -148,6 +188,20 @@ def _file(name: str) -> Iterator[tuple[CountedFile, str]]:
         raise ImageError(f"{what} cannot be read: {error}. Check the path and its permissions.") from error
 
 
+def _content(read: Callable[[int], object], limits: Limits) -> bytes:
+    """What is left of an open file."""
+    try:
+        content = read(limits.max_file_bytes)
+    except (OSError, ValueError) as error:  # such as a file that is closed
+        raise ImageError(f"An open file cannot be read: {error}. Open it again.") from error
+    if not isinstance(content, bytes) or not content:
+        raise ImageError(
+            f"An open file gave {shown(content)} for an image. Open it with mode 'rb', and take it to its beginning: "
+            "file.seek(0)."
+        )
+    return content
+
+
 def _check_is_file(path: Path, name: str, what: str) -> None:
     if not name or not path.exists():
         raise ImageError(f"{what} does not exist (seen from the folder {shown(str(Path.cwd()), 200)}). Check the path.")
@@ -156,36 +210,12 @@ def _check_is_file(path: Path, name: str, what: str) -> None:
         raise ImageError(f"{what} is {kind}. Give the path of an image file.")
 
 
-def _from_array(array: npt.NDArray[Any], limits: Limits) -> Image.Image:
-    what = f"The array of shape {array.shape} and type {array.dtype}"
-    if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in _CHANNELS):
-        raise ImageError(
-            f"{what} is not an image. Give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); one with its channels first "
-            "needs array.transpose(1, 2, 0)."
-        )
+def _from_array(array: npt.NDArray[Any], what: str, limits: Limits) -> Image.Image:
     _check_size((array.shape[1], array.shape[0]), what, limits)
-    pixels = _bytes_of_array(np.asarray(array), what)
+    pixels = bytes_of_array(array, what)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     return _finished(Image.fromarray(np.ascontiguousarray(pixels)), what, limits)
-
-
-def _bytes_of_array(values: npt.NDArray[Any], what: str) -> npt.NDArray[np.uint8]:
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.bool_:
-        return _scaled(values, 1)
-    if values.dtype.kind == "u" and values.dtype.itemsize == np.dtype(np.uint16).itemsize:
-        return _scaled(values, _integer_white(values, what))
-    if values.dtype.kind != "f":
-        raise ImageError(f"{what} has no rule for its type. Give bool, uint8, uint16 or floats in [0, 1].")
-    low, high = _finite_range(values, what)
-    if low < 0 or high > 1:
-        raise ImageError(
-            f"{what} has values from {low:g} to {high:g}, and floats must lie in [0, 1]. Divide by the value of white, "
-            "or give uint8."
-        )
-    return _scaled(values, 1)
 
 
 def _decoded(file: CountedFile | CountedBytes, what: str, limits: Limits) -> Image.Image:
@@ -255,7 +285,7 @@ def _rgb(image: Image.Image, what: str) -> Image.Image:
         image = image.convert("LA")
     if image.mode in _WITH_ALPHA and image.has_transparency_data:
         white = Image.new("RGB", image.size, "white")
-        for top, bottom in _strips(image.height, image.width):
+        for top, bottom in strips(image.height, image.width):
             colours = image.crop((0, top, image.width, bottom)).convert("RGBA")
             white.paste(colours, (0, top), mask=colours.getchannel("A"))
         return white
@@ -265,52 +295,12 @@ def _rgb(image: Image.Image, what: str) -> Image.Image:
 def _from_deep(image: Image.Image, what: str) -> Image.Image:
     """Convert grey of more than 8 bits to 8 bits."""
     values = np.asarray(image)
-    white = _float_white(values, what) if image.mode == "F" else _integer_white(values, what)
-    pixels = _scaled(values, white)
+    white = float_white(values, what) if image.mode == "F" else integer_white(values, what)
+    pixels = scaled(values, white)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        pixels[values == transparent] = _BYTE
+        pixels[values == transparent] = BYTE
     return Image.fromarray(pixels)
-
-
-def _scaled(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint8]:
-    """Scale values in [0, white] to [0, 255], rounded to the nearest."""
-    scaled = np.empty(values.shape, np.uint8)
-    for top, bottom in _strips(len(values), max(1, values[:1].size)):
-        floats: npt.NDArray[np.float32] = values[top:bottom].astype(np.float32) * np.float32(_BYTE / white)
-        scaled[top:bottom] = np.rint(floats)
-    return scaled
-
-
-def _strips(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Divide the rows of a large image into strips of about a million pixels, for work that takes memory."""
-    height = max(1, _STRIP // columns)
-    return ((top, min(rows, top + height)) for top in range(0, rows, height))
-
-
-def _integer_white(values: npt.NDArray[Any], what: str) -> int:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > _WORD:
-        raise ImageError(f"{what} has values from {low} to {high}, not in [0, {_WORD}]. Scale them to 8 or 16 bits.")
-    return _BYTE if high <= _BYTE else _WORD
-
-
-def _float_white(values: npt.NDArray[Any], what: str) -> int:
-    low, high = _finite_range(values, what)
-    if low < 0 or high > _BYTE or 1 < high < 2:
-        raise ImageError(
-            f"{what} has values from {low:g} to {high:g}. Floats must lie in [0, 1], or in [0, 255] with one of 2 or "
-            "more: clip or scale them."
-        )
-    return 1 if high <= 1 else _BYTE
-
-
-def _finite_range(values: npt.NDArray[Any], what: str) -> tuple[float, float]:
-    if not np.isfinite(values).all():
-        raise ImageError(
-            f"{what} has values that are not finite (NaN or infinity). Replace them, as with numpy.nan_to_num."
-        )
-    return float(values.min()), float(values.max())
 
 
 def _check_size(size: tuple[int, int], what: str, limits: Limits) -> None:

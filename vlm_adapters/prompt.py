@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from PIL import Image
@@ -12,12 +12,13 @@ from vlm_adapters.answer import Answer
 from vlm_adapters.errors import PhraseError, PromptError
 from vlm_adapters.images import ImageSource, load_image
 from vlm_adapters.limits import shown
+from vlm_adapters.message import Message, MessageLike, as_message
 from vlm_adapters.video import Video
+
+__all__ = ["DESCRIBE_QUESTION", "Message", "MessageLike", "Phrase", "PhraseLike", "Prompt"]
 
 DESCRIBE_QUESTION = "Please give me a description of the image."
 """The question before a caption (F-LMM, arXiv 2406.05821: the same for every data set)."""
-
-ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -85,72 +86,6 @@ class Phrase:
             raise PhraseError(f"The span ({start}, {end}) holds only white space in the text {shown(text, 300)}.")
         start += len(words) - len(words.lstrip())
         return cls(stripped, start, start + len(stripped))
-
-
-Part = Image.Image | Video | str
-"""What a message holds."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat.
-
-    Attributes:
-        role: `"system"`, `"user"` or `"assistant"`.
-        content: Images, videos and texts in their order. Images go through `load_image`, which makes them upright and
-            RGB.
-        ids: Ids of the tokens of an assistant's only text, where they are known; the model reads the text by them. In a
-            prompt, those of the last message are in `Prompt.answer`.
-
-    Example:
-        >>> from PIL import Image
-        >>> from vlm_adapters import Message
-        >>> message = Message("user", (Image.new("RGB", (8, 8)), "What is this?"))
-        >>> message.role, message.text
-        ('user', 'What is this?')
-    """
-
-    role: str
-    content: tuple[Part, ...]
-    ids: Sequence[int] | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise PromptError(f"Unknown role {shown(self.role)}. Use one of {', '.join(ROLES)}.")
-        if not isinstance(self.content, Sequence) or isinstance(self.content, str):
-            raise PromptError(f"The content of a message is {shown(self.content)}. Give a tuple: (text,).")
-        if not self.content:
-            raise PromptError(f"The message of the {self.role} is empty. Give it a text or an image.")
-        for part in self.content:
-            if not isinstance(part, Part):
-                raise PromptError(
-                    f"A message holds a {type(part).__name__}. Give strings, images (open others with load_image) and "
-                    "videos."
-                )
-        opened = tuple(load_image(part) if isinstance(part, Image.Image) else part for part in self.content)
-        object.__setattr__(self, "content", opened)
-        if self.ids is None:
-            return
-        if self.role != "assistant" or not (len(opened) == 1 and isinstance(opened[0], str)):
-            raise PromptError(
-                f"Only one text of the assistant has token ids, and a message of the {self.role} has some."
-            )
-        object.__setattr__(self, "ids", Answer(self.text, self.ids).ids)
-
-    @property
-    def text(self) -> str:
-        """The texts of the message, joined without a separator."""
-        return "".join(part for part in self.content if isinstance(part, str))
-
-    @property
-    def images(self) -> tuple[Image.Image, ...]:
-        """The images of the message, in order."""
-        return tuple(part for part in self.content if isinstance(part, Image.Image))
-
-    @property
-    def media(self) -> tuple[Image.Image | Video, ...]:
-        """The images and videos of the message, in order."""
-        return tuple(part for part in self.content if not isinstance(part, str))
 
 
 @dataclass(frozen=True)
@@ -248,18 +183,25 @@ class Prompt:
         return first
 
     @classmethod
-    def chat(cls, messages: Sequence[Message], phrases: Sequence[PhraseLike] = ()) -> Self:
+    def chat(cls, messages: Sequence[MessageLike], phrases: Sequence[PhraseLike] = ()) -> Self:
         """Build a prompt from messages, finding the phrases in the text of the last one.
 
+        Args:
+            messages: `Message`, or dicts as chat templates of transformers take them; see `as_message`.
+            phrases: Strings that occur once in the last text, or spans `(start, end)` of its characters.
+
         Raises:
+            ImageError: An image cannot be used.
+            PromptError: A message is in another form.
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
-        if not isinstance(messages, Sequence) or not all(isinstance(message, Message) for message in messages):
-            raise PromptError(f"A chat is a list of Message, got {shown(messages)}.")
+        if not isinstance(messages, Sequence) or isinstance(messages, str):
+            raise PromptError(f"A chat is a list of Message or of dicts with role and content, got {shown(messages)}.")
+        turns = tuple(map(as_message, messages))
         if isinstance(phrases, str) or not isinstance(phrases, Sequence):
             raise PhraseError(f"Phrases are a list, got {shown(phrases)}. Write [{shown(phrases)}] for one phrase.")
-        text = messages[-1].text if messages else ""
-        return cls(tuple(messages), tuple(_phrase(text, phrase) for phrase in phrases))
+        text = turns[-1].text if turns else ""
+        return cls(turns, tuple(_phrase(text, phrase) for phrase in phrases))
 
     @classmethod
     def describe(cls, image: ImageSource | Video, text: str, phrases: Sequence[PhraseLike] = ()) -> Self:
@@ -275,7 +217,9 @@ class Prompt:
             PromptError: The text is blank.
             PhraseError: A phrase is missing, ambiguous or blank, or a span lies outside the text.
         """
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str):
+            raise PromptError(f"The text is {shown(text)}, of type {type(text).__name__}. Give a string: the sentence.")
+        if not text.strip():
             raise PromptError(
                 f"The text is blank: {shown(text)}. Give the sentence that contains the phrases to ground."
             )

@@ -187,3 +187,11 @@ def test_a_grounder_of_another_kind_is_asked_about_every_image() -> None:
 def test_an_adapter_that_does_not_answer_is_refused() -> None:
     with pytest.raises(OptionError, match=r"fake does not answer\. Give the answer of another engine"):
         GroundedChat(OneByOne()).ask("What?", [FIRST.image])
+
+
+def test_one_image_needs_no_list(llava: Grounder) -> None:
+    alone, listed = (
+        GroundedChat(llava).ask("What is it?", images, answer="a red star", phrases=[])
+        for images in (FIRST.image, [FIRST.image])
+    )
+    assert alone == listed

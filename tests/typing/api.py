@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import assert_type
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -32,11 +33,13 @@ from vlm_adapters import (
     Recipe,
     TransformersBackbone,
     evaluate,
+    ground,
     hookimpl,
     list_adapters,
     load_adapter,
     load_grounder,
     load_image,
+    look,
     open_dataset,
     place_map,
     train,
@@ -46,6 +49,7 @@ from vlm_adapters.data import Dataset, Sample
 from vlm_adapters.decoder import MaskLogits
 from vlm_adapters.errors import CheckpointError
 from vlm_adapters.evaluation import Card, EvaluationSettings
+from vlm_adapters.output import Attention
 from vlm_adapters.registry import AdapterEntry
 from vlm_adapters.training import RunState, TrainingData
 
@@ -76,6 +80,12 @@ def masks(image: Image.Image) -> list[NDArray[np.bool_]]:
     assert_type(grounder, Grounder)
     grounding = grounder.ground(image, "a cat on a mat", ["a cat", (9, 14)])
     assert_type(grounding, Grounding)
+    assert_type(ground(image, "a cat", model=grounder.adapter, method="heads"), Grounding)
+    assert_type(look("photo.jpg", "a cat", model="tiny-llava", dtype="float32"), Attention)
+    assert_type(list(grounder.ground_each((path, "a cat") for path in ["photo.jpg"])), list[Grounding])
+    chat = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "a cat"}]}]
+    assert_type(grounder.ground_all(chat), list[Grounding])
+    assert_type(grounder.ground_all([(torch.zeros(3, 4, 4), "a cat", ["a cat"])]), list[Grounding])
     return [phrase.mask for phrase in grounding.phrases]
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from vlm_adapters.errors import NoGridError
 from vlm_adapters.geometry import Box, Size, Span, place_map, resample_evenly
 from vlm_adapters.prompt import Prompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BackboneInputs:
     """A batch of prompts as the model takes it.
 
@@ -30,6 +31,12 @@ class BackboneInputs:
     tensors: Mapping[str, Tensor]
     phrase_tokens: tuple[tuple[Tensor, ...], ...]
     image_tokens: tuple[tuple[Tensor, ...], ...] = ()
+
+    @override
+    def __repr__(self) -> str:
+        phrases = sum(map(len, self.phrase_tokens))
+        tensors = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.tensors.items())
+        return f"BackboneInputs(prompts: {len(self.prompts)}, phrases: {phrases}; {tensors or 'no tensors'})"
 
     def __post_init__(self) -> None:
         asked = [len(prompt.phrases) for prompt in self.prompts]
@@ -111,7 +118,7 @@ class ImageGrid:
         return place_map(self.evenly(maps), self.box, size, outside=outside)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Grids:
     """What one `ImageGrid` shows of the phrases of its prompt.
 
@@ -152,6 +159,14 @@ class Grids:
     phrase_hidden_layers: tuple[int, ...] = ()
     phrase_log_probabilities: tuple[Tensor, ...] = field(default=(), repr=False)
     phrase_gaps: tuple[Tensor, ...] = field(default=(), repr=False)
+
+    @override
+    def __repr__(self) -> str:
+        kept = f"attention {tuple(self.attention.shape)} of phrases, layers, heads, h, w"
+        if self.hidden_layers:
+            kept += f"; hidden {tuple(self.hidden.shape)} of layers {list(self.hidden_layers)}"
+        height, width = self.grid.shape
+        return f"Grids('{self.grid.name}' {height} x {width} cells, {kept}; on {self.attention.device})"
 
     def __post_init__(self) -> None:
         expected = (len(self.row_phrases), len(self.layers), len(self.heads), *self.grid.shape)

@@ -280,8 +280,8 @@ def _why_unreadable(folder: Path, reason: str) -> str:
     if not folder.is_dir():
         return (
             f"There is no decoder {str(folder)!r}: no such folder, and no embedded model with a decoder ({embedded}). "
-            "Give a folder written by GroundedVLM.save_pretrained. A backbone alone gives masks by its heads: "
-            "`adapters ground --method heads`."
+            "Give a folder written by GroundedVLM.save_pretrained. A backbone alone gives masks in its own words or by "
+            "its heads: vlm_adapters.load_grounder, or `adapters ground`."
         )
     return (
         f"No decoder can be read from {folder}: {reason}. "

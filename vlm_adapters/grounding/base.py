@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from vlm_adapters.backbone.divergence import answer_divergence
 from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.conversion import PromptLike, PromptsLike, as_described, as_prompt, iterate_prompts
 from vlm_adapters.embedded.unlike_scenes import warnings_about
 from vlm_adapters.grounding.result import GroundedPhrase, Grounding, Method
 from vlm_adapters.images import ImageSource
@@ -40,6 +43,10 @@ class Grounder(ABC):
     def description(self) -> str:
         """What finds the masks, in words: the method and what it is based on."""
 
+    @override
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.adapter!r}: {self.description})"
+
     def fingerprint(self) -> dict[str, str]:
         """Digests of whatever the masks depend on beside the backbone, by name; a subclass gives its own."""
         return {}
@@ -58,31 +65,51 @@ class Grounder(ABC):
         divergence, said = answer_divergence(self.adapter, prompt), self.warnings_about(image)
         return Grounding(image, prompt.text, tuple(phrases), method, said, prompt.answer, divergence)
 
-    def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike]) -> Grounding:
+    def ground(self, image: ImageSource, text: str, phrases: Sequence[PhraseLike] | None = None) -> Grounding:
         """Find the phrases of a sentence in an image.
 
         Args:
             image: An image in any form that `load_image` takes.
             text: The sentence.
-            phrases: Strings that occur once in it, or spans `(start, end)` of its characters.
+            phrases: Strings that occur once in it, or spans `(start, end)` of its characters. None makes one phrase of
+                the whole text; `vlm_adapters.grounding.noun_phrases(text)` finds those of an English sentence.
 
         Raises:
             ImageError: The image cannot be used.
             PromptError: The text or a phrase cannot be used.
             DecoderError: The decoder does not fit the maps of the backbone.
         """
-        return self.ground_all([Prompt.describe(image, text, phrases)])[0]
+        return self.ground_all([as_described(image, text, phrases)])[0]
 
     @abstractmethod
-    def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        """Ground a batch of prompts, each in its first image."""
+    def ground_all(self, prompts: PromptsLike) -> list[Grounding]:
+        """Ground prompts at once, each in its first image.
 
-    def ground_images(self, prompt: Prompt) -> list[Grounding]:
+        Args:
+            prompts: Any iterable of prompts, of `(image, text)` or `(image, text, phrases)`, or of chats; or one.
+        """
+
+    def ground_each(self, prompts: PromptsLike, *, batch_size: int = 8) -> Iterator[Grounding]:
+        """Ground any number of prompts, each in its first image, and yield every grounding as soon as it is there.
+
+        Prompts are taken one batch at a time, so that a generator may open images when they are needed. A bar shows
+        the progress: `for grounding in tqdm(grounder.ground_each(prompts), total=len(prompts))`.
+
+        Args:
+            prompts: As `ground_all` takes them.
+            batch_size: Prompts that are computed at once.
+        """
+        given = iterate_prompts(prompts)
+        while batch := list(islice(given, batch_size)):
+            yield from self.ground_all(batch)
+
+    def ground_images(self, prompt: PromptLike) -> list[Grounding]:
         """Ground the phrases of one prompt in each of its images, in their order.
 
         A decoder and heads read the prompt once, with all its images. What asks in the model's own words asks about
         every image by itself.
         """
+        prompt = as_prompt(prompt)
         if len(prompt.media) == 1:
             return self.ground_all([prompt])
         alone = [Prompt.describe(image, prompt.text, prompt.phrases) for image in prompt.images]

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter, SupportsPointing
+from vlm_adapters.conversion import PromptsLike, as_prompts
 from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything
 from vlm_adapters.errors import OptionError
 from vlm_adapters.geometry import THOUSANDTHS, Box, CoordinateFrame, Size
@@ -118,10 +119,10 @@ class BoxGrounder(Grounder):
         )
 
     @override
-    def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
+    def ground_all(self, prompts: PromptsLike) -> list[Grounding]:
         return [
             self._grounding(prompt, [self.ask(prompt, phrase) for phrase in prompt.phrases], self._seen(prompt))
-            for prompt in prompts
+            for prompt in as_prompts(prompts)
         ]
 
     @override

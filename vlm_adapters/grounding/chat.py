@@ -103,7 +103,7 @@ class GroundedChat:
     def ask(
         self,
         question: str,
-        images: Sequence[ImageSource] = (),
+        images: ImageSource | Sequence[ImageSource] = (),
         *,
         answer: Answer | str | None = None,
         phrases: Sequence[PhraseLike] | PhraseFinder | None = None,
@@ -114,7 +114,7 @@ class GroundedChat:
 
         Args:
             question: The user's words.
-            images: Images that are shown with it, in any form that `load_image` takes.
+            images: An image that is shown with it, in any form that `load_image` takes, or a list or tuple of them.
             answer: The answer, where another engine has given it; None lets the model answer.
             phrases: The phrases of this answer, or what finds them; None takes what the conversation was begun with.
             stream: Gets the text of the answer piece by piece while it is written; all at once where the model of the
@@ -129,7 +129,8 @@ class GroundedChat:
         """
         if not question.strip():
             raise PromptError("The question is blank. Ask something.")
-        message = Message("user", (*map(load_image, images), question))
+        sources = images if isinstance(images, list | tuple) else [images]
+        message = Message("user", (*map(load_image, sources), question))
         asked = self.turns[-1].prompt.asked(message) if self.turns else Prompt.chat([*self._system, message])
         if answer is None:
             answer = self._generate(asked, stream, options)

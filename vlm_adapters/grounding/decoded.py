@@ -21,6 +21,7 @@ from vlm_adapters.backbone.copying import CopyStream, DeviceInputs
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import BackboneAdapter, HasModel
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.conversion import PromptLike, PromptsLike, as_prompt, as_prompts
 from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.data.image_order import divide_by_runs
 from vlm_adapters.decoder.channels import agreeing_maps
@@ -37,7 +38,7 @@ from vlm_adapters.grounding.video import VideoGrounding
 from vlm_adapters.hf.placement import is_fixed
 from vlm_adapters.limits import DEFAULT_LIMITS
 from vlm_adapters.prompt import PhraseLike, Prompt
-from vlm_adapters.registry.loading import load_adapter
+from vlm_adapters.registry.loading import load_adapter, model_name
 from vlm_adapters.video import Video
 
 
@@ -185,14 +186,15 @@ class GroundedVLM(Grounder, nn.Module):
 
     @override
     @torch.no_grad()
-    def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
-        logits = self._logits(prompts, None, self._with_presence)
+    def ground_all(self, prompts: PromptsLike) -> list[Grounding]:
+        logits = self._logits(prompts := as_prompts(prompts), None, self._with_presence)
         return [self.grounding_of(prompt, of_prompt) for prompt, of_prompt in zip(prompts, logits, strict=True)]
 
     @override
     @torch.no_grad()
-    def ground_images(self, prompt: Prompt) -> list[Grounding]:
+    def ground_images(self, prompt: PromptLike) -> list[Grounding]:
         request, info, refiner = self.decoder.request, self.adapter.info, self.decoder.refiner
+        prompt = as_prompt(prompt)
         (extracted,) = self.adapter.extract(self.adapter.preprocess([prompt]), self._with_presence)
         found = []
         for index, image in enumerate(prompt.media):
@@ -293,7 +295,7 @@ class GroundedVLM(Grounder, nn.Module):
         options |= {name: value for name, value in (("device", device), ("dtype", dtype)) if value != "auto"}
         if adapter is not None and options:
             raise OptionError(f"The adapter given is loaded already. Leave {', '.join(options)} out.")
-        folder = decoder_folder(Path(name_or_path))
+        folder = decoder_folder(Path(model_name(name_or_path)))
         limits = options.get("limits") or DEFAULT_LIMITS
         config = DecoderCheckpoint.read(folder, limits).config  # before the backbone: mistakes show at once
         check_sam(folder, config, sam)

@@ -13,6 +13,7 @@ from vlm_adapters.backbone.fingerprint import json_fingerprint, weights_fingerpr
 from vlm_adapters.backbone.grids import Grids
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.conversion import PromptLike, PromptsLike, as_prompt, as_prompts
 from vlm_adapters.decoder.presence import least_probabilities
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import RefinedLogits, refine_untrained
@@ -66,7 +67,8 @@ class HeadGrounder(Grounder):
         return found | ({"sam": weights_fingerprint(self.sam.state_dict())} if self.sam else {})
 
     @override
-    def ground_all(self, prompts: Sequence[Prompt]) -> list[Grounding]:
+    def ground_all(self, prompts: PromptsLike) -> list[Grounding]:
+        prompts = as_prompts(prompts)
         extracted = extract_with_neutral(self.adapter, prompts, self.profile.neutral, self._request)
         return [
             self._grounding(prompt, prompt.first_image, *grids)
@@ -74,7 +76,8 @@ class HeadGrounder(Grounder):
         ]
 
     @override
-    def ground_images(self, prompt: Prompt) -> list[Grounding]:
+    def ground_images(self, prompt: PromptLike) -> list[Grounding]:
+        prompt = as_prompt(prompt)
         extracted = extract_images_with_neutral(self.adapter, prompt, self.profile.neutral, self._request)
         return [self._grounding(prompt, image, *grids) for image, grids in zip(prompt.images, extracted, strict=True)]
 

@@ -19,7 +19,7 @@ from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.result import Method
 from vlm_adapters.heads.calibrate import CALIBRATION_SEED, CalibrationSet, calibrate
 from vlm_adapters.heads.profile import HeadProfile, find_profile
-from vlm_adapters.registry.loading import load_adapter
+from vlm_adapters.registry.loading import load_adapter, model_name
 
 METHODS: tuple[Method | Literal["auto"], ...] = ("auto", "decoder", "box", "heads")
 
@@ -28,7 +28,7 @@ QUICK_SCENES = 16
 
 
 def load_grounder(
-    name_or_path: str | os.PathLike[str],
+    model: str | os.PathLike[str] | BackboneAdapter,
     *,
     method: str = "auto",
     profile: str | os.PathLike[str] | None = None,
@@ -38,7 +38,8 @@ def load_grounder(
     """Load a model with whatever finds masks with it.
 
     Args:
-        name_or_path: An embedded model, a decoder's folder, a checkpoint's folder or a hub id.
+        model: An embedded model, a decoder's folder, a checkpoint's folder or a hub id; or an adapter that is loaded
+            already, with which no options go.
         method: `"decoder"` uses a trained decoder, `"box"` the model's own answer in words, `"heads"` the attention of
             a few heads; `"auto"` uses the first of them that is available, and the heads if a profile is given.
         profile: File of the head profile. Without one, `head_profile.json` of an embedded model or in the checkpoint's
@@ -48,8 +49,8 @@ def load_grounder(
         options: Options of `load_adapter`, such as device, dtype and revision, and those of the family.
 
     Raises:
-        OptionError: The method is unknown, a profile is given and nothing would read it, or the adapter does
-            not declare that the model can point.
+        OptionError: The method is unknown, options come with an adapter, a profile is given and nothing would read it,
+            or the adapter does not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone, or the profile says that none of its heads
             follows phrases.
@@ -67,12 +68,18 @@ def load_grounder(
         raise OptionError("Boxes that are filled read no head profile. Give a Segment Anything model, or no profile.")
     if sam is not None:  # before the model: mistakes show at once
         check_sam_file(sam)
+    if not isinstance(model, BackboneAdapter):
+        loaded, name_or_path = None, model_name(model)
+    elif options:
+        raise OptionError(f"The adapter given is loaded already. Leave {', '.join(options)} out.")
+    else:
+        loaded, name_or_path = model, model.info.checkpoint
     if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path)):
-        return GroundedVLM.from_pretrained(name_or_path, sam=sam, **options)
+        return GroundedVLM.from_pretrained(name_or_path, adapter=loaded, sam=sam, **options)
     given = None if profile is None else HeadProfile.read(profile)
     if given is not None:
         given.check_has_heads()
-    adapter = load_adapter(name_or_path, **options)
+    adapter = loaded or load_adapter(name_or_path, **options)
     beside = find_profile(name_or_path)
     chosen = given or (HeadProfile.read(beside) if beside else None)
     if method == "box" or (method == "auto" and given is None and can_point(adapter)):

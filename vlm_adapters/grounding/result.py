@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.divergence import Divergence
 from vlm_adapters.data.rle import encode_rle
+from vlm_adapters.errors import PhraseError
 from vlm_adapters.geometry import Box, Region, Size, place_map, resize_box
+from vlm_adapters.grounding.display import Displayed, from_output
+from vlm_adapters.limits import shown
 from vlm_adapters.prompt import Phrase
 
 Method = Literal["decoder", "box", "heads"]
@@ -30,7 +35,7 @@ model's own words; its mask is empty. `"unlocated"`: nothing says that it is abs
 
 
 @dataclass(frozen=True)
-class PackedMask:
+class PackedMask:  # noqa: PLW1641 - dataclasses adds the hash
     """A mask in the memory of its bits, and of those around what it covers alone.
 
     Attributes:
@@ -39,9 +44,15 @@ class PackedMask:
         size: `(H, W)` of the image.
     """
 
-    bits: NDArray[np.uint8] = field(repr=False)
+    bits: NDArray[np.uint8] = field(repr=False, hash=False)
     box: Region | None
     size: Size
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedMask):
+            return NotImplemented
+        return (self.box, self.size) == (other.box, other.size) and np.array_equal(self.bits, other.bits)
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_], size: Size | None = None, corner: tuple[int, int] = (0, 0)) -> Self:
@@ -98,7 +109,7 @@ class PackedMask:
 
 
 @dataclass(frozen=True)
-class PhraseMap:
+class PhraseMap:  # noqa: PLW1641 - dataclasses adds the hash
     """A map over an image, kept as small as it is; it is placed over the pixels when it is asked for.
 
     Attributes:
@@ -107,9 +118,20 @@ class PhraseMap:
         size: `(H, W)` of the image.
     """
 
-    values: NDArray[np.float32] | PackedMask = field(repr=False)
+    values: NDArray[np.float32] | PackedMask = field(repr=False, hash=False)
     box: Box | None
     size: Size
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PhraseMap):
+            return NotImplemented
+        mine, others = self.values, other.values
+        if isinstance(mine, PackedMask) or isinstance(others, PackedMask):
+            same = type(mine) is type(others) and bool(mine == others)
+        else:
+            same = np.array_equal(mine, others)
+        return same and (self.box, self.size) == (other.box, other.size)
 
     @classmethod
     def of_pixels(cls, values: NDArray[np.float32] | NDArray[np.bool_]) -> Self:
@@ -164,6 +186,11 @@ class GroundedPhrase:
     presence: float | None = None
     absent: bool = False
 
+    @override
+    def __str__(self) -> str:
+        found = f"{self.score:.2f} at {self.box}" if self.box else self.state
+        return f"{shown(self.phrase.text, 40)} {found}"
+
     @property
     def state(self) -> State:
         """What came of it: `"found"`, `"absent"` or `"unlocated"`."""
@@ -192,9 +219,12 @@ class GroundedPhrase:
         return self.attention.placed()
 
 
-@dataclass(frozen=True)
-class Grounding:
+@dataclass(frozen=True, repr=False)
+class Grounding(Displayed):
     """A sentence grounded in an image.
+
+    It is a sequence of its phrases, which are found by index and by words. A notebook shows its figure. Two are equal
+    if everything in them is, images and masks included.
 
     Attributes:
         image: The upright RGB image.
@@ -214,15 +244,59 @@ class Grounding:
         >>> for found in grounding.phrases:
         ...     print(found.phrase.text, found.box, found.mask.shape, found.mask.dtype)
         a pink cross (26, 135, 176, 291) (312, 282) bool
+        >>> grounding["a pink cross"].state, len(grounding)
+        ('found', 1)
     """
 
-    image: Image.Image
+    image: Image.Image = field(hash=False)  # images of PIL are equal by their pixels, and have no hash
     text: str
     phrases: tuple[GroundedPhrase, ...]
     method: Method = "decoder"
     warnings: tuple[str, ...] = ()
     answer: Answer | None = None
     divergence: Divergence | None = None
+
+    def __iter__(self) -> Iterator[GroundedPhrase]:
+        return iter(self.phrases)
+
+    def __len__(self) -> int:
+        return len(self.phrases)
+
+    def __contains__(self, item: object) -> bool:
+        return any(item == (found.phrase.text if isinstance(item, str) else found) for found in self.phrases)
+
+    def __getitem__(self, key: int | str) -> GroundedPhrase:
+        """A phrase by its index, or by its words.
+
+        Raises:
+            IndexError: There are not so many phrases.
+            PhraseError: No phrase, or more than one, has these words.
+        """
+        if not isinstance(key, str):
+            return self.phrases[key]
+        found = [grounded for grounded in self.phrases if grounded.phrase.text == key]
+        if len(found) != 1:
+            what = f"{len(found)} phrases are" if found else "No phrase is"
+            remedy = "Give an index" if found else "The phrases are"
+            known = [grounded.phrase.text for grounded in self.phrases]
+            raise PhraseError(f"{what} {shown(key)}. {remedy}: {shown(list(range(len(known))) if found else known)}.")
+        return found[0]
+
+    @override
+    def __repr__(self) -> str:
+        found = ", ".join([*map(str, self.phrases[:5]), *(["..."] if len(self) > 5 else [])]) or "no phrase"
+        return f"Grounding({shown(self.text)} by {self.method} in {self.image.width} x {self.image.height}: {found})"
+
+    @override
+    def figure(self) -> Image.Image:
+        """Draw the sentence in colours, the image, and a heat map and a mask for every phrase."""
+        drawn: Image.Image = from_output("grounding_figure")(self)
+        return drawn
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to JSON-safe values, masks as COCO's run lengths; see `vlm_adapters.output.grounding_to_dict`."""
+        converted: dict[str, Any] = from_output("grounding_to_dict")(self)
+        return converted
 
 
 def grounded_phrase(

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from typing_extensions import override
 
+from vlm_adapters.grounding.display import Displayed, from_output
 from vlm_adapters.grounding.result import Grounding
 from vlm_adapters.video import Video
 
 
 @dataclass(frozen=True)
-class VideoGrounding:
+class VideoGrounding(Displayed):
     """A sentence grounded in every frame of a video.
 
     Attributes:
@@ -36,3 +39,9 @@ class VideoGrounding:
     def masks(self, phrase: int) -> NDArray[np.bool_]:
         """The masks of a phrase, by its index, at the size of the frames: `(T, H, W)`; unpacked at every call."""
         return np.stack([grounding.phrases[phrase].mask for grounding in self.frames])
+
+    @override
+    def figure(self) -> Image.Image:
+        """Draw the frames with their masks, as a sheet."""
+        drawn: Image.Image = from_output("video_sheet")(self)
+        return drawn

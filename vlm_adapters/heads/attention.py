@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from vlm_adapters.backbone.grids import Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneAdapter
@@ -27,6 +28,7 @@ from vlm_adapters.heads.ranking import (
     following,
     following_weights,
 )
+from vlm_adapters.limits import shown
 from vlm_adapters.prompt import Phrase, Prompt
 
 LEADING_HEADS = 4
@@ -71,7 +73,7 @@ _FLOOR = 0.1
 """Height that a cell keeps where a head does not look, so that no head rules it out alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttentionMaps:
     """Where the phrases of a prompt look on one grid, in maps for people.
 
@@ -98,6 +100,13 @@ class AttentionMaps:
     sinks: Tensor = field(repr=False)
     ranking: tuple[tuple[RankedHead, ...], ...] = field(repr=False)
     reliability: tuple[Reliability, ...]
+
+    @override
+    def __repr__(self) -> str:
+        kind = "raw maps" if self.raw else "maps beside a neutral sentence"
+        phrases = ", ".join(shown(phrase.text, 40) for phrase in self.phrases[:5])
+        shape = tuple(self.maps.shape)
+        return f"AttentionMaps({kind} {shape} of phrases, layers, heads, h, w; {len(self.phrases)} phrases: {phrases})"
 
     def of_head(self, phrase: int, head: RankedHead) -> Tensor:
         """The map `(h, w)` of one head for a phrase."""

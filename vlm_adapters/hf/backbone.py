@@ -13,12 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoConfig, BatchFeature, PreTrainedModel, ProcessorMixin
+from typing_extensions import override
 
 from vlm_adapters.backbone.fingerprint import ModuleFingerprint
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.layout import ImageLayout, place_layouts
 from vlm_adapters.backbone.protocol import BackboneInfo
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.conversion import PromptsLike, as_prompts
+from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import BackboneError, CheckpointError, OptionError, PromptError
 from vlm_adapters.geometry import CoordinateFrame, Size
 from vlm_adapters.hf.chat import RenderedPrompt, render
@@ -93,6 +96,11 @@ class TransformersBackbone(AnsweringBackbone, ABC):
         self._checkpoint = checkpoint or str(self.model.config.name_or_path)
         self._revision = revision
         self._fingerprint = ModuleFingerprint()
+
+    @override
+    def __repr__(self) -> str:
+        name, kind = alias_of(self._checkpoint) or self._checkpoint, type(self.model).__name__
+        return f"{type(self).__name__}({shown(name)}: {kind}, {self.model.dtype} on {self.device})"
 
     @property
     def model(self) -> PreTrainedModel:
@@ -228,18 +236,17 @@ class TransformersBackbone(AnsweringBackbone, ABC):
         """
         return render(self.processor, prompt, self.limits)
 
-    def preprocess(self, prompts: Sequence[Prompt]) -> BackboneInputs:
-        """Turn prompts into the model's inputs, on its device. Uses no network.
+    def preprocess(self, prompts: PromptsLike) -> BackboneInputs:
+        """Turn prompts, in any form of `PromptsLike`, into the model's inputs, on its device. Uses no network.
 
         Raises:
-            PromptError: The list is empty, or a prompt cannot be encoded or is too long for the model.
+            PromptError: There is none, or a prompt cannot be encoded or is too long for the model.
             ImageError: The family takes no image of such a size.
             BackboneError: The processor raised an error.
             OptionError: The model was sharded as one unit after the adapter was built.
         """
         check_callable_inside(self.model)
-        if not (isinstance(prompts, Sequence) and prompts and all(isinstance(prompt, Prompt) for prompt in prompts)):
-            raise PromptError(f"Expected a list of at least one Prompt; this {type(prompts).__name__} is not one.")
+        prompts = as_prompts(prompts)
         warn_about_images(self._checkpoint, prompts)
         with typed_errors(f"The processor of {self.name}", BackboneError):
             for prompt in prompts:  # a size that the family refuses, or a long text, is an error before any work

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from vlm_adapters.errors import PhraseError, PromptError
 from vlm_adapters.hf.template import Turn, apply_template
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
-from vlm_adapters.prompt import Part, Phrase, Prompt
+from vlm_adapters.message import Part
+from vlm_adapters.prompt import Phrase, Prompt
 from vlm_adapters.video import Video
 
 Span = tuple[int, int]

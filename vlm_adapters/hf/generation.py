@@ -15,6 +15,7 @@ from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.grids import BackboneInputs, Grids, ImageGrid
 from vlm_adapters.backbone.protocol import BackboneInfo, GenerationOptions
 from vlm_adapters.backbone.request import GridRequest
+from vlm_adapters.conversion import PromptLike, as_prompt
 from vlm_adapters.errors import BackboneError, OptionError, PromptError, RequestError
 from vlm_adapters.hf.answers import decode
 from vlm_adapters.hf.capture import capture_rows
@@ -58,14 +59,14 @@ class AnsweringBackbone:
     """How an adapter over a model of transformers answers."""
 
     def generate(
-        self: _Backbone, prompt: Prompt, max_new_tokens: int = 256, **options: Unpack[GenerationOptions]
+        self: _Backbone, prompt: PromptLike, max_new_tokens: int = 256, **options: Unpack[GenerationOptions]
     ) -> Answer:
-        """Let the model answer a prompt that ends with the user's turn; see `SupportsGeneration`."""
+        """Let the model answer a prompt, or a chat, that ends with the user's turn; see `SupportsGeneration`."""
         return _answer(self, _question(self, prompt, max_new_tokens, options), max_new_tokens, options)
 
     def generate_with_grids(
         self: _Backbone,
-        prompt: Prompt,
+        prompt: PromptLike,
         request: GridRequest | None = None,
         max_new_tokens: int = 256,
         **options: Unpack[GenerationOptions],
@@ -102,7 +103,9 @@ def _answer(backbone: _Backbone, inputs: BackboneInputs, max_new_tokens: int, op
     return Answer(decode(tokenizer, new), new)
 
 
-def _question(backbone: _Backbone, prompt: Prompt, max_new_tokens: int, options: GenerationOptions) -> BackboneInputs:
+def _question(
+    backbone: _Backbone, given: PromptLike, max_new_tokens: int, options: GenerationOptions
+) -> BackboneInputs:
     """The inputs of a prompt that is to be answered.
 
     Raises:
@@ -110,6 +113,7 @@ def _question(backbone: _Backbone, prompt: Prompt, max_new_tokens: int, options:
         OptionError: There is no such option, or it cannot be used.
     """
     _check_options(options, max_new_tokens)
+    prompt = as_prompt(given)
     if (role := prompt.messages[-1].role) != "user":
         raise PromptError(f"The prompt ends with the turn of the {role}. End it with the user's turn.")
     return backbone.preprocess([prompt])

@@ -22,7 +22,7 @@ from jinja2 import Environment, TemplateError
 
 from vlm_adapters.errors import PromptError
 from vlm_adapters.limits import Limits, shown
-from vlm_adapters.prompt import Part
+from vlm_adapters.message import Part
 from vlm_adapters.video import Video
 
 Turn = tuple[str, tuple[Part, ...]]

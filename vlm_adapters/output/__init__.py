@@ -8,12 +8,15 @@ from vlm_adapters.output.figures import grounding_figure, heat_sheet, mask_sheet
 from vlm_adapters.output.files import write_grounding
 from vlm_adapters.output.gallery import write_gallery
 from vlm_adapters.output.gcg import GCGResult, gcg_result, gcg_text
+from vlm_adapters.output.looking import Attention, PhraseAttention
 from vlm_adapters.output.render import colour_of, grounding_overlay, heat_overlay, mask_overlay, write_png
 
 __all__ = [
+    "Attention",
     "CocoResult",
     "ConversationFiles",
     "GCGResult",
+    "PhraseAttention",
     "attention_map",
     "attention_sheet",
     "coco_results",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,29 +128,56 @@ def attention_sheet(prompt: Prompt, maps: AttentionMaps, phrase: int, heads: int
         phrase: Index of the phrase.
         heads: How many of the heads that follow it best to show.
     """
-    shown, words = prompt.media[maps.grid.image], maps.phrases[phrase].text
-    image = shown.frames[maps.grid.frames[0]] if isinstance(shown, Video) else shown
-    small = shrunk(image)
-    size = small.height, small.width
-    on_small = _on_image(maps.grid, (image.height, image.width), size)
-
-    def painted(on_grid: Tensor) -> NDArray[np.float32]:
-        return _placed(on_small, maps.grid.evenly(on_grid), size)
-
-    best = maps.ranking[phrase][:heads]
-    by_head = [(f"layer {head.layer} head {head.head}", painted(maps.of_head(phrase, head))) for head in best]
-    by_layer = [(f"layer {layer}", painted(maps.maps[phrase, i].mean(0))) for i, layer in enumerate(maps.layers)]
+    canvas = _Canvas.of(prompt, maps)
+    layers = enumerate(maps.layers)
+    by_layer = [(f"layer {layer}", canvas.painted(maps.maps[phrase, i].mean(0))) for i, layer in layers]
     kind = "as extracted" if maps.raw else f"beside a neutral sentence, sinks taken out: {int(maps.sinks.sum())}"
-    return heat_sheet(
-        small,
-        [
-            (
-                f"{words}: reliability {maps.reliability[phrase]}",
-                [("together", painted(maps.together(phrase))), *by_head],
-            ),
-            (f"{words}: mean of all heads, by layer; {kind}", by_layer),
-        ],
-    )
+    by_head = canvas.leading_heads(phrase, heads)
+    title = f"{maps.phrases[phrase].text}: mean of all heads, by layer; {kind}"
+    return heat_sheet(canvas.image, [by_head, (title, by_layer)])
+
+
+def leading_heads_sheet(prompt: Prompt, maps: AttentionMaps, phrases: Sequence[int], heads: int) -> Image.Image:
+    """Draw where phrases look: a row for each, with the heads that follow it best, together and each.
+
+    Args:
+        prompt: The prompt.
+        maps: Its maps on one grid.
+        phrases: Indices of the phrases.
+        heads: How many of the heads that follow a phrase best to show.
+    """
+    canvas = _Canvas.of(prompt, maps)
+    return heat_sheet(canvas.image, [canvas.leading_heads(phrase, heads) for phrase in phrases])
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """The image that maps are painted over, shrunk, and their grid on it."""
+
+    image: Image.Image
+    grid: ImageGrid
+    maps: AttentionMaps
+
+    @classmethod
+    def of(cls, prompt: Prompt, maps: AttentionMaps) -> Self:
+        shown = prompt.media[maps.grid.image]
+        image = shown.frames[maps.grid.frames[0]] if isinstance(shown, Video) else shown
+        small = shrunk(image)
+        grid = _on_image(maps.grid, (image.height, image.width), (small.height, small.width))
+        return cls(small, grid, maps)
+
+    def painted(self, on_grid: Tensor) -> NDArray[np.float32]:
+        return peak_scaled(self.grid, self.maps.grid.evenly(on_grid), (self.image.height, self.image.width))
+
+    def leading_heads(self, phrase: int, heads: int) -> tuple[str, list[tuple[str, NDArray[np.float32]]]]:
+        """A row of a sheet: its title, and the maps with their captions."""
+        maps = self.maps
+        by_head = [
+            (f"layer {head.layer} head {head.head}", self.painted(maps.of_head(phrase, head)))
+            for head in maps.ranking[phrase][:heads]
+        ]
+        title = f"{maps.phrases[phrase].text}: reliability {maps.reliability[phrase]}"
+        return title, [("together", self.painted(maps.together(phrase))), *by_head]
 
 
 def _on_image(grid: ImageGrid, before: Size, after: Size) -> ImageGrid:
@@ -175,9 +203,10 @@ def attention_map(
         `(H, W)` float32 in [0, 1].
     """
     maps = grids.attention[phrase, grids.layers.index(layer)]
-    return _placed(grids.grid, maps.mean(0) if head is None else maps[grids.heads.index(head)], size)
+    return peak_scaled(grids.grid, maps.mean(0) if head is None else maps[grids.heads.index(head)], size)
 
 
-def _placed(grid: ImageGrid, on_grid: Tensor, size: Size) -> NDArray[np.float32]:
+def peak_scaled(grid: ImageGrid, on_grid: Tensor, size: Size) -> NDArray[np.float32]:
+    """Place a map `(h, w)` over an image, scaled to a peak of 1: `(H, W)` float32."""
     placed: NDArray[np.float32] = grid.place(on_grid, size).cpu().numpy()
     return placed / max(float(placed.max()), 1e-12)

@@ -89,7 +89,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         "batch_windows": batch_windows,
         **hub,
     }
-    name = os.fspath(name_or_path)
+    name = model_name(name_or_path)
     folder = embedded_checkpoints().get(name, Path(name))
     if subfolder and os.path.isdir(folder):  # noqa: PTH112 - as in `find_checkpoint`
         name, subfolder = os.path.join(folder, subfolder), ""  # noqa: PTH118
@@ -116,6 +116,20 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
     with typed_errors(f"Loading {shown(name, 300)}", CheckpointError):
         loaded: BackboneAdapter = adapter.from_pretrained(checkpoint.location, **arguments)
     return loaded
+
+
+def model_name(name_or_path: str | os.PathLike[str]) -> str:
+    """The name of a model as a string.
+
+    Raises:
+        CheckpointError: It is neither a string nor a path.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise CheckpointError(
+            f"The name of a model is {shown(name_or_path)}, of type {type(name_or_path).__name__}. Give an embedded "
+            f"model ({', '.join(embedded_checkpoints())}), a folder or a hub id."
+        )
+    return os.fspath(name_or_path)
 
 
 def _given(options: Mapping[str, object]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from vlm_adapters.errors import PluginError
@@ -16,7 +16,7 @@ _LONGEST = 300
 _EXTRA = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdapterSpec:
     """One adapter that a plugin offers.
 
@@ -61,6 +61,11 @@ class AdapterSpec:
     min_transformers: str | None = None
     pointing: Literal["pixels", "thousandths"] | None = None
     architectures: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        given = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "name"]
+        shown_fields = "".join(f", {name}={shown(value)}" for name, value in given if value)
+        return f"AdapterSpec({shown(self.name)}{shown_fields})"
 
     def __post_init__(self) -> None:
         if not _matches(_NAME, self.name):

@@ -8,6 +8,7 @@ the same.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -39,7 +40,7 @@ from vlm_adapters.training.validation import Validation
 
 def train(
     recipe: Recipe,
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     adapter: BackboneAdapter | None = None,
     report: Callable[[Step], None] = lambda _: None,
@@ -68,16 +69,15 @@ def train(
         KeyboardInterrupt: Ctrl-C, after the run was saved as on SIGTERM.
 
     Example:
-        >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> from vlm_adapters import Recipe, train
         >>> recipe = Recipe(model="tiny-llava", train=["scenes:count=2"], epochs=1, decoder={"base_width": 4})
         >>> with TemporaryDirectory() as folder:
-        ...     state = train(recipe, Path(folder, "run"))
+        ...     state = train(recipe, f"{folder}/run")
         >>> state.step, state.is_finished
         (1, True)
     """
-    process = process_of(recipe)
+    process, out = process_of(recipe), Path(out)
     with locked_folder(out, "figures", "step-*") if process.is_first else nullcontext():
         check_recipe(out, recipe)
         data = TrainingData.open(recipe)
