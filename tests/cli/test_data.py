@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vlm_adapters.data.formats.folder import Folder
@@ -144,3 +145,43 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("new").exists()
+
+
+def test_a_template_is_sound_as_it_is_and_shows_every_form_of_mask(
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    assert adapters("data", "new", str(folder)) == 0
+    written = {str(path) for path in folder.rglob("*") if path.is_file()}
+    *files, hint = capsys.readouterr().out.splitlines()
+    assert set(files) == written
+    assert hint == f"Next: read {folder / 'README.md'}, then adapters data check {folder}"
+    assert adapters("data", "check", str(folder)) == 0
+    report = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[3:])
+    assert report == {"samples": "2", "images": "2", "phrases": "5", "empty masks": "0", "problems": "0"}
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    masks = [phrase["mask"] for line in lines for phrase in line["phrases"]]
+    assert {form for mask in masks for form in mask} == {"png", "polygons", "box", "size", "counts"}
+    assert {type(mask["counts"]) for mask in masks if "counts" in mask} == {str, list}
+
+
+def test_the_masks_of_a_template_lie_on_what_they_name(tmp_path: Path, adapters: Callable[..., int]) -> None:
+    assert adapters("data", "new", str(tmp_path / "mine")) == 0
+    samples = list(Folder(tmp_path / "mine"))
+    assert [phrase.text for phrase in samples[1].phrases] == ["A red circle", "a yellow star", "a purple stripe"]
+    for sample in samples:
+        pixels = np.asarray(sample.image).astype(int)
+        for phrase, mask in zip(sample.phrases, sample.masks, strict=True):
+            inside = pixels[mask]
+            share = (inside == np.median(inside, axis=0)).all(axis=1).mean()
+            assert share > 0.96, phrase
+        assert (pixels[~sample.masks.any(0)] == 225).all(axis=1).mean() > 0.99
+
+
+def test_a_template_overwrites_nothing(
+    tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert adapters("data", "new", str(tmp_path)) == 1
+    assert "already exists and is not an empty folder. Choose another path." in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -88,7 +88,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     subtests: pytest.Subtests, adapters: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases: list[tuple[list[str], str]] = [
-        (["train"], "Name a recipe: one of flmm, scenes,"),
+        (["train"], "Name a recipe: one of flmm, quick, scenes,"),
         (["train", "nothing"], "There is no recipe 'nothing'"),
         (["train", "scenes", "epoch=2"], "Did you mean 'epochs'?"),
         (["train", "scenes", "train=['scenes:count=x']"], "count"),

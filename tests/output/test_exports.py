@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.result import GroundedPhrase, Grounding, PackedMask, PhraseMap, grounded_phrase
 from vlm_adapters.output.exports import coco_results, indexed_image, to_detections
@@ -116,6 +117,25 @@ def test_supervision_takes_the_detections() -> None:
 @numpy_backend
 def test_nothing_found_gives_no_detection() -> None:
     assert len(to_detections(replace(GROUNDING, phrases=GROUNDING.phrases[2:]))) == 0
+
+
+@numpy_backend
+def test_supervision_takes_the_truth_of_a_sample_without_confidence() -> None:
+    masks = np.zeros((2, *SIZE), bool)
+    masks[1, 5:30, 10:50] = True
+    sample = Sample(
+        id="1",
+        image_id="1",
+        text="a cat, a dog",
+        phrases=(Phrase("a cat", 0, 5), Phrase("a dog", 7, 12)),
+        image=Image.new("RGB", (60, 40)),
+        masks=masks,
+    )
+    detections = to_detections(sample)
+    assert detections.xyxy.tolist() == [[10, 5, 50, 30]]
+    assert detections.confidence is None
+    assert list(detections.data["class_name"]) == ["a dog"]
+    assert np.array_equal(np.asarray(detections.mask), masks[1:])
 
 
 def test_without_supervision_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_a_mistake_is_reported(subtests: pytest.Subtests) -> None:
 
 
 def test_a_recipe_that_is_not_there_is_reported_with_those_that_are() -> None:
-    with pytest.raises(RecipeError, match=r"no recipe 'scene'.* one of flmm, scenes\."):
+    with pytest.raises(RecipeError, match=r"no recipe 'scene'.* one of flmm, quick, scenes\."):
         Recipe.read("scene")
 
 

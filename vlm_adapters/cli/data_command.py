@@ -24,7 +24,7 @@ Data = Annotated[
     str,
     typer.Argument(
         help="A folder in the plain form, a .yaml file, or kind:key=value,key=value with kind one of scenes, "
-        "hard_scenes, folder, refcoco, grefcoco, refcoco_m, reasonseg, png, instances.",
+        "hard_scenes, folder, refcoco, grefcoco, refcoco_m, reasonseg, png, instances, coco, cvat, labelme, masks.",
         show_default=False,
     ),
 ]
@@ -79,6 +79,21 @@ def convert(
     for problem in left_out:
         line(f"left out: {problem.place}: {problem.message}", err=True)
     line(f"{out}: {len(dataset) - len(unreadable):,} samples, {len(left_out):,} left out")
+
+
+@group.command()
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; new or empty.", show_default=False)],
+) -> None:
+    """Write a template in the plain form: two images, and a mask in every form in which you can write it.
+
+    Its README explains samples.jsonl. What is there is never overwritten.
+    """
+    from vlm_adapters.data.template import write_template
+
+    for file in write_template(folder):
+        line(str(file))
+    line(f"Next: read {folder / 'README.md'}, then adapters data check {folder}")
 
 
 def _indices(dataset: Dataset, activity: str) -> Iterator[int]:

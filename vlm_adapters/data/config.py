@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from typing_extensions import override
 
 from vlm_adapters.data.access import DEFAULT_ACCESS, Access
 from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.dataset_config import DatasetConfig, FileDatasetConfig
+from vlm_adapters.data.formats.categories import CocoCategories
+from vlm_adapters.data.formats.cvat import Cvat
 from vlm_adapters.data.formats.folder import Folder
 from vlm_adapters.data.formats.hard_scenes import HardScenes
 from vlm_adapters.data.formats.instances import CaptionedInstances
+from vlm_adapters.data.formats.labelme import Labelme
+from vlm_adapters.data.formats.mask_folder import MaskFolder
 from vlm_adapters.data.formats.png import Png, PngFiles
 from vlm_adapters.data.formats.reasonseg import ReasonSeg, TextChoice
 from vlm_adapters.data.formats.refcoco import GRefCoco, RefCoco
@@ -23,16 +27,6 @@ from vlm_adapters.data.formats.scenes import COLOURS, SHAPES, Scenes
 
 MOST_SCENES = 10**12
 """Largest number of scenes, far above what any run draws; beyond it Python has no length for a set."""
-
-
-class DatasetConfig(BaseModel, ABC):
-    """The keys of one kind of data set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @abstractmethod
-    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
-        """Open the set with all its samples, reaching no further than `access` allows."""
 
 
 class ScenesConfig(DatasetConfig):
@@ -79,39 +73,6 @@ class HardScenesConfig(DatasetConfig):
     @override
     def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
         return HardScenes(self.count, seed=self.seed, first=self.first)
-
-
-class FileDatasetConfig(DatasetConfig):
-    """The keys that all kinds of data sets read from files have in common.
-
-    Attributes:
-        limit: Largest number of samples to take of those that `without` leaves: the first ones, or by `seed`.
-        seed: Seed that chooses which samples `limit` takes; they keep their order.
-        without: Data sets in any form that `open_dataset` takes; samples whose image occurs in one are dropped.
-        broken: What happens to entries and samples that cannot be used: `error`, or `skip` to leave them out and count
-            them.
-    """
-
-    limit: PositiveInt | None = None
-    seed: NonNegativeInt | None = None
-    without: tuple[str | dict[str, object], ...] = ()
-    broken: Literal["error", "skip"] = "error"
-
-    @field_validator("without", mode="before")
-    @classmethod
-    def _one_or_several(cls, source: object) -> object:
-        return (source,) if isinstance(source, str | dict) else source
-
-    @model_validator(mode="after")
-    def _seed_is_used(self) -> Self:
-        if self.seed is not None and not self.draws:
-            raise ValueError("seed draws samples for limit, and there is no limit: give both, or neither")
-        return self
-
-    @property
-    def draws(self) -> bool:
-        """Whether anything is drawn at random, by `seed`."""
-        return self.limit is not None
 
 
 class FolderConfig(FileDatasetConfig):
@@ -259,6 +220,60 @@ class InstancesConfig(FileDatasetConfig):
         return CaptionedInstances(self.annotations, self.captions, self.images, access)
 
 
+class LabelmeConfig(FileDatasetConfig):
+    """`labelme`: a folder of labelme (`vlm_adapters.data.formats.labelme`).
+
+    Attributes:
+        path: The folder of the JSON files.
+        images: The folder of the images, if it is another one.
+    """
+
+    path: Path
+    images: Path | None = None
+
+    @override
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        return Labelme(self.path, self.images, access)
+
+
+class CocoConfig(FileDatasetConfig):
+    """`coco`: the categories of an instances file as phrases (`vlm_adapters.data.formats.categories`).
+
+    Attributes:
+        annotations: The instances file.
+        images: The folder of the images.
+    """
+
+    reader: ClassVar[type[CocoCategories | Cvat]] = CocoCategories
+
+    annotations: Path
+    images: Path
+
+    @override
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        return self.reader(self.annotations, self.images, access)
+
+
+class CvatConfig(CocoConfig):
+    """`cvat`: an XML file of CVAT (`vlm_adapters.data.formats.cvat`), with the keys of `coco`."""
+
+    reader = Cvat
+
+
+class MasksConfig(FileDatasetConfig):
+    """`masks`: a folder with `images/NAME.jpg` and `masks/NAME/LABEL.png` (`vlm_adapters.data.formats.mask_folder`).
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @override
+    def open(self, access: Access = DEFAULT_ACCESS) -> Dataset:
+        return MaskFolder(self.path, access)
+
+
 DATASET_CONFIGS: dict[str, type[DatasetConfig]] = {
     "scenes": ScenesConfig,
     "hard_scenes": HardScenesConfig,
@@ -269,5 +284,9 @@ DATASET_CONFIGS: dict[str, type[DatasetConfig]] = {
     "reasonseg": ReasonSegConfig,
     "png": PngConfig,
     "instances": InstancesConfig,
+    "coco": CocoConfig,
+    "cvat": CvatConfig,
+    "labelme": LabelmeConfig,
+    "masks": MasksConfig,
 }
 """The keys of each kind of data set, by the name of the kind."""

@@ -51,7 +51,7 @@ def write_folder(dataset: Dataset, out: str | os.PathLike[str], indices: Iterabl
             "without, or copy them into the folder yourself."
         )
     with locked_name(out):
-        if not _is_free(out):
+        if not is_free(out):
             raise OutputError(f"{os.fspath(out)} already exists and is not an empty folder. Choose another path.")
         return _write(dataset, Path(out), indices)
 
@@ -76,7 +76,7 @@ def _write(dataset: Dataset, out: Path, indices: Iterable[int]) -> tuple[Problem
     return tuple(problems)
 
 
-def _is_free(out: str | os.PathLike[str]) -> bool:
+def is_free(out: str | os.PathLike[str]) -> bool:
     """Whether a folder is new or empty."""
     try:
         return not os.listdir(out)  # noqa: PTH208 - `Path` raises where a name is impossible

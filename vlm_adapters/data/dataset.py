@@ -103,9 +103,9 @@ class Dataset(Sequence[Sample]):
         """The file that `load_image` makes a sample's image of; None where there is no such file."""
         return None
 
-    def mask_file(self, index: int) -> Path | None:  # noqa: ARG002 - subclasses with files use it
-        """The file that holds the masks of a sample alone; None where there is no such file."""
-        return None
+    def mask_files(self, index: int) -> tuple[Path, ...]:  # noqa: ARG002 - subclasses with files use it
+        """The files that hold masks of a sample alone."""
+        return ()
 
     def files(self) -> tuple[Path, ...]:
         """The files that list the samples; the files of single samples are not among them."""
@@ -114,14 +114,14 @@ class Dataset(Sequence[Sample]):
     def fingerprint(self) -> str:
         """Identify the content: the digest changes with any of `files`, and with the size of a sample's file.
 
-        Reads `files`; takes only names and sizes in bytes of `image_file` and `mask_file`, and opens none of them.
+        Reads `files`; takes only names and sizes in bytes of `image_file` and `mask_files`, and opens none of them.
         """
         digest = hashlib.sha256(self.source.encode())
         for path in self.files():
             with open_regular(path) as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
         for index in range(len(self)):
-            for file in filter(None, (self.image_file(index), self.mask_file(index))):
+            for file in filter(None, (self.image_file(index), *self.mask_files(index))):
                 size = file.stat().st_size if file.is_file() else None
                 digest.update(f"{file.name} {size}\n".encode())
         return digest.hexdigest()
@@ -180,8 +180,8 @@ class Subset(Dataset):
         return self._dataset.image_file(self._indices[index])
 
     @override
-    def mask_file(self, index: int) -> Path | None:
-        return self._dataset.mask_file(self._indices[index])
+    def mask_files(self, index: int) -> tuple[Path, ...]:
+        return self._dataset.mask_files(self._indices[index])
 
     @override
     def files(self) -> tuple[Path, ...]:

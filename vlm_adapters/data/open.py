@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from vlm_adapters.data.access import Access
-from vlm_adapters.data.config import DATASET_CONFIGS, DatasetConfig, FileDatasetConfig
+from vlm_adapters.data.config import DATASET_CONFIGS
 from vlm_adapters.data.dataset import Dataset, Subset
+from vlm_adapters.data.dataset_config import DatasetConfig, FileDatasetConfig
 from vlm_adapters.data.documents import read_yaml
 from vlm_adapters.data.formats.folder import SAMPLES_FILE
 from vlm_adapters.data.stable_random import stable_sample

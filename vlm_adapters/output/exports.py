@@ -9,8 +9,9 @@ from PIL import Image
 
 from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.divergence import Divergence
+from vlm_adapters.data.sample import Sample
 from vlm_adapters.errors import OptionError
-from vlm_adapters.grounding.result import Grounding
+from vlm_adapters.grounding.result import Grounding, PackedMask
 from vlm_adapters.output.render import colour_of
 
 if TYPE_CHECKING:
@@ -78,10 +79,11 @@ def indexed_image(grounding: Grounding) -> Image.Image:
     return image
 
 
-def to_detections(grounding: Grounding) -> Detections:
-    """Convert the phrases that were found to `supervision.Detections`, their words in `data["class_name"]`.
+def to_detections(found: Grounding | Sample) -> Detections:
+    """Convert the phrases that have a mask to `supervision.Detections`, their words in `data["class_name"]`.
 
-    `class_id` is the index of the phrase in the grounding.
+    `class_id` is the index of the phrase. Those of a grounding have `confidence`; those of a sample of a data set,
+    which are the truth, have none.
 
     Raises:
         OptionError: `supervision` is not installed.
@@ -92,15 +94,21 @@ def to_detections(grounding: Grounding) -> Detections:
         raise OptionError(
             'supervision is not installed. Install it with pip install "vlm-adapters[supervision]".'
         ) from error
-    found = [(index, grounded) for index, grounded in enumerate(grounding.phrases) if grounded.box is not None]
-    if not found:
+    if isinstance(found, Sample):
+        packed, scores = [PackedMask.of(mask) for mask in found.masks], None
+        words = [phrase.text for phrase in found.phrases]
+    else:
+        packed, scores = [grounded.packed for grounded in found.phrases], [one.score for one in found.phrases]
+        words = [grounded.phrase.text for grounded in found.phrases]
+    kept = [index for index, mask in enumerate(packed) if mask.box is not None]
+    if not kept:
         return Detections.empty()
     return Detections(
-        xyxy=np.array([grounded.box for _, grounded in found], dtype=np.float32),
-        mask=np.stack([grounded.mask for _, grounded in found]),
-        confidence=np.array([grounded.score for _, grounded in found], dtype=np.float32),
-        class_id=np.array([index for index, _ in found]),
-        data={"class_name": np.array([grounded.phrase.text for _, grounded in found])},
+        xyxy=np.array([packed[index].box for index in kept], dtype=np.float32),
+        mask=np.stack([packed[index].unpacked() for index in kept]),
+        confidence=None if scores is None else np.array([scores[index] for index in kept], dtype=np.float32),
+        class_id=np.array(kept),
+        data={"class_name": np.array([words[index] for index in kept])},
     )
 
 

@@ -178,7 +178,10 @@ def test_a_broken_line_is_reported_by_its_number(subtests: pytest.Subtests, tmp_
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ({"size": [4, 3], "counts": "<"}, r"mask of 'a dog' is 4 x 3, and the image is 3 x 4 \(height x width\)"),
+        (
+            {"size": [4, 3], "counts": "<"},
+            r"mask of 'a dog' is broken: it is 4 x 3, and the image is 3 x 4 \(height x width\)",
+        ),
         ({"size": [3, 4], "counts": "1"}, r"mask of 'a dog' is broken: The run lengths .* cover 1 of 3 x 4"),
         ({"size": [3, 4], "counts": "ü"}, r"mask of 'a dog' is broken: .* the letters '0' to 'o'"),
     ],

@@ -37,7 +37,10 @@ FORMS: dict[str, tuple[object, str]] = {
         {"text": ["a"], "is_sentence": True, "shapes": []},
         "an annotation of ReasonSeg, which kind reasonseg",
     ),
-    "labelme": ({"shapes": [], "imagePath": "a.png"}, "a file of labelme; export it in COCO's format"),
+    "labelme": (
+        {"shapes": [], "imagePath": "a.png"},
+        "a file of labelme, which kind labelme reads with all of its folder",
+    ),
 }
 
 

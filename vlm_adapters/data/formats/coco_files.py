@@ -72,12 +72,20 @@ class Instances:
         Raises:
             DataError: It is missing, not JSON, or of another form.
         """
-        content = read_json(path, access.limits)
-        images = read_images(path, content, access.limits)
+        return cls.of(path, read_json(path, access.limits), access.limits)
+
+    @classmethod
+    def of(cls, path: Path, content: object, limits: Limits) -> Instances:
+        """Take the content of a file that has been read.
+
+        Raises:
+            DataError: It is of another form.
+        """
+        images = read_images(path, content, limits)
         found = entries(path, content, "annotations")
         if (form := form_of(content)) and not form.is_instances:
             raise DataError(f"{path} is not an instances file: it looks like {form}.")
-        return cls(path, images, ById(path, "annotations", found, _annotation), access.limits)
+        return cls(path, images, ById(path, "annotations", found, _annotation), limits)
 
     def mask(self, annotation: int) -> NDArray[np.bool_]:
         """Decode the mask `(H, W)` of an annotation, by its id.
@@ -123,11 +131,7 @@ class Instances:
             for index in dict.fromkeys(indices):
                 masks[index] |= mask
             outline += outline_length(self.annotations[annotation].segmentation)
-            if outline > self.limits.max_outline:
-                raise DataError(
-                    f"The outlines of its masks are longer than {self.limits.max_outline:,} pixels. Simplify them, or "
-                    "pass Limits(max_outline=...) to open_dataset."
-                )
+            check_outline(outline, self.limits)
         return masks
 
 
@@ -144,6 +148,19 @@ def blank_masks(phrases: int, size: tuple[int, int], limits: Limits) -> NDArray[
             "Limits(max_phrases=..., max_mask_pixels=...) to open_dataset."
         )
     return np.zeros((phrases, *size), np.bool_)
+
+
+def check_outline(length: float, limits: Limits) -> None:
+    """Refuse polygons whose outlines are together too long for one sample.
+
+    Raises:
+        DataError: They are.
+    """
+    if length > limits.max_outline:
+        raise DataError(
+            f"The outlines of its masks are longer than {limits.max_outline:,} pixels. Simplify them, or pass "
+            "Limits(max_outline=...) to open_dataset."
+        )
 
 
 def _annotation(entry: Mapping[str, Any]) -> CocoAnnotation:

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from vlm_adapters.data.access import DEFAULT_ACCESS, Access, ImageFolder
@@ -23,32 +22,17 @@ from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.documents import usable_text
 from vlm_adapters.data.formats.coco_files import Instances, blank_masks, image_path, open_image
 from vlm_adapters.data.formats.json_lines import JsonLines, Line
+from vlm_adapters.data.formats.phrase_entry import PhraseEntry
 from vlm_adapters.data.sample import Annotation, Sample
 from vlm_adapters.data.uri import format_uri
 from vlm_adapters.errors import DataError
 from vlm_adapters.limits import shown
-from vlm_adapters.prompt import Phrase
 
 
-class CaptionPhrase(BaseModel):
+class CaptionPhrase(PhraseEntry):
     """A phrase of a caption, as it stands in a line."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    text: str | None = None
-    span: tuple[int, int] | None = None
     annotations: tuple[int, ...] = Field(min_length=1)
-    tags: tuple[str, ...] | None = None
-
-    @model_validator(mode="after")
-    def _given_once(self) -> Self:
-        if (self.text is None) == (self.span is None):
-            raise ValueError("give text or span")
-        return self
-
-    def within(self, text: str) -> Phrase:
-        """Find the phrase in the text of its caption."""
-        return Phrase.find(text, self.text or "") if self.span is None else Phrase.at(text, *self.span)
 
 
 class Caption(BaseModel):

@@ -29,7 +29,7 @@ _RESULTS = Form("a list of COCO results, which has no images; put it under annot
 _NARRATIVES = Form("narratives of Panoptic Narrative Grounding, which kind png reads as narratives=")
 _GREFS = Form("refs of gRefCOCO, whose ann_id are lists, which kind grefcoco reads")
 _REASONSEG = Form("an annotation of ReasonSeg, which kind reasonseg reads with all of its folder")
-_LABELME = Form("a file of labelme; export it in COCO's format")
+_LABELME = Form("a file of labelme, which kind labelme reads with all of its folder")
 _MOST_LOOKED_AT = 1_000
 
 

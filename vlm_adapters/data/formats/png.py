@@ -101,8 +101,8 @@ class Png(Dataset):
         return image_path(self._images, self._content.panoptic.images, self._content.narratives[index].image)
 
     @override
-    def mask_file(self, index: int) -> Path:
-        return self._content.panoptic.segments_path(self._segments, self._content.narratives[index].image)
+    def mask_files(self, index: int) -> tuple[Path]:
+        return (self._content.panoptic.segments_path(self._segments, self._content.narratives[index].image),)
 
     @override
     def sample(self, index: int) -> Sample:
@@ -111,7 +111,7 @@ class Png(Dataset):
         size = (entry.height, entry.width)
         masks = blank_masks(len(narrative.phrases), size, self.access.limits)
         image = open_image(self._images.check_inside(self.image_file(index)), size, self.access.limits)
-        mask_file = self._segments.check_inside(self.mask_file(index))
+        mask_file = self._segments.check_inside(*self.mask_files(index))
         painted: set[int] = set()
         for rows, segments in _segment_ids(mask_file, size, self.access.limits):
             painted.update(np.unique(segments).tolist())
