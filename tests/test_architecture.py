@@ -42,6 +42,7 @@ ROOMS = (
     {"testing"},
     {"training", "scaffold", "discovery"},
     {"bulk", "inspection"},  # above training: a bench builds a cache
+    {"web"},
     {"cli"},
     {"__main__"},
 )

@@ -40,6 +40,7 @@ COMMANDS = (
     "info",
     "ground",
     "chat",
+    "web",
     "attend",
     "extract",
     "evaluate",
