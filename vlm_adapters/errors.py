@@ -96,5 +96,9 @@ class NoDecoderWarning(UserWarning):
     """Masks come from a model without a decoder, and nobody chose by what method."""
 
 
+class MissingFontWarning(UserWarning):
+    """No font of this system has a letter that a figure is to show."""
+
+
 class UnlikeSceneWarning(UserWarning):
     """An embedded model, which knows synthetic scenes alone, was given an image that looks like none of them."""

@@ -52,7 +52,7 @@ def test_names_adapters_and_grounders_give_the_same(scene: Sample, adapter: Back
 def test_the_figure_has_a_row_for_a_phrase_and_a_phrase_has_its_sheet(scene: Sample, adapter: BackboneAdapter) -> None:
     one, two = (look(scene.image, scene.text, words, model=adapter) for words in (["a pink star"], ["a pink star"] * 2))
     assert one.figure().width == two.figure().width
-    assert 1.8 < two.figure().height / one.figure().height < 2.1
+    assert 1.6 < two.figure().height / one.figure().height < 2.1
     shown = Image.open(io.BytesIO(one[0]._repr_png_()))
     expected = attention_sheet(one.prompt, one.finest, 0, 5)
     assert shown.convert("RGB").tobytes() == expected.tobytes()

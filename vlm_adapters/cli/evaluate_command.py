@@ -64,7 +64,7 @@ def command(
 
     Writes to --out: records.jsonl (one line per phrase, from which all numbers
     are computed), card.json and card.md (what was run, and the numbers),
-    gallery.html (best, worst and random cases). The same command resumes a run
+    gallery.html (one page: the numbers, and random, worst and best cases). The same command resumes a run
     that was interrupted.
 
     On several GPUs: accelerate launch $(which adapters) evaluate ...
@@ -112,7 +112,7 @@ def command(
             card = evaluate(grounder, dataset, settings, out, process=process, report=show)
         if process.index:
             return
-        write_gallery(read_records(out / RECORDS_FILE), dataset, out, seed=seed)
+        write_gallery(read_records(out / RECORDS_FILE), dataset, out, card=card, seed=seed)
     if as_json:
         print_json(asdict(card))
     else:

@@ -27,7 +27,7 @@ from vlm_adapters.prompt import Prompt
 
 RECORDS_FILE = "records.jsonl"
 PARTIAL_RESULTS_FOLDER = "partial_results"
-SUBFOLDERS = (PARTIAL_RESULTS_FOLDER, "gallery")
+SUBFOLDERS = (PARTIAL_RESULTS_FOLDER,)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from vlm_adapters.output.animation import write_animation
 from vlm_adapters.output.attention import attention_map, attention_sheet
 from vlm_adapters.output.conversation import ConversationFiles
 from vlm_adapters.output.exports import CocoResult, coco_results, grounding_to_dict, indexed_image, to_detections
-from vlm_adapters.output.figures import grounding_figure, heat_sheet, mask_sheet, video_sheet
+from vlm_adapters.output.figures import grounding_figure, heat_sheet, labelled_overlay, mask_sheet, video_sheet
 from vlm_adapters.output.files import write_grounding
 from vlm_adapters.output.gallery import write_gallery
 from vlm_adapters.output.gcg import GCGResult, gcg_result, gcg_text
@@ -29,6 +29,7 @@ __all__ = [
     "heat_overlay",
     "heat_sheet",
     "indexed_image",
+    "labelled_overlay",
     "mask_overlay",
     "mask_sheet",
     "to_detections",

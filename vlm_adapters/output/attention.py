@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self, TypedDict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -20,7 +21,8 @@ from vlm_adapters.data.files import write_json
 from vlm_adapters.embedded.unlike_scenes import warnings_about
 from vlm_adapters.errors import NoGridError
 from vlm_adapters.geometry import Size, resize_box
-from vlm_adapters.heads.attention import AttentionMaps, attention_maps
+from vlm_adapters.heads.attention import LEADING_HEADS, AttentionMaps, attention_maps
+from vlm_adapters.output.blocks import LARGEST_PANEL
 from vlm_adapters.output.exports import ShownAnswer, answer_to_dict
 from vlm_adapters.output.figures import heat_sheet
 from vlm_adapters.output.files import set_of_files
@@ -131,10 +133,11 @@ def attention_sheet(prompt: Prompt, maps: AttentionMaps, phrase: int, heads: int
     canvas = _Canvas.of(prompt, maps)
     layers = enumerate(maps.layers)
     by_layer = [(f"layer {layer}", canvas.painted(maps.maps[phrase, i].mean(0))) for i, layer in layers]
-    kind = "as extracted" if maps.raw else f"beside a neutral sentence, sinks taken out: {int(maps.sinks.sum())}"
-    by_head = canvas.leading_heads(phrase, heads)
-    title = f"{maps.phrases[phrase].text}: mean of all heads, by layer; {kind}"
-    return heat_sheet(canvas.image, [by_head, (title, by_layer)])
+    title, by_head = canvas.leading_heads(phrase, heads)
+    if len(maps.phrases) > 1:
+        every = torch.stack([maps.together(index) for index in range(len(maps.phrases))]).mean(dim=0)
+        by_head.insert(1, ("mean over all phrases", canvas.painted(every)))
+    return canvas.sheet([(title, by_head), (f"{maps.phrases[phrase].text}: mean of all heads, by layer", by_layer)])
 
 
 def leading_heads_sheet(prompt: Prompt, maps: AttentionMaps, phrases: Sequence[int], heads: int) -> Image.Image:
@@ -147,13 +150,18 @@ def leading_heads_sheet(prompt: Prompt, maps: AttentionMaps, phrases: Sequence[i
         heads: How many of the heads that follow a phrase best to show.
     """
     canvas = _Canvas.of(prompt, maps)
-    return heat_sheet(canvas.image, [canvas.leading_heads(phrase, heads) for phrase in phrases])
+    return canvas.sheet([canvas.leading_heads(phrase, heads) for phrase in phrases])
+
+
+Row = tuple[str, list[tuple[str, NDArray[np.float32]]]]
+"""Of a sheet: its title, and the maps with their captions."""
 
 
 @dataclass(frozen=True)
 class _Canvas:
     """The image that maps are painted over, shrunk, and their grid on it."""
 
+    prompt: Prompt
     image: Image.Image
     grid: ImageGrid
     maps: AttentionMaps
@@ -162,22 +170,43 @@ class _Canvas:
     def of(cls, prompt: Prompt, maps: AttentionMaps) -> Self:
         shown = prompt.media[maps.grid.image]
         image = shown.frames[maps.grid.frames[0]] if isinstance(shown, Video) else shown
-        small = shrunk(image)
+        small = shrunk(image, LARGEST_PANEL)
         grid = _on_image(maps.grid, (image.height, image.width), (small.height, small.width))
-        return cls(small, grid, maps)
+        return cls(prompt, small, grid, maps)
 
     def painted(self, on_grid: Tensor) -> NDArray[np.float32]:
         return peak_scaled(self.grid, self.maps.grid.evenly(on_grid), (self.image.height, self.image.width))
 
-    def leading_heads(self, phrase: int, heads: int) -> tuple[str, list[tuple[str, NDArray[np.float32]]]]:
-        """A row of a sheet: its title, and the maps with their captions."""
+    def leading_heads(self, phrase: int, heads: int) -> Row:
+        """The heads that follow a phrase best, together and each."""
         maps = self.maps
+        together = (f"the {LEADING_HEADS} leading heads together", self.painted(maps.together(phrase)))
         by_head = [
-            (f"layer {head.layer} head {head.head}", self.painted(maps.of_head(phrase, head)))
+            (
+                f"layer {head.layer} head {head.head}: {head.mass:.1%} on the image",
+                self.painted(maps.of_head(phrase, head)),
+            )
             for head in maps.ranking[phrase][:heads]
         ]
-        title = f"{maps.phrases[phrase].text}: reliability {maps.reliability[phrase]}"
-        return title, [("together", self.painted(maps.together(phrase))), *by_head]
+        return f"{maps.phrases[phrase].text}: reliability {maps.reliability[phrase]}", [together, *by_head]
+
+    def sheet(self, rows: Sequence[Row]) -> Image.Image:
+        sentence = self.prompt.text, [phrase.span for phrase in self.maps.phrases]
+        return heat_sheet(self.image, rows, sentence=sentence, caption=_caption(self.maps))
+
+
+def _caption(maps: AttentionMaps) -> str:
+    kind, sinks = "Attention of the phrase's tokens on the image", int(maps.sinks.sum())
+    if maps.raw:
+        kind += ", as the model computed it"
+    else:
+        kind += ", divided by that of a neutral sentence and an even share"
+        kind += f"; {sinks} sinks, which attract it whatever is asked, have their neighbours' mean" if sinks else ""
+    return (
+        f"{kind}. Together: the mean by geometry of the heads that follow the phrase best. Each scale is in multiples "
+        "of the map's mean over the image, and its brightest colour at least four: a map that is dark everywhere is "
+        "spread evenly. Percentages: how much of a head's attention falls on the image."
+    )
 
 
 def _on_image(grid: ImageGrid, before: Size, after: Size) -> ImageGrid:

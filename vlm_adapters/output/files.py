@@ -17,8 +17,8 @@ from vlm_adapters.data.locks import locked_folder
 from vlm_adapters.errors import OutputError
 from vlm_adapters.grounding.result import Grounding
 from vlm_adapters.output.exports import MAX_INDEXED_PHRASES, coco_results, grounding_to_dict, indexed_image
-from vlm_adapters.output.figures import grounding_figure
-from vlm_adapters.output.render import grounding_overlay, write_png
+from vlm_adapters.output.figures import grounding_figure, labelled_overlay
+from vlm_adapters.output.render import write_png
 
 GROUNDING_FILE = "grounding.json"
 """Written last: where it is, the files that it names are there, too, and are of one grounding."""
@@ -43,9 +43,9 @@ def write_grounding(grounding: Grounding, out: str | os.PathLike[str], *, image_
 
     Args:
         grounding: What to write.
-        out: Folder: `overlay.png`, `figure.png`, one `mask_..png` per phrase, `masks.png` (all masks, indexed; left out
-            if there are more than `MAX_INDEXED_PHRASES`), `coco.json` (COCO results) and `grounding.json` (COCO RLE,
-            box, score, names of the files).
+        out: Folder: `overlay.png` (the image with masks and boxes, a legend below it), `figure.png`, one `mask_..png`
+            per phrase, `masks.png` (all masks, indexed; left out if there are more than `MAX_INDEXED_PHRASES`),
+            `coco.json` (COCO results) and `grounding.json` (COCO RLE, box, score, names of the files).
         image_id: Id of the image in `coco.json`.
 
     Returns:
@@ -82,7 +82,7 @@ def remove_grounding(folder: Path) -> None:
 
 def _images(grounding: Grounding) -> Iterator[tuple[str, Callable[[], Image.Image]]]:
     """Yield how each image is drawn, by its name."""
-    yield "overlay.png", partial(grounding_overlay, grounding)
+    yield "overlay.png", partial(labelled_overlay, grounding)
     yield "figure.png", partial(grounding_figure, grounding)
     for index, grounded in enumerate(grounding.phrases):
         yield f"mask_{index:02d}.png", grounded.packed.image

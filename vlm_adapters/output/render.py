@@ -42,7 +42,7 @@ PAPER: Colour = (255, 255, 255)
 """Colour of the background."""
 
 PAINTED_SIDE = 640
-"""Longest side at which figures are painted, over twice that of a panel: larger images are shrunk first."""
+"""Longest side at which figures are painted, or that of their panels if it is larger: images are shrunk first."""
 
 _ROWS_AT_ONCE = 512
 
@@ -52,9 +52,9 @@ def colour_of(index: int) -> Colour:
     return PALETTE[index % len(PALETTE)]
 
 
-def shrunk(image: Image.Image) -> Image.Image:
-    """The image as figures are painted on: of a large one, a copy with `PAINTED_SIDE` pixels on its longer side."""
-    scale = PAINTED_SIDE / max(image.size)
+def shrunk(image: Image.Image, side: int = 0) -> Image.Image:
+    """The image as figures with panels of `side` pixels are painted on: of a large one, a smaller copy."""
+    scale = max(PAINTED_SIDE, side) / max(image.size)
     if scale >= 1:
         return image
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), reducing_gap=2.0)
@@ -125,10 +125,15 @@ def mask_overlay(
 
 def grounding_overlay(grounding: Grounding) -> Image.Image:
     """Draw the mask of every phrase in its colour over the image in its own colours and size."""
-    masks = [grounded.packed for grounded in grounding.phrases]
     drawn = grounding.image.copy()
-    _draw_masks(drawn, grounding.image, masks, [colour_of(index) for index in range(len(masks))])
+    draw_grounding(drawn, grounding)
     return drawn
+
+
+def draw_grounding(canvas: Image.Image, grounding: Grounding) -> None:
+    """Draw the mask of every phrase in its colour into a canvas that begins with the image."""
+    masks = [grounded.packed for grounded in grounding.phrases]
+    _draw_masks(canvas, grounding.image, masks, [colour_of(index) for index in range(len(masks))])
 
 
 def write_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
@@ -141,7 +146,7 @@ def _draw_masks(
     canvas: Image.Image, inside: Image.Image, masks: Iterable[PackedMask], colours: Sequence[Colour]
 ) -> None:
     """Draw masks into a canvas: filled with a mixture of the image `inside` and their colour, and outlined in it."""
-    line = _line_width(canvas)
+    line = _line_width(inside)
     for mask, colour in zip(masks, colours, strict=True):
         if box := mask.box:
             tables = [_table(0.45, 0.55 * part) for part in colour]

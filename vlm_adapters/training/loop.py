@@ -220,7 +220,8 @@ class _Run:
             state.best_step, state.best_mean_iou = state.step, iou
         if self.log:
             self.log.validation(state.step, iou)
-            validation.write_sheet(self.decoder, self.out / "figures" / f"step-{state.step:08d}.png")
+            title = f"Step {state.step:,}: mean IoU {iou:.4f} in validation; the first samples of it"
+            validation.write_sheet(self.decoder, self.out / "figures" / f"step-{state.step:08d}.png", title)
         self.keep()
         return True
 

@@ -81,8 +81,8 @@ class Validation:
         calibration = _calibrated(process.gather(logits), process.gather([float(there) for there in present]))
         return Judgement(float(summed[0] / summed[1].clamp(min=1)), calibration)
 
-    def write_sheet(self, decoder: MaskDecoder, path: Path) -> None:
-        """Write the first samples with their masks, the truth outlined."""
+    def write_sheet(self, decoder: MaskDecoder, path: Path, title: str) -> None:
+        """Write the first samples with their masks, the truth outlined, under a title."""
         shown = range(min(self.sheet_samples, len(self.samples)))
         # a sample that cannot be read is not shown
         read = [(self.samples.data_index(index), sample) for index in shown for sample in self.samples.read([index])]
@@ -96,7 +96,7 @@ class Validation:
             for image, sample, masks in zip(images, samples, found, strict=True)
         ]
         if rows:
-            write_png(mask_sheet(rows), path)
+            write_png(mask_sheet(rows, title), path)
 
 
 @contextmanager
