@@ -108,6 +108,7 @@ def test_it_is_shown_in_the_notebook_or_else_in_a_window(
     assert shown == [expected]
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of pycocotools
 def test_its_dict_is_json_with_masks_that_coco_reads() -> None:
     read = json.loads(json.dumps(grounding().to_dict()))
     assert (read["text"], read["image_size"], [one["text"] for one in read["phrases"]]) == (
