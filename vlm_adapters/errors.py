@@ -72,6 +72,10 @@ class DecoderError(AdapterError, ValueError):
     """A decoder does not fit the backbone or the grids it is given."""
 
 
+class NothingFoundError(AdapterError, LookupError):
+    """Nothing of what was to be grounded was found in the image, so there is nothing to crop."""
+
+
 class OutputError(AdapterError, OSError):
     """A result cannot be written to the path that was given."""
 

@@ -8,9 +8,11 @@ from typing import Any
 from report import read_report, sources, table
 from results_bulk import bulk
 from results_claims import claims
+from results_look_again import look_again
 from results_memory import full_size, large_images, plan
 from results_presence import presence
 from results_speed import after_the_backbone, bench, bench_of_model, costs, half_precision, tower
+from results_steering import steering
 from results_unlike_scenes import unlike_scenes
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -379,6 +381,8 @@ SECTIONS = (
     half_precision,
     photos,
     points,
+    look_again,
+    steering,
     video,
     hostile,
     hostile_models,

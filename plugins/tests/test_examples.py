@@ -49,6 +49,17 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(found) for found in re.findall(pattern + r" +(-?[\d.]+)", text)]
 
 
+def test_attention_is_trained_beside_the_words_in_the_trainer_of_trl(run: Callable[[str], str]) -> None:
+    pytest.importorskip("trl", reason="no dependency of the library: pip install trl")
+    before, after = numbers("(?:before|after):", run("attention_loss_trl"))
+    assert after > before
+
+
+def test_an_answer_follows_the_region_that_attention_is_steered_to(run: Callable[[str], str]) -> None:
+    (followed,) = numbers("followed", run("steer_attention"))
+    assert followed >= 0.8
+
+
 def test_a_model_trained_on_images_follows_a_shape_through_a_video(tmp_path: Path, capsys: Any) -> None:
     example("follow_a_shape").main(folder=str(tmp_path))
     printed = capsys.readouterr().out

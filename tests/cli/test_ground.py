@@ -177,3 +177,13 @@ def test_256_phrases_are_announced_before_the_model_is_loaded(
     assert adapters("ground", image, text, *spans, "--out", str(tmp_path / "out")) == 0
     assert len(list((tmp_path / "out").glob("mask_*.png"))) == 256
     assert not (tmp_path / "out" / "masks.png").exists()
+
+
+def test_ground_looks_again_in_crops_and_says_so(
+    scene: Sample, image: str, tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = scene.phrases[0].text, tmp_path / "out"
+    assert adapters("ground", image, text, "--look-again", "1", "--out", str(out)) == 0
+    assert "looks again once, in crops with a margin of 0.5" in capsys.readouterr().out
+    mask = np.asarray(opened(out / "mask_00.png")).astype(bool)
+    assert (mask & scene.masks[0]).sum() > 0.5 * (mask | scene.masks[0]).sum()

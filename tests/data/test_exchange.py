@@ -209,7 +209,8 @@ def test_fiftyone_gets_every_phrase_with_its_box_and_the_mask_within(tmp_path: P
     assert found.name == "mine"
     for sample, shown in zip(dataset, found.samples, strict=True):
         assert Path(shown["filepath"]).is_absolute()
-        assert Image.open(shown["filepath"]).size == sample.image.size
+        with Image.open(shown["filepath"]) as image:
+            assert image.size == sample.image.size
         assert (shown["text"], shown["source_id"], shown["absent"]) == (sample.text, sample.id, [])
         detections = shown["ground_truth"].detections
         assert [one.label for one in detections] == [phrase.text for phrase in sample.phrases]

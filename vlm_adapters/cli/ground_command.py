@@ -52,6 +52,10 @@ def command(
     keep_absent: Annotated[
         bool, typer.Option("--keep-absent", help="Keep the masks of phrases that count as absent.")
     ] = False,
+    look_again: Annotated[
+        int,
+        typer.Option("--look-again", help="Ground each phrase again in a crop around its mask, so many times.", min=0),
+    ] = 0,
     batch_size: BatchSizeOption = 8,
     shard_size: ShardSizeOption = 64,
     threads: ThreadsOption = 1,
@@ -88,7 +92,11 @@ def command(
     from vlm_adapters.output.files import write_grounding
 
     options: dict[str, Any] = {"method": method, "profile": profile, "sam": sam, "dtype": dtype}
-    options |= {"attn_implementation": attn_implementation, "quantization_config": quantization}
+    options |= {
+        "look_again": look_again,
+        "attn_implementation": attn_implementation,
+        "quantization_config": quantization,
+    }
     if is_of_many(image):
         from vlm_adapters.bulk import Ground
 

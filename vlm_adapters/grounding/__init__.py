@@ -3,6 +3,7 @@
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.boxes import BoxAnswer, BoxGrounder
 from vlm_adapters.grounding.chat import GroundedChat, PhraseFinder, Turn
+from vlm_adapters.grounding.closer import CloserLook, Crop, crop_from
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.load import load_grounder
@@ -13,6 +14,8 @@ from vlm_adapters.grounding.video import VideoGrounding
 __all__ = [
     "BoxAnswer",
     "BoxGrounder",
+    "CloserLook",
+    "Crop",
     "GroundedChat",
     "GroundedPhrase",
     "GroundedVLM",
@@ -25,6 +28,7 @@ __all__ = [
     "PhraseMap",
     "Turn",
     "VideoGrounding",
+    "crop_from",
     "grounded_phrase",
     "load_grounder",
     "noun_phrases",

@@ -13,6 +13,7 @@ from vlm_adapters.data.formats.scenes import shape_names
 from vlm_adapters.embedded import alias_of
 from vlm_adapters.errors import OptionError, PromptError
 from vlm_adapters.grounding.base import Grounder
+from vlm_adapters.grounding.closer import MARGIN, crop_from
 from vlm_adapters.grounding.noun_phrases import noun_phrases
 from vlm_adapters.grounding.result import Grounding
 from vlm_adapters.hf.backbone import TransformersBackbone
@@ -140,6 +141,43 @@ class GroundedChat:
         turn = Turn(prompt, tuple(self.grounder.ground_images(prompt)) if prompt.phrases else ())
         self.turns = (*self.turns, turn)
         return turn
+
+    def look_again(
+        self,
+        phrase: PhraseLike | None = None,
+        *,
+        image: int = -1,
+        margin: float = MARGIN,
+        **options: Unpack[GenerationOptions],
+    ) -> Turn:
+        """Ask the last question again, and show a crop of an image with it: what is small there fills more tokens.
+
+        The crop is a further image of the conversation, beside the whole one. To ask about the crop alone, begin
+        another conversation with the image of `crop_from`.
+
+        Args:
+            phrase: Words or a span of the question, which are grounded in the image: the crop is around what they name.
+                None takes what was grounded of the answer.
+            image: Index of the image among those shown so far; -1 is the last.
+            margin: What the crop shows around what was found; see `crop_from`.
+            options: How the tokens of the answer are chosen.
+
+        Raises:
+            PromptError: Nothing was asked yet, or there is no such image.
+            PhraseError: The phrase is not in the question.
+            NothingFoundError: Nothing was found of the phrase, or of the answer.
+        """
+        if not self.turns:
+            raise PromptError("Nothing was asked yet. Ask first, with an image.")
+        last = self.turns[-1]
+        images = last.prompt.images
+        if not -len(images) <= image < len(images):
+            raise PromptError(f"There is no image {image}: the conversation has {len(images)}, counted from 0.")
+        if phrase is not None:
+            found = self.grounder.ground(images[image], last.question, [phrase])
+        else:
+            found = last.groundings[image] if last.groundings else Grounding(images[image], last.answer.text, ())
+        return self.ask(last.question, [crop_from(found, margin).image], **options)
 
     def _generate(self, prompt: Prompt, stream: Callable[[str], object] | None, options: GenerationOptions) -> Answer:
         adapter = self.grounder.adapter

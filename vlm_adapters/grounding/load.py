@@ -14,6 +14,7 @@ from vlm_adapters.decoder.sam.checkpoint import check_sam_file, load_sam
 from vlm_adapters.errors import OptionError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.boxes import BoxGrounder, can_point
+from vlm_adapters.grounding.closer import CloserLook
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.result import Method
@@ -33,6 +34,7 @@ def load_grounder(
     method: str = "auto",
     profile: str | os.PathLike[str] | None = None,
     sam: str | os.PathLike[str] | None = None,
+    look_again: int = 0,
     **options: Any,
 ) -> Grounder:
     """Load a model with whatever finds masks with it.
@@ -46,11 +48,12 @@ def load_grounder(
             folder is used for the heads; if there is none, one is made on `QUICK_SCENES` synthetic scenes with their
             masks. With `"box"` and `sam`, the maps of its heads choose among masks; without one, boxes alone do.
         sam: Checkpoint file of a Segment Anything model that refines the masks, or makes them of boxes.
+        look_again: How often each phrase is grounded anew in a crop around what was found of it; see `CloserLook`.
         options: Options of `load_adapter`, such as device, dtype and revision, and those of the family.
 
     Raises:
-        OptionError: The method is unknown, options come with an adapter, a profile is given and nothing would read it,
-            or the adapter does not declare that the model can point.
+        OptionError: The method is unknown, `look_again` is negative, options come with an adapter, a profile is given
+            and nothing would read it, or the adapter does not declare that the model can point.
         CheckpointError: There is no such model, decoder or profile.
         DecoderError: The decoder or the profile does not fit the backbone, or the profile says that none of its heads
             follows phrases.
@@ -66,8 +69,22 @@ def load_grounder(
         raise OptionError("A head profile is for the heads and the boxes, and the method is 'decoder'. Leave one out.")
     if profile is not None and method == "box" and sam is None:
         raise OptionError("Boxes that are filled read no head profile. Give a Segment Anything model, or no profile.")
+    if look_again < 0:
+        raise OptionError(f"Looking again {look_again} times cannot be done. Give 0 or more.")
     if sam is not None:  # before the model: mistakes show at once
         check_sam_file(sam)
+    grounder = _load(model, method, profile, sam, options)
+    return CloserLook(grounder, rounds=look_again) if look_again else grounder
+
+
+def _load(
+    model: str | os.PathLike[str] | BackboneAdapter,
+    method: str,
+    profile: str | os.PathLike[str] | None,
+    sam: str | os.PathLike[str] | None,
+    options: dict[str, Any],
+) -> Grounder:
+    """Load a grounder that looks once; see `load_grounder`."""
     if not isinstance(model, BackboneAdapter):
         loaded, name_or_path = None, model_name(model)
     elif options:

@@ -14,6 +14,7 @@ from vlm_adapters.hf.image_processor import (
 from vlm_adapters.hf.native_resolution import NativeResolutionBackbone
 from vlm_adapters.hf.published import PublishedCheckpoint, published_in
 from vlm_adapters.hf.row_blocks import RowPlan
+from vlm_adapters.hf.steering import steered_attention
 
 __all__ = [
     "ImageProcessorWrapper",
@@ -28,5 +29,6 @@ __all__ = [
     "capture_hidden_states",
     "capture_rows",
     "published_in",
+    "steered_attention",
     "wrap_image_processor",
 ]

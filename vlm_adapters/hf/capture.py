@@ -179,6 +179,11 @@ class RowRecorder:
 _active: ContextVar[tuple[RowRecorder, ...]] = ContextVar("vlm_adapters_recorders", default=())
 
 
+def is_recording() -> bool:
+    """Whether rows are recorded in this thread."""
+    return bool(_active.get())
+
+
 @contextmanager
 def capture_rows(
     model: PreTrainedModel,
