@@ -14,8 +14,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-from vlm_adapters import list_adapters
+from vlm_adapters import list_adapters, open_dataset
+from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.testing import ALL_CHECKS
 from vlm_adapters.testing.matrix import markdown
 
@@ -27,6 +29,32 @@ ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}
 def blocks(page: str, language: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     return [m["code"] for m in BLOCK.finditer(text) if m["language"] == language]
+
+
+STAND_INS = {
+    hub_id: f"tiny-{entry.name}"
+    for entry in list_adapters()
+    if entry.spec is not None and f"tiny-{entry.name}" in embedded_checkpoints()
+    for hub_id in entry.spec.checkpoints
+}
+"""Published checkpoints, which no test can load, and the embedded tiny models of the same classes."""
+
+
+def runnable(python: str) -> str:
+    """A block with a stand-in for the checkpoint that it loads, and the CPU for the GPU."""
+    return re.sub(
+        r"(load_\w+|from_pretrained)\(\"([\w.-]+/[\w.-]+)\"", lambda m: f'{m[1]}("{STAND_INS[m[2]]}"', python
+    ).replace('device="cuda"', 'device="cpu"')
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """The files that blocks take for a reader's own: a photo, and a folder of photos."""
+    (tmp_path / "photos").mkdir()
+    for number, scene in enumerate(open_dataset("scenes:count=2,seed=4")):
+        scene.image.save(tmp_path / "photos" / f"{number}.jpg")
+    shutil.copyfile(tmp_path / "photos" / "0.jpg", tmp_path / "photo.jpg")
+    return tmp_path
 
 
 def run(command: list[str], folder: Path, **variables: str) -> str:
@@ -48,23 +76,39 @@ DOCS = sorted({path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.m
 PAGES = ("README.md", *DOCS, *PLUGIN_PAGES, "vlm_adapters/testing/__init__.py")
 
 
-@pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "python")])
-def test_the_python_of_the_documentation_runs(code: str, tmp_path: Path) -> None:
-    assert run([sys.executable, "-c", code], tmp_path)
+@pytest.mark.parametrize("code", dict.fromkeys(code for page in PAGES for code in blocks(page, "python")))
+def test_the_python_of_the_documentation_runs(code: str, photos: Path) -> None:
+    assert run([sys.executable, "-c", runnable(code)], photos)
 
 
 COMMANDS = dict.fromkeys(code for page in PAGES for code in blocks(page, "bash") if "adapters " in code)
 
 
 @pytest.mark.parametrize("code", COMMANDS)
-def test_the_commands_of_the_documentation_run_one_after_the_other(code: str, tmp_path: Path) -> None:
+def test_the_commands_of_the_documentation_run_one_after_the_other(code: str, photos: Path) -> None:
     for line in code.splitlines():
         if line.startswith("adapters "):
-            printed = run(shlex.split(line), tmp_path)
+            printed = run(shlex.split(line), photos)
             assert printed
             if line.startswith("adapters train quick "):  # a first training finds something
                 (best,) = re.findall(r"best validation: mean IoU ([\d.]+)", printed)
                 assert float(best) > 0.3
+
+
+@pytest.mark.parametrize("page", DOCS)
+def test_a_page_says_where_the_tests_run_something_else(page: str) -> None:
+    changed = any(runnable(code) != code for code in blocks(page, "python"))
+    said = "The tests run this with the embedded tiny model of the same class in place of the checkpoint"
+    assert (said in (ROOT / page).read_text(encoding="utf-8")) == changed
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as mkdocs makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    words = (
+        re.sub(r"[^\w\s-]", "", re.sub(r"\]\([^)]*\)", "", h)) for h in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    )
+    return {re.sub(r"[-\s]+", "-", each.strip().lower()) for each in words}
 
 
 def test_every_link_within_the_repository_leads_somewhere() -> None:
@@ -72,12 +116,23 @@ def test_every_link_within_the_repository_leads_somewhere() -> None:
     pages = [*ROOT.glob("*.md"), *(page for folder in folders for page in (ROOT / folder).rglob("*.md"))]
     assert ROOT / "docs" / "plugins.md" in pages
     broken = [
-        f"{page.relative_to(ROOT)}: {link}"
+        f"{page.relative_to(ROOT)}: {link}#{anchor}"
         for page in pages
-        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)", page.read_text(encoding="utf-8"))
-        if not (page.parent / link).exists()
+        for link, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([\w-]*))?\)", page.read_text(encoding="utf-8"))
+        if not (target := page.parent / link if link else page).exists() or (anchor and anchor not in anchors(target))
     ]
     assert broken == []
+
+
+def test_no_link_of_the_site_leaves_its_folder() -> None:
+    docs = ROOT / "docs"
+    links = [
+        (page, link)
+        for page in docs.rglob("*.md")
+        for link in re.findall(r"\]\(([^)#:\s]+)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 100
+    assert [each for each in links if not (each[0].parent / each[1]).resolve().is_relative_to(docs)] == []
 
 
 @pytest.mark.parametrize("page", DOCS)
@@ -111,11 +166,61 @@ def test_the_readme_can_be_read_at_a_glance() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 95
 
 
-def test_the_page_of_results_is_what_the_reports_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    lab = ROOT / "examples" / "lab"
-    monkeypatch.syspath_prepend(str(lab))
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = ROOT / "examples" / "lab"
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_the_page_of_results_is_what_the_reports_give(lab: Path) -> None:
     written = runpy.run_path(str(lab / "write_results.py"))["page"]()
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == written
+    for plot in lab.glob("results/*/*.png"):
+        assert (ROOT / "docs" / "images" / plot.parent.name / plot.name).read_bytes() == plot.read_bytes()
+
+
+def text_of(folder: str) -> dict[str, str]:
+    return {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "docs" / folder).iterdir()}
+
+
+def test_the_pages_of_the_families_are_what_the_plugins_give(lab: Path) -> None:
+    module = runpy.run_path(str(lab / "write_families.py"))
+    written = {
+        name: text
+        for plugin, specs in module["declared"]().items()
+        for name, text in module["files_of"](plugin, specs).items()
+    }
+    assert len(written) > 30
+    shown = text_of("families")
+    assert shown.keys() == written.keys()
+    for name, text in written.items():
+        assert without_pixels(shown[name]) == without_pixels(text), name
+
+
+def without_pixels(text: str) -> str:
+    """A drawing without its image, whose bytes depend on the version of the JPEG library."""
+    return re.sub(r"base64,[^\"]*", "", text)
+
+
+def test_the_reference_has_every_public_name(lab: Path) -> None:
+    assert text_of("reference") == runpy.run_path(str(lab / "write_reference.py"))["pages"]()
+
+
+def test_the_list_for_language_models_is_that_of_the_pages(lab: Path) -> None:
+    written = runpy.run_path(str(lab / "write_llms.py"))["text"]()
+    assert (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8") == written
+
+
+def test_every_page_is_in_the_nav_of_the_site() -> None:
+    nav = re.findall(r"[\w/]+\.md", yaml.dump(yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text("utf-8"))["nav"]))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert sorted(nav) == sorted(pages)
+
+
+def test_examples_of_docstrings_are_a_section_that_the_site_shows_as_code() -> None:
+    sources = [*ROOT.glob("vlm_adapters/**/*.py"), *ROOT.glob("plugins/*/vlm_adapters_*/*.py")]
+    assert [file.name for file in sources if re.search(r"^ *Example:$", file.read_text("utf-8"), re.MULTILINE)] == []
 
 
 def test_the_support_matrix_is_what_the_suite_reported() -> None:

@@ -22,7 +22,7 @@ class Answer:
         text: The words, without control tokens.
         ids: Ids of the tokens, control tokens such as the end of the turn included; None where they are not known.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import Answer
         >>> Answer("a red circle", [71, 343, 271, 2]).ids
         (71, 343, 271, 2)

@@ -8,7 +8,7 @@ a single line and exits with code 1.
 class AdapterError(Exception):
     """Base of all errors that a user of the library can cause and fix.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import AdapterError, load_adapter
         >>> try:
         ...     load_adapter("tiny-lava")

@@ -86,7 +86,7 @@ def place_map(
     Raises:
         NoGridError: There is no box: the tokens have no places in the image.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from vlm_adapters import place_map
         >>> map_of_two_cells = torch.tensor([[0.0, 1.0]])

@@ -130,7 +130,7 @@ def load_image(source: ImageSource, limits: Limits = DEFAULT_LIMITS) -> Image.Im
         ImageError: It is missing, a URL, empty, not an image, damaged, beyond the limits, or of a type or range
             for which there is no rule.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from vlm_adapters import load_image
         >>> image = load_image(np.full((20, 30), 255, dtype=np.uint8))

@@ -34,7 +34,7 @@ class Message:
         ids: Ids of the tokens of an assistant's only text, where they are known; the model reads the text by them. In a
             prompt, those of the last message are in `Prompt.answer`.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> from vlm_adapters import Message
         >>> message = Message("user", (Image.new("RGB", (8, 8)), "What is this?"))

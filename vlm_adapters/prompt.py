@@ -30,7 +30,7 @@ class Phrase:
         start: Index of the first character in the prompt's text.
         end: Index after the last character.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import Phrase
         >>> text = "a cat on a mat"
         >>> phrase = Phrase("a mat", 9, 14)
@@ -98,7 +98,7 @@ class Prompt:
         answer: The last message as a model wrote it; `answered` sets it. Where it has token ids, the model reads
             exactly these after its question, and not what a chat template and a tokenizer make of the text.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> from vlm_adapters import Prompt
         >>> prompt = Prompt.describe(Image.new("RGB", (64, 48)), "a cat on a mat", phrases=["a cat", (9, 14)])

@@ -22,7 +22,7 @@ class Video:
         frames: Images of one size, in order of time; they go through `load_image`, which makes them upright and RGB.
         seconds: When each frame was seen, ascending.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> from vlm_adapters import Video
         >>> video = Video([Image.new("RGB", (64, 48)) for _ in range(4)], seconds=[0, 0.5, 1, 1.5])

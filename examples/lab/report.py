@@ -50,6 +50,6 @@ def sources(*names: str) -> str:
         report = read_report(name)
         command = report["command"].split(" --report ")[0]
         machine, note = report.get("machine") or report["device"], report.get("note", "")
-        link = f"[{name}.json](../examples/lab/results/{name}.json)"
-        lines.append(f"* `{command}`: {link}, {report['date']}, {machine}.{' ' * bool(note)}{note}")
+        file = f"examples/lab/results/{name}.json"
+        lines.append(f"* `{command}`: `{file}`, {report['date']}, {machine}.{' ' * bool(note)}{note}")
     return "\n".join(lines)

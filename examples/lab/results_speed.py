@@ -95,9 +95,7 @@ def _bench_of(name: str) -> str:
         facts = "; ".join(f"{name}: {_fact(value)}" for name, value in section["facts"].items())
         rows = table(_MEASURED, map(_measured, section["rows"]))
         tables.append("\n\n".join([f"**{section['title']}**", rows, *([f"{facts}."] if facts else [])]))
-    plots = [
-        f"![{file.stem}](../examples/lab/results/{name}/{file.name})" for file in sorted((RESULTS / name).glob("*.png"))
-    ]
+    plots = [f"![{file.stem}](images/{name}/{file.name})" for file in sorted((RESULTS / name).glob("*.png"))]
     shown = "\n\n".join(tables + plots)
     settings = report["settings"]
     # The bench downloads nothing: a published checkpoint has its size alone.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from report import read_report, sources, table
+from report import RESULTS, read_report, sources, table
 from results_bulk import bulk
 from results_claims import claims
 from results_look_again import look_again
@@ -23,7 +24,7 @@ LARGE = "random, 0.3 B"
 
 HEAD = """# Results
 
-Every number on this page comes from a report in [`examples/lab/results`](../examples/lab/results);
+Every number on this page comes from a report in `examples/lab/results`;
 `make results` writes the page from them. The models are the tiny embedded ones or have random weights:
 nothing has been run on published checkpoints, because no model hub could be reached where this was written."""
 
@@ -56,7 +57,7 @@ Measured on {merged[0]["scenes"]} scenes on which nothing was trained, chosen or
 scene. *Random weights*: the same decoder trained on the same backbone, untrained. *Refined*: by a refiner on MobileSAM,
 trained over the same U-Net for about 5 minutes and measured at the images' full size. The vision towers were trained
 with labels from the masks; no loss touched the attention of the language models
-([model card](../vlm_adapters/embedded/tiny-qwen2_5_vl/README.md)).
+(`vlm_adapters/embedded/tiny-qwen2_5_vl/README.md`).
 
 `python examples/lab/train_tiny_backbone.py NAME` and then `python examples/lab/train_tiny_decoder.py --model NAME` make
 a model and its decoder anew.
@@ -404,5 +405,14 @@ def page() -> str:
     return "\n\n".join([HEAD, *(section() for section in SECTIONS), *presence(MODELS)]) + "\n"
 
 
+def copy_plots() -> None:
+    """Copy the plots of the bench to where the site finds them."""
+    for plot in sorted(RESULTS.glob("*/*.png")):
+        folder = PAGE.parent / "images" / plot.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(plot, folder / plot.name)
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    copy_plots()

@@ -28,7 +28,7 @@ class Divergence:
         largest_gap: The largest difference between the log probabilities of the likeliest token and the one that is
             there. In half precision, a small one can come from rounding.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import Message, Prompt, load_adapter, open_dataset
         >>> from vlm_adapters.backbone import measure_divergence
         >>> adapter, image = load_adapter("tiny-qwen2_5_vl"), open_dataset("scenes:count=1")[0].image

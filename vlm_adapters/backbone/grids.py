@@ -60,7 +60,7 @@ class ImageGrid:
         columns: `(left, right)` of every column of cells, likewise.
         frames: The first frame that it shows, and the one after the last; a still image has one.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from vlm_adapters import ImageGrid
         >>> grid = ImageGrid(torch.arange(5, 11).reshape(2, 3), box=(0, 0, 300, 200))
@@ -139,7 +139,7 @@ class Grids:
         phrase_gaps: With them, for every phrase `(T,)` float32, at least 0: by how much the log probability of the
             likeliest token exceeds that of the phrase's; 0 where its token is the likeliest.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import GridRequest, Prompt, load_adapter, open_dataset
         >>> adapter, scene = load_adapter("tiny-llava"), open_dataset("scenes:count=1,seed=4")[0]
         >>> prompt = Prompt.describe(scene.image, scene.text, [scene.phrases[0].text])

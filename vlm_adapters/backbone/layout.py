@@ -38,7 +38,7 @@ class ImageLayout:
         frames: The first frame of a video that it shows, and the one after the last.
         placed: Whether cells have places in the image; else the tokens are a row of cells without places.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import ImageLayout
         >>> layout = ImageLayout(image=(100, 200), resized=(56, 112), canvas=(112, 112), cells=(8, 8), offset=(28, 0))
         >>> layout.cell, layout.box  # a square of the image's longer side, centred on it
@@ -142,7 +142,7 @@ def tile_spans(tiles: int, cells: int, pixels: float, cell: float) -> tuple[Span
         pixels: Length of a tile.
         cell: Length of a cell; what is left at the end of each tile belongs to none.
 
-    Example:
+    Examples:
         >>> from vlm_adapters.backbone import tile_spans
         >>> tile_spans(tiles=2, cells=2, pixels=10, cell=4)
         ((0, 4), (4, 8), (10, 14), (14, 18))

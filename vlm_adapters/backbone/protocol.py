@@ -49,7 +49,7 @@ class BackboneInfo:
         fingerprint: Digest of the weights; None where they cannot be seen.
         shared: What prompts of one `extract` call that show the same image compute once.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import load_adapter
         >>> info = load_adapter("tiny-llava").info
         >>> info.model_type, info.num_layers, info.num_heads, info.hidden_size, info.cell
@@ -81,7 +81,7 @@ class BackboneInfo:
 class BackboneAdapter(Protocol):
     """A frozen vision-language model that tells where its words look.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import BackboneAdapter, load_adapter
         >>> isinstance(load_adapter("tiny-llava"), BackboneAdapter)
         True

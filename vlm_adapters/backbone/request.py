@@ -34,7 +34,7 @@ class GridRequest:
             require it. The model keeps its mode: in training mode its dropout applies, though a row always holds the
             weights before dropout. Gradient checkpointing of the language model is refused.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import GridRequest
         >>> request = GridRequest(layers=[0, -1], heads=[2], align="predictor", hidden_layers=1)
         >>> request.layers, request.reduce

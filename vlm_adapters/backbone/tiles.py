@@ -32,7 +32,7 @@ def tiled_layouts(
             padding; without it, the image is squashed to fill them.
         overview_first: Whether the tokens of the overview come before those of the tiles.
 
-    Example:
+    Examples:
         >>> from vlm_adapters.backbone import tiled_layouts
         >>> fine, overview = tiled_layouts((480, 640), tile=(448, 448), cells=(16, 16), tiles=(3, 4))
         >>> fine.canvas, fine.cells, overview.cells

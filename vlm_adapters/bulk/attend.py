@@ -24,7 +24,7 @@ class Attend(Task):
         raw: Whether the maps are those of the attention as extracted.
         options: The other arguments of `Task`.
 
-    Example:
+    Examples:
         >>> import json
         >>> from vlm_adapters import open_dataset
         >>> from vlm_adapters.bulk import Attend

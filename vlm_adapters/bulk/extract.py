@@ -31,7 +31,7 @@ class Extract(Task):
         save_dtype: Precision of maps and hidden states: `"float32"` or `"float16"`.
         options: The other arguments of `Task`.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import GridRequest, open_dataset
         >>> from vlm_adapters.bulk import Extract
         >>> scene = open_dataset("scenes:count=1,seed=4")[0]

@@ -26,7 +26,7 @@ class Ground(Task):
         keep_absent: Whether phrases that count as absent keep their masks.
         options: The other arguments of `Task`, and those of `load_grounder`, such as `method`.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import open_dataset
         >>> from vlm_adapters.bulk import Ground
         >>> import json

@@ -62,7 +62,7 @@ def run_bulk(
         OutputError: The folder holds another run or other things, cannot be written to, or is in use; or one of the
             processes that share the work has ended.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from vlm_adapters.bulk import Extract, open_prompts, read_results, run_bulk
         >>> with TemporaryDirectory() as folder:
@@ -107,7 +107,7 @@ class ShardWorker:
     Args:
         run: The run, whose model is loaded here when the first shard comes.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from vlm_adapters.bulk import BulkRun, Ground, ShardWorker, open_prompts
         >>> with TemporaryDirectory() as folder:

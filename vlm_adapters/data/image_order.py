@@ -30,7 +30,7 @@ def first_of_same(keys: Sequence[Hashable]) -> list[int]:
 def divide_by_runs(keys: Sequence[Hashable], most: int) -> list[range]:
     """Divide positions into parts of at most `most`; neighbours with equal keys stay together where they fit.
 
-    Example:
+    Examples:
         >>> divide_by_runs(["a", "b", "b", "b", "c"], most=3)
         [range(0, 1), range(1, 4), range(4, 5)]
     """

@@ -49,7 +49,7 @@ def open_dataset(source: DatasetSource, *, limits: Limits = DEFAULT_LIMITS, allo
         DataError: There is no such set or key, a file cannot be read, nothing is left of the set, or an entry is
             broken and `broken` is not `skip`.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import open_dataset
         >>> scenes = open_dataset("scenes:count=3,seed=4")
         >>> len(scenes), scenes[0].image.size, scenes[0].masks.shape

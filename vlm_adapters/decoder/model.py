@@ -45,7 +45,7 @@ class MaskDecoder(nn.Module):
         refiner: Makes the masks fine; None leaves them coarse.
         presence: Says whether a phrase is in the image; None where that was not learned.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import GroundedVLM, MaskDecoder, load_adapter
         >>> adapter = load_adapter("tiny-llava")
         >>> decoder = MaskDecoder.untrained(adapter.info, base_width=8)

@@ -74,7 +74,7 @@ def evaluate(
         DataError: A sample is broken, and the data set does not skip it.
         ImageError: An image is missing or cannot be used, and the data set does not skip it.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from vlm_adapters import evaluate, load_grounder
         >>> from vlm_adapters.evaluation import EvaluationSettings, open_for_protocol

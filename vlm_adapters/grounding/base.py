@@ -29,7 +29,7 @@ class Grounder(ABC):
         keeps_absent_masks: Whether phrases that count as absent keep the masks that they would have; set it to True to
             see them.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import Grounder, load_grounder
         >>> isinstance(load_grounder("tiny-llava", method="heads"), Grounder)
         True

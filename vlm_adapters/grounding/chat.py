@@ -61,7 +61,7 @@ class GroundedChat:
         max_new_tokens: Where an answer is cut off.
         turns: The turns so far.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import GroundedChat, load_grounder, open_dataset
         >>> chat = GroundedChat(load_grounder("tiny-qwen2_5_vl"))
         >>> scene = open_dataset("scenes:count=1,seed=5")[0]

@@ -52,7 +52,7 @@ class GroundedVLM(Grounder, nn.Module):
         adapter: Gives the grids.
         decoder: Turns them into masks.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import GroundedVLM, open_dataset
         >>> scene = open_dataset("scenes:count=1,seed=4")[0]
         >>> vlm = GroundedVLM.from_pretrained("tiny-llava")

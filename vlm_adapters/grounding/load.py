@@ -58,7 +58,7 @@ def load_grounder(
         DecoderError: The decoder or the profile does not fit the backbone, or the profile says that none of its heads
             follows phrases.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import load_grounder
         >>> load_grounder("tiny-llava").description
         'decoder, trained on llava'

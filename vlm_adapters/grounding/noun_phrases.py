@@ -83,7 +83,7 @@ _SHORT_ANSWER = 5
 def noun_phrases(text: str) -> list[Phrase]:
     """Find the phrases of an English text that an image can show, in their order; none lies within another.
 
-    Example:
+    Examples:
         >>> from vlm_adapters.grounding import noun_phrases
         >>> [phrase.text for phrase in noun_phrases("A man holding two red kites stands left of the white house.")]
         ['A man', 'two red kites', 'the white house']

@@ -46,7 +46,7 @@ def ground(
         CheckpointError: There is no such model.
         OptionError: An option is unknown, or comes with a model that is loaded already.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import ground, open_dataset
         >>> scene = open_dataset("scenes:count=1,seed=4")[0]
         >>> grounding = ground(scene.image, "a pink star and a pink cross", ["a pink star"], model="tiny-llava")

@@ -237,7 +237,7 @@ class Grounding(Displayed):
             it is not an answer.
         divergence: How far the sentence is from what the model says itself, where it is an answer without ids.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import load_grounder, open_dataset
         >>> scene = open_dataset("scenes:count=1,seed=4")[0]
         >>> grounding = load_grounder("tiny-llava").ground(scene.image, scene.text, [scene.phrases[0].text])

@@ -23,7 +23,7 @@ class VideoGrounding(Displayed):
         text: The sentence.
         frames: The grounding of every frame, in order; those that the model saw together share their maps.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> from vlm_adapters import GroundedVLM, Video
         >>> video = Video([Image.new("RGB", (160, 120)) for _ in range(4)], seconds=[0, 1, 2, 3])

@@ -141,7 +141,7 @@ def attention_maps(
     Raises:
         NoGridError: The image tokens have no places in the image.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import Prompt, load_adapter, open_dataset
         >>> from vlm_adapters.heads import attention_maps
         >>> adapter, scene = load_adapter("tiny-llava"), open_dataset("scenes:count=1,seed=4")[0]

@@ -66,7 +66,7 @@ class TransformersBackbone(AnsweringBackbone, ABC):
         limits: What of images and templates is accepted.
         batch_windows: Whether `extract` lets equal windows pass the vision tower together; families set the default.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import TransformersBackbone, load_adapter
         >>> adapter = load_adapter("tiny-llava")
         >>> isinstance(adapter, TransformersBackbone), type(adapter.model).__name__

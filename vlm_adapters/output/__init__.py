@@ -3,6 +3,7 @@
 from vlm_adapters.output.animation import write_animation
 from vlm_adapters.output.attention import attention_map, attention_sheet
 from vlm_adapters.output.conversation import ConversationFiles
+from vlm_adapters.output.drawing import grid_drawing
 from vlm_adapters.output.exports import CocoResult, coco_results, grounding_to_dict, indexed_image, to_detections
 from vlm_adapters.output.figures import grounding_figure, heat_sheet, labelled_overlay, mask_sheet, video_sheet
 from vlm_adapters.output.files import write_grounding
@@ -23,6 +24,7 @@ __all__ = [
     "colour_of",
     "gcg_result",
     "gcg_text",
+    "grid_drawing",
     "grounding_figure",
     "grounding_overlay",
     "grounding_to_dict",

@@ -141,7 +141,7 @@ def look(
         OptionError: An option is unknown, or comes with a model that is loaded already.
         NoGridError: The image tokens of the model have no places in the image.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import look, open_dataset
         >>> scene = open_dataset("scenes:count=1,seed=6")[0]
         >>> attention = look(scene.image, scene.text, ["a pink star", "a pink square"], model="tiny-llava")

@@ -53,7 +53,7 @@ def list_adapters() -> list[AdapterEntry]:
     The built-in plugins come first, then the others by distribution and name. If two offer the same name, the first
     keeps it and the other is listed as broken, in whatever order they were installed.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import list_adapters
         >>> [entry.name for entry in list_adapters() if entry.plugin == "deepseek"]
         ['deepseek_vl', 'deepseek_vl_hybrid']

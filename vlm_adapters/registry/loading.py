@@ -73,7 +73,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         PluginError: The plugin is broken or something must be installed first.
         OptionError: The adapter does not know an option, or its value cannot be used.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import load_adapter
         >>> adapter = load_adapter("tiny-qwen2_5_vl", device="cpu", min_pixels=200 * 200)
         >>> adapter.name, dict(adapter.info.options)["min_pixels"]

@@ -40,7 +40,7 @@ class AdapterSpec:
         architectures: Names under `architectures` in a `config.json` without a `model_type`, by which its checkpoints
             are recognised then.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import AdapterSpec, hookimpl
         >>> @hookimpl
         ... def adapter_specs():

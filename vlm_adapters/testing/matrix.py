@@ -94,16 +94,25 @@ def markdown(adapters: Mapping[str, Mapping[str, str]], versions: Mapping[str, s
         adapters: Name of an adapter -> its capabilities, as `capabilities_of` gives them.
         versions: Versions of the packages that the suite ran on.
     """
+    lines = [table(adapters), "", "| not supported | reason |", "|---|---|"]
+    lines += [f"| `{family.name}` | {family.reason} |" for family in UNSUPPORTED]
+    lines += ["", f"Run on {describe(versions)}."] if versions else [""]
+    return "\n".join(lines) + "\n"
+
+
+def table(adapters: Mapping[str, Mapping[str, str]]) -> str:
+    """Write the lines of adapters, with the reasons of skipped checks as notes below them.
+
+    Args:
+        adapters: Name of an adapter -> its capabilities, as `capabilities_of` gives them.
+    """
     notes: list[str] = []
     lines = [f"| | {' | '.join(CAPABILITIES)} |", "|---" * (len(CAPABILITIES) + 1) + "|"]
     for adapter, outcomes in adapters.items():
         cells = [_cell(outcomes[capability], notes) for capability in CAPABILITIES]
         lines.append(f"| `{adapter}` | {' | '.join(cells)} |")
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
-    lines += ["", "| not supported | reason |", "|---|---|"]
-    lines += [f"| `{family.name}` | {family.reason} |" for family in UNSUPPORTED]
-    lines += ["", f"Run on {describe(versions)}."] if versions else [""]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _outcome(results: Sequence[CheckResult]) -> str:

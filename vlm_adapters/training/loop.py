@@ -68,7 +68,7 @@ def train(
         CacheError: A cache is damaged.
         KeyboardInterrupt: Ctrl-C, after the run was saved as on SIGTERM.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from vlm_adapters import Recipe, train
         >>> recipe = Recipe(model="tiny-llava", train=["scenes:count=2"], epochs=1, decoder={"base_width": 4})

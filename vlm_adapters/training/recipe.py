@@ -89,7 +89,7 @@ class Recipe(_Part):
         workers: Threads that read and prepare samples ahead, per process; None takes up to 4, as the machine has
             cores. It changes no result, and may differ when a run is resumed.
 
-    Example:
+    Examples:
         >>> from vlm_adapters import Recipe
         >>> recipe = Recipe.read("flmm", ["model=Qwen/Qwen2.5-VL-7B-Instruct", "batch_size=16"])
         >>> recipe.model, recipe.batch_size, recipe.epochs
