@@ -40,11 +40,13 @@ STAND_INS = {
 """Published checkpoints, which no test can load, and the embedded tiny models of the same classes."""
 
 
-def runnable(python: str) -> str:
+LOADED = re.compile(r"((?:load_\w+|from_pretrained)\(\"|model=\"|--model )([\w.-]+/[\w.-]+)")
+
+
+def runnable(code: str) -> str:
     """A block with a stand-in for the checkpoint that it loads, and the CPU for the GPU."""
-    return re.sub(
-        r"(load_\w+|from_pretrained)\(\"([\w.-]+/[\w.-]+)\"", lambda m: f'{m[1]}("{STAND_INS[m[2]]}"', python
-    ).replace('device="cuda"', 'device="cpu"')
+    here = LOADED.sub(lambda m: m[1] + STAND_INS[m[2]], code)
+    return here.replace('device="cuda"', 'device="cpu"').replace("--device cuda", "--device cpu")
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ COMMANDS = dict.fromkeys(code for page in PAGES for code in blocks(page, "bash")
 
 @pytest.mark.parametrize("code", COMMANDS)
 def test_the_commands_of_the_documentation_run_one_after_the_other(code: str, photos: Path) -> None:
-    for line in code.splitlines():
+    for line in runnable(code).splitlines():
         if line.startswith("adapters "):
             printed = run(shlex.split(line), photos)
             assert printed
@@ -97,7 +99,7 @@ def test_the_commands_of_the_documentation_run_one_after_the_other(code: str, ph
 
 @pytest.mark.parametrize("page", DOCS)
 def test_a_page_says_where_the_tests_run_something_else(page: str) -> None:
-    changed = any(runnable(code) != code for code in blocks(page, "python"))
+    changed = any(runnable(code) != code for language in ("python", "bash") for code in blocks(page, language))
     said = "The tests run this with the embedded tiny model of the same class in place of the checkpoint"
     assert (said in (ROOT / page).read_text(encoding="utf-8")) == changed
 
