@@ -38,6 +38,7 @@ class Limits:
         max_run_letters: Longest text of run lengths.
         max_resized_pixels: Most pixels of an image after a family's processor has resized it.
         max_config_bytes: Largest JSON file, template or tokenizer file of a checkpoint.
+        max_decoder_bytes: Largest file of a decoder's weights that is downloaded.
         max_layers: Most layers that a checkpoint's config may ask for, in any of its parts.
         max_canvas: Longest side to which a decoder enlarges maps, in cells.
         max_text_growth: Most characters that a tokenizer's normaliser may make of one.
@@ -65,6 +66,7 @@ class Limits:
     max_run_letters: int = 8_000_000
     max_resized_pixels: int = 20_000_000
     max_config_bytes: int = 100_000_000
+    max_decoder_bytes: int = 1024**3
     max_layers: int = 10_000
     max_canvas: int = 1024
     max_text_growth: int = 100

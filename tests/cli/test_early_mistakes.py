@@ -69,7 +69,7 @@ def test_a_mistake_shows_before_a_model_is_loaded(
     paths["IMAGE"] = str(tmp_path / "image.png")
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    for module in ("training.data", "grounding.load", "grounding.decoded", "registry.loading"):  # what imports it first
+    for module in ("training.data", "grounding.load", "grounding.stored", "registry.loading"):  # what imports it first
         monkeypatch.setattr(f"vlm_adapters.{module}.load_adapter", refuse)
     words, message = MISTAKES[mistake]
     head = [paths[part] if (part := word.partition("/")[0]) in paths else part for word in words]
@@ -88,7 +88,7 @@ def test_a_mistake_shows_before_a_model_is_loaded(
 def test_without_a_mistake_a_model_is_loaded(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "IMAGE", "PNG")
     monkeypatch.chdir(tmp_path)
-    for module in ("training.data", "grounding.load", "grounding.decoded", "registry.loading"):  # what imports it first
+    for module in ("training.data", "grounding.load", "grounding.stored", "registry.loading"):  # what imports it first
         monkeypatch.setattr(f"vlm_adapters.{module}.load_adapter", refuse)
     monkeypatch.setattr(sys, "argv", ["adapters", *words])
     with pytest.raises(AssertionError, match="a model is loaded"):

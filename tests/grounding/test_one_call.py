@@ -41,7 +41,7 @@ def test_a_loaded_model_is_not_loaded_again(scene: Sample, vlm: GroundedVLM, mon
         raise AssertionError
 
     monkeypatch.setattr(load, "load_adapter", refuse)
-    monkeypatch.setattr("vlm_adapters.grounding.decoded.load_adapter", refuse)
+    monkeypatch.setattr("vlm_adapters.grounding.stored.load_adapter", refuse)
     for model in (vlm, vlm.adapter):
         assert ground(scene.image, scene.text, model=model).method == "decoder"
 

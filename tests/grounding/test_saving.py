@@ -19,7 +19,7 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.unet import UNet, UNetConfig
 from vlm_adapters.errors import AdapterError, CheckpointError, DecoderError, OptionError, OutputError
-from vlm_adapters.grounding import decoded as grounder
+from vlm_adapters.grounding import stored
 from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 from vlm_adapters.testing.fakes import FakeAdapter
@@ -106,7 +106,7 @@ def test_the_backbone_is_loaded_at_its_revision_where_none_is_given(
         calls.append((name, options))
         return backbone()
 
-    monkeypatch.setattr(grounder, "load_adapter", load)
+    monkeypatch.setattr(stored, "load_adapter", load)
     GroundedVLM.from_pretrained(saved, device="cpu", min_pixels=3136)
     GroundedVLM.from_pretrained(saved, revision="other")
     assert calls == [

@@ -54,6 +54,7 @@ COMMANDS = (
     "plan",
     "cache",
     "train",
+    "push",
     "demo",
     "bench",
     "doctor",

@@ -45,7 +45,7 @@ def command(
     device_memory: Annotated[
         str | None, typer.Option(help="Memory of a device, such as 24GiB: show whether grounding fits.")
     ] = None,
-    decoder: Annotated[str | None, typer.Option(help="Folder of the decoder to ground with.")] = None,
+    decoder: Annotated[str | None, typer.Option(help="Folder or hub id of the decoder to ground with.")] = None,
     sam: Annotated[
         str | None, typer.Option(help="Refine with this model: vit_b, vit_l, vit_h, or a checkpoint file.")
     ] = None,

@@ -14,6 +14,7 @@ from vlm_adapters.decoder.losses import (
 )
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.presence import PresenceHead
+from vlm_adapters.decoder.push import push_decoder
 from vlm_adapters.decoder.sam.checkpoint import load_sam
 from vlm_adapters.decoder.sam.model import SegmentAnything
 from vlm_adapters.decoder.sam.refiner import SAMRefiner, UntrainedRefiner
@@ -42,4 +43,5 @@ __all__ = [
     "mean_iou",
     "normalise",
     "presence_loss",
+    "push_decoder",
 ]

@@ -27,6 +27,8 @@ from vlm_adapters.embedded import alias_of, embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.registry.checkpoint_files import check_file
+from vlm_adapters.registry.checkpoints import DECODER_TYPE
+from vlm_adapters.registry.discovery import list_adapters
 from vlm_adapters.registry.load_options import NEVER_FROM_A_FILE
 
 CONFIG_FILE = "config.json"
@@ -159,16 +161,26 @@ class DecoderConfig(BaseModel):
         refiner: The refiner that was trained with it; None where there is none.
         presence: The presence head that was trained with it; None where there is none.
         sha256: Digests of the files of weights, by name.
+        model_type: Says what the file is.
+        plugin: Distribution whose plugin offered the backbone's adapter, where known.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    model_type: Literal["vlm_adapters_decoder"] = DECODER_TYPE
+    plugin: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,99}$")] | None = None
     backbone: BackboneReference
     unet: UNetConfig
     request: RequestConfig
     refiner: RefinerConfig | None = None
     presence: PresenceConfig | None = None
     sha256: dict[Literal["model.safetensors", "refiner.safetensors", "presence.safetensors"], str] = {}
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The names of the files of weights that belong to it."""
+        parts = ((WEIGHTS_FILE, True), (REFINER_FILE, self.refiner), (PRESENCE_FILE, self.presence))
+        return tuple(name for name, is_there in parts if is_there)
 
     @classmethod
     def read(cls, path: Path, limits: Limits = DEFAULT_LIMITS) -> Self:
@@ -231,6 +243,11 @@ class DecoderCheckpoint:
                 temporary.write_bytes(content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         write_json(folder / CONFIG_FILE, self.config.model_dump() | {"sha256": digests})
+
+
+def plugin_of(model_type: str) -> str | None:
+    """The distribution whose plugin offers the adapter of a model type; None if none is installed."""
+    return next((entry.distribution for entry in list_adapters() if entry.name == model_type), None)
 
 
 def write_calibration(folder: Path, head: PresenceHead) -> None:

@@ -23,6 +23,7 @@ from vlm_adapters.decoder.checkpoint import (
     PresenceConfig,
     RefinerConfig,
     RequestConfig,
+    plugin_of,
     sha256_of,
 )
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
@@ -166,6 +167,7 @@ class MaskDecoder(nn.Module):
             )
         refiner = self.trained_refiner
         config = DecoderConfig(
+            plugin=plugin_of(info.model_type),
             backbone=BackboneReference.of(info),
             unet=self.unet.config,
             request=RequestConfig.of(replace(self.request, grid_names=self.request.names_of(info))),

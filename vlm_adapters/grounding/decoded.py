@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby, tee
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from vlm_adapters.backbone.copying import CopyStream, DeviceInputs
@@ -25,24 +23,20 @@ from vlm_adapters.conversion import PromptLike, PromptsLike, as_prompt, as_promp
 from vlm_adapters.data.ahead import map_ahead
 from vlm_adapters.data.image_order import divide_by_runs
 from vlm_adapters.decoder.channels import agreeing_maps
-from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, decoder_folder
 from vlm_adapters.decoder.features import FeatureRequest, PhraseFeatures
 from vlm_adapters.decoder.logits import MASK_THRESHOLD, MaskLogits, binary_masks
-from vlm_adapters.decoder.model import MaskDecoder, check_sam
-from vlm_adapters.decoder.sam.checkpoint import check_sam_file
-from vlm_adapters.decoder.sam.model import EncodedImage, SegmentAnything, encoding_once
-from vlm_adapters.errors import OptionError
+from vlm_adapters.decoder.model import MaskDecoder
+from vlm_adapters.decoder.sam.model import EncodedImage, encoding_once
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.result import Grounding, PhraseMap, grounded_phrase
+from vlm_adapters.grounding.stored import StoredVLM
 from vlm_adapters.grounding.video import VideoGrounding
 from vlm_adapters.hf.placement import is_fixed
-from vlm_adapters.limits import DEFAULT_LIMITS
 from vlm_adapters.prompt import PhraseLike, Prompt
-from vlm_adapters.registry.loading import load_adapter, model_name
 from vlm_adapters.video import Video
 
 
-class GroundedVLM(Grounder, nn.Module):
+class GroundedVLM(Grounder, StoredVLM):
     """A frozen backbone and the decoder that reads its attention.
 
     As a module it is the decoder alone: parameters, state and mode of the backbone are not part of it. The backbone
@@ -255,59 +249,6 @@ class GroundedVLM(Grounder, nn.Module):
             grounded = grounded_phrase(phrase, probability, on_image, MASK_THRESHOLD, region[:2])
             phrases.append(replace(grounded, presence=presence[index], absent=bool(absent[index])))
         return self.result(prompt, image, phrases, "decoder")
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the trained tensors and `config.json`, which names the backbone and its revision.
-
-        Of a refiner's Segment Anything model the image encoder is not written: it is not trained.
-        """
-        self.decoder.save(folder, self.adapter.info)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        adapter: BackboneAdapter | None = None,
-        sam: str | os.PathLike[str] | SegmentAnything | None = None,
-        device: str | int | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
-        **options: Any,
-    ) -> Self:
-        """Load a decoder and, unless it is given, the backbone that it was trained on.
-
-        Args:
-            name_or_path: A folder written by `save_pretrained`, or a backbone's folder or embedded backbone that has
-                such a folder `decoder` in it.
-            adapter: A backbone that is loaded already, with which no options go.
-            sam: A Segment Anything model or its checkpoint file. A decoder that was trained with a refiner needs the
-                one of its training; masks of another decoder are refined by it untrained.
-            device: Where the backbone and the decoder live, as `load_adapter` takes it.
-            dtype: Precision of the backbone, as `load_adapter` takes it.
-            options: What else `load_adapter` takes: `device_map`, `quantization_config`, `attn_implementation`,
-                `token`, ..., and the family's own.
-
-        Raises:
-            CheckpointError: The folder holds no decoder.
-            OptionError: An option is unknown, or its value cannot be used, or it comes with an adapter.
-            DecoderError: The decoder or the refiner does not fit the backbone or the Segment Anything model.
-        """
-        options |= {name: value for name, value in (("device", device), ("dtype", dtype)) if value != "auto"}
-        if adapter is not None and options:
-            raise OptionError(f"The adapter given is loaded already. Leave {', '.join(options)} out.")
-        folder = decoder_folder(Path(model_name(name_or_path)))
-        limits = options.get("limits") or DEFAULT_LIMITS
-        config = DecoderCheckpoint.read(folder, limits).config  # before the backbone: mistakes show at once
-        check_sam(folder, config, sam)
-        if sam is not None and not isinstance(sam, SegmentAnything):
-            check_sam_file(sam)
-        if adapter is None:
-            backbone = config.backbone
-            adapter = load_adapter(
-                backbone.checkpoint, **{"revision": backbone.revision, **backbone.options, **options}
-            )
-        decoder = MaskDecoder.load(folder, adapter.info, sam, limits)
-        return cls(adapter, decoder.to(adapter.info.device)).eval()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's
         """Move or cast the decoder, and let the backbone follow it to its device; it keeps its precision."""

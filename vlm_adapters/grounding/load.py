@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +9,9 @@ from typing import Any, Literal
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import Scenes
 from vlm_adapters.decoder.checkpoint import CONFIG_FILE, decoder_folder
+from vlm_adapters.decoder.download import HUB_KEYWORDS, is_decoder_config, is_on_hub
 from vlm_adapters.decoder.sam.checkpoint import check_sam_file, load_sam
-from vlm_adapters.errors import OptionError
+from vlm_adapters.errors import AdapterError, OptionError
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.grounding.boxes import BoxGrounder, can_point
 from vlm_adapters.grounding.closer import CloserLook
@@ -20,6 +20,8 @@ from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.result import Method
 from vlm_adapters.heads.calibrate import CALIBRATION_SEED, CalibrationSet, calibrate
 from vlm_adapters.heads.profile import HeadProfile, find_profile
+from vlm_adapters.registry.checkpoint_files import read_json
+from vlm_adapters.registry.checkpoints import hub_config
 from vlm_adapters.registry.loading import load_adapter, model_name
 
 METHODS: tuple[Method | Literal["auto"], ...] = ("auto", "decoder", "box", "heads")
@@ -40,8 +42,9 @@ def load_grounder(
     """Load a model with whatever finds masks with it.
 
     Args:
-        model: An embedded model, a decoder's folder, a checkpoint's folder or a hub id; or an adapter that is loaded
-            already, with which no options go.
+        model: An embedded model, a decoder's folder, a checkpoint's folder, or the hub id of a decoder or of a
+            checkpoint, tried in this order; what a repository of the hub holds, its `config.json` says. Or an adapter
+            that is loaded already, with which no options go.
         method: `"decoder"` uses a trained decoder, `"box"` the model's own answer in words, `"heads"` the attention of
             a few heads; `"auto"` uses the first of them that is available, and the heads if a profile is given.
         profile: File of the head profile. Without one, `head_profile.json` of an embedded model or in the checkpoint's
@@ -91,7 +94,7 @@ def _load(
         raise OptionError(f"The adapter given is loaded already. Leave {', '.join(options)} out.")
     else:
         loaded, name_or_path = model, model.info.checkpoint
-    if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path)):
+    if method == "decoder" or (method == "auto" and profile is None and has_decoder(name_or_path, **options)):
         return GroundedVLM.from_pretrained(name_or_path, adapter=loaded, sam=sam, **options)
     given = None if profile is None else HeadProfile.read(profile)
     if given is not None:
@@ -104,13 +107,22 @@ def _load(
     return HeadGrounder(adapter, chosen or quick_profile(adapter), None if sam is None else load_sam(sam))
 
 
-def has_decoder(name_or_path: str | os.PathLike[str]) -> bool:
-    """Whether this is a decoder's folder, or an embedded model or a model's folder that contains one."""
+def has_decoder(name_or_path: str | os.PathLike[str], **options: Any) -> bool:
+    """Whether this is a decoder's folder or its id on the hub, or an embedded model or a model's folder with one.
+
+    Args:
+        name_or_path: As `load_grounder` takes it.
+        options: Of those of `load_grounder`, what the hub is asked with.
+    """
+    name = os.fspath(name_or_path)
     try:
-        config = json.loads((decoder_folder(Path(name_or_path)) / CONFIG_FILE).read_bytes())
-    except (OSError, ValueError):
+        if is_on_hub(name):
+            path = hub_config(name, {option: options[option] for option in HUB_KEYWORDS if options.get(option)})
+        else:
+            path = decoder_folder(Path(name)) / CONFIG_FILE
+        return is_decoder_config(read_json(path))
+    except (AdapterError, OSError, ValueError):
         return False
-    return isinstance(config, dict) and isinstance(config.get("backbone"), dict)
 
 
 def quick_profile(adapter: BackboneAdapter) -> HeadProfile:

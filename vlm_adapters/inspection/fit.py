@@ -13,6 +13,7 @@ from segment_anything import sam_model_registry
 
 from vlm_adapters.backbone.request import GridRequest, resolve_heads, resolve_layers
 from vlm_adapters.decoder.checkpoint import CONFIG_FILE, EMBEDDED_FOLDER
+from vlm_adapters.decoder.download import download_decoder, is_on_hub
 from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.checkpoint import load_sam
@@ -105,7 +106,7 @@ class Wish:
         device_memory: Bytes of the device; None to say only what is taken.
         dtype: The precision that is wanted; None leaves it open.
         quantization: The quantisation that is wanted; None leaves it open.
-        decoder: Folder of a decoder; None takes the one beside the checkpoint, or one of the usual size.
+        decoder: Folder or hub id of a decoder; None takes the one beside the checkpoint, or one of the usual size.
         sam: Segment Anything model on the meta device; None refines nothing.
     """
 
@@ -299,6 +300,6 @@ def _gib(count: int) -> str:
 
 def _decoder_folder(checkpoint: str, given: str | None) -> Path | None:
     if given is not None:
-        return Path(given)
+        return download_decoder(given) if is_on_hub(given) else Path(given)
     beside = Path(checkpoint, EMBEDDED_FOLDER)
     return beside if checkpoint and (beside / CONFIG_FILE).is_file() else None

@@ -7,24 +7,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import hf_hub_download
 
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
 from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
 from vlm_adapters.registry.checkpoint_files import check_config, check_folder, read_json
 from vlm_adapters.registry.discovery import list_adapters, refuse_unsupported
+from vlm_adapters.registry.hub import hub_reason
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+DECODER_TYPE: Final = "vlm_adapters_decoder"
+"""The `model_type` in the `config.json` of a decoder, which no backbone has."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def find_checkpoint(
     refuse_unsupported(name)
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(_not_found(name))
-    path = _hub_config(name, {"revision": revision, "subfolder": subfolder or None, **hub})
+    path = hub_config(name, {"revision": revision, "subfolder": subfolder or None, **hub})
     return Checkpoint(name, _model_type(path, limits))
 
 
@@ -127,6 +124,11 @@ def _base_of(lora: LoraFolder, limits: Limits, hub: Mapping[str, Any]) -> Checkp
 def _model_type(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
     config = check_config(path, limits)
     model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type == DECODER_TYPE:
+        raise CheckpointError(
+            f"{path} is that of a decoder, and a backbone is needed here. Give the decoder to "
+            "GroundedVLM.from_pretrained or to `adapters ground --model`."
+        )
     if isinstance(model_type, str) and model_type:
         return model_type
     architectures = config.get("architectures") if isinstance(config, dict) else None
@@ -140,9 +142,17 @@ def _model_type(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
     )
 
 
-def _hub_config(repository: str, options: Mapping[str, Any]) -> Path:
-    """The path of the checkpoint's `config.json`: in the local cache, else downloaded from the hub."""
-    revision = options["revision"]
+def hub_config(repository: str, options: Mapping[str, Any]) -> Path:
+    """The path of a repository's `config.json`: in the local cache, else downloaded from the hub.
+
+    Args:
+        repository: Hub id.
+        options: Those of huggingface_hub: `revision`, `token`, ...
+
+    Raises:
+        CheckpointError: It is neither in the cache, nor can it be downloaded.
+    """
+    revision = options.get("revision")
     try:
         # a model_type does not change, so a file in the cache is good without a request to the hub
         return Path(hf_hub_download(repository, "config.json", **{**options, "local_files_only": True}))
@@ -152,29 +162,12 @@ def _hub_config(repository: str, options: Mapping[str, Any]) -> Path:
         return Path(hf_hub_download(repository, "config.json", **options))
     except Exception as error:
         at = f" --revision {revision}" if revision else ""
+        reason = hub_reason(error, options, "config.json, so it is not a transformers checkpoint")
         raise CheckpointError(
             f"{repository!r} is not a local directory, and its config.json cannot be downloaded from the hub: "
-            f"{_hub_reason(error, options)}. Run `hf download {repository}{at}` where the hub can be reached, "
+            f"{reason}. Run `hf download {repository}{at}` where the hub can be reached, "
             f"or give the directory of a checkpoint. {_embedded_checkpoints_listed()}"
         ) from error
-
-
-def _hub_reason(error: Exception, options: Mapping[str, Any]) -> str:
-    unreachable = "the hub cannot be reached"
-    for name, is_set in (
-        ("HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE),
-        ("local_files_only", "local_files_only" in options),
-    ):
-        unreachable = f"{name} is set, so the hub was not contacted" if is_set else unreachable
-    reasons: dict[type[Exception], str] = {  # the first match counts, so subclasses stand before their bases
-        LocalEntryNotFoundError: f"it is not in the local cache, and {unreachable}",
-        GatedRepoError: "the repository is gated; accept its terms there, and give a token or run `hf auth login`",
-        RepositoryNotFoundError: "there is no such repository, or it is private and needs a token or `hf auth login`",
-        RevisionNotFoundError: f"the repository has no revision {options['revision']!r}",
-        EntryNotFoundError: "the repository has no config.json, so it is not a transformers checkpoint",
-    }
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), message)
 
 
 def _not_found(name: str) -> str:
