@@ -23,7 +23,7 @@ PLUGINS = [*sorted((ROOT / "plugins").glob("*/vlm_adapters_*")), *(ROOT / "examp
 
 # a folder (or a file of the top level) imports from the lines above it, and from within itself
 ROOMS = (
-    {"errors", "limits", "reading"},
+    {"errors", "limits", "progress", "reading"},
     {"pixels"},
     {"embedded", "images"},
     {"answer", "video"},

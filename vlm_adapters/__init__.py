@@ -3,9 +3,12 @@
 The names stand in `__init__.pyi`. Each is imported when it is first used: the command line starts without torch.
 """
 
+import logging
 from typing import Any
 
 import lazy_loader
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # an application says what is shown
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

@@ -1,4 +1,4 @@
-"""Limits on what strangers wrote, and the one way to show it in a message.
+"""Limits on what strangers wrote, and the one way to show it in a message, with what was probably meant.
 
 Files, prompts and configs are data until they are checked: work whose size they decide is bounded before it starts.
 Every limit stands here, with room for what people really have; an argument `limits` raises it, never a file.
@@ -7,10 +7,12 @@ Every limit stands here, with room for what people really have; an argument `lim
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from reprlib import Repr
 
-_MOST_DIGITS, _MOST_SHOWN = 40, 160
+_MOST_DIGITS, _MOST_SHOWN, _LONGEST_WORD = 40, 160, 100
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,14 @@ def shown(value: object, most: int = 80) -> str:
         return repr(value) if len(value) <= most else f"{value[:most]!r}..."
     text = " ".join(_SHOWN.repr(value).split())
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that names the most similar of the known words, with a space before it; empty if none is similar."""
+    if len(word) > _LONGEST_WORD:  # its comparison takes time by its length
+        return ""
+    close = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def plain(text: str) -> str:

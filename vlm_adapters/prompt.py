@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -58,10 +59,9 @@ class Phrase:
             raise PhraseError(f"A phrase is blank: {shown(phrase)}. Name words of the text: {shown(text, 300)}.")
         start = text.find(words)
         if start < 0:
-            raise PhraseError(
-                f"The phrase {shown(words)} is not in the text {shown(text, 300)}. "
-                "Copy it from there, letter by letter."
-            )
+            other = re.search(re.escape(words), text, re.IGNORECASE)
+            advice = f"It differs in case from {shown(other.group())}." if other else "Copy it letter by letter."
+            raise PhraseError(f"The phrase {shown(words)} is not in the text {shown(text, 300)}. {advice}")
         if (again := text.find(words, start + 1)) >= 0:
             raise PhraseError(
                 f"The phrase {shown(words)} occurs more than once in the text {shown(text, 300)} (at characters "

@@ -70,11 +70,9 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     image = str(tmp_path / "scene.png")
     Scenes(1, seed=6)[0].image.save(image)
     for arguments, message in (
-        (["calibrate", TINY, "--criterion", "taste"], "Unknown criterion 'taste'. Use one of iou, pointing."),
         (["calibrate", TINY, "--seed", str(HELD_OUT_SEED)], "kept for measuring"),
         (["calibrate", TINY, "--images", ".", "--labelled", "9"], "images of yours have no masks"),
         (["calibrate", "nowhere"], "No checkpoint 'nowhere'"),
-        (["ground", image, "a red circle", "--method", "magic"], "Unknown method 'magic'"),
         (["ground", image, "a red circle", "--profile", "nowhere.json"], "No head profile can be read"),
     ):
         assert adapters(*arguments) == 1

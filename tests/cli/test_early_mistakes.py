@@ -29,7 +29,7 @@ MISTAKES = {
     "ground, no sam": ([*GROUND, "--sam", "MISSING"], "There is no file"),
     "ground, not sam": ([*GROUND, "--sam", "FILE"], "cannot be read as weights"),
     "ground, not sam, heads": ([*GROUND, "--sam", "FILE", "--method", "heads"], "cannot be read as weights"),
-    "ground, method": ([*GROUND, "--method", "magic"], "Unknown method 'magic'"),
+    "ground, method": ([*GROUND, "--method", "magic"], "'magic' is not one of 'auto', 'decoder'"),
     "ground, profile": ([*GROUND, "--profile", "MISSING"], "head profile"),
     "ground, profile of a decoder": ([*GROUND, "--profile", "FILE", "--method", "decoder"], "Leave one out"),
     "attend, no image": (["attend", "MISSING", TEXT], "does not exist"),
@@ -39,12 +39,12 @@ MISTAKES = {
     "demo, phrase": (["demo", "IMAGE", TEXT, "--phrase", "a dog"], "a dog"),
     "demo, out": (["demo", "--out", "FILE"], "file"),
     "evaluate, data": (["evaluate", "tiny-llava", "MISSING", "--protocol", "packed"], "missing"),
-    "evaluate, protocol": ([*EVALUATE[:-1], "magic"], "magic"),
-    "evaluate, sentences": ([*EVALUATE, "--sentences", "magic"], "sentences"),
+    "evaluate, protocol": ([*EVALUATE[:-1], "magic"], "'magic' is not one of 'isolated', 'packed'"),
+    "evaluate, sentences": ([*EVALUATE, "--sentences", "magic"], "'magic' is not one of 'all', 'first'"),
     "evaluate, out": ([*EVALUATE, "--out", "FILE"], "file"),
     "evaluate, no sam": ([*EVALUATE, "--sam", "MISSING"], "There is no file"),
     "evaluate, profile": ([*EVALUATE, "--profile", "MISSING"], "head profile"),
-    "calibrate, criterion": ([*CALIBRATE, "--criterion", "magic"], "Unknown criterion 'magic'"),
+    "calibrate, criterion": ([*CALIBRATE, "--criterion", "magic"], "'magic' is not one of 'iou', 'pointing'"),
     "calibrate, images": ([*CALIBRATE, "--images", "MISSING"], "missing"),
     "calibrate, out is a folder": ([*CALIBRATE, "--out", "FOLDER"], "is a folder"),
     "calibrate, out beneath a file": ([*CALIBRATE, "--out", "FILE/profile.json"], "file"),
@@ -78,7 +78,7 @@ def test_a_mistake_shows_before_a_model_is_loaded(
     with pytest.raises(SystemExit) as stopped:
         main()
     printed = capsys.readouterr().err
-    assert stopped.value.code == 1
+    assert stopped.value.code == (2 if "is not one of" in message else 1)
     assert printed.startswith("error: ")
     assert message in printed
     assert {path.name for path in tmp_path.iterdir()} <= {"image.png", "file", "folder"}

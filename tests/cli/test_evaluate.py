@@ -211,13 +211,10 @@ def test_a_mistake_is_one_line_and_exit_code_1(
     tmp_path: Path, adapters: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, message in (
-        ([TINY, SCENES], "Missing option '--protocol'"),
-        ([TINY, SCENES, "--protocol", "loose"], "Unknown protocol 'loose'. Use one of isolated, packed."),
         ([TINY, SCENES, "--protocol", "packed", "--sentences", "first"], "has one text per sample"),
         ([TINY, "scenes:number=5", "--protocol", "packed"], "has no key 'number'"),
         (["nowhere", SCENES, "--protocol", "packed"], "No checkpoint 'nowhere'"),
         ([TINY, SCENES, "--protocol", "packed", "--sam", "nowhere.pth"], "There is no file 'nowhere.pth'"),
-        ([TINY, SCENES, "--protocol", "packed", "--method", "magic"], "Unknown method 'magic'"),
     ):
         assert adapters("evaluate", *arguments, "--out", str(tmp_path / "out")) == 1
         *before, error = capsys.readouterr().err.strip().splitlines()

@@ -51,7 +51,11 @@ def test_ground_writes_overlay_masks_and_json_that_agree(
         assert (decode_rle(found["mask"]) == mask.astype(bool)).all()
         assert mask.shape == (scene.image.height, scene.image.width)
         assert report["text"][slice(*found["span"])] == found["text"]
-    assert opened(out / "overlay.png").size == scene.image.size
+    overlay, shown = np.asarray(opened(out / "overlay.png")), np.asarray(scene.image)
+    height, width = shown.shape[:2]
+    assert overlay.shape[0] > height  # below the image, a legend
+    untouched = (overlay[:height, :width] == shown).all(-1)
+    assert untouched.mean() > 0.3
     assert not list(out.glob("*.tmp"))
 
 

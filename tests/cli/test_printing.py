@@ -212,3 +212,28 @@ def test_commands_print_through_one_place() -> None:
         used |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
         around = used & {"echo", "secho", "print", "rich.console", "rich.table", "rich.text"}
         assert not around, f"{path.name}: print through vlm_adapters.cli.printing"
+
+
+@pytest.mark.parametrize("columns", ["20", "80", None])
+def test_a_table_never_breaks_an_id(
+    columns: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    name, text = "deepseek-community/deepseek-vl-1.3b-chat", "a sentence that gives way to the id beside it " * 3
+    print_rows("Title", ("name", "text"), [(name, text), ("b", None)])
+    print_facts("Title", [("name", name), ("text", text)])
+    printed = capsys.readouterr().out
+    assert printed.count(name) == 2
+    assert all(word in printed for word in text.split())
+    if columns is None:
+        assert printed.count(text.strip()) == 2  # a pipe has all room
+
+
+def test_columns_that_can_give_way_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_rows(None, ("name", "text"), [("n" * 40, "one two three four five six seven")])
+    rows = capsys.readouterr().out.splitlines()
+    assert max(map(len, rows)) <= 60
+    assert "n" * 40 in rows[1]

@@ -38,7 +38,6 @@ def test_it_names_the_files_and_what_comes_next(
     [
         (["perception_lm", "--out", "{folder}"], "has 1 entries, and nothing is overwritten"),
         (["inter", "--out", "{folder}/new"], "has no model type 'inter'"),
-        (["perception_lm"], "Missing option '--out'"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, field_validator
 
-from vlm_adapters.data.validated import Mistake, did_you_mean, first_mistake, read_model
+from vlm_adapters.data.validated import Mistake, first_mistake, read_model
 from vlm_adapters.errors import CacheError, CheckpointError
+from vlm_adapters.limits import did_you_mean
 
 
 class Part(BaseModel):

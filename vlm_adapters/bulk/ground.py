@@ -64,7 +64,7 @@ class Ground(Task):
     def rows(self, prompts: Sequence[Prompt]) -> list[Row]:
         if not all(prompt.phrases for prompt in prompts):
             raise PromptError("There is no phrase to ground. Give a text.")
-        return [grounding_to_dict(grounding) for grounding in self.grounder.ground_all(prompts)]
+        return [{**grounding_to_dict(grounding)} for grounding in self.grounder.ground_all(prompts)]
 
     @override
     def columns(self, rows: Sequence[Row | Failure]) -> dict[str, Array]:

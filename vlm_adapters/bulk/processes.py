@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from vlm_adapters.bulk.shards import BulkIndex
 from vlm_adapters.bulk.task import Task
 from vlm_adapters.evaluation.process import ALONE, Process
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class BulkProgress:
@@ -31,6 +34,21 @@ class BulkProgress:
     items: int
     total: int
     failed: int
+
+    @property
+    def done(self) -> int:
+        """The same by the name of every `Progress`."""
+        return self.items
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "images"
+
+    @property
+    def status(self) -> str:
+        """What else there is to show."""
+        return f"failed {self.failed}" if self.failed else ""
 
 
 def run_bulk(
@@ -89,6 +107,7 @@ def _compute(run: BulkRun, process: Process, report: Callable[[BulkProgress], No
     missing = run.missing(share)
     total = sum(len(shards[number]) for number in share)
     progress = BulkProgress(total - sum(len(shards[number]) for number in missing), total, 0)
+    _LOG.info("%d of %d shards are left", len(missing), len(share))
     report(progress)
 
     def tell(items: int, failed: int) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vlm_adapters.cli.completion import model_names, recipe_names
 from vlm_adapters.errors import OptionError, OutputError, PhraseError, RecipeError
 from vlm_adapters.limits import shown
 
@@ -19,37 +20,87 @@ if TYPE_CHECKING:
 
 ImageOrMany = Annotated[
     str,
-    typer.Argument(help="An image on disk, or many: a folder, a JSONL file, a data set.", show_default=False),
+    typer.Argument(
+        metavar="IMAGE",
+        help="An image on disk, - for one on stdin, or many: a folder, a JSONL file, a data set.",
+        show_default=False,
+    ),
 ]
 Text = Annotated[
     str | None,
-    typer.Argument(help="The sentence to ground; with --ask, the answer of a model elsewhere.", show_default=False),
+    typer.Argument(
+        metavar="TEXT",
+        help="The sentence to ground; with --ask, the answer of a model elsewhere.",
+        show_default=False,
+    ),
 ]
 AskOption = Annotated[
-    str | None, typer.Option("--ask", help="A question about the image: the model's answer is grounded by its tokens.")
+    str | None,
+    typer.Option("--ask", "-a", help="A question about the image: the model's answer is grounded by its tokens."),
 ]
 AnswerOption = Annotated[
     Path | None, typer.Option("--answer", help="JSON file of the answer to --ask: its text, and the ids of its tokens.")
 ]
 PhraseOption = Annotated[
-    list[str] | None, typer.Option("--phrase", help="Words that occur once in the text. Repeat for more.")
+    list[str] | None, typer.Option("--phrase", "-p", help="Words that occur once in the text. Repeat for more.")
 ]
 SpanOption = Annotated[
     list[str] | None, typer.Option("--span", help="START:END characters of the text, for words that occur twice.")
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps, ...")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Embedded model, checkpoint folder or hub id.",
+        show_default=False,
+        autocompletion=model_names,
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Embedded model, checkpoint folder or hub id.", autocompletion=model_names),
+]
+GrounderOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Embedded model, decoder's folder, checkpoint folder or hub id.",
+        autocompletion=model_names,
+    ),
+]
+MethodOption = Annotated[
+    Literal["auto", "decoder", "box", "heads"], typer.Option("--method", help="How masks are made.")
+]
+ProfileOption = Annotated[Path | None, typer.Option("--profile", help="Head profile, from `adapters calibrate`.")]
+SamOption = Annotated[Path | None, typer.Option("--sam", help="Checkpoint of Segment Anything that refines the masks.")]
+KeepAbsentOption = Annotated[
+    bool, typer.Option("--keep-absent", help="Keep the masks of phrases that count as absent.")
+]
+LookAgainOption = Annotated[
+    int, typer.Option("--look-again", help="Ground each phrase again in a crop around its mask, so many times.", min=0)
+]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")]
+DeviceOption = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda, cuda:1, mps, ...")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 (bf16) or float16 (fp16).")]
 AttentionOption = Annotated[
     str | None,
     typer.Option("--attn-implementation", help="Kernel of the attention: sdpa, eager, flash_attention_2, ..."),
 ]
-QuantizationOption = Annotated[str | None, typer.Option("--quantization", help="nf4 or int8, by bitsandbytes.")]
-RecipeName = Annotated[str, typer.Argument(help="A recipe's name or YAML file.", show_default=False)]
-Changes = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it.", show_default=False)
+QuantizationOption = Annotated[
+    Literal["nf4", "int8"] | None, typer.Option("--quantization", help="Quantise the weights, by bitsandbytes.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A recipe's name or YAML file.", show_default=False, autocompletion=recipe_names
+    ),
+]
+Changes = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to it.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs; `adapters schema` describes it.")]
 
 DEFAULT_MODEL = "tiny-qwen2_5_vl"
 

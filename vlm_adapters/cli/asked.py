@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from vlm_adapters.answer import Answer
 from vlm_adapters.cli.arguments import phrases_of
 from vlm_adapters.cli.printing import line
-from vlm_adapters.errors import OptionError, PromptError
+from vlm_adapters.errors import ImageError, OptionError, PromptError
 from vlm_adapters.images import load_image
-from vlm_adapters.limits import shown
+from vlm_adapters.limits import DEFAULT_LIMITS, shown
 from vlm_adapters.prompt import Message, Prompt
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from PIL import Image
 
     from vlm_adapters.backbone.protocol import BackboneAdapter
     from vlm_adapters.output.exports import ShownAnswer
+
+
+STDIN = "-"
+"""Stands for an image that is read from stdin."""
+
+
+def read_image(name: str) -> Image.Image:
+    """Open an image that a user named: a file, or what is piped in.
+
+    Raises:
+        ImageError: It cannot be used, or nothing is piped in.
+    """
+    if name != STDIN:
+        return load_image(name)
+    if sys.stdin.isatty():
+        raise ImageError("There is no image on stdin. Pipe one in: cat image.png | adapters ground - TEXT.")
+    content = sys.stdin.buffer.read(DEFAULT_LIMITS.max_file_bytes + 1)
+    if len(content) > DEFAULT_LIMITS.max_file_bytes:
+        raise ImageError(f"The image on stdin has more than {DEFAULT_LIMITS.max_file_bytes:,} bytes. Give its file.")
+    return load_image(content)
+
+
+def image_id(name: str) -> str:
+    """What results call an image: the name of its file without suffix."""
+    return "stdin" if name == STDIN else Path(name).stem
+
+
+def check_order(image: str, text: str | None) -> None:
+    """Check that a sentence is not where the image should be.
+
+    Raises:
+        OptionError: The text is a file, and the image is none.
+    """
+    if text and image != STDIN and os.path.isfile(text) and not os.path.exists(image):  # noqa: PTH110, PTH113 - any name
+        raise OptionError(
+            f"There is no image {shown(image)}, and TEXT is the file {shown(text)}. Give the image first."
+        )
 
 
 @dataclass(frozen=True)
@@ -57,10 +97,11 @@ class Asked:
         if ask is None:
             if text is None:
                 raise OptionError("There is nothing to ground. Give TEXT, or a question: --ask QUESTION.")
-            return cls(Prompt.describe(image, text, phrases_of(text, phrase, span)), phrase, span)
+            check_order(image, text)
+            return cls(Prompt.describe(read_image(image), text, phrases_of(text, phrase, span)), phrase, span)
         if not ask.strip():
             raise PromptError("The question is blank. Give one: --ask QUESTION.")
-        question = cls(Prompt.chat([Message("user", (load_image(image), ask))]), phrase, span)
+        question = cls(Prompt.chat([Message("user", (read_image(image), ask))]), phrase, span)
         if answer is not None:
             from vlm_adapters.data.answers import read_answer  # noqa: PLC0415 - only where there is one
 

@@ -11,6 +11,7 @@ import typer
 from rich.filesize import decimal
 
 from vlm_adapters.cli.arguments import JsonOption, image_size
+from vlm_adapters.cli.completion import model_names
 from vlm_adapters.cli.printing import line, print_json, working
 from vlm_adapters.cli.tables import print_rows, shown
 
@@ -25,9 +26,14 @@ def command(
     *,
     model: Annotated[
         str | None,
-        typer.Option(help="Embedded model, checkpoint folder, or published checkpoint, with random weights."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Embedded model, checkpoint folder, or published checkpoint, with random weights.",
+            autocompletion=model_names,
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     dtype: Annotated[
         str, typer.Option(help="auto, float32, bfloat16 (bf16) or float16 (fp16); auto is float32 on a CPU.")
     ] = "auto",
@@ -51,7 +57,7 @@ def command(
     heads: Annotated[int, typer.Option(help="Without --model: number of query heads.", min=1)] = 28,
     length: Annotated[int, typer.Option(help="Without --model: number of tokens.", min=64)] = 2048,
     rows: Annotated[int, typer.Option(help="Without --model: number of attention rows.", min=1)] = 16,
-    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and plots.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for bench.json and plots.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what the library costs against a plain pass of the same model.

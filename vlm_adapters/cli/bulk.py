@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from vlm_adapters.bulk import BulkIndex, PromptSource, Task
 
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Of many images, how many run at once.", min=1)]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", "-b", help="Of many images, how many run at once.", min=1)
+]
 ShardSizeOption = Annotated[
     int, typer.Option("--shard-size", help="Of many images, how many are in a file, which a kill may cost.", min=1)
 ]
@@ -61,7 +63,7 @@ class ManyImages:
             device: Device that was asked for; each of several processes has its own.
             as_json: Whether to print JSON.
         """
-        from vlm_adapters.bulk import BulkProgress, BulkSettings, run_bulk  # noqa: PLC0415 - torch
+        from vlm_adapters.bulk import BulkSettings, run_bulk  # noqa: PLC0415 - torch
         from vlm_adapters.data.locks import locked_folder  # noqa: PLC0415
         from vlm_adapters.evaluation.process import Process  # noqa: PLC0415
 
@@ -72,11 +74,7 @@ class ManyImages:
             with working(f"Loading {task.model} ..."):
                 task.adapter  # noqa: B018 - it is loaded now
             with ShareBar(process, "images") as bar:
-
-                def show(progress: BulkProgress) -> None:
-                    bar.show(progress.items, progress.total)
-
-                index = run_bulk(task, self.source, self.out, settings, process=process, report=show)
+                index = run_bulk(task, self.source, self.out, settings, process=process, report=bar.show)
             process.finish()
         if process.is_first:
             self._print(index, as_json=as_json)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from vlm_adapters.training.cache.index import CacheIndex
     from vlm_adapters.training.data import CacheLocation
 
-group = typer.Typer(add_completion=False, no_args_is_help=True)
+group = typer.Typer(add_completion=False)
 
 
 @group.callback()
 def _group() -> None:
-    """Caches of maps, hidden states and geometry, from which decoders are trained without the backbone."""
+    """Build caches of maps, hidden states and geometry, from which decoders are trained without the backbone."""
 
 
 @group.command()

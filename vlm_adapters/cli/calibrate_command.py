@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from vlm_adapters.cli.arguments import (
     DeviceOption,
     DtypeOption,
     JsonOption,
+    ModelArgument,
     QuantizationOption,
     output_file,
 )
@@ -21,12 +22,9 @@ from vlm_adapters.errors import OptionError
 if TYPE_CHECKING:
     from vlm_adapters.heads.calibrate import CalibrationSet
 
-_CRITERIA = ("iou", "pointing")
-"""What heads can be chosen by where masks are known."""
-
 
 def command(
-    model: Annotated[str, typer.Argument(help="Embedded model, checkpoint folder or hub id.", show_default=False)],
+    model: ModelArgument,
     *,
     labelled: Annotated[
         int | None, typer.Option("--labelled", help="Scenes whose masks choose the heads; 100 to 500.", min=1)
@@ -35,9 +33,9 @@ def command(
     images: Annotated[
         Path | None, typer.Option(help="Folder of images, each with a sentence in a .txt file of its name.")
     ] = None,
-    criterion: Annotated[str, typer.Option(help="With masks, what to maximise: iou or pointing.")] = "iou",
+    criterion: Annotated[Literal["iou", "pointing"], typer.Option(help="With masks, what to maximise.")] = "iou",
     seed: Annotated[int | None, typer.Option(help="Seed of the scenes.", min=0)] = None,
-    out: Annotated[Path, typer.Option("--out", help="File of the profile.")] = Path("head_profile.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of the profile.")] = Path("head_profile.json"),
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn_implementation: AttentionOption = None,
@@ -53,15 +51,13 @@ def command(
     from vlm_adapters.heads.calibrate import calibrate
     from vlm_adapters.registry.loading import load_adapter
 
-    if criterion not in _CRITERIA:
-        raise OptionError(f"Unknown criterion {criterion!r}. Use one of {', '.join(_CRITERIA)}.")
     data = _data(images, labelled, samples, seed)
     with output_file(out):
         adapter = load_adapter(
             model, device=device, dtype=dtype, attn_implementation=attn_implementation, quantization_config=quantization
         )
         with working(f"Looking at {len(data.prompts)} images from {data.source} ..."):
-            profile = calibrate(adapter, data, criterion=cast("Literal['iou', 'pointing']", criterion))
+            profile = calibrate(adapter, data, criterion=criterion)
         profile.write(out)
     if as_json:
         print_json({"file": str(out), **profile.model_dump()})

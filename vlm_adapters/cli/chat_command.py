@@ -15,11 +15,16 @@ from vlm_adapters.cli.arguments import (
     AttentionOption,
     DeviceOption,
     DtypeOption,
+    GrounderOption,
     JsonOption,
+    KeepAbsentOption,
+    MethodOption,
     OutOption,
+    ProfileOption,
     QuantizationOption,
+    SamOption,
 )
-from vlm_adapters.cli.printing import console, line, marked, print_json, styled, working
+from vlm_adapters.cli.printing import console, line, marked, print_error, print_json, styled, working
 from vlm_adapters.cli.tables import print_grounding
 from vlm_adapters.errors import AdapterError, OptionError, PromptError
 
@@ -33,20 +38,19 @@ _LONGEST_QUESTION = 100_000
 
 
 def command(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Images on disk.", show_default=False)],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help="Images on disk; - for one on stdin.", show_default=False)
+    ],
     *,
     ask: Annotated[
-        list[str] | None, typer.Option("--ask", help="A question. Repeat for more; without any they come from stdin.")
+        list[str] | None,
+        typer.Option("--ask", "-a", help="A question. Repeat for more; without any they come from stdin."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Embedded model, decoder's folder, checkpoint folder or hub id.")
-    ] = DEFAULT_MODEL,
-    method: Annotated[str, typer.Option(help="auto, decoder, box or heads.")] = "auto",
-    profile: Annotated[Path | None, typer.Option(help="Head profile, from `adapters calibrate`.")] = None,
-    sam: Annotated[Path | None, typer.Option(help="Checkpoint of Segment Anything that refines the masks.")] = None,
-    keep_absent: Annotated[
-        bool, typer.Option("--keep-absent", help="Keep the masks of phrases that count as absent.")
-    ] = False,
+    model: GrounderOption = DEFAULT_MODEL,
+    method: MethodOption = "auto",
+    profile: ProfileOption = None,
+    sam: SamOption = None,
+    keep_absent: KeepAbsentOption = False,
     max_new_tokens: Annotated[int, typer.Option(help="Where an answer is cut off.", min=1)] = 256,
     out: OutOption = Path("chat"),
     device: DeviceOption = "auto",
@@ -63,13 +67,15 @@ def command(
     Writes a folder for every turn to --out, with the files that `adapters ground` writes and gcg.json (the form of
     GLaMM), and chat.json, which names the turns. Those of an earlier conversation in --out are removed.
     """
+    from vlm_adapters.cli.asked import STDIN, image_id, read_image
     from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.grounding.chat import GroundedChat
     from vlm_adapters.grounding.load import load_grounder
-    from vlm_adapters.images import load_image
     from vlm_adapters.output.conversation import ConversationFiles
 
-    opened = [load_image(image) for image in images]  # mistakes show before the model
+    if STDIN in images and not ask:
+        raise OptionError("The image comes from stdin, so that no question can. Give one: --ask QUESTION.")
+    opened = [read_image(image) for image in images]  # mistakes show before the model
     if any(not question.strip() for question in ask or ()):
         raise PromptError("The question is blank. Give one: --ask QUESTION.")
     typed = not ask and sys.stdin.isatty()
@@ -88,7 +94,7 @@ def command(
             )
         grounder.keeps_absent_masks = keep_absent
         chat = GroundedChat(grounder, max_new_tokens=max_new_tokens)
-        files = ConversationFiles(out, [Path(image).stem for image in images])
+        files = ConversationFiles(out, list(map(image_id, images)))
         if not as_json:
             line(f"method: {grounder.description}")
         for question in questions:
@@ -100,7 +106,7 @@ def command(
             except AdapterError as error:
                 if not typed:
                     raise
-                line(f"error: {' '.join(str(error).split())}", style="red", err=True)
+                print_error(str(error))
                 continue
             folders = files.add(turn)
             if as_json:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from vlm_adapters.cli.arguments import JsonOption
+from vlm_adapters.cli.completion import adapter_names
 from vlm_adapters.cli.printing import line, print_json, styled, working
 from vlm_adapters.cli.tables import print_rows
 
@@ -31,6 +32,7 @@ def command(
             metavar="NAME|PATH",
             help="Name of an adapter, as `adapters list` shows it, or the folder of a plugin's project.",
             show_default=False,
+            autocompletion=adapter_names,
         ),
     ] = None,
     *,
@@ -39,7 +41,9 @@ def command(
         list[str] | None, typer.Option(help="Run this check, such as check_orientation; may be repeated.")
     ] = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="Print where a failed check failed.")] = False,
-    device: Annotated[str, typer.Option(help="Device of the tiny models: cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Annotated[
+        str, typer.Option("--device", "-d", help="Device of the tiny models: cpu, cuda, cuda:1, mps.")
+    ] = "cpu",
     dtype: Annotated[str, typer.Option(help="Precision of their weights: float32, bfloat16, float16.")] = "float32",
     as_json: JsonOption = False,
 ) -> None:

@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vlm_adapters.cli.printing import line
+from vlm_adapters.cli.printing import line, print_error
 from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from vlm_adapters.decoder.flmm import Difference
 
-KINDS = ("flmm",)
-
 
 def command(
-    kind: Annotated[str, typer.Argument(help="Whose checkpoint it is: flmm.", show_default=False)],
-    checkpoint: Annotated[Path, typer.Argument(help="The file (.pth).", show_default=False)],
+    kind: Annotated[Literal["flmm"], typer.Argument(metavar="KIND", help="Whose checkpoint it is.")],  # noqa: ARG001 - there is one
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="The file (.pth).", show_default=False)],
     *,
     backbone: Annotated[
         str,
         typer.Option(help="The backbone it was trained on: an adapter's name or a hub id.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the decoder.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the decoder.", show_default=False)],
 ) -> None:
     """Give a published checkpoint our names: a decoder's folder for `ground --model`.
 
@@ -36,20 +34,15 @@ def command(
     code in the file is run, and no weights of the backbone are needed.
     """
     from vlm_adapters.decoder.flmm import compare_flmm, read_flmm, write_flmm
-    from vlm_adapters.errors import OptionError
     from vlm_adapters.registry.loading import published_info
 
-    if kind not in KINDS:
-        raise OptionError(f"There is no conversion from {kind!r}. Use one of {', '.join(KINDS)}.")
     weights, info = read_flmm(checkpoint), published_info(backbone)
     if differences := compare_flmm(weights, info):
         _print(differences)
         fits = f"{info.channels} channels, width {info.hidden_size}, {info.num_layers} layers"
-        line(
-            f"error: {len(differences)} tensors of {checkpoint} are not those for {info.checkpoint} ({fits}). Nothing "
-            "was written. Name the backbone that it was trained on.",
-            style="red",
-            err=True,
+        print_error(
+            f"{len(differences)} tensors of {checkpoint} are not those for {info.checkpoint} ({fits}). Nothing "
+            "was written. Name the backbone that it was trained on."
         )
         raise typer.Exit(1)
     with _decoder_folder(out) as folder:

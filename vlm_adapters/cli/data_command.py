@@ -23,6 +23,7 @@ group = typer.Typer(name="data", add_completion=False)
 Data = Annotated[
     str,
     typer.Argument(
+        metavar="DATA",
         help="A folder in the plain form, a .yaml file, or kind:key=value,key=value with kind one of scenes, "
         "hard_scenes, folder, refcoco, grefcoco, refcoco_m, reasonseg, png, instances, coco, cvat, labelme, masks.",
         show_default=False,
@@ -64,7 +65,7 @@ def check(
 def convert(
     data: Data,
     *,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to; new or empty.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; new or empty.", show_default=False)],
 ) -> None:
     """Write DATA in the plain form: images, and samples.jsonl with texts, spans and masks as run lengths.
 

@@ -8,17 +8,20 @@ from typing import Annotated
 import typer
 
 from vlm_adapters.cli.arguments import DEFAULT_MODEL, OutOption, PhraseOption, phrases_of
+from vlm_adapters.cli.completion import model_names
 from vlm_adapters.cli.printing import line
 from vlm_adapters.cli.tables import print_grounding
 from vlm_adapters.errors import PromptError
 
 
 def command(
-    image: Annotated[str | None, typer.Argument(help="An image of yours, grounded too.")] = None,
-    text: Annotated[str | None, typer.Argument(help="A sentence about it.")] = None,
+    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="An image of yours, grounded too.")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A sentence about it.")] = None,
     *,
     phrase: PhraseOption = None,
-    model: Annotated[str, typer.Option(help="An embedded model.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="An embedded model.", autocompletion=model_names)
+    ] = DEFAULT_MODEL,
     scene: Annotated[int, typer.Option(help="Which held-out scene to ground.", min=0)] = 0,
     out: OutOption = Path("demo_output"),
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_adapters.cli.arguments import DeviceOption, JsonOption, image_size
+from vlm_adapters.cli.arguments import DeviceOption, JsonOption, ModelArgument, RevisionOption, image_size
 from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.errors import BackboneError
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Embedded model, checkpoint folder or hub id.", show_default=False)],
+    model: ModelArgument,
     *,
     size: Annotated[
         list[str] | None, typer.Option("--size", help="WIDTHxHEIGHT of an image to probe. Repeat for more.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for a plugin of the proven layouts; new or empty.")
+        Path | None, typer.Option("--out", "-o", help="Folder for a plugin of the proven layouts; new or empty.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    revision: RevisionOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -64,6 +64,8 @@ def command(
         )
     if as_json:
         print_json(asdict(report), indent=2)
+    if report.found is None and as_json:
+        raise typer.Exit(1)
     if report.found is None:
         raise BackboneError(f"No layout of {model} is proven: {report.sizes[0].problem}")
     if not as_json:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,42 +16,56 @@ from vlm_adapters.cli.arguments import (
     DeviceOption,
     DtypeOption,
     JsonOption,
+    MethodOption,
     OutOption,
+    ProfileOption,
     QuantizationOption,
+    SamOption,
 )
+from vlm_adapters.cli.completion import model_names
 from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.progress import ShareBar
 from vlm_adapters.cli.tables import print_rows
 
 if TYPE_CHECKING:
     from vlm_adapters.evaluation.card import Card
-    from vlm_adapters.evaluation.run import EvaluationProgress
 
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="Embedded model, decoder's folder, checkpoint folder or hub id.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Embedded model, decoder's folder, checkpoint folder or hub id.",
+            show_default=False,
+            autocompletion=model_names,
+        ),
     ],
     data: Annotated[
         str,
         typer.Argument(
-            help="A data set: scenes:count=500,seed=4, a folder in the plain form, or a YAML file.", show_default=False
+            metavar="DATA",
+            help="A data set: scenes:count=500,seed=4, a folder in the plain form, or a YAML file.",
+            show_default=False,
         ),
     ],
     *,
     protocol: Annotated[
-        str,
+        Literal["isolated", "packed"],
         typer.Option(
             help="isolated: the words of each phrase alone; packed: the full text of a sample.", show_default=False
         ),
     ],
     sentences: Annotated[
-        str | None, typer.Option(help="all or first, for data sets with several sentences per object.")
+        Literal["all", "first"] | None,
+        typer.Option(help="For data sets with several sentences per object.", show_default=False),
     ] = None,
-    method: Annotated[str, typer.Option(help="auto, decoder, box or heads.")] = "auto",
-    profile: Annotated[Path | None, typer.Option(help="Head profile, from `adapters calibrate`.")] = None,
-    sam: Annotated[Path | None, typer.Option(help="Checkpoint of Segment Anything that refines the masks.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Prompts that are computed at once.", min=1)] = 8,
+    method: MethodOption = "auto",
+    profile: ProfileOption = None,
+    sam: SamOption = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "-b", help="Prompts that are computed at once.", min=1)
+    ] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the intervals and of the random cases.", min=0)] = 0,
     out: OutOption = Path("evaluation"),
     device: DeviceOption = "auto",
@@ -105,11 +119,7 @@ def command(
             quantization_config=quantization,
         )
         with ShareBar(process) as bar:
-
-            def show(progress: EvaluationProgress) -> None:
-                bar.show(progress.samples, progress.total)
-
-            card = evaluate(grounder, dataset, settings, out, process=process, report=show)
+            card = evaluate(grounder, dataset, settings, out, process=process, report=bar.show)
         if process.index:
             return
         write_gallery(read_records(out / RECORDS_FILE), dataset, out, card=card, seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from vlm_adapters.cli.arguments import (
     DeviceOption,
     DtypeOption,
     JsonOption,
+    ModelOption,
     OutOption,
     PhraseOption,
     QuantizationOption,
@@ -24,13 +25,18 @@ from vlm_adapters.errors import OptionError
 
 def command(
     source: Annotated[
-        str, typer.Argument(help="A folder of images, a JSONL file, a data set, or one image.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of images, a JSONL file, a data set, or one image.", show_default=False
+        ),
     ],
-    text: Annotated[str | None, typer.Argument(help="The sentence for all images.", show_default=False)] = None,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="The sentence for all images.", show_default=False)
+    ] = None,
     *,
     phrase: PhraseOption = None,
     span: SpanOption = None,
-    model: Annotated[str, typer.Option(help="Embedded model, checkpoint folder or hub id.")] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     layers: Annotated[str, typer.Option(help="Layers whose attention is kept: all, none, or 0,8,-1.")] = "all",
     heads: Annotated[str, typer.Option(help="Heads of these layers: all, or 0,3.")] = "all",
     hidden_layers: Annotated[
@@ -39,9 +45,15 @@ def command(
     phrase_hidden_layers: Annotated[
         str, typer.Option(help="Layers whose hidden states of the phrases' tokens are kept, likewise.")
     ] = "none",
-    align: Annotated[str, typer.Option(help="Rows of a phrase: token, or predictor, the one before.")] = "token",
-    reduce: Annotated[str, typer.Option(help="What its rows become: mean, max, or none, which keeps them.")] = "mean",
-    save_dtype: Annotated[str, typer.Option(help="Precision of what is written: float32 or float16.")] = "float32",
+    align: Annotated[
+        Literal["token", "predictor"], typer.Option(help="Rows of a phrase: of its tokens, or of those before.")
+    ] = "token",
+    reduce: Annotated[
+        Literal["mean", "max", "none"], typer.Option(help="What its rows become; none keeps them.")
+    ] = "mean",
+    save_dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="Precision of what is written.")
+    ] = "float32",
     batch_size: BatchSizeOption = 8,
     shard_size: ShardSizeOption = 64,
     threads: ThreadsOption = 1,
@@ -70,16 +82,15 @@ def command(
         heads=_indices("--heads", heads),
         hidden_layers=_indices("--hidden-layers", hidden_layers),
         phrase_hidden_layers=_indices("--phrase-hidden-layers", phrase_hidden_layers),
-        align=cast("Literal['token', 'predictor']", align),
-        reduce=cast("Literal['mean', 'max', 'none']", reduce),
+        align=align,
+        reduce=reduce,
     )
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "quantization_config": quantization}
-    saved = cast("Literal['float32', 'float16']", save_dtype)
     many = ManyImages(prompts_of(source, text, phrase, span), out, batch_size, shard_size, threads)
     if request.hidden_layers == () and not many.source.has_text:
         raise OptionError("There is nothing to extract: no TEXT, and no hidden states. Give TEXT, or --hidden-layers.")
     many.run(
-        lambda found: Extract(model, request=request, save_dtype=saved, device=found, **options),
+        lambda found: Extract(model, request=request, save_dtype=save_dtype, device=found, **options),
         device,
         as_json=as_json,
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from vlm_adapters.cli.arguments import (
     DEFAULT_MODEL,
@@ -14,11 +12,17 @@ from vlm_adapters.cli.arguments import (
     AttentionOption,
     DeviceOption,
     DtypeOption,
+    GrounderOption,
     ImageOrMany,
     JsonOption,
+    KeepAbsentOption,
+    LookAgainOption,
+    MethodOption,
     OutOption,
     PhraseOption,
+    ProfileOption,
     QuantizationOption,
+    SamOption,
     SpanOption,
     Text,
 )
@@ -43,19 +47,12 @@ def command(
     answer: AnswerOption = None,
     phrase: PhraseOption = None,
     span: SpanOption = None,
-    model: Annotated[
-        str, typer.Option(help="Embedded model, decoder's folder, checkpoint folder or hub id.")
-    ] = DEFAULT_MODEL,
-    method: Annotated[str, typer.Option(help="auto, decoder, box or heads.")] = "auto",
-    profile: Annotated[Path | None, typer.Option(help="Head profile, from `adapters calibrate`.")] = None,
-    sam: Annotated[Path | None, typer.Option(help="Checkpoint of Segment Anything that refines the masks.")] = None,
-    keep_absent: Annotated[
-        bool, typer.Option("--keep-absent", help="Keep the masks of phrases that count as absent.")
-    ] = False,
-    look_again: Annotated[
-        int,
-        typer.Option("--look-again", help="Ground each phrase again in a crop around its mask, so many times.", min=0),
-    ] = 0,
+    model: GrounderOption = DEFAULT_MODEL,
+    method: MethodOption = "auto",
+    profile: ProfileOption = None,
+    sam: SamOption = None,
+    keep_absent: KeepAbsentOption = False,
+    look_again: LookAgainOption = 0,
     batch_size: BatchSizeOption = 8,
     shard_size: ShardSizeOption = 64,
     threads: ThreadsOption = 1,
@@ -85,7 +82,7 @@ def command(
     Of many images it writes shards of JSONL to --out, a line per image as in grounding.json, and no pictures; the same
     command resumes. On several GPUs: accelerate launch -m vlm_adapters ground ...
     """
-    from vlm_adapters.cli.asked import Asked, print_answer
+    from vlm_adapters.cli.asked import Asked, image_id, print_answer
     from vlm_adapters.data.locks import locked_folder
     from vlm_adapters.grounding.load import load_grounder
     from vlm_adapters.output.exports import answer_to_dict, grounding_to_dict
@@ -117,7 +114,7 @@ def command(
         with working(f"Grounding {len(prompt.phrases)} phrases ..."):
             grounding = grounder.ground_all([prompt])[0]
         with working(f"Drawing and writing to {out} ..."):
-            files = write_grounding(grounding, out, image_id=Path(image).stem)
+            files = write_grounding(grounding, out, image_id=image_id(image))
     if as_json:
         print_json({**grounding_to_dict(grounding), "files": [str(file) for file in files]})
     else:

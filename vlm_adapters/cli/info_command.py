@@ -15,9 +15,11 @@ from vlm_adapters.cli.arguments import (
     DtypeOption,
     JsonOption,
     QuantizationOption,
+    RevisionOption,
     byte_count,
     image_size,
 )
+from vlm_adapters.cli.completion import model_and_adapter_names
 from vlm_adapters.cli.fit_table import print_fit
 from vlm_adapters.cli.printing import line, print_json, stacked
 from vlm_adapters.cli.tables import print_facts, shown, size
@@ -31,7 +33,13 @@ if TYPE_CHECKING:
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="Embedded model, checkpoint folder, hub id, or adapter.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Embedded model, checkpoint folder, hub id, or adapter.",
+            show_default=False,
+            autocompletion=model_and_adapter_names,
+        ),
     ],
     *,
     image: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels of the image for which sizes are reported.")] = (
@@ -49,7 +57,7 @@ def command(
     sam: Annotated[
         str | None, typer.Option(help="Refine with this model: vit_b, vit_l, vit_h, or a checkpoint file.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    revision: RevisionOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn_implementation: AttentionOption = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,23 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
+@dataclass
+class Verbosity:
+    """What the command that runs prints beside its results and errors.
+
+    Attributes:
+        quiet: Whether that is nothing.
+    """
+
+    quiet: bool = False
+
+
+VERBOSITY = Verbosity()
+
+
 def console(*, err: bool = False, quiet: bool = False) -> Console:
-    """A console that reads no markup and no names of emoji, on stdout or on stderr."""
+    """A console that reads no markup and no names of emoji, on stdout or on stderr, where `-q` leaves errors only."""
+    quiet = quiet or (err and VERBOSITY.quiet)
     return Console(stderr=err, quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
@@ -54,6 +70,12 @@ def marked(text: str, styles: Iterable[tuple[tuple[int, int], str]] = ()) -> Tex
 def line(text: str = "", *, style: str = "", err: bool = False) -> None:
     """Print one line, which is not wrapped; a line break in the text is shown as an escape."""
     console(err=err).print(styled(text, style), soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """Print an error as one line on stderr."""
+    terminal = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    terminal.print(styled(f"error: {' '.join(message.split())}", "red"), soft_wrap=True)
 
 
 def print_json(content: object, *, indent: int | None = None) -> None:

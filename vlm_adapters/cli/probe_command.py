@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from vlm_adapters.cli.arguments import AttentionOption, DeviceOption, DtypeOption, JsonOption, QuantizationOption
+from vlm_adapters.cli.arguments import (
+    AttentionOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelArgument,
+    QuantizationOption,
+    RevisionOption,
+)
 from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.tables import print_facts, print_rows, shape, size
 
@@ -19,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Embedded model, checkpoint folder or hub id.", show_default=False)],
+    model: ModelArgument,
     *,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    revision: RevisionOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     attn_implementation: AttentionOption = None,

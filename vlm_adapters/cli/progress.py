@@ -5,17 +5,16 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 from vlm_adapters.cli.printing import console, line
@@ -23,8 +22,7 @@ from vlm_adapters.limits import plain
 
 if TYPE_CHECKING:
     from vlm_adapters.evaluation.process import Process
-    from vlm_adapters.training.cache.build import BuildProgress
-    from vlm_adapters.training.log import Step
+    from vlm_adapters.progress import Progress
 
 
 class ProgressBars:
@@ -32,7 +30,7 @@ class ProgressBars:
 
     def __init__(self) -> None:
         self._console = console(err=True)
-        self._progress = Progress(
+        self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
@@ -45,30 +43,31 @@ class ProgressBars:
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._progress.start()
+            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._console.is_terminal:
-            self._progress.stop()
+            self._bars.stop()
 
-    def built(self, source: str, progress: BuildProgress) -> None:
+    def built(self, source: str, progress: Progress) -> None:
         """Show how far a cache is."""
-        self._show(f"cache of {source}", progress.samples, progress.total, decimal(progress.bytes), unit="samples")
+        self._show(f"cache of {source}", progress)
 
-    def stepped(self, step: Step) -> None:
+    def stepped(self, progress: Progress) -> None:
         """Show what a step did."""
-        self._show("training", step.number, step.total, f"loss {step.loss:.3f}", unit="steps")
+        self._show("training", progress)
 
-    def _show(self, name: str, done: int, total: int, status: str, unit: str) -> None:
+    def _show(self, name: str, progress: Progress) -> None:
+        done, total, unit, status = progress.done, progress.total, progress.unit, progress.status
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(plain(name), total=total, status=status)
+            self._tasks[name] = self._bars.add_task(plain(name), total=total, status=status)
         task = self._tasks[name]
-        speed = self._progress.tasks[self._progress.task_ids.index(task)].speed
+        speed = self._bars.tasks[self._bars.task_ids.index(task)].speed
         pace = f"{status}, {speed:.1f} {unit}/s" if speed else status
-        self._progress.update(task, completed=done, status=pace)
+        self._bars.update(task, completed=done, status=pace)
         tenth = 10 * done // max(total, 1)
         if not self._console.is_terminal and tenth > self._shown.get(name, -1):
             self._shown[name] = tenth
@@ -86,9 +85,9 @@ class ShareBar:
     def __init__(self, process: Process, unit: str = "samples") -> None:
         self._console = console(err=True, quiet=process.index > 0)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=self._console)
+        self._bars = Bars(*columns, console=self._console)
         name = unit if process.count == 1 else f"{unit} of process 1 of {process.count}"
-        self._task = self._progress.add_task(name, total=None)
+        self._task = self._bars.add_task(name, total=None)
         self._printed_tenth: int | None = None
 
     def __enter__(self) -> Self:
@@ -98,20 +97,21 @@ class ShareBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._printed_tenth is not None:
-            self._progress.stop()
+            self._bars.stop()
 
-    def show(self, done: int, total: int) -> None:
+    def show(self, progress: Progress) -> None:
         """Show how many are done."""
+        done, total = progress.done, progress.total
         if self._printed_tenth is None:
-            self._progress.start()
-            self._progress.reset(self._task, total=total, completed=done)
+            self._bars.start()
+            self._bars.reset(self._task, total=total, completed=done)
             self._printed_tenth = -1
             return
-        self._progress.update(self._task, completed=done)
+        self._bars.update(self._task, completed=done)
         tenth = 10 * done // max(total, 1)
         if not self._console.is_terminal and tenth > self._printed_tenth:
             self._printed_tenth = tenth
-            self._console.print(self._progress.get_renderable())
+            self._console.print(self._bars.get_renderable())
 
 
 class _Rate(ProgressColumn):

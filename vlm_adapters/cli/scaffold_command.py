@@ -12,10 +12,13 @@ from vlm_adapters.cli.printing import line
 
 def command(
     model_type: Annotated[
-        str, typer.Argument(help="The model_type in the config.json of the checkpoints.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL_TYPE", help="The model_type in the config.json of the checkpoints.", show_default=False
+        ),
     ],
     *,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the project; new or empty.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the project; new or empty.", show_default=False)],
 ) -> None:
     """Write a plugin for a family of transformers, to be filled in.
 

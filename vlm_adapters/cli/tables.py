@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -17,17 +20,15 @@ if TYPE_CHECKING:
 ABSENT = "-"
 """Stands for a value that there is not."""
 
+_GAP = 2
+
 
 def print_facts(title: str, facts: Iterable[tuple[str, object]]) -> None:
-    """Print a title and one row per fact."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        table.add_row(styled(name), cell(value))
+    """Print a title and one row per fact, whose lines are broken as those of `print_rows`."""
     line()
     line(title, style="bold")
-    console().print(table)
+    columns = [[styled(name, "dim"), cell(value)] for name, value in facts]
+    _print_columns(Table.grid(padding=(0, _GAP, 0, 0)), list(zip(*columns, strict=True)), _GAP)
 
 
 def print_rows(
@@ -36,9 +37,11 @@ def print_rows(
     rows: Iterable[Sequence[object]],
     numbers: Sequence[str] = (),
     *,
-    gap: int = 2,
+    gap: int = _GAP,
 ) -> None:
     """Print a title and a table; the columns in `numbers` are right-aligned. Prints nothing without rows.
+
+    Lines are broken between words alone, and in a pipe not at all: ids and paths stay whole, to be copied and searched.
 
     Args:
         title: Title above the table; None for none.
@@ -47,17 +50,43 @@ def print_rows(
         numbers: Headings of the columns that are right-aligned.
         gap: Spaces between the columns.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
-    for heading in headings:
-        table.add_column(styled(heading), overflow="fold", justify="right" if heading in numbers else "left")
-    for row in rows:
-        table.add_row(*map(cell, row))
-    if not table.row_count:
+    cells = [[cell(value) for value in row] for row in rows]
+    if not cells:
         return
     if title is not None:
         line()
         line(title, style="bold")
-    console().print(table)
+    table = Table.grid(padding=(0, gap, 0, 0))
+    for heading in headings:
+        table.add_column(justify="right" if heading in numbers else "left")
+    _print_columns(table, list(zip([styled(heading, "dim") for heading in headings], *cells, strict=True)), gap)
+
+
+def _print_columns(table: Table, columns: Sequence[Sequence[Text]], gap: int) -> None:
+    """Print texts in columns, as wide as the terminal where their words allow that."""
+    terminal = console()
+    is_piped = not (terminal.is_terminal or "COLUMNS" in os.environ)
+    widths = _widths(columns, None if is_piped else terminal.width - gap * (len(columns) - 1))
+    for index, width in enumerate(widths):
+        if index == len(table.columns):
+            table.add_column()
+        table.columns[index].width = width
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)
+    terminal.width = max(terminal.width, sum(widths) + gap * len(widths))
+    terminal.print(table)
+
+
+def _widths(columns: Sequence[Sequence[Text]], available: int | None) -> list[int]:
+    """Widths of the columns of a table: where there is too little room, those give way that can, by what they can."""
+    lines = [[part for text in column for part in text.plain.split("\n")] for column in columns]
+    whole = [max(map(cell_len, column)) for column in lines]
+    if available is None:
+        return whole
+    words = [max((cell_len(word) for part in column for word in part.split()), default=0) for column in lines]
+    slack = [most - least for most, least in zip(whole, words, strict=True)]
+    missing = min(max(sum(whole) - available, 0), sum(slack))
+    return [most - ceil(give * missing / (sum(slack) or 1)) for most, give in zip(whole, slack, strict=True)]
 
 
 def print_grounding(grounding: Grounding, files: Sequence[Path], ious: Sequence[float] | None = None) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_adapters.cli import SIGTERM_EXIT
 from vlm_adapters.cli.arguments import Changes, JsonOption, read_recipe
+from vlm_adapters.cli.completion import recipe_names as complete_recipe
 from vlm_adapters.cli.printing import line, print_json
 from vlm_adapters.cli.progress import ProgressBars
+from vlm_adapters.cli.signals import SIGTERM_EXIT
 from vlm_adapters.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
 
 def command(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's name (--list) or YAML file.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe's name (--list) or YAML file.",
+            show_default=False,
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     changes: Changes = None,
     *,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("run"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("run"),
     list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes that come with the library.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vlm_adapters.cli.arguments import DEFAULT_MODEL, AttentionOption, DeviceOption, DtypeOption, QuantizationOption
+from vlm_adapters.cli.arguments import (
+    DEFAULT_MODEL,
+    AttentionOption,
+    DeviceOption,
+    DtypeOption,
+    MethodOption,
+    ProfileOption,
+    QuantizationOption,
+    SamOption,
+)
 from vlm_adapters.cli.printing import line, working
 from vlm_adapters.errors import OptionError
 
@@ -17,9 +25,9 @@ def command(
         DEFAULT_MODEL
     ),
     *,
-    method: Annotated[str, typer.Option(help="auto, decoder, box or heads.")] = "auto",
-    profile: Annotated[Path | None, typer.Option(help="Head profile, from `adapters calibrate`.")] = None,
-    sam: Annotated[Path | None, typer.Option(help="Checkpoint of Segment Anything that refines the masks.")] = None,
+    method: MethodOption = "auto",
+    profile: ProfileOption = None,
+    sam: SamOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 7860,
     device: DeviceOption = "auto",

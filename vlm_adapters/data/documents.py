@@ -137,8 +137,15 @@ def parse_yaml(
     except RecursionError as cause:
         raise error(f"{what} cannot be read as YAML: brackets are nested too deeply. Check the file.") from cause
     except Exception as cause:  # scalars that look like dates or numbers raise errors of every kind
-        reason = shown(" ".join(str(cause).split()), 300)[1:-1]
+        reason = shown(" ".join(_yaml_reason(cause).split()), 300)[1:-1]
         raise error(f"{what} cannot be read as YAML: {reason}. Check the file.") from cause
+
+
+def _yaml_reason(cause: Exception) -> str:
+    """What is wrong, and by line and column where it is."""
+    mark = getattr(cause, "problem_mark", None)
+    problem = getattr(cause, "problem", None)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else str(cause)
 
 
 def _plain_yaml(text: str, limits: Limits) -> object:

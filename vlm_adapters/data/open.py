@@ -18,9 +18,9 @@ from vlm_adapters.data.documents import read_yaml
 from vlm_adapters.data.formats.folder import SAMPLES_FILE
 from vlm_adapters.data.stable_random import stable_sample
 from vlm_adapters.data.uri import Value, format_uri, parse_uri
-from vlm_adapters.data.validated import did_you_mean, first_mistake
+from vlm_adapters.data.validated import first_mistake
 from vlm_adapters.errors import DataError
-from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, did_you_mean, shown
 
 DatasetSource = str | os.PathLike[str] | Mapping[str, object] | DatasetConfig
 """Anything that names a data set: see `open_dataset`."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -50,14 +48,6 @@ def first_mistake(error: ValidationError) -> Mistake:
 def _part(part: str | int) -> str:
     is_plain = isinstance(part, str) and part.isprintable() and len(part) <= _LONGEST_WORD
     return part if isinstance(part, str) and is_plain else shown(part)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question that names the most similar of the known words, with a space before it; empty if none is similar."""
-    if len(word) > _LONGEST_WORD:  # its comparison takes time by its length
-        return ""
-    close = get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def read_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -25,6 +26,8 @@ from vlm_adapters.evaluation.record import Record, records_bytes, records_of, wr
 from vlm_adapters.grounding.base import Grounder
 from vlm_adapters.prompt import Prompt
 
+_LOG = logging.getLogger(__name__)
+
 RECORDS_FILE = "records.jsonl"
 PARTIAL_RESULTS_FOLDER = "partial_results"
 SUBFOLDERS = (PARTIAL_RESULTS_FOLDER,)
@@ -41,6 +44,21 @@ class EvaluationProgress:
 
     samples: int
     total: int
+
+    @property
+    def done(self) -> int:
+        """The same by the name of every `Progress`."""
+        return self.samples
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "samples"
+
+    @property
+    def status(self) -> str:
+        """What else there is to show."""
+        return ""
 
 
 def evaluate(
@@ -231,7 +249,9 @@ def _compute(
     finished = results.batches()
     left = [number for number in share if number not in finished]
     done, total = sum(samples[number] for number in share if number in finished), sum(samples.values())
+    _LOG.info("%d of %d samples are left to evaluate", total - done, total)
     report(EvaluationProgress(done, total))
     for batch in results.append(process.index, evaluation.batches(left)):
         done += samples[batch.number]
+        _LOG.debug("batch %d is done", batch.number)
         report(EvaluationProgress(done, total))

@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self, TypedDict
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic reads no other below Python 3.12
 
 from vlm_adapters.backbone.divergence import answer_divergence
 from vlm_adapters.backbone.grids import Grids, ImageGrid

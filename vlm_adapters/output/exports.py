@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from typing_extensions import TypedDict  # pydantic reads no other below Python 3.12
 
 from vlm_adapters.answer import Answer
 from vlm_adapters.backbone.divergence import Divergence
@@ -145,7 +146,40 @@ def answer_to_dict(answer: Answer | None, divergence: Divergence | None) -> Show
     return {"text": answer.text, "ids": None if answer.ids is None else list(answer.ids), "divergence": shown}
 
 
-def grounding_to_dict(grounding: Grounding) -> dict[str, object]:
+class ShownPhrase(TypedDict):
+    """A grounded phrase in JSON.
+
+    Attributes:
+        text: Its words.
+        span: `[start, end)` in the text.
+        state: Whether it is there, as `GroundedPhrase.state` says it.
+        presence: Probability that it is in the image; null where nothing can be said.
+        score: How sure the mask is, 0 to 1.
+        box: `[left, top, right, bottom]` in pixels, right and bottom excluded; null where there is no mask.
+        mask: COCO's compressed run lengths.
+    """
+
+    text: str
+    span: list[int]
+    state: str
+    presence: float | None
+    score: float
+    box: list[int] | None
+    mask: dict[str, object]
+
+
+class ShownGrounding(TypedDict):
+    """A grounding in JSON, of an image of `[H, W]` pixels; the answer is null where the text is none."""
+
+    text: str
+    method: str | None
+    warnings: list[str]
+    answer: ShownAnswer | None
+    image_size: list[int]
+    phrases: list[ShownPhrase]
+
+
+def grounding_to_dict(grounding: Grounding) -> ShownGrounding:
     """Convert a grounding to JSON-safe values: text, method, warnings, size of the image, and the phrases.
 
     `answer` is as `answer_to_dict` gives it, and null where the text is not an answer. A phrase has text, span, state,

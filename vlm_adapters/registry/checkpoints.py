@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download
 
 from vlm_adapters.embedded import embedded_checkpoints
 from vlm_adapters.errors import CheckpointError
-from vlm_adapters.limits import DEFAULT_LIMITS, Limits, shown
+from vlm_adapters.limits import DEFAULT_LIMITS, Limits, did_you_mean, shown
 from vlm_adapters.registry.checkpoint_files import check_config, check_folder, read_json
 from vlm_adapters.registry.discovery import list_adapters, refuse_unsupported
 from vlm_adapters.registry.hub import hub_reason
@@ -178,9 +178,10 @@ def _not_found(name: str) -> str:
                 f"{name!r} is the name of an adapter, and a checkpoint is needed. It supports: {supported}. "
                 f"{_embedded_checkpoints_listed(name)}"
             )
+    meant = did_you_mean(name, [*embedded_checkpoints(), *(entry.name for entry in list_adapters() if entry.name)])
     return (
         f"No checkpoint {shown(name, 300)}: it is neither a local directory nor a hub id (owner/name, such as "
-        f"Qwen/Qwen2.5-VL-3B-Instruct, from `hf download`). {_embedded_checkpoints_listed()}"
+        f"Qwen/Qwen2.5-VL-3B-Instruct, from `hf download`).{meant} {_embedded_checkpoints_listed()}"
     )
 
 

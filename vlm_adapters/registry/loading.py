@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from vlm_adapters.backbone.protocol import BackboneAdapter, BackboneInfo
+
+_LOG = logging.getLogger(__name__)
 
 
 def load_adapter(  # noqa: PLR0913 - what every training script passes
@@ -113,8 +116,11 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         inspect.signature(adapter.from_pretrained).bind(checkpoint.location, **arguments)
     except TypeError as error:
         raise OptionError(f"{getattr(adapter, '__name__', adapter)}.from_pretrained: {error}.") from error
+    _LOG.info("loading %s by the adapter %s", checkpoint.location, checkpoint.model_type)
+    _LOG.debug("options of loading: %s", shown(arguments))
     with typed_errors(f"Loading {shown(name, 300)}", CheckpointError):
         loaded: BackboneAdapter = adapter.from_pretrained(checkpoint.location, **arguments)
+    _LOG.info("loaded %s: %s on %s", checkpoint.location, loaded.info.dtype, loaded.info.device)
     return loaded
 
 

@@ -1,24 +1,18 @@
-"""The log of a run: a line of JSON per step, and the same for TensorBoard."""
+"""The log of a run: a line of JSON per step, and the same for a tracker."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-from torch.utils.tensorboard import SummaryWriter
-
 from vlm_adapters.data.files import append_line, output_errors, whole_file
 from vlm_adapters.training.checkpoint import RunState
+from vlm_adapters.training.events import Events
+from vlm_adapters.training.trackers import Tracked, start_tracker
 
 LOG_FILE = "log.jsonl"
 VALIDATION = "validation_mean_iou"
-_EVENTS_SUFFIX = ".vlm-adapters"
-_EVENTS_FILE = re.compile(r"events\.out\.tfevents\.\d{10,}\..+\.\d+\.\d+" + re.escape(_EVENTS_SUFFIX))
 
 
 @dataclass(frozen=True)
@@ -41,11 +35,27 @@ class Step:
     grad_norm: float
     seconds: float
 
+    @property
+    def done(self) -> int:
+        """The same by the name of every `Progress`."""
+        return self.number
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "steps"
+
+    @property
+    def status(self) -> str:
+        """What else there is to show."""
+        return f"loss {self.loss:.3f}"
+
 
 class RunLog:
-    """Writes `log.jsonl` and TensorBoard's events.
+    """Writes `log.jsonl`, and sends the same to the tracker that the recipe names.
 
-    What an earlier process wrote after its last checkpoint is taken back in both, because it will be done again.
+    What an earlier process wrote after its last checkpoint will be done again: it is taken back in the file and in
+    TensorBoard's events. Other trackers keep what they have.
 
     Args:
         out: Folder of the run.
@@ -59,7 +69,7 @@ class RunLog:
         with whole_file(self._path) as temporary:
             temporary.write_bytes(b"".join(map(_line, kept)))
         with output_errors(out):
-            self._events = _events(out / "tensorboard", kept)
+            self._tracker = _tracker(state, out, kept)
 
     def step(self, step: Step) -> None:
         """Log a step."""
@@ -73,14 +83,24 @@ class RunLog:
 
     def close(self) -> None:
         """Write what is left, and close the files."""
-        with output_errors(self._path):
-            self._events.close()
+        if self._tracker:
+            with output_errors(self._path):
+                self._tracker.finish()
 
     def _write(self, content: dict[str, float]) -> None:
         append_line(self._path, _line(content))
-        with output_errors(self._path):
-            _add(self._events, content, {})
-            self._events.flush()
+        if self._tracker:
+            with output_errors(self._path):
+                numbers = {name: value for name, value in content.items() if name != "step"}
+                self._tracker.log(numbers, step=int(content["step"]))
+
+
+def _tracker(state: RunState, out: Path, kept: list[dict[str, float]]) -> Tracked | None:
+    if state.recipe.tracker == "none":
+        return None
+    if state.recipe.tracker == "tensorboard":  # accelerate's takes back nothing when a run is resumed
+        return Events(out / "tensorboard", kept)
+    return start_tracker(state.recipe.tracker, out, state.recipe.model_dump(mode="json"))
 
 
 def read_log(out: Path) -> list[dict[str, float]]:
@@ -104,35 +124,3 @@ def _parsed(line: bytes) -> dict[str, float] | None:
 def _is_done(content: dict[str, float], state: RunState) -> bool:
     """Whether a checkpoint says that what a line logs was done; a validation is logged before that is written."""
     return content["step"] <= ((state.validated_step or 0) if VALIDATION in content else state.step)
-
-
-def _events(folder: Path, kept: list[dict[str, float]]) -> SummaryWriter:
-    """Open TensorBoard's events with all that was kept, at the times it was first logged, in place of older files.
-
-    TensorBoard's own way, a mark from which older steps are void, depends on the names of the files: a process that
-    starts in the same second as the one before it may come before it there.
-    """
-    old = [path for path in folder.glob("events.*") if _EVENTS_FILE.fullmatch(path.name)]
-    times = dict(time for path in sorted(old) for time in _times(path))
-    events = SummaryWriter(folder, purge_step=0, filename_suffix=_EVENTS_SUFFIX)
-    for content in kept:
-        _add(events, content, times)
-    events.flush()
-    for path in old:
-        with suppress(OSError):  # Windows, where a reader has it open: the new file makes its steps void
-            path.unlink()
-    return events
-
-
-def _add(events: SummaryWriter, content: dict[str, float], times: dict[tuple[str, int], float]) -> None:
-    step = int(content["step"])
-    for name, value in content.items():
-        if name != "step":
-            events.add_scalar(name, value, step, walltime=times.get((name, step)))
-
-
-def _times(path: Path) -> Iterator[tuple[tuple[str, int], float]]:
-    """When each scalar of a file was logged, up to where a kill cut it off."""
-    for event in LegacyEventFileLoader(str(path)).Load():
-        for value in event.summary.value:
-            yield (value.tag, event.step), event.wall_time

@@ -7,6 +7,7 @@ the same.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -35,7 +36,10 @@ from vlm_adapters.training.log import RunLog, Step
 from vlm_adapters.training.recipe import Recipe
 from vlm_adapters.training.samples import ExtractedSamples, check_alike
 from vlm_adapters.training.stopping import StopRequest, stop_requests
+from vlm_adapters.training.trackers import check_tracker
 from vlm_adapters.training.validation import Validation
+
+_LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -77,6 +81,7 @@ def train(
         >>> state.step, state.is_finished
         (1, True)
     """
+    check_tracker(recipe.tracker)
     process, out = process_of(recipe), Path(out)
     with locked_folder(out, "figures", "step-*") if process.is_first else nullcontext():
         check_recipe(out, recipe)
@@ -159,6 +164,7 @@ class _Run:
         )
         self.state = _resumed(recipe, out, self.batches.per_epoch, self.decoder, self.optimizer)
         self.log = RunLog(out, self.state) if process.is_first else None
+        _LOG.info("training from step %d to %d on %s", self.state.step, self.state.total_steps, process.device)
         if self.state.step and process.is_first:
             keep_checkpoints(out, self.state, self.is_due)  # a kill may have come before that
 
@@ -187,6 +193,7 @@ class _Run:
             state.step = number + 1
             now = monotonic()
             step, before = Step(state.step, state.total_steps, loss, rate, norm, now - before), now
+            _LOG.debug("step %d: loss %.4f, gradient's norm %.4f", step.number, step.loss, step.grad_norm)
             if self.log:
                 self.log.step(step)
                 report(step)
@@ -200,6 +207,7 @@ class _Run:
     def keep(self) -> None:
         """Write a checkpoint, in the main process."""
         if self.process.is_first:
+            _LOG.info("saving step %d", self.state.step)
             save_checkpoint(self.out, self.decoder, self.optimizer, self.state, self.backbone)
             keep_checkpoints(self.out, self.state, self.is_due)
         self.process.wait()
@@ -215,6 +223,7 @@ class _Run:
         if self.decoder.presence and judged.calibration:
             self.decoder.presence.calibration = judged.calibration
         iou = judged.mean_iou
+        _LOG.info("validation at step %d: mean IoU %.4f", state.step, iou)
         state.validated_step = state.step
         if state.best_mean_iou is None or iou > state.best_mean_iou:
             state.best_step, state.best_mean_iou = state.step, iou
@@ -258,7 +267,7 @@ def check_recipe(out: Path, recipe: Recipe) -> None:
         there, here = state.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
         if state.is_finished and recipe.epochs > state.recipe.epochs:
             there["epochs"] = recipe.epochs
-        there["workers"] = here["workers"]  # changes no result
+        there |= {name: here[name] for name in ("workers", "tracker")}  # they change no result
         if differing := [f"{name}: {there[name]} -> {here[name]}" for name in here if here[name] != there[name]]:
             raise RecipeError(
                 f"{out} holds a run of another recipe: {'; '.join(differing)}. Give another --out. (Only a finished "

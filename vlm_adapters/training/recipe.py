@@ -10,13 +10,14 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vlm_adapters.data.documents import parse_yaml, read_yaml
-from vlm_adapters.data.validated import did_you_mean, first_mistake
+from vlm_adapters.data.validated import first_mistake
 from vlm_adapters.decoder.checkpoint import OptionsFromFile
 from vlm_adapters.errors import RecipeError
 from vlm_adapters.hf.placement import device_named, resolve_dtype
-from vlm_adapters.limits import shown
+from vlm_adapters.limits import did_you_mean, shown
 from vlm_adapters.registry.load_options import dtype_name
 from vlm_adapters.training.cache.fingerprint import Precision
+from vlm_adapters.training.trackers import Tracker
 
 Data = str | dict[str, object]
 """A data set as `open_dataset` takes it."""
@@ -88,6 +89,8 @@ class Recipe(_Part):
         sheet_samples: How many validation samples the contact sheet shows.
         workers: Threads that read and prepare samples ahead, per process; None takes up to 4, as the machine has
             cores. It changes no result, and may differ when a run is resumed.
+        tracker: Where the numbers of `log.jsonl` are sent, too: `tensorboard` (files in the folder of the run),
+            `wandb`, `trackio` or `none`. It changes no result either.
 
     Examples:
         >>> from vlm_adapters import Recipe
@@ -125,6 +128,7 @@ class Recipe(_Part):
     keep_checkpoints: _AtLeastOne = 2
     sheet_samples: Annotated[int, Field(ge=0, strict=True)] = 8
     workers: Annotated[int, Field(ge=0, le=64, strict=True)] | None = None
+    tracker: Tracker = "tensorboard"
 
     @field_validator("train", mode="before")
     @classmethod
@@ -190,8 +194,8 @@ def _content(name_or_path: str) -> dict[str, object]:
         content = read_yaml(name_or_path, error=RecipeError)
     else:
         raise RecipeError(
-            f"There is no recipe {shown(name_or_path, 200)}: no such file. Give a YAML file, or one of "
-            f"{', '.join(names)}."
+            f"There is no recipe {shown(name_or_path, 200)}: no such file.{did_you_mean(name_or_path, names)} "
+            f"Give a YAML file, or one of {', '.join(names)}."
         )
     if not isinstance(content, dict):
         raise RecipeError(f"The recipe {name_or_path} holds a {type(content).__name__}. Give keys and values.")

@@ -58,6 +58,21 @@ class BuildProgress:
     computed: int
     bytes: int
 
+    @property
+    def done(self) -> int:
+        """The same by the name of every `Progress`."""
+        return self.samples
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "samples"
+
+    @property
+    def status(self) -> str:
+        """What else there is to show."""
+        return f"{self.bytes / 1e6:,.1f} MB"
+
 
 def build_cache(
     live: LiveSamples,
