@@ -8,6 +8,7 @@ from vlm_adapters.grounding.decoded import GroundedVLM
 from vlm_adapters.grounding.heads import HeadGrounder
 from vlm_adapters.grounding.load import load_grounder
 from vlm_adapters.grounding.noun_phrases import noun_phrases
+from vlm_adapters.grounding.one_call import ground
 from vlm_adapters.grounding.result import GroundedPhrase, Grounding, Method, PackedMask, PhraseMap, grounded_phrase
 from vlm_adapters.grounding.video import VideoGrounding
 
@@ -29,6 +30,7 @@ __all__ = [
     "Turn",
     "VideoGrounding",
     "crop_from",
+    "ground",
     "grounded_phrase",
     "load_grounder",
     "noun_phrases",

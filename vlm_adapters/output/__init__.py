@@ -9,7 +9,7 @@ from vlm_adapters.output.figures import grounding_figure, heat_sheet, labelled_o
 from vlm_adapters.output.files import write_grounding
 from vlm_adapters.output.gallery import write_gallery
 from vlm_adapters.output.gcg import GCGResult, gcg_result, gcg_text
-from vlm_adapters.output.looking import Attention, PhraseAttention
+from vlm_adapters.output.looking import Attention, PhraseAttention, look
 from vlm_adapters.output.render import colour_of, grounding_overlay, heat_overlay, mask_overlay, write_png
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "heat_sheet",
     "indexed_image",
     "labelled_overlay",
+    "look",
     "mask_overlay",
     "mask_sheet",
     "to_detections",
