@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 from tiny_family import build_tokenizer, set_tokens, to_tensor
-from tiny_square import PATCH, SIDE, VISION_WIDTH, SquareFamily
+from tiny_square import VISION_WIDTH, SquareFamily
 from torch import Tensor
 from transformers import (
     DeepseekVLConfig,
@@ -14,36 +14,42 @@ from transformers import (
     DeepseekVLProcessor,
     PreTrainedModel,
 )
+from typing_extensions import override
 
 from vlm_adapters_deepseek.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 BEGIN, END, IMAGE, PADDING = SPECIAL_TOKENS
-LAYERS = 3
 
 
 class TinyDeepseek(SquareFamily):
     """DeepSeek-VL: a SigLIP tower and a Llama."""
 
     name = "tiny-deepseek_vl"
-    about = (
-        f"SigLIP tower of {LAYERS} layers, {VISION_WIDTH} wide, patches of {PATCH} pixels; images padded to a\n"
-        f"square of {SIDE} pixels. Llama of 4 layers, 128 wide, 8 heads of which pairs share keys."
-    )
+    tower_layers = 3
+
+    @property
+    @override
+    def about(self) -> str:
+        return (
+            f"SigLIP tower of {self.tower_layers} layers, {VISION_WIDTH} wide, patches of {self.patch} pixels; images\n"
+            f"padded to a square of {self.side} pixels. Llama of {self.language_layers} layers, 128 wide, 8 heads of\n"
+            "which pairs share keys."
+        )
 
     def build_processor(self) -> DeepseekVLProcessor:
         """The stock processor classes around a tokenizer made for the words of the scenes."""
         return DeepseekVLProcessor(
-            image_processor=DeepseekVLImageProcessor(size={"height": SIDE, "width": SIDE}),
+            image_processor=DeepseekVLImageProcessor(size={"height": self.side, "width": self.side}),
             tokenizer=build_tokenizer(
                 SPECIAL_TOKENS,
-                "User: \n\nAssistant: ",
+                ["User: \n\nAssistant: ", *self.words],
                 bos_token=BEGIN,
                 eos_token=END,
                 pad_token=PADDING,
                 extra_special_tokens={"image_token": IMAGE},
             ),
             chat_template=CHAT_TEMPLATE,
-            num_image_tokens=(SIDE // PATCH) ** 2,
+            num_image_tokens=(self.side // self.patch) ** 2,
         )
 
     def build_model(self, seed: int = 0) -> DeepseekVLForConditionalGeneration:
@@ -51,7 +57,7 @@ class TinyDeepseek(SquareFamily):
         tokenizer = self.processor.tokenizer
         config = DeepseekVLConfig(
             text_config=self.text_config(tokenizer),
-            vision_config=self.vision_config("siglip_vision_model", LAYERS) | {"vision_use_head": False},
+            vision_config=self.vision_config("siglip_vision_model") | {"vision_use_head": False},
             image_token_id=self.processor.image_token_id,
             tie_word_embeddings=True,
         )

@@ -66,20 +66,33 @@ class TinyFamily(ABC):
 
     name: ClassVar[str]
     """Of the embedded checkpoint."""
-    cell: ClassVar[int]
-    """Side of an image token, in pixels of the resized image."""
     vision_width: ClassVar[int] = 128
     """Of the features that the language model gets."""
     vision_steps: ClassVar[int] = 1200
     caption_steps: ClassVar[int] = 1800
     """Of training's two stages."""
-    about: ClassVar[str]
-    """A paragraph of the model card on the sizes."""
-    cells: ClassVar[str]
-    """How many image tokens, in words of the model card."""
+    tower_layers: ClassVar[int]
+    language_layers: ClassVar[int] = 4
+    words: ClassVar[Sequence[str]] = ()
+    """Texts whose words become one token each, beside those of the scenes."""
 
     def __init__(self) -> None:
         self.processor = self.build_processor()
+
+    @property
+    @abstractmethod
+    def cell(self) -> int:
+        """Side of an image token, in pixels of the resized image."""
+
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """A paragraph of the model card on the sizes."""
+
+    @property
+    @abstractmethod
+    def cells(self) -> str:
+        """How many image tokens, in words of the model card."""
 
     @abstractmethod
     def build_processor(self) -> ProcessorMixin:
@@ -141,6 +154,15 @@ class TinyFamily(ABC):
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return str(self.processor.apply_chat_template(messages, tokenize=False))
 
+    def chat_template(self, turns: int) -> str:
+        """A conversation on an image in which `Q<0>`, `A<0>`, `Q<1>`, ... stand for questions and answers."""
+        messages = []
+        for turn in range(turns):
+            asked = [{"type": "image"}] if turn == 0 else []
+            messages.append({"role": "user", "content": [*asked, {"type": "text", "text": f"Q<{turn}>"}]})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": f"A<{turn}>"}]})
+        return str(self.processor.apply_chat_template(messages, tokenize=False))
+
     def save(self, model: PreTrainedModel, out: Path) -> None:
         """Write the checkpoint to a temporary folder, then put it in the place of `out`."""
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -184,12 +206,12 @@ def set_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> No
     )
 
 
-def build_tokenizer(special_tokens: Sequence[str], roles: str, **names: object) -> PreTrainedTokenizerFast:
+def build_tokenizer(special_tokens: Sequence[str], words: Sequence[str], **names: object) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer of at most `VOCABULARY` entries, with one for every word of the scenes.
 
     Args:
         special_tokens: Of the family; they come first.
-        roles: What the chat template writes besides them.
+        words: What the chat template writes besides them, then what else is to be one token a word.
         names: What `PreTrainedTokenizerFast` calls some of them, such as `eos_token`.
     """
     tokenizer = Tokenizer(models.BPE())
@@ -201,13 +223,13 @@ def build_tokenizer(special_tokens: Sequence[str], roles: str, **names: object) 
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(roles), trainer)
+    tokenizer.train_from_iterator(_corpus(*words), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=4096, clean_up_tokenization_spaces=False, **names
     )
 
 
-def _corpus(roles: str) -> Iterator[str]:
+def _corpus(roles: str, *words: str) -> Iterator[str]:
     """Every word of the scenes many times, so that each becomes one token, and some English for the rest."""
     for colour, shape, dot in itertools.product(COLOURS, SHAPES, DOTS):
         yield f"a {colour} {shape} with a {dot} dot , a {colour} {shape} and a {colour} {shape} ."
@@ -222,6 +244,7 @@ def _corpus(roles: str) -> Iterator[str]:
     for place in places:
         yield from [f"a circle at the {' '.join(place)}"] * 20
     yield from [roles + DESCRIBE_QUESTION] * 20
+    yield from words * 20
     yield from [
         "You are a helpful assistant. What is in the picture? Where is the small or large one? It is here, there."
     ] * 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 from tiny_family import build_tokenizer, set_tokens, to_tensor
-from tiny_square import PATCH, SIDE, VISION_WIDTH, SquareFamily
+from tiny_square import VISION_WIDTH, SquareFamily
 from torch import Tensor
 from transformers import (
     CLIPImageProcessor,
@@ -14,12 +14,12 @@ from transformers import (
     LlavaProcessor,
     PreTrainedModel,
 )
+from typing_extensions import override
 
 from vlm_adapters.backbone import fit_square
 from vlm_adapters_llava.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 UNKNOWN, BEGIN, END, IMAGE, PADDING = SPECIAL_TOKENS
-LAYERS = 4
 FEATURE_LAYER = -2
 
 
@@ -27,27 +27,32 @@ class TinyLlava(SquareFamily):
     """LLaVA 1.5: a CLIP tower read before its last layer, and a Llama."""
 
     name = "tiny-llava"
-    about = (
-        f"CLIP tower of {LAYERS} layers, {VISION_WIDTH} wide, patches of {PATCH} pixels, read before its last layer\n"
-        f"as LLaVA does; images padded to a square of {SIDE} pixels. Llama of 4 layers, 128 wide, 8 heads of which\n"
-        "pairs share keys."
-    )
+    tower_layers = 4
+
+    @property
+    @override
+    def about(self) -> str:
+        return (
+            f"CLIP tower of {self.tower_layers} layers, {VISION_WIDTH} wide, patches of {self.patch} pixels, read\n"
+            f"before its last layer as LLaVA does; images padded to a square of {self.side} pixels. Llama of\n"
+            f"{self.language_layers} layers, 128 wide, 8 heads of which pairs share keys."
+        )
 
     def build_processor(self) -> LlavaProcessor:
         """The stock processor classes around a tokenizer made for the words of the scenes."""
-        side = {"height": SIDE, "width": SIDE}
+        side = {"height": self.side, "width": self.side}
         return LlavaProcessor(
             image_processor=CLIPImageProcessor(size=side, crop_size=side, do_resize=False, do_center_crop=False),
             tokenizer=build_tokenizer(
                 SPECIAL_TOKENS,
-                "USER: ASSISTANT: ",
+                ["USER: ASSISTANT: ", *self.words],
                 unk_token=UNKNOWN,
                 bos_token=BEGIN,
                 eos_token=END,
                 pad_token=PADDING,
                 extra_special_tokens={"image_token": IMAGE},
             ),
-            patch_size=PATCH,
+            patch_size=self.patch,
             vision_feature_select_strategy="default",
             chat_template=CHAT_TEMPLATE,
             num_additional_image_tokens=1,
@@ -58,9 +63,9 @@ class TinyLlava(SquareFamily):
         tokenizer = self.processor.tokenizer
         config = LlavaConfig(
             text_config=self.text_config(tokenizer),
-            vision_config=self.vision_config("clip_vision_model", LAYERS) | {"initializer_range": 0.06},
+            vision_config=self.vision_config("clip_vision_model") | {"initializer_range": 0.06},
             image_token_index=self.processor.image_token_id,
-            image_seq_length=(SIDE // PATCH) ** 2,
+            image_seq_length=(self.side // self.patch) ** 2,
             vision_feature_layer=FEATURE_LAYER,
             vision_feature_select_strategy="default",
             tie_word_embeddings=True,
@@ -73,7 +78,7 @@ class TinyLlava(SquareFamily):
     def present(self, image: Image.Image) -> Image.Image:
         """The image resized and padded to a square: the processor would cut its sides off."""
         mean = self.processor.image_processor.image_mean
-        return fit_square(image, SIDE, tuple(int(value * 255) for value in mean))
+        return fit_square(image, self.side, tuple(int(value * 255) for value in mean))
 
     def resize(self, image: Image.Image) -> Tensor:
         """The padded image `(3, H, W)` uint8."""

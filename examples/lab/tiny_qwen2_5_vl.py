@@ -17,6 +17,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+from typing_extensions import override
 
 from vlm_adapters_qwen.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 
@@ -28,12 +29,25 @@ class TinyQwen(TinyFamily):
     """Qwen2.5-VL: images of any size, patches merged by four, rotary positions of three axes."""
 
     name = "tiny-qwen2_5_vl"
-    cell = PATCH * MERGE
-    about = (
-        "Vision tower of 3 layers, 64 wide, cells of 16 x 16 pixels; language model of 4 layers, 128 wide, 8 heads of\n"
-        "which pairs share keys."
-    )
-    cells = f"about {FEWEST_CELLS} to {MOST_CELLS}"
+    tower_layers = 3
+
+    @property
+    @override
+    def cell(self) -> int:
+        return PATCH * MERGE
+
+    @property
+    @override
+    def cells(self) -> str:
+        return f"about {FEWEST_CELLS} to {MOST_CELLS}"
+
+    @property
+    @override
+    def about(self) -> str:
+        return (
+            f"Vision tower of {self.tower_layers} layers, 64 wide, cells of 16 x 16 pixels; language model of\n"
+            f"{self.language_layers} layers, 128 wide, 8 heads of which pairs share keys."
+        )
 
     def build_processor(self) -> Qwen2_5_VLProcessor:
         """The stock processor classes around a tokenizer made for the words of the scenes."""
@@ -43,7 +57,7 @@ class TinyQwen(TinyFamily):
             image_processor=Qwen2VLImageProcessor(**sizes),
             tokenizer=build_tokenizer(
                 SPECIAL_TOKENS,
-                "system\nuser\nassistant\n",
+                ["system\nuser\nassistant\n", *self.words],
                 eos_token=SPECIAL_TOKENS[2],
                 pad_token=SPECIAL_TOKENS[0],
                 additional_special_tokens=[*SPECIAL_TOKENS[1:2], *SPECIAL_TOKENS[3:]],
@@ -61,7 +75,7 @@ class TinyQwen(TinyFamily):
                 "vocab_size": len(tokenizer),
                 "hidden_size": self.vision_width,
                 "intermediate_size": 256,
-                "num_hidden_layers": 4,
+                "num_hidden_layers": self.language_layers,
                 "num_attention_heads": 8,
                 "num_key_value_heads": 4,
                 "max_position_embeddings": 4096,
@@ -73,7 +87,7 @@ class TinyQwen(TinyFamily):
                 "pad_token_id": tokenizer.pad_token_id,
             },
             vision_config={
-                "depth": 3,
+                "depth": self.tower_layers,
                 "hidden_size": 64,
                 "intermediate_size": 192,
                 "num_heads": 2,

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tiny_family import TinyFamily
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from transformers import PreTrainedTokenizerFast
+from typing_extensions import override
 
-SIDE, PATCH = 128, 8
 VISION_WIDTH, VISION_HEADS = 128, 4
 
 
 class SquareFamily(TinyFamily):
-    """Images padded to a square of one size, so that every one has `(SIDE / PATCH) ** 2` tokens."""
+    """Images padded to a square of one size, so that every one has `(side / patch) ** 2` tokens."""
 
-    cell = PATCH
+    side: ClassVar = 128
+    patch: ClassVar = 8
     vision_steps = 2000
     caption_steps = 2800
-    cells = f"{(SIDE // PATCH) ** 2}"
+
+    @property
+    @override
+    def cell(self) -> int:
+        return self.patch
+
+    @property
+    @override
+    def cells(self) -> str:
+        return f"{(self.side // self.patch) ** 2}"
 
     def frame(self, masks: Tensor) -> Tensor:
         """Masks padded to a square around the middle."""
@@ -34,7 +44,7 @@ class SquareFamily(TinyFamily):
             "vocab_size": len(tokenizer),
             "hidden_size": self.vision_width,
             "intermediate_size": 256,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": self.language_layers,
             "num_attention_heads": 8,
             "num_key_value_heads": 4,
             "max_position_embeddings": 4096,
@@ -47,14 +57,14 @@ class SquareFamily(TinyFamily):
             "pad_token_id": tokenizer.pad_token_id,
         }
 
-    def vision_config(self, model_type: str, layers: int) -> dict[str, Any]:
+    def vision_config(self, model_type: str) -> dict[str, Any]:
         """Of a tower with plain attention over all patches."""
         return {
             "model_type": model_type,
             "hidden_size": VISION_WIDTH,
             "intermediate_size": 3 * VISION_WIDTH,
-            "num_hidden_layers": layers,
+            "num_hidden_layers": self.tower_layers,
             "num_attention_heads": VISION_HEADS,
-            "image_size": SIDE,
-            "patch_size": PATCH,
+            "image_size": self.side,
+            "patch_size": self.patch,
         }

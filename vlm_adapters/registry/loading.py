@@ -117,10 +117,10 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
     except TypeError as error:
         raise OptionError(f"{getattr(adapter, '__name__', adapter)}.from_pretrained: {error}.") from error
     _LOG.info("loading %s by the adapter %s", checkpoint.location, checkpoint.model_type)
-    _LOG.debug("options of loading: %s", shown(arguments))
+    _LOG.debug("options of loading: %s", ", ".join(arguments))  # not their values: one may be a token
     with typed_errors(f"Loading {shown(name, 300)}", CheckpointError):
         loaded: BackboneAdapter = adapter.from_pretrained(checkpoint.location, **arguments)
-    _LOG.info("loaded %s: %s on %s", checkpoint.location, loaded.info.dtype, loaded.info.device)
+    _LOG.info("loaded %s", checkpoint.location)
     return loaded
 
 

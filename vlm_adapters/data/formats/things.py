@@ -78,7 +78,12 @@ class Name:
 
     def matches(self, thing: Thing) -> bool:
         """Whether a thing has all attributes that are named."""
-        return all(value in ("", getattr(thing, attribute)) for attribute, value in vars(self).items())
+        return (
+            self.colour in ("", thing.colour)
+            and self.texture in ("", thing.texture)
+            and self.shape in ("", thing.shape)
+            and self.dot in ("", thing.dot)
+        )
 
     def words(self, noun: str = "shape") -> str:
         """`"striped red circle with a white dot"`, without an article."""

@@ -1,0 +1,68 @@
+"""What the vision tower learns to say at every image token, from the truth masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from packed_scenes import PackedScene
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everyone knows
+
+from vlm_adapters.data.formats.scenes import COLOURS, DOTS, SHAPES
+from vlm_adapters.data.formats.things import TEXTURES, Thing
+
+REACH = 3
+IGNORED = -100
+WORDS = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "dot": ("", *DOTS),
+    "texture": ("", *TEXTURES),
+}
+CLASSES = tuple(len(words) + 1 for words in WORDS.values())
+AROUND = (2 * REACH + 1) ** 2
+OWNED = 0.5
+"""Share of a cell that one thing, or the ground, must cover for the cell to be its."""
+
+
+class DenseHead(nn.Linear):
+    """Reads colour, shape, dot, texture, the cells around and the size at every image token; used in training alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, sum(CLASSES) + AROUND + 1)
+
+    def losses(self, features: Tensor, scenes: Sequence[PackedScene]) -> tuple[Tensor, float]:
+        """The loss over a batch of features `(B, h * w, D)`, and the share of shapes that are named rightly."""
+        logits = self(features).float()
+        *names, around, size = logits.split((*CLASSES, AROUND, 1), -1)
+        classes, owners, sizes = (torch.stack(column) for column in zip(*map(dense_labels, scenes), strict=True))
+        loss = logits.new_zeros(())
+        for weight, kind, found in zip((1, 2, 1, 1), range(len(names)), names, strict=True):
+            loss = loss + weight * F.cross_entropy(
+                found.flatten(0, 1), classes[:, kind].flatten(), ignore_index=IGNORED
+            )
+        owned = owners[..., 0] != IGNORED
+        loss = loss + 2 * F.binary_cross_entropy_with_logits(around[owned], owners[owned])
+        loss = loss + F.smooth_l1_loss(size[owned][:, 0], sizes[owned])
+        shaped = (classes[:, 1] >= 0) & (classes[:, 1] < len(SHAPES))
+        right = (names[1].argmax(-1) == classes[:, 1])[shaped].float().mean()
+        return loss, float(right)
+
+
+def dense_labels(scene: PackedScene) -> tuple[Tensor, Tensor, Tensor]:
+    """Classes `(4, h * w)`, covers of the cells around `(h * w, AROUND)` and logarithms of radii `(h * w,)`."""
+    cover = scene.cover.float() / 255
+    share, owner = torch.cat([cover.flatten(1), 1 - cover.sum(0).clamp(max=1).view(1, -1)]).max(0)
+    classes = torch.tensor(
+        [[*(words.index(getattr(thing, kind)) for thing in scene.things), len(words)] for kind, words in WORDS.items()]
+    )
+    around = F.unfold(cover[:, None], 2 * REACH + 1, padding=REACH)
+    around = torch.cat([around, torch.full_like(around[:1], IGNORED)])[owner, :, torch.arange(len(owner))]
+    sizes = torch.tensor([*(_log_radius(thing) for thing in scene.things), 0.0])[owner]
+    return torch.where(share > OWNED, classes[:, owner], IGNORED), around, sizes
+
+
+def _log_radius(thing: Thing) -> float:
+    return math.log(thing.radius / 40)
