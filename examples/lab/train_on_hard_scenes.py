@@ -3,8 +3,8 @@
     python examples/lab/train_on_hard_scenes.py tiny-llava --state FOLDER [--vision-steps 2000] [--text-steps 6000]
         [--out DIR]
 
-Not finished: the embedded models are those of `train_tiny_backbone.py`. An earlier form of this script ran 1,400 steps of
-the vision stage for tiny-llava (91 % of the cells of training scenes then named their shape) and 20 of the text stage.
+Not finished: the embedded models are those of `train_tiny_backbone.py`. An earlier form of this script ran 1,400 steps
+of the vision stage for tiny-llava (91 % of the cells of training scenes then named their shape), and 20 of the other.
 
 It begins with the weights of the embedded model, in one with more layers and a finer image, which at first does what
 the smaller one did. Then:
