@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from vlm_adapters.errors import CheckpointError, OptionError
+from vlm_adapters.inspection.bench import peaks
 from vlm_adapters.inspection.bench.language_model import make_variants
 from vlm_adapters.inspection.bench.measure import Measurement, Section, Variant, median_interval, take_turns
 from vlm_adapters.inspection.bench.peaks import memory_facts, peaks_of
@@ -147,3 +150,12 @@ def test_plots_without_matplotlib_are_an_error_before_anything_is_measured(monke
     monkeypatch.setattr("vlm_adapters.inspection.bench.plots.find_spec", lambda _: None)
     with pytest.raises(OptionError, match=r"need matplotlib.*vlm-adapters\[supervision\]"):
         check_matplotlib()
+
+
+def test_where_there_is_no_resource_module_the_peak_is_that_of_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(peak_wset=3 * 2**20)
+    windows = SimpleNamespace(Process=lambda: SimpleNamespace(memory_info=lambda: memory))
+    monkeypatch.setitem(sys.modules, "psutil", windows)
+    monkeypatch.setattr(peaks, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(peaks, "Path", lambda _: SimpleNamespace(is_file=lambda: False))
+    assert peaks._peak_so_far() == 3 * 2**20

@@ -9,12 +9,13 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -107,8 +108,12 @@ def _peak_so_far() -> int:
     lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
     if (of_linux := next((line for line in lines if line.startswith("VmHWM")), None)) is not None:
         return int(of_linux.split()[1]) * 1024  # getrusage never forgets
+    if os.name == "nt":
+        process: Any = import_module("psutil").Process()
+        return int(process.memory_info().peak_wset)
+    resource: Any = import_module("resource")  # Windows has none
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
 
 def memory_facts(rows: Sequence[Measurement], maps_bytes: int) -> dict[str, float]:
