@@ -158,4 +158,4 @@ def test_where_there_is_no_resource_module_the_peak_is_that_of_psutil(monkeypatc
     monkeypatch.setitem(sys.modules, "psutil", windows)
     monkeypatch.setattr(peaks, "os", SimpleNamespace(name="nt"))
     monkeypatch.setattr(peaks, "Path", lambda _: SimpleNamespace(is_file=lambda: False))
-    assert peaks._peak_so_far() == 3 * 2**20
+    assert peaks.peak_so_far() == 3 * 2**20

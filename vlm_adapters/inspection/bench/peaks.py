@@ -84,13 +84,13 @@ def _process_peak(make: MakeVariants, settings: BenchSettings, tokens: int, name
     """Peak resident memory of one run beyond what was held before it; call it in a new process."""
     variant = make(settings, tokens)[name]
     with variant.within():
-        before = _peak_so_far()
+        before = peak_so_far()
         variant.run()
         gc.collect()
         if _forget_peak():
-            before = _peak_so_far()
+            before = peak_so_far()
             variant.run()
-    return max(0, _peak_so_far() - before)
+    return max(0, peak_so_far() - before)
 
 
 def _forget_peak() -> bool:
@@ -102,7 +102,7 @@ def _forget_peak() -> bool:
     return True
 
 
-def _peak_so_far() -> int:
+def peak_so_far() -> int:
     """The most resident bytes of this process."""
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
