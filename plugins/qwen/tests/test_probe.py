@@ -162,7 +162,10 @@ def test_tables_fit_80_columns(command: str, content: list[str], checkpoint: Pat
 @pytest.mark.parametrize("command", ["info", "probe"])
 @pytest.mark.parametrize(
     ("model", "message"),
-    [(lambda _: "no-such-model", "no-such-model"), (lambda path: path / "decoder", "no model_type")],
+    [
+        (lambda _: "no-such-model", "no-such-model"),
+        (lambda path: path / "decoder", "is that of a decoder, and a backbone is needed"),
+    ],
 )
 def test_what_is_not_a_model_is_reported_in_one_line(
     command: str,
