@@ -164,7 +164,7 @@ def test_tables_fit_80_columns(command: str, content: list[str], checkpoint: Pat
     ("model", "message"),
     [
         (lambda _: "no-such-model", "no-such-model"),
-        (lambda path: path / "decoder", "is that of a decoder, and a backbone is needed"),
+        (lambda path: path / "decoder", "is that of a decoder"),
     ],
 )
 def test_what_is_not_a_model_is_reported_in_one_line(
