@@ -21,6 +21,7 @@ import sys
 import sysconfig
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,8 @@ once, and `adapters check NAME` tells whether it holds.
 """
 FOLLOWS = ("transformers", "tokenizers", "huggingface-hub", "peft", "accelerate")
 """What the newest stack renews; torch stays as it is installed."""
+PROCESSES = 2
+"""How many run beside each other, as in `make test`."""
 WARNING = re.compile(r"^ +(?P<file>\S+?):\d+: (?P<kind>\w*Warning): (?P<text>.*)$", re.MULTILINE)
 
 
@@ -114,8 +117,9 @@ def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def check(python: Path, families: Sequence[str]) -> tuple[dict[str, int], list[str]]:
     """Run the conformance suite over families: how many checks did how, and which failed."""
     counts, failures = {"passed": 0, "failed": 0, "skipped": 0}, []
-    for family in families:
-        done = run(python, "vlm_adapters", "check", family, "--json")
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        ran = list(pool.map(lambda family: run(python, "vlm_adapters", "check", family, "--json"), families))
+    for family, done in zip(families, ran, strict=True):
         try:
             results = json.loads(done.stdout)
         except ValueError:
@@ -129,7 +133,7 @@ def check(python: Path, families: Sequence[str]) -> tuple[dict[str, int], list[s
 
 def test(python: Path, report: Path, *arguments: str) -> tuple[dict[str, int], list[str], list[str]]:
     """Run tests: how many did how, which failed, and the warnings that were given."""
-    options = ["-q", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    options = ["-q", "-n", str(PROCESSES), "-W", "default", "-p", "no:cacheprovider", f"--junitxml={report}"]
     done = run(python, "pytest", *options, *arguments)
     if not report.is_file():
         return {"passed": 0, "failed": 1, "skipped": 0}, [f"pytest: {done.stdout[-300:]}"], []

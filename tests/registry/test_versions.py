@@ -174,7 +174,10 @@ def test_the_declared_floor_is_the_one_that_is_checked() -> None:
 def test_every_declared_bound_is_one_that_was_run() -> None:
     text = (ROOT / ".ci" / "compatibility" / "oldest.txt").read_text(encoding="utf-8")
     run = {one.name: {clause.version for clause in one.specifier} for one in requirements(text.splitlines()[1:])}
-    extras = [PROJECT["optional-dependencies"][name] for name in ("qwen", "sam", "supervision", "data", "train")]
+    extras = [
+        PROJECT["optional-dependencies"][name]
+        for name in ("qwen", "sam", "supervision", "data", "parquet", "datasets", "web", "train")
+    ]
     peft = [line for line in DEVELOPMENT if line.startswith("peft")]
     for declared in requirements(itertools.chain(PROJECT["dependencies"], *extras, peft)):
         for clause in (one for one in declared.specifier if one.operator == ">="):
