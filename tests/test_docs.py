@@ -23,7 +23,11 @@ from vlm_adapters.testing.matrix import markdown
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "OMP_NUM_THREADS": "1",  # tests run beside each other, and threads beyond the processors slow all down
+}
 
 
 def blocks(page: str, language: str) -> list[str]:
