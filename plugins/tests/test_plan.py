@@ -171,12 +171,18 @@ def test_impossible_questions_are_refused_in_a_sentence(info: Run) -> None:
         (("--device-memory", "24"), "Give a number and a unit: 24GiB"),
         (("--phrases", "5000"), "5,000 phrases do not fit in one call"),
         (("--phrases", "1", "--dtype", "int3"), "Unknown dtype"),
-        (("--phrases", "1", "--quantization", "int4"), "Unknown quantization"),
         (("--phrases", "1", "--sam", "vit_x"), "There is no file"),
     ):
         code, _, text = info(LLAVA, *options)
         assert code == 1, options
         assert words in text, (options, text)
+
+
+def test_an_unknown_quantization_is_a_usage_error_that_names_the_choices(info: Run) -> None:
+    code, _, text = info(LLAVA, "--phrases", "1", "--quantization", "int4")
+    assert code == 2
+    assert "int4" in text
+    assert all(choice in text for choice in ("int8", "nf4"))
 
 
 def test_an_image_that_the_family_refuses_is_refused_by_its_own_words(info: Run) -> None:
