@@ -10,8 +10,8 @@ export TEXT ?=
 demo: .venv/ready  ## Ground an embedded scene, and IMAGE with TEXT if given; figures go to demo_output/.
 	$(BIN)/adapters demo $${IMAGE:+"$$IMAGE"} $${TEXT:+"$$TEXT"}
 
-test: .venv/ready  ## Run every test, on two cores; beside the pinned versions, warnings of dependencies fail nothing: plain pytest.
-	$(BIN)/python -m pytest -W error -n 2
+test: .venv/ready  ## Run every test, one thread on each of two cores; beside the pinned versions, warnings of dependencies fail nothing: plain pytest.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -W error -n 2
 
 lint: .venv/ready  ## Check style, types and spelling.
 	$(BIN)/ruff check .

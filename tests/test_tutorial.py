@@ -123,7 +123,8 @@ def test_it_grounds_an_image(site: Path, tmp_path: Path) -> None:
     run(command, tmp_path, site)
     report = json.loads((tmp_path / "out" / "grounding.json").read_text(encoding="utf-8"))
     assert [found["text"] for found in report["phrases"]] == [phrase.text for phrase in scene.phrases]
-    names = ["overlay.png", *(f"mask_{index:02d}.png" for index in range(len(scene.phrases)))]
-    for name in names:
-        with Image.open(tmp_path / "out" / name) as image:
+    for index in range(len(scene.phrases)):
+        with Image.open(tmp_path / "out" / f"mask_{index:02d}.png") as image:
             assert image.size == scene.image.size
+    with Image.open(tmp_path / "out" / "overlay.png") as image:
+        assert image.height > scene.image.height  # a legend is below the image

@@ -41,7 +41,7 @@ live = LiveSamples(adapter, open_dataset(data), CacheFingerprint.of(adapter, dat
 try:
     build_cache(live, folder, shard_samples=2, process=process, report=report)
 except AdapterError as error:
-    print(type(error).__name__, error)
+    print(type(error).__name__, error, flush=True)
     os._exit(1)
 process.finish()
 """
