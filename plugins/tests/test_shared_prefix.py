@@ -60,7 +60,7 @@ def difference(found: Any, expected: Any) -> float:
 
 
 @pytest.mark.parametrize("align", ["token", "predictor"])
-@pytest.mark.parametrize("reduce", ["mean", "max", "none"])
+@pytest.mark.parametrize("reduce", ["mean", "max", "last", "none"])
 def test_texts_that_share_an_image_give_what_each_gives_alone(
     adapter: TransformersBackbone, align: Any, reduce: Any
 ) -> None:

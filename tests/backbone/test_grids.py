@@ -196,7 +196,7 @@ def test_channel_is_layer_times_heads_plus_head() -> None:
 @pytest.mark.parametrize(("name", "value"), [("align", "next"), ("reduce", "sum"), ("align", None)])
 def test_a_request_refuses_unknown_words_and_lists_those_there_are(name: str, value: object) -> None:
     fields: dict[str, Any] = {name: value}
-    with pytest.raises(RequestError, match=f"{name}={value!r} is unknown. Use one of (token, p|mean, max, none)"):
+    with pytest.raises(RequestError, match=f"{name}={value!r} is unknown. Use one of (token, p|mean, max, last, none)"):
         GridRequest(**fields)
 
 

@@ -218,6 +218,7 @@ BROKEN = [
     ("check_predictor_is_one_earlier", "two earlier", break_arguments(FAKE_CASE, "extract", earlier_rows)),
     ("check_mean_of_rows", "max", ask(lambda asked: {"reduce": "max" if asked.reduce == "mean" else asked.reduce})),
     ("check_max_of_rows", "mean", ask(lambda asked: {"reduce": "mean" if asked.reduce == "max" else asked.reduce})),
+    ("check_last_of_rows", "mean", ask(lambda asked: {"reduce": "mean" if asked.reduce == "last" else asked.reduce})),
     (
         "check_row_phrases",
         "rows numbered",

@@ -307,6 +307,12 @@ def test_a_decoder_of_the_best_heads_of_a_profile_reads_them_alone(recipe: Recip
     assert vlm.decoder.unet.config.channels == 3
 
 
+def test_a_decoder_reads_the_rows_that_its_recipe_asks_for(recipe: Recipes, tmp_path: Path) -> None:
+    train(recipe(reduce="last", epochs=1), tmp_path / "run")
+    vlm = GroundedVLM.from_pretrained(tmp_path / "run" / "best", adapter=FakeAdapter())
+    assert vlm.decoder.request.grids.reduce == "last"
+
+
 def test_more_heads_than_a_profile_names_are_an_error(recipe: Recipes, tmp_path: Path) -> None:
     scenes = Scenes(2, seed=5)
     calibrate(FakeAdapter(), CalibrationSet.of_scenes(scenes, 5, labelled=True)).write(tmp_path / "heads.json")

@@ -24,7 +24,8 @@ class GridRequest:
         layers: Layers whose attention is extracted.
         heads: Heads extracted from each of these layers; None for all.
         align: `"token"` takes the row of the phrase's token itself, `"predictor"` the row before, which predicts it.
-        reduce: How the rows of a phrase's tokens become one map: `"mean"`, `"max"`, or `"none"` (every row is a map).
+        reduce: How the rows of a phrase's tokens become one map: `"mean"`, `"max"`, `"last"` (that of the last token,
+            where a causal model has read the whole phrase), or `"none"` (every row is a map).
         hidden_layers: Layers whose hidden states are extracted as grids. Layer i means the output of layer i; that
             of the last layer is after the final norm.
         phrase_hidden_layers: Layers whose hidden states are extracted at the tokens of the phrases.
@@ -44,14 +45,14 @@ class GridRequest:
     layers: LayerChoice = None
     heads: Sequence[int] | None = None
     align: Literal["token", "predictor"] = "token"
-    reduce: Literal["mean", "max", "none"] = "mean"
+    reduce: Literal["mean", "max", "last", "none"] = "mean"
     hidden_layers: LayerChoice = ()
     phrase_hidden_layers: LayerChoice = ()
     phrase_log_probabilities: bool = False
     gradient: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("align", ("token", "predictor")), ("reduce", ("mean", "max", "none"))):
+        for name, allowed in (("align", ("token", "predictor")), ("reduce", ("mean", "max", "last", "none"))):
             if getattr(self, name) not in allowed:
                 raise RequestError(f"{name}={getattr(self, name)!r} is unknown. Use one of {', '.join(allowed)}.")
         for name in ("layers", "heads", "hidden_layers", "phrase_hidden_layers"):

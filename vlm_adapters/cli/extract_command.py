@@ -49,7 +49,7 @@ def command(
         Literal["token", "predictor"], typer.Option(help="Rows of a phrase: of its tokens, or of those before.")
     ] = "token",
     reduce: Annotated[
-        Literal["mean", "max", "none"], typer.Option(help="What its rows become; none keeps them.")
+        Literal["mean", "max", "last", "none"], typer.Option(help="What its rows become; none keeps them.")
     ] = "mean",
     save_dtype: Annotated[
         Literal["float32", "float16"], typer.Option(help="Precision of what is written.")

@@ -85,7 +85,7 @@ class RequestConfig(BaseModel):
     layers: int | list[int] | None
     heads: list[int] | None
     align: Literal["token", "predictor"]
-    reduce: Literal["mean", "max", "none"]
+    reduce: Literal["mean", "max", "last", "none"]
     layer_heads: list[tuple[int, int]] | None = None
     grid_names: list[str] = []
 

@@ -268,7 +268,7 @@ class TransformersBackbone(AnsweringBackbone, ABC):
         grids = self.locate_image_tokens(inputs)
         mask = inputs.tensors["attention_mask"].cpu()
         plans = [
-            plan_rows(tokens, of_prompt, keep, earlier=request.align == "predictor")
+            plan_rows(tokens, of_prompt, keep, request)
             for tokens, of_prompt, keep in zip(inputs.phrase_tokens, grids, mask, strict=True)
         ]
         found: dict[int, list[Grids]] = {}

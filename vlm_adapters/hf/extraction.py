@@ -34,7 +34,7 @@ class ResolvedRequest:
         hidden_layers: Layers whose hidden states are extracted as grids.
         phrase_hidden_layers: Layers whose hidden states are extracted at the phrases.
         log_probability_layers: The last layer, if log probabilities of the phrases' tokens are computed from it.
-        reduce: How the rows of a phrase become one map.
+        reduce: How the planned rows of a phrase become one map.
         width: Width `D` of the hidden states.
     """
 
@@ -60,7 +60,7 @@ class ResolvedRequest:
             hidden_layers=resolve_layers(request.hidden_layers, every),
             phrase_hidden_layers=resolve_layers(request.phrase_hidden_layers, every),
             log_probability_layers=tuple(every[-1:]) if request.phrase_log_probabilities else (),
-            reduce=request.reduce,
+            reduce="mean" if request.reduce == "last" else request.reduce,
             width=info.hidden_size,
         )
 
@@ -232,19 +232,23 @@ def recorded_attention(
     return maps[:, [distinct.index(layer) for layer in request.layers]]
 
 
-def plan_rows(phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], mask: Tensor, *, earlier: bool) -> RowPlan:
+def plan_rows(
+    phrase_tokens: Sequence[Tensor], grids: Sequence[ImageGrid], mask: Tensor, request: GridRequest
+) -> RowPlan:
     """Plan the rows of all phrases against the columns of all grids.
 
     Args:
         phrase_tokens: Positions of every phrase's tokens.
         grids: All grids of the prompt.
         mask: `(S,)`, 0 on padding.
-        earlier: Whether to take the row before each token.
+        request: Which of a phrase's rows are taken.
 
     Raises:
         RequestError: A phrase begins with the first token of the sequence, before which there is no row.
     """
-    nothing = torch.empty(0, dtype=torch.long)
+    nothing, earlier = torch.empty(0, dtype=torch.long), request.align == "predictor"
+    if request.reduce == "last":
+        phrase_tokens = [tokens[-1:] for tokens in phrase_tokens]
     rows = torch.cat([nothing, *phrase_tokens]) - int(earlier)
     if earlier and not bool((rows >= mask.nonzero()[0]).all()):
         raise RequestError('align="predictor" has no row for the first token of a sequence. Ground a later phrase.')

@@ -53,6 +53,15 @@ def check_max_of_rows(case: AdapterCase) -> None:
     require_same(case, found, expected, 1e-6, "max of rows (P, L, n, cell)")
 
 
+def check_last_of_rows(case: AdapterCase) -> None:
+    """`reduce="last"` gives the row of a phrase's last token."""
+    adapter = case.load()
+    inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
+    found = maps(run(adapter, prompt(), GridRequest(reduce="last"))[1])
+    expected = by_phrase(maps(rows), inputs.phrase_tokens[0], "last")
+    require_same(case, found, expected, 1e-6, "last of rows (P, L, n, cell)")
+
+
 def check_row_phrases(case: AdapterCase) -> None:
     """`row_phrases` names the phrase of every entry, with and without reduction."""
     adapter = case.load()

@@ -30,7 +30,7 @@ from vlm_adapters.testing.support import (
 )
 
 _STATES = GridRequest(hidden_layers=None, phrase_hidden_layers=None, gradient=True)
-_REDUCTIONS: tuple[Literal["mean", "max", "none"], ...] = ("mean", "max", "none")
+_REDUCTIONS: tuple[Literal["mean", "max", "last", "none"], ...] = ("mean", "max", "last", "none")
 
 
 def check_gradient_of_rows(case: AdapterCase) -> None:

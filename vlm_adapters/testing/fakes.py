@@ -39,6 +39,7 @@ from vlm_adapters.testing.fake_model import (
     FakePass,
 )
 from vlm_adapters.testing.reference import Reference, ReferencePass
+from vlm_adapters.testing.support import by_phrase
 
 CELL, MOST_CELLS = 16, 12
 
@@ -160,7 +161,7 @@ class FakeAdapter:
             if choice.layers:
                 chosen = [output.rows[layer][b][list(choice.heads)].transpose(0, 1) for layer in choice.layers]
                 full = torch.stack(chosen, dim=1)
-            reduced, phrases = _reduced(full, [len(tokens) for tokens in inputs.phrase_tokens[b]], request.reduce)
+            reduced, phrases = _reduced(full, inputs.phrase_tokens[b], request.reduce)
             states = torch.stack([output.states[layer][b] for layer in range(LAYERS)])
             of_phrases = [states[list(choice.phrase_layers)][:, tokens] for tokens in inputs.phrase_tokens[b]]
             likelihood: tuple[Tensor, ...] = ()
@@ -303,9 +304,9 @@ def _colours(image: Image.Image, scale: int) -> Tensor:
     return colours.permute(1, 2, 0)
 
 
-def _reduced(rows: Tensor, counts: Sequence[int], reduce: str) -> tuple[Tensor, tuple[int, ...]]:
+def _reduced(rows: Tensor, phrase_tokens: Sequence[Tensor], reduce: str) -> tuple[Tensor, tuple[int, ...]]:
     """Reduce `rows (R, ...)` to one map per phrase, or keep one per row; also return the phrase of every map."""
-    if reduce == "none":
-        return rows, tuple(phrase for phrase, count in enumerate(counts) for _ in range(count))
-    parts = [part.mean(0) if reduce == "mean" else part.amax(0) for part in rows.split(counts)] if counts else []
-    return torch.stack(parts) if parts else rows[:0], tuple(range(len(counts)))
+    each = [1 if reduce != "none" else len(tokens) for tokens in phrase_tokens]
+    return by_phrase(rows, phrase_tokens, reduce), tuple(
+        phrase for phrase, maps in enumerate(each) for _ in range(maps)
+    )

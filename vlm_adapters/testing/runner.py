@@ -73,6 +73,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     checks_attention.check_predictor_is_one_earlier,
     checks_attention.check_mean_of_rows,
     checks_attention.check_max_of_rows,
+    checks_attention.check_last_of_rows,
     checks_attention.check_row_phrases,
     checks_attention.check_phrase_alone_and_beside_others,
     checks_attention.check_later_text_changes_no_row,

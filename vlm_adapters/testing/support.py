@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unittest
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -155,12 +155,19 @@ def hidden(grids: Sequence[Grids]) -> Tensor:
     return torch.cat([grid.hidden.flatten(-2) for grid in grids], dim=-1)
 
 
+_REDUCED: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda rows: rows.mean(0),
+    "max": lambda rows: rows.amax(0),
+    "last": lambda rows: rows[-1],
+}
+
+
 def by_phrase(rows: Tensor, phrase_tokens: Sequence[Tensor], reduce: str) -> Tensor:
     """`(P, L, n, C)` from the rows `(R, L, n, C)` of all phrases, one after the other; with `"none"` the rows."""
     if reduce == "none" or not phrase_tokens:
         return rows
     parts = rows.split([len(tokens) for tokens in phrase_tokens])
-    return torch.stack([part.mean(0) if reduce == "mean" else part.amax(0) for part in parts])
+    return torch.stack([_REDUCED[reduce](part) for part in parts])
 
 
 def module_of(adapter: BackboneAdapter) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from vlm_adapters.backbone.fingerprint import file_fingerprint, json_fingerprint
 from vlm_adapters.backbone.protocol import BackboneAdapter
+from vlm_adapters.backbone.request import GridRequest
 from vlm_adapters.data.ahead import default_workers
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.open import open_dataset
@@ -234,14 +235,16 @@ def learns_presence(recipe: Recipe, train: Sequence[Dataset]) -> bool:
 def _request(recipe: Recipe, profile: HeadProfile | None, *, presence: bool) -> FeatureRequest:
     hidden = presence or (recipe.refiner is not None and recipe.refiner.use_text)
     if profile is None:
-        return FeatureRequest(hidden=hidden, log_probabilities=presence)
+        return FeatureRequest(GridRequest(reduce=recipe.reduce), hidden=hidden, log_probabilities=presence)
     heads = [(head.layer, head.head) for head in (*profile.heads, *profile.others)]
     if recipe.top_heads and recipe.top_heads > len(heads):
         raise RecipeError(
             f"top_heads={recipe.top_heads}, and the profile {recipe.head_profile} names {len(heads)} heads. Ask for "
             "fewer, or make it anew with `adapters calibrate`."
         )
-    return FeatureRequest.of_heads(heads[: recipe.top_heads], hidden=hidden, log_probabilities=presence)
+    chosen = tuple(heads[: recipe.top_heads])
+    grids = replace(GridRequest.of_heads(chosen), reduce=recipe.reduce)
+    return FeatureRequest(grids, chosen, hidden=hidden, log_probabilities=presence)
 
 
 def _folder_name(recipe: Recipe, request: FeatureRequest, source: str) -> str:

@@ -71,6 +71,7 @@ class Recipe(_Part):
         cache_dtype: Precision in which features are kept.
         head_profile: File of a head profile: only its heads are read; None reads all.
         top_heads: How many heads of the profile are read, the best ones; None reads all of it.
+        reduce: How the rows of a phrase's tokens become one map: `mean`, `max` or `last`.
         decoder: Sizes of the U-Net.
         refiner: What refines its masks; None trains the U-Net alone.
         presence: Whether to learn, too, which phrases are in the image; None does where the data tag some as absent.
@@ -111,6 +112,7 @@ class Recipe(_Part):
     cache_dtype: Precision = "float16"
     head_profile: str | None = None
     top_heads: _AtLeastOne | None = None
+    reduce: Literal["mean", "max", "last"] = "mean"
     decoder: DecoderRecipe = DecoderRecipe()
     refiner: RefinerRecipe | None = None
     presence: bool | None = None
