@@ -5,7 +5,7 @@ BIN := .venv/bin
 export IMAGE ?=
 export TEXT ?=
 
-.PHONY: demo test lint docs pages matrix results compatibility constraints clean
+.PHONY: demo test lint docs wheel pages matrix results compatibility constraints clean
 
 demo: .venv/ready  ## Ground an embedded scene, and IMAGE with TEXT if given; figures go to demo_output/.
 	$(BIN)/adapters demo $${IMAGE:+"$$IMAGE"} $${TEXT:+"$$TEXT"}
@@ -23,6 +23,11 @@ lint: .venv/ready  ## Check style, types and spelling.
 docs: .venv/ready  ## Build the site into dist/site; a warning, such as a link that leads nowhere, is an error.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml --site-dir ../dist/site
 	$(BIN)/zensical build --strict --config-file docs/mkdocs.yml
+
+wheel: .venv/ready  ## Build the wheel into dist/, and install it on every Python here, without torch.
+	rm -rf dist/*.whl
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	.ci/release/check_wheel.sh dist/*.whl
 
 pages: .venv/ready  ## Write the generated pages of docs/: families, reference, pictures of the concepts, llms.txt.
 	$(BIN)/python examples/lab/write_families.py
