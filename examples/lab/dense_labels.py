@@ -22,21 +22,23 @@ WORDS = {
     "texture": ("", *TEXTURES),
 }
 CLASSES = tuple(len(words) + 1 for words in WORDS.values())
+BINS = 16
+"""Parts of a side: where an image token is."""
 AROUND = (2 * REACH + 1) ** 2
 OWNED = 0.5
 """Share of a cell that one thing, or the ground, must cover for the cell to be its."""
 
 
 class DenseHead(nn.Linear):
-    """Reads colour, shape, dot, texture, the cells around and the size at every image token; used in training alone."""
+    """Reads colour, shape, dot, texture, the cells around, the size and the place at every image token, in training."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(width, sum(CLASSES) + AROUND + 1)
+        super().__init__(width, sum(CLASSES) + AROUND + 1 + 2 * BINS)
 
     def losses(self, features: Tensor, scenes: Sequence[PackedScene]) -> tuple[Tensor, float]:
         """The loss over a batch of features `(B, h * w, D)`, and the share of shapes that are named rightly."""
         logits = self(features).float()
-        *names, around, size = logits.split((*CLASSES, AROUND, 1), -1)
+        *names, around, size, place = logits.split((*CLASSES, AROUND, 1, 2 * BINS), -1)
         classes, owners, sizes = (torch.stack(column) for column in zip(*map(dense_labels, scenes), strict=True))
         loss = logits.new_zeros(())
         for weight, kind, found in zip((1, 2, 1, 1), range(len(names)), names, strict=True):
@@ -45,6 +47,7 @@ class DenseHead(nn.Linear):
             )
         owned = owners[..., 0] != IGNORED
         loss = loss + 2 * F.binary_cross_entropy_with_logits(around[owned], owners[owned])
+        loss = loss + place_loss(place, scenes[0].cover.shape[1:])
         loss = loss + F.smooth_l1_loss(size[owned][:, 0], sizes[owned])
         shaped = (classes[:, 1] >= 0) & (classes[:, 1] < len(SHAPES))
         right = (names[1].argmax(-1) == classes[:, 1])[shaped].float().mean()
@@ -55,13 +58,24 @@ def dense_labels(scene: PackedScene) -> tuple[Tensor, Tensor, Tensor]:
     """Classes `(4, h * w)`, covers of the cells around `(h * w, AROUND)` and logarithms of radii `(h * w,)`."""
     cover = scene.cover.float() / 255
     share, owner = torch.cat([cover.flatten(1), 1 - cover.sum(0).clamp(max=1).view(1, -1)]).max(0)
-    classes = torch.tensor(
-        [[*(words.index(getattr(thing, kind)) for thing in scene.things), len(words)] for kind, words in WORDS.items()]
-    )
+    ground = tuple(len(words) for words in WORDS.values())
+    classes = torch.tensor([*map(class_indices, scene.things), ground]).T
     around = F.unfold(cover[:, None], 2 * REACH + 1, padding=REACH)
     around = torch.cat([around, torch.full_like(around[:1], IGNORED)])[owner, :, torch.arange(len(owner))]
     sizes = torch.tensor([*(_log_radius(thing) for thing in scene.things), 0.0])[owner]
     return torch.where(share > OWNED, classes[:, owner], IGNORED), around, sizes
+
+
+def place_loss(logits: Tensor, grid: Sequence[int]) -> Tensor:
+    """Cross entropy of logits `(B, h * w, 2 * BINS)` of the row and the column of every image token."""
+    rows, columns = (torch.arange(count) * BINS // count for count in grid)
+    own = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)
+    return F.cross_entropy(logits.float().unflatten(-1, (2, BINS)).flatten(0, -2), own.repeat(len(logits), 1).flatten())
+
+
+def class_indices(thing: Thing) -> tuple[int, ...]:
+    """The class of a thing for every kind of `WORDS`."""
+    return tuple(words.index(getattr(thing, kind)) for kind, words in WORDS.items())
 
 
 def _log_radius(thing: Thing) -> float:

@@ -75,6 +75,45 @@ def attend_text(
     return attention.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
+def attend_question(
+    attention: nn.Module, hidden: Tensor, tables: tuple[Tensor, Tensor]
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Causal attention over questions `(B, Q, D)`; also their keys and values, each `(B, groups, Q, d)`."""
+    query, key, value = _folded(attention, hidden, tables)
+    causal = _future(hidden.shape[1], query).repeat(query.shape[2] // hidden.shape[1], 1)
+    return _mixed(attention, query, key, value, causal), (key, value)
+
+
+def attend_answers(
+    attention: nn.Module, hidden: Tensor, tables: tuple[Tensor, Tensor], question: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Causal attention over answers `(g, S, D)`, which see their questions' keys and values `(g, groups, Q, d)`."""
+    query, key, value = _folded(attention, hidden, tables)
+    S = hidden.shape[1]
+    causal = F.pad(_future(S, query), (question[0].shape[2], 0)).repeat(query.shape[2] // S, 1)
+    key, value = (torch.cat(parts, 2) for parts in zip(question, (key, value), strict=True))
+    return _mixed(attention, query, key, value, causal)
+
+
+def _folded(attention: nn.Module, hidden: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values `(B, groups, rows, d)`; queries of heads that share keys are rows in turn."""
+    B, N, _ = hidden.shape
+    query, key, value = (
+        projection(hidden).view(B, N, -1, attention.head_dim).transpose(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    query, key = (x.to(value.dtype) for x in apply_rotary_pos_emb(query, key, *tables))
+    return (query * attention.scaling).reshape(B, key.shape[1], -1, attention.head_dim), key, value
+
+
+def _mixed(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        mixed = torch.matmul((torch.matmul(query, key.transpose(2, 3)) + mask).softmax(-1), value)
+    B, groups, _, d = mixed.shape
+    rows = mask.shape[0] * d * groups // attention.o_proj.in_features
+    return attention.o_proj(mixed.view(B, -1, rows, d).transpose(1, 2).flatten(2))
+
+
 def _question_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     B, n, Q, d = query.shape
     scores = torch.bmm(query.reshape(B, n * Q, d), key.transpose(1, 2))

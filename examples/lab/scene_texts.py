@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from vlm_adapters.data.formats.references import refer, refer_to_present
+from vlm_adapters.data.formats.references import by_relation, refer, refer_to_present
 from vlm_adapters.data.formats.scenes import COLOURS, DOTS, SHAPES
 from vlm_adapters.data.formats.things import (
     NUMBERS,
@@ -107,8 +107,8 @@ def sentence(
 
 def say(rng: Rng, things: Things, places: Sequence[str]) -> list[Turn]:
     """One way of talking about a scene: one turn, or two of a conversation."""
-    ways: tuple[Callable[..., Turn | None], ...] = (referring, naming, caption, asking)
-    way = _drawn(rng, ways, (0.45, 0.2, 0.1, 0.25))
+    ways: tuple[Callable[..., Turn | None], ...] = (referring, relating, naming, caption, asking)
+    way = _drawn(rng, ways, (0.33, 0.27, 0.12, 0.08, 0.2))
     turns = [way(rng, things, places)]
     if way is asking and rng.random() < 0.3:
         turns.append(asking(rng, things, places))
@@ -120,6 +120,17 @@ def referring(rng: Rng, things: Things, places: Sequence[str]) -> Turn:
     """A sentence of references like those of hard scenes, more often by relation than there."""
     del places
     text, looks = sentence(refer(rng, things, int(rng.integers(1, 4))), things)
+    return Turn(DESCRIBE_QUESTION, text, in_answer=looks)
+
+
+def relating(rng: Rng, things: Things, places: Sequence[str]) -> Turn | None:
+    """A sentence of references by relation alone, the hardest to learn."""
+    del places
+    drawn = (by_relation(rng, things) for _ in range(40))
+    found = {reference.words: reference for reference in drawn if reference}
+    if not found:
+        return None
+    text, looks = sentence(list(found.values())[: int(rng.integers(1, 4))], things)
     return Turn(DESCRIBE_QUESTION, text, in_answer=looks)
 
 
@@ -159,7 +170,7 @@ def full_name(thing: Thing) -> str:
 def asking(rng: Rng, things: Things, places: Sequence[str]) -> Turn | None:
     """A question about the scene, and its answer."""
     ways = (_what_is_beside, _where, _which_colour, _how_many, _is_there, _largest, _what_is_at)
-    way = _drawn(rng, ways, (0.35, 0.15, 0.1, 0.1, 0.15, 0.05, 0.1))
+    way = _drawn(rng, ways, (0.45, 0.12, 0.08, 0.1, 0.1, 0.05, 0.1))
     return next(filter(None, (way(rng, things, places) for _ in range(8))), None)
 
 
@@ -187,8 +198,9 @@ def _what_is_beside(rng: Rng, things: Things, places: Sequence[str]) -> Turn | N
     others = [index for index in range(len(things)) if index != anchor]
     if name is None or (found := related(things, others, anchor, relation)) is None or len(found) > 3:
         return None
-    reference = Reference(f"the {name.words()}", (anchor,), ())
+    reference = Reference(f"the {name.words()}", tuple(found), ())
     question, looks = _question(rng, f"What is {relation} ", reference, things)
+    looks = (*looks[:-1], replace(looks[-1], anchor=anchor))
     answer, in_answer = _list(rng, things, found) if found else ("nothing .", ())
     return Turn(question, answer, looks, in_answer)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from dense_labels import IGNORED, WORDS, class_indices
 from packed_scenes import PackedScene
 from scene_texts import Look, Turn, say
 from tiny_family import TinyFamily
@@ -15,7 +16,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import IterableDataset
 
-IGNORED = -100
+GROUP = 28
+"""How many texts of like length are padded together."""
+UNKNOWN = (IGNORED,) * len(WORDS)
 
 
 @dataclass(frozen=True)
@@ -34,26 +37,43 @@ class EncodedText:
 
 
 @dataclass(frozen=True)
+class TextGroup:
+    """Texts of like length.
+
+    Attributes:
+        images: `(g,)` which of the batch's images each is on.
+        ids: `(g, S)`, padded on the right.
+        targets: `(g, S)` the next token, or `IGNORED`.
+    """
+
+    images: Tensor
+    ids: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
 class TextBatch:
-    """`K` texts for each of `B` images.
+    """Texts on `B` images.
 
     Attributes:
         scenes: `(B,)` numbers of the scenes.
-        ids: `(B, K, S)`, padded on the right.
-        targets: `(B, K, S)` the next token, or `IGNORED`.
-        at: `(M, 3)` image, text and token of everything that refers.
+        groups: The texts, the shortest first; tokens count through all of them.
+        at: `(M,)` the token of everything that refers.
+        images: `(M,)` which image it refers to.
         cells: `(M, h * w)` how much of every cell it refers to, 0 to 1.
         anchors: `(M, h * w)` the same of the thing a relation starts from; `IGNORED` without one.
+        attributes: `(M, 4)` the classes of `dense_labels.WORDS` of the one thing it refers to, or `IGNORED`.
         final: `(M,)` bool, whether a phrase ends there.
         present: `(M,)` bool, whether what it refers to is there.
     """
 
     scenes: Tensor
-    ids: Tensor
-    targets: Tensor
+    groups: tuple[TextGroup, ...]
     at: Tensor
+    images: Tensor
     cells: Tensor
     anchors: Tensor
+    attributes: Tensor
     final: Tensor
     present: Tensor
 
@@ -114,7 +134,6 @@ class TextBatches(IterableDataset[TextBatch]):
 
     def __iter__(self) -> Iterator[TextBatch]:
         """Draw a grid by how many scenes have it, then scenes."""
-        torch.set_num_threads(1)
         rng = np.random.default_rng(self._seed)
         grids = list(self._grids.values())
         shares = np.array([len(grid) for grid in grids]) / len(self._scenes)
@@ -124,30 +143,36 @@ class TextBatches(IterableDataset[TextBatch]):
 
     def batch(self, rng: np.random.Generator, numbers: Sequence[int]) -> TextBatch:
         """Talk about some scenes."""
-        texts, at, cells, anchors, final, present = [], [], [], [], [], []
-        for row, number in enumerate(numbers):
-            scene = self._scenes[number]
-            cover = scene.cover.flatten(1).float() / 255
-            for column in range(self._texts):
-                text = self._encoder.encode(say(rng, scene.things, scene.places))
-                texts.append(text)
-                for position, look in text.looks:
-                    at.append((row, column, position))
-                    cells.append(cover[list(look.things)].sum(0).clamp(max=1))
-                    none = torch.full_like(cover[0], IGNORED)
-                    anchors.append(none if look.anchor is None else cover[look.anchor])
-                    final.append(look.final)
-                    present.append(bool(look.things))
-        ids = pad_sequence([text.ids for text in texts], batch_first=True, padding_value=0)
-        targets = pad_sequence([text.targets for text in texts], batch_first=True, padding_value=IGNORED)
-        shape = (len(numbers), self._texts, -1)
+        texts = sorted(
+            (
+                (image, self._encoder.encode(say(rng, self._scenes[number].things, self._scenes[number].places)))
+                for image, number in enumerate(numbers)
+                for _ in range(self._texts)
+            ),
+            key=lambda item: len(item[1].ids),
+        )
+        groups, looks, tokens = [], [], 0
+        for start in range(0, len(texts), GROUP):
+            images, encoded = zip(*texts[start : start + GROUP], strict=True)
+            ids = pad_sequence([text.ids for text in encoded], batch_first=True)
+            targets = pad_sequence([text.targets for text in encoded], batch_first=True, padding_value=IGNORED)
+            groups.append(TextGroup(torch.tensor(images), ids, targets))
+            for row, (image, text) in enumerate(zip(images, encoded, strict=True)):
+                looks += [(tokens + row * ids.shape[1] + at, image, look) for at, look in text.looks]
+            tokens += ids.numel()
+        covers = [self._scenes[number].cover.flatten(1).float() / 255 for number in numbers]
+        classes = [[class_indices(thing) for thing in self._scenes[number].things] for number in numbers]
+        none = torch.full_like(covers[0][0], IGNORED)
         return TextBatch(
             torch.tensor(numbers),
-            ids.view(shape),
-            targets.view(shape),
-            torch.tensor(at),
-            torch.stack(cells),
-            torch.stack(anchors),
-            torch.tensor(final),
-            torch.tensor(present),
+            tuple(groups),
+            torch.tensor([at for at, _, _ in looks]),
+            torch.tensor([image for _, image, _ in looks]),
+            torch.stack([covers[image][list(look.things)].sum(0).clamp(max=1) for _, image, look in looks]),
+            torch.stack([none if look.anchor is None else covers[image][look.anchor] for _, image, look in looks]),
+            torch.tensor(
+                [classes[image][look.things[0]] if len(look.things) == 1 else UNKNOWN for _, image, look in looks]
+            ),
+            torch.tensor([look.final for _, _, look in looks]),
+            torch.tensor([bool(look.things) for _, _, look in looks]),
         )

@@ -21,7 +21,7 @@ def warm_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
         for name, new in model.state_dict().items():
             weight = old.get(name)
             if "embed_tokens" in name or name == "lm_head.weight":
-                _words(new, weight.float(), words, tokenizer)
+                copy_words(new, weight.float(), words, tokenizer)
             elif weight is None:
                 if any(f".{part}." in name for part in OUTPUTS):
                     new.zero_()
@@ -31,7 +31,8 @@ def warm_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
                 _patches(new, weight.float())
 
 
-def _words(new: Tensor, old: Tensor, words: dict[str, int], tokenizer: PreTrainedTokenizerFast) -> None:
+def copy_words(new: Tensor, old: Tensor, words: dict[str, int], tokenizer: PreTrainedTokenizerFast) -> None:
+    """Give every word that an older tokenizer has its old row of a table."""
     for word, index in tokenizer.get_vocab().items():
         if word in words:
             new[index] = old[words[word]]

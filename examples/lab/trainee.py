@@ -1,0 +1,143 @@
+"""What is trained on hard scenes: a stock model, and temporary heads over its hidden states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from dense_labels import BINS, WORDS, DenseHead, place_loss
+from fast_attention import attend_answers, attend_question
+from packed_scenes import PackedScene
+from text_batches import IGNORED, TextBatch
+from tiny_family import TinyFamily
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everyone knows
+from transformers import PreTrainedModel
+
+WHERE_WIDTH = 64
+EARLY = (2, 4)
+"""After how many layers of the language model a phrase already looks where it refers to: the others can use it."""
+OF_THINGS = [len(words) for words in WORDS.values()]
+
+
+class WhereHead(nn.Module):
+    """Says at which image tokens a phrase looks, and where a relation starts from."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(width, 2 * WHERE_WIDTH), nn.Linear(2 * width, 2 * WHERE_WIDTH)
+        self.bias = nn.Parameter(torch.full((2,), -2.0))
+
+    def forward(self, referring: Tensor, image: Tensor, features: Tensor, about: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `(M, h * w)` of both, of hidden states `(M, D)` that are about some of images `(B, h * w, D)`."""
+        seen = torch.cat([features.to(image.dtype), F.layer_norm(image.float(), image.shape[-1:]).to(image.dtype)], -1)
+        states = F.layer_norm(referring.float(), referring.shape[-1:])
+        keys = self.key(seen).float().unflatten(-1, (2, -1)).permute(0, 2, 3, 1) / math.sqrt(WHERE_WIDTH)
+        queries = self.query(states).float().unflatten(-1, (2, -1)).transpose(0, 1)
+        order = about.argsort(stable=True)
+        of_images = queries[:, order].split(about.bincount(minlength=len(keys)).tolist(), 1)
+        logits = torch.cat([torch.bmm(some, key) for some, key in zip(of_images, keys, strict=True)], 1)
+        where, anchor = logits[:, order.argsort()] + self.bias[:, None, None]
+        return where, anchor
+
+
+def where_losses(where: Tensor, anchor: Tensor, batch: TextBatch) -> dict[str, Tensor]:
+    """How far logits are from the cells that phrases refer to, and from those of their relations' other ends."""
+    cells, anchored = batch.cells, batch.anchors[:, 0] != IGNORED
+    found = where.sigmoid()
+    dice = 1 - (2 * (found * cells).sum(1) + 1) / (found.sum(1) + cells.sum(1) + 1)
+    of_anchors = F.binary_cross_entropy_with_logits(anchor, batch.anchors, anchored[:, None].float())
+    return {
+        "where": 4 * F.binary_cross_entropy_with_logits(where, cells) + dice.mean(),
+        "anchor": 2 * of_anchors / anchored.float().mean().clamp(min=0.01),
+    }
+
+
+class Trainee(nn.Module):
+    """The stock model and the temporary heads."""
+
+    def __init__(self, family: TinyFamily, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.family, self.model = family, model
+        self.dense = DenseHead(family.vision_width)
+        self.places = nn.ModuleList(WhereHead(family.vision_width) for _ in (*EARLY, "at the end"))
+        self.own_place = nn.Linear(family.vision_width, 2 * BINS)
+        self.presence = nn.Linear(family.vision_width, 1)
+        self.attributes = nn.Linear(family.vision_width, sum(OF_THINGS))
+
+    @classmethod
+    def finished(cls, family: TinyFamily, file: Path) -> Self:
+        """One whose training is kept in a file."""
+        trainee = cls(family, family.build_model())
+        trainee.load_state_dict(torch.load(file, weights_only=True)["trainee"])
+        return trainee
+
+    def see(self, scenes: Sequence[PackedScene]) -> Tensor:
+        """Image features `(B, h * w, D)` of scenes of one size."""
+        return self.family.see(self.model, self.family.normalise(torch.stack([scene.pixels for scene in scenes])))
+
+    def read(
+        self, question: Tensor, batch: TextBatch, features: Tensor, grid: tuple[int, int]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Hidden states of texts `(N, D)` and of image tokens `(B, h * w, D)`: after `EARLY` layers, at the end.
+
+        At the end, those of image tokens are from before the last layer: what it says of them is not read.
+        """
+        text, Q = self.model.model.language_model, len(question)
+        image = question == self.family.processor.image_token_id
+        asked = text.embed_tokens(question).expand(len(features), -1, -1)
+        asked = asked.masked_scatter(image[None, :, None], features.float())
+        longest = batch.groups[-1].ids.shape[1]
+        cosine, sine = text.rotary_emb(asked, self.family.positions(self.model, image, grid, (1, longest)))
+        hidden, read = [text.embed_tokens(group.ids) for group in batch.groups], []
+        for number, layer in enumerate(text.layers):
+            if number in (*EARLY, len(text.layers) - 1):
+                read.append((torch.cat([states.flatten(0, 1) for states in hidden]), asked[:, image]))
+            mixed, seen = attend_question(layer.self_attn, layer.input_layernorm(asked), (cosine[:, :Q], sine[:, :Q]))
+            for index, (group, states) in enumerate(zip(batch.groups, hidden, strict=True)):
+                tables = cosine[:, Q : Q + states.shape[1]], sine[:, Q : Q + states.shape[1]]
+                of_question = tuple(part.index_select(0, group.images) for part in seen)
+                after = states + attend_answers(layer.self_attn, layer.input_layernorm(states), tables, of_question)
+                hidden[index] = after + layer.mlp(layer.post_attention_layernorm(after))
+            if number + 1 < len(text.layers):
+                asked = asked + mixed
+                asked = asked + layer.mlp(layer.post_attention_layernorm(asked))
+        last = text.norm(torch.cat([states.flatten(0, 1) for states in hidden]))
+        return [*read[:-1], (last, read[-1][1])]
+
+    def text_losses(
+        self, batch: TextBatch, features: Tensor, question: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch of texts, and figures to watch."""
+        read = self.read(question, batch, features, grid)
+        found = [
+            head(hidden.index_select(0, batch.at), image, features, batch.images)
+            for head, (hidden, image) in zip(self.places, read, strict=True)
+        ]
+        *early, losses = (where_losses(*logits, batch) for logits in found)
+        hidden, where = read[-1][0], found[-1][0]
+        targets = torch.cat([group.targets.flatten() for group in batch.groups])
+        answers, referring = targets != IGNORED, hidden.index_select(0, batch.at)
+        for layers, of_layer in zip(EARLY, early, strict=True):
+            losses |= {f"{name} {layers}": loss for name, loss in of_layer.items()}
+        losses["own place"] = 0.3 * place_loss(self.own_place(read[0][1]), grid)
+        losses["writing"] = F.cross_entropy(self.model.lm_head(hidden[answers]).float(), targets[answers])
+        losses["presence"] = 0.3 * F.binary_cross_entropy_with_logits(
+            self.presence(referring)[:, 0].float(), batch.present.float()
+        )
+        named = self.attributes(referring).float().split(OF_THINGS, -1)
+        losses["attributes"] = 0.3 * sum(
+            F.cross_entropy(logits, classes, ignore_index=IGNORED)
+            for logits, classes in zip(named, batch.attributes.unbind(1), strict=True)
+        )
+        watched = {name: float(loss.detach()) for name, loss in losses.items()}
+        both, either = (where > 0) & (batch.cells > 0.5), (where > 0) | (batch.cells > 0.5)
+        overlap = both.sum(1) / either.sum(1).clamp(min=1)
+        whole, anchored = batch.final & batch.present, batch.anchors[:, 0] != IGNORED
+        for name, chosen in (("IoU of names", whole & ~anchored), ("IoU of relations", whole & anchored)):
+            if chosen.any():
+                watched[name] = float(overlap[chosen].mean())
+        return torch.stack(list(losses.values())).sum(), watched
