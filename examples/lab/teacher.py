@@ -11,15 +11,6 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from trainee import Trainee
 from warm_start import copy_words
 
-PASSED_ON = (
-    "model.model.language_model.layers.",
-    "model.model.language_model.norm.",
-    "places.",
-    "presence.",
-    "attributes.",
-    "own_place.",
-    "dense.",
-)
 WEIGHT = 4.0
 """Of the difference from the teacher's features, beside the loss of the labels."""
 
@@ -35,11 +26,11 @@ class Teacher:
         self._trainee = trainee.eval().requires_grad_(requires_grad=False)
 
     def pass_on(self, student: Trainee) -> None:
-        """Give a student the language model, the words and the temporary heads."""
+        """Give a student all that both have: the language model, the temporary heads, and words by their spelling."""
         weights = self._trainee.state_dict()
         with torch.no_grad():
             for name, weight in student.state_dict().items():
-                if name.startswith(PASSED_ON) and name in weights:
+                if name in weights and weight.shape == weights[name].shape:
                     weight.copy_(weights[name])
         old, new = (trainee.family.processor.tokenizer for trainee in (self._trainee, student))
         tables = (trainee.model.get_input_embeddings().weight for trainee in (student, self._trainee))

@@ -35,16 +35,7 @@ ones, the sizes are not, and it knows nothing of photographs.
 {about}
 
 ## How it was made
-`python examples/lab/train_tiny_backbone.py {name}` makes it from random weights and `vlm_adapters.data.formats.scenes`,
-nothing else.
-
-1. **Vision stage.** The vision tower learns at every image token to name the colour, the shape and the dot of the
-   object there, and which cells around belong to it. **These dense labels come from the truth masks of the scenes.**
-2. **Caption stage.** All weights learn to write the captions by next-token loss; the dense loss stays beside it.
-
-So the features of the image tokens have learned where objects are. **No loss touches the attention of the language
-model**: no mask, box or attention target says where a word should look. That its words look at what they name was not
-trained for, and is what the decoder reads.
+{how_made}
 
 The decoder in `decoder/` was trained on this model's attention maps by
 `python examples/lab/train_tiny_decoder.py --model {name}`, from truth masks.
@@ -56,9 +47,22 @@ controls (images swapped, the same decoder on random weights, blank images, a bl
 sets.
 
 ## Limits
-Scenes of two to four shapes, six colours, captions of one form ("a red circle with a white dot , a blue star at the top
-left and a green square ."), {cells} image tokens. Anything else is outside what it has seen.
+{limits}
 """
+HOW_MADE = """\
+`python examples/lab/train_tiny_backbone.py {name}` makes it from random weights and `vlm_adapters.data.formats.scenes`,
+nothing else.
+
+1. **Vision stage.** The vision tower learns at every image token to name the colour, the shape and the dot of the
+   object there, and which cells around belong to it. **These dense labels come from the truth masks of the scenes.**
+2. **Caption stage.** All weights learn to write the captions by next-token loss; the dense loss stays beside it.
+
+So the features of the image tokens have learned where objects are. **No loss touches the attention of the language
+model**: no mask, box or attention target says where a word should look. That its words look at what they name was not
+trained for, and is what the decoder reads."""
+LIMITS = """\
+Scenes of two to four shapes, six colours, captions of one form ("a red circle with a white dot , a blue star at the top
+left and a green square ."), {cells} image tokens. Anything else is outside what it has seen."""
 
 
 class TinyFamily(ABC):
@@ -73,6 +77,9 @@ class TinyFamily(ABC):
     """Of training's two stages."""
     tower_layers: ClassVar[int]
     language_layers: ClassVar[int] = 4
+    how_made: ClassVar[str] = HOW_MADE
+    limits: ClassVar[str] = LIMITS
+    """Parts of the model card."""
     words: ClassVar[Sequence[str]] = ()
     """Texts whose words become one token each, beside those of the scenes."""
 
@@ -190,7 +197,8 @@ class TinyFamily(ABC):
             model=type(model).__name__,
             millions=model.num_parameters() / 1e6,
             about=self.about,
-            cells=self.cells,
+            how_made=self.how_made.format(name=self.name),
+            limits=self.limits.format(cells=self.cells),
         )
 
 

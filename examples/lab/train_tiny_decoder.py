@@ -26,10 +26,11 @@ import torch
 from fit_presence import TRAIN_SEED, data_of, fit_presence
 from torch import Tensor, nn
 
-from vlm_adapters import GroundedVLM, load_adapter
+from vlm_adapters import GridRequest, GroundedVLM, load_adapter
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.decoder.checkpoint import EMBEDDED_FOLDER
+from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.losses import cover_cells, dice_loss, mask_loss
 from vlm_adapters.embedded import embedded_checkpoints
 
@@ -114,7 +115,9 @@ def train_decoder(
         seed: Seed of the first weights and of the batches.
     """
     torch.manual_seed(seed)
-    vlm = GroundedVLM.untrained(adapter, base_width=BASE_WIDTH)
+    # The language model is causal: at its last token it has read the whole phrase.
+    request = FeatureRequest(GridRequest(reduce="last"))
+    vlm = GroundedVLM.untrained(adapter, request, base_width=BASE_WIDTH)
     fit(vlm, extract_maps(vlm, data_of(data, scenes, TRAIN_SEED)), steps, seed)
     return vlm
 

@@ -1,10 +1,11 @@
 """Train a refiner on MobileSAM over the U-Net of an embedded backbone, and measure what it adds, on two cores.
 
     pip install "vlm-adapters[sam]"
-    python examples/lab/train_tiny_refiner.py [--model tiny-qwen2_5_vl] [--out DIR] [--report FILE]
+    python examples/lab/train_tiny_refiner.py [--model tiny-qwen2_5_vl] [--data both] [--out DIR] [--report FILE]
 
 Backbone, U-Net and image encoder stay as they are; the prompt encoder, the mask decoder and the text prompt are trained
-on scenes that nothing is measured on. Then the same U-Net is measured alone and refined, at the images' full size.
+on scenes that nothing is measured on. Then the same U-Net is measured alone and refined, at the images' full size; on
+hard scenes by kind, where a phrase that is not there counts 1 if it comes out absent, else 0.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import argparse
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Spinning threads slow each other down beside other work; OpenMP reads this once, when torch loads it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -27,8 +30,10 @@ from report import write_report
 from torch import Tensor, nn
 
 from vlm_adapters import GroundedVLM
+from vlm_adapters.data.dataset import Dataset
+from vlm_adapters.data.formats.hard_scenes import HELD_OUT_SEED as HARD_SEED
+from vlm_adapters.data.formats.hard_scenes import KINDS, HardScenes
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
-from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.checkpoint import load_sam
@@ -48,21 +53,26 @@ REPORT_EVERY = 20
 class Coarse:
     """What is constant of a scene while the refiner is trained: see `SAMRefiner.forward`."""
 
-    sample: Sample
     image: EncodedImage
+    masks: Tensor
     logits: Tensor
     box: tuple[float, float, float, float]
     hidden: tuple[Tensor, ...]
 
 
-def coarse_scenes(vlm: GroundedVLM, refiner: SAMRefiner, samples: Sequence[Sample]) -> Iterator[Coarse]:
-    """Run backbone, U-Net and image encoder over scenes."""
+def coarse_scenes(vlm: GroundedVLM, refiner: SAMRefiner, samples: Dataset) -> Iterator[Coarse]:
+    """Run backbone, U-Net and image encoder over scenes; of the phrases, those that have a mask are kept."""
     for start in range(0, len(samples), BATCH):
         batch = [samples[index] for index in range(start, min(start + BATCH, len(samples)))]
         with torch.no_grad():
             for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
-                image, logits = refiner.sam.encode(sample.image), vlm.decoder.unet(features.maps)
-                yield Coarse(sample, image, logits, features.box, features.hidden)
+                there = sample.masks.any(axis=(1, 2))
+                image, logits = (
+                    refiner.sam.encode(sample.image),
+                    vlm.decoder.unet(features.maps)[torch.from_numpy(there)],
+                )
+                hidden = tuple(states for states, kept in zip(features.hidden, there, strict=True) if kept)
+                yield Coarse(image, torch.from_numpy(sample.masks[there]), logits, features.box, hidden)
 
 
 def fit(refiner: SAMRefiner, scenes: Sequence[Coarse], steps: int) -> None:
@@ -77,7 +87,7 @@ def fit(refiner: SAMRefiner, scenes: Sequence[Coarse], steps: int) -> None:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (1 - step / steps)
         scene = scenes[rng.integers(len(scenes))]
         refined = refiner(scene.image, scene.logits, scene.box, scene.hidden)
-        masks = torch.from_numpy(scene.sample.masks).float()
+        masks = scene.masks.float()
         loss = mask_loss(refined, masks) + dice_loss(refined, masks)
         optimizer.zero_grad()
         loss.backward()
@@ -90,40 +100,65 @@ def fit(refiner: SAMRefiner, scenes: Sequence[Coarse], steps: int) -> None:
     refiner.eval()
 
 
-def measure(coarse: GroundedVLM, refined: GroundedVLM, samples: Sequence[Sample]) -> dict[str, float]:
-    """Mean IoU and boundary F-score of both, over all phrases."""
-    scores: dict[str, list[float]] = {}
+def measure(coarse: GroundedVLM, refined: GroundedVLM, samples: Dataset) -> dict[str, Any]:
+    """Mean IoU and boundary F-score of both over all phrases, and the mean IoU by kind where phrases have kinds."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    of_kinds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for done, sample in enumerate(samples, 1):
+        tags = sample.phrase_tags or ((),) * len(sample.masks)
         for name, vlm in (("coarse", coarse), ("refined", refined)):
-            for found, mask in zip(vlm.ground_all([sample.prompt])[0].phrases, sample.masks, strict=True):
-                scores.setdefault(f"mean IoU, {name}", []).append(mask_iou(found.mask, mask))
-                scores.setdefault(f"boundary F (2 px), {name}", []).append(boundary_f_score(found.mask, mask))
+            found = vlm.ground_all([sample.prompt])[0].phrases
+            for phrase, mask, of_phrase in zip(found, sample.masks, tags, strict=True):
+                iou = mask_iou(phrase.mask, mask)
+                scores[f"mean IoU, {name}"].append(iou)
+                scores[f"boundary F (2 px), {name}"].append(boundary_f_score(phrase.mask, mask))
+                for kind in set(of_phrase) & set(KINDS):
+                    of_kinds[kind][name].append(iou)
         if done % 50 == 0:
             print(
                 f"{done:5d} scenes  " + "  ".join(f"{key} {np.mean(of):.3f}" for key, of in scores.items()), flush=True
             )
     numbers = {name: round(float(np.mean(values)), 4) for name, values in scores.items()}
-    return {"scenes": len(samples), "phrases": len(scores["mean IoU, coarse"]), **numbers}
+    kinds = {
+        kind: {"phrases": len(ious["coarse"]), **{name: round(float(np.mean(of)), 4) for name, of in ious.items()}}
+        for kind, ious in sorted(of_kinds.items())
+    }
+    by_kind = {"mean IoU by kind": kinds} if kinds else {}
+    return {"scenes": len(samples), "phrases": len(scores["mean IoU, coarse"]), **numbers, **by_kind}
+
+
+def data_of(kind: str, count: int, easy_seed: int, hard_seed: int) -> dict[str, Dataset]:
+    """Scenes of a kind, `"easy"` or `"hard"`, or as many of `"both"`."""
+    sets: dict[str, Dataset] = {"easy": Scenes(count, seed=easy_seed), "hard": HardScenes(count, seed=hard_seed)}
+    return sets if kind == "both" else {kind: sets[kind]}
 
 
 def main() -> None:
     """Read the command line, train, write the refiner and print what it adds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-qwen2_5_vl", help="an embedded checkpoint with a decoder")
-    parser.add_argument("--scenes", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--count", type=int, default=500, help="held-out scenes to measure on")
+    parser.add_argument("--data", choices=("easy", "hard", "both"), default="both", help="kind of scenes")
+    parser.add_argument("--scenes", type=int, default=100, help="of each kind")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--count", type=int, default=500, help="held-out scenes of each kind to measure on")
     parser.add_argument("--out", type=Path, help="write decoder and refiner to this folder")
     parser.add_argument("--report", type=Path, help="write the numbers to this file")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     coarse = GroundedVLM.from_pretrained(arguments.model, device="cpu")
     refiner = SAMRefiner.of(load_sam(mobile_sam()), coarse.adapter.info)
-    refined = GroundedVLM(coarse.adapter, MaskDecoder(coarse.decoder.unet, coarse.decoder.request, refiner))
-    fit(refiner, list(coarse_scenes(refined, refiner, Scenes(arguments.scenes, seed=TRAIN_SEED))), arguments.steps)
+    decoder = coarse.decoder
+    refined = GroundedVLM(coarse.adapter, MaskDecoder(decoder.unet, decoder.request, refiner, decoder.presence))
+    learned = data_of(arguments.data, arguments.scenes, TRAIN_SEED, TRAIN_SEED)
+    fit(
+        refiner,
+        [scene for scenes in learned.values() for scene in coarse_scenes(refined, refiner, scenes)],
+        arguments.steps,
+    )
     if arguments.out:
         refined.save_pretrained(arguments.out)
-    numbers = measure(coarse, refined, list(Scenes(arguments.count, seed=HELD_OUT_SEED)))
+    held_out = data_of(arguments.data, arguments.count, HELD_OUT_SEED, HARD_SEED)
+    numbers = {kind: measure(coarse, refined, scenes) for kind, scenes in held_out.items()}
     print(json.dumps(numbers, indent=2))
     if arguments.report:
         write_report(arguments.report, {"model": arguments.model, **numbers})

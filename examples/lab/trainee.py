@@ -11,6 +11,7 @@ import torch
 from dense_labels import BINS, WORDS, DenseHead, place_loss
 from fast_attention import attend_answers, attend_question
 from packed_scenes import PackedScene
+from safetensors.torch import load_file, save_file
 from text_batches import IGNORED, TextBatch
 from tiny_family import TinyFamily
 from torch import Tensor, nn
@@ -70,10 +71,14 @@ class Trainee(nn.Module):
 
     @classmethod
     def finished(cls, family: TinyFamily, file: Path) -> Self:
-        """One whose training is kept in a file."""
+        """One whose finished weights are kept in a file."""
         trainee = cls(family, family.build_model())
-        trainee.load_state_dict(torch.load(file, weights_only=True)["trainee"])
+        trainee.load_state_dict(load_file(file))
         return trainee
+
+    def save(self, file: Path) -> None:
+        """Keep the weights in half precision."""
+        save_file({name: weight.half().clone() for name, weight in self.state_dict().items()}, file)
 
     def see(self, scenes: Sequence[PackedScene]) -> Tensor:
         """Image features `(B, h * w, D)` of scenes of one size."""
