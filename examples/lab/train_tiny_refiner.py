@@ -32,8 +32,9 @@ from torch import Tensor, nn
 from vlm_adapters import GroundedVLM
 from vlm_adapters.data.dataset import Dataset
 from vlm_adapters.data.formats.hard_scenes import HELD_OUT_SEED as HARD_SEED
-from vlm_adapters.data.formats.hard_scenes import KINDS, HardScenes
+from vlm_adapters.data.formats.hard_scenes import HardScenes
 from vlm_adapters.data.formats.scenes import HELD_OUT_SEED, Scenes
+from vlm_adapters.data.formats.things import KINDS
 from vlm_adapters.decoder.losses import dice_loss, mask_loss
 from vlm_adapters.decoder.model import MaskDecoder
 from vlm_adapters.decoder.sam.checkpoint import load_sam
