@@ -38,28 +38,17 @@ def check_predictor_is_one_earlier(case: AdapterCase) -> None:
 
 def check_mean_of_rows(case: AdapterCase) -> None:
     """`reduce="mean"`, the default, gives the mean of a phrase's rows."""
-    adapter = case.load()
-    inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
-    expected = by_phrase(maps(rows), inputs.phrase_tokens[0], "mean")
-    require_same(case, maps(run(adapter, prompt())[1]), expected, 1e-6, "mean of rows (P, L, n, cell)")
+    _require_reduced(case, GridRequest(), "mean")
 
 
 def check_max_of_rows(case: AdapterCase) -> None:
     """`reduce="max"` gives the maximum of a phrase's rows, cell by cell."""
-    adapter = case.load()
-    inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
-    found = maps(run(adapter, prompt(), GridRequest(reduce="max"))[1])
-    expected = by_phrase(maps(rows), inputs.phrase_tokens[0], "max")
-    require_same(case, found, expected, 1e-6, "max of rows (P, L, n, cell)")
+    _require_reduced(case, GridRequest(reduce="max"), "max")
 
 
 def check_last_of_rows(case: AdapterCase) -> None:
     """`reduce="last"` gives the row of a phrase's last token."""
-    adapter = case.load()
-    inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
-    found = maps(run(adapter, prompt(), GridRequest(reduce="last"))[1])
-    expected = by_phrase(maps(rows), inputs.phrase_tokens[0], "last")
-    require_same(case, found, expected, 1e-6, "last of rows (P, L, n, cell)")
+    _require_reduced(case, GridRequest(reduce="last"), "last")
 
 
 def check_row_phrases(case: AdapterCase) -> None:
@@ -146,6 +135,13 @@ def check_later_text_changes_no_row(case: AdapterCase) -> None:
     short, long = "a red circle", "a red circle beside a blue star"
     first, second = (maps(run(adapter, prompt(text=text, phrases=[short]))[1]) for text in (short, long))
     require_agrees(case, second, first, 1e-5, "attention of a phrase with more text after it (P, L, n, cell)")
+
+
+def _require_reduced(case: AdapterCase, request: GridRequest, reduce: str) -> None:
+    adapter = case.load()
+    inputs, rows = run(adapter, prompt(), GridRequest(reduce="none"))
+    expected = by_phrase(maps(rows), inputs.phrase_tokens[0], reduce)
+    require_same(case, maps(run(adapter, prompt(), request)[1]), expected, 1e-6, f"{reduce} of rows (P, L, n, cell)")
 
 
 def _require_rows(case: AdapterCase, adapter: BackboneAdapter, *, earlier: int = 0) -> None:
