@@ -6,8 +6,8 @@ In every scene two questions are asked, one after the other in one conversation,
 known: what is beside a thing or at a place, where a thing is, its colour or shape, how many there are, whether there is
 one, which is the largest. An answer is right if it names all that the true one names, in any order, and nothing else.
 The phrases of the answers are grounded in the same conversation: of right answers, the mean IoU of their masks is that
-with the things that they name. Controls: the same questions about a grey image; the likeliest answer to every kind of
-question; and the masks of another scene's conversation.
+with the things that they name. Controls: the same questions about a grey image, and the likeliest answer to every kind
+of question.
 """
 
 from __future__ import annotations
@@ -93,8 +93,7 @@ def measure(model: str, count: int) -> dict[str, Any]:
     right: dict[str, list[bool]] = defaultdict(list)
     blank: dict[str, list[bool]] = defaultdict(list)
     truths: dict[str, list[str]] = defaultdict(list)
-    ious, swapped, captions = list[float](), list[float](), []
-    before: list[NDArray[np.bool_]] = []
+    ious, captions = list[float](), []
     for talk in conversations(count):
         answers = answered(grounder, talk.image, talk.turns)
         grey = answered(grounder, Image.new("RGB", talk.image.size, (127, 127, 127)), talk.turns)
@@ -108,10 +107,7 @@ def measure(model: str, count: int) -> dict[str, Any]:
                 continue
             if right[kind][-1]:
                 ious += [mask_iou(masks[name], mask) for name, mask in truth.items() if name in masks]
-                pairs = zip(before, truth.values(), strict=False)
-                swapped += [mask_iou(other, mask) for other, mask in pairs if other.shape == mask.shape]
             captions.append((caption(masks, talk.image), caption(truth, talk.image)))
-            before = list(masks.values())
     scores = gcg_scores(captions, lambda one, other: float(one == other))
     every = [hit for hits in right.values() for hit in hits]
     return {

@@ -36,8 +36,8 @@ class Teacher:
         tables = (trainee.model.get_input_embeddings().weight for trainee in (student, self._trainee))
         copy_words(*tables, old.get_vocab(), new)
 
-    def unlike(self, features: Tensor, scenes: Sequence[PackedScene]) -> Tensor:
-        """How far features `(B, h * w, D)` are from the teacher's, in units of their variance."""
+    def feature_loss(self, features: Tensor, scenes: Sequence[PackedScene]) -> Tensor:
+        """Mean squared difference of features `(B, h * w, D)` from the teacher's, in units of their variance."""
         pixels = torch.stack([scene.pixels for scene in scenes])
         grid = (int(scenes[0].cover.shape[1]), int(scenes[0].cover.shape[2]))
         wanted = self._features(pixels, grid)

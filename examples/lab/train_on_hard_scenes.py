@@ -6,8 +6,8 @@
 By itself, `python` runs it in one process, which is slower: the products are too small for two threads.
 
 Not finished: the embedded models are those of `train_tiny_backbone.py`. For tiny-llava both stages ran once, in two
-hours of two cores, with changes to the losses and texts on the way: `trained/tiny-llava.safetensors`. Of 414 relations
-("the star left of the blue circle") in training scenes its heads then found the right thing of about five in 0.82.
+hours of two cores, with changes to the losses and texts on the way: `trained/tiny-llava.safetensors`. Relations ("the
+star left of the blue circle") were still improving.
 
 It begins with the weights of the embedded model, in one with more layers and a finer image, which at first does what
 the smaller one did. Then:
@@ -21,7 +21,7 @@ With `--teacher`, the weights of a finished training of tiny-llava, the tower al
 says, and the language model begins with the teacher's weights: the text stage is then short. With a model as its own
 teacher and no more vision steps, it is trained further.
 
-Scenes and both stages' states are kept in FOLDER: the same command goes on after a kill. At the end,
+Scenes and the state of both stages are kept in FOLDER: the same command resumes an interrupted run. When it is done,
 FOLDER/finished.safetensors has the model and its temporary heads.
 """
 
@@ -33,7 +33,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# Spinning threads starve the process that writes the texts; OpenMP reads this once, when torch loads it.
+# Spinning threads starve the other processes; OpenMP reads this once, when torch loads it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -125,8 +125,8 @@ def vision_losses(
         loss, right = trainee.dense.losses(features, batch)
         watched = {"loss": float(loss.detach()), "shapes of cells": right}
         if teacher:
-            unlike = teacher.unlike(features, batch)
-            loss, watched["unlike the teacher"] = loss + unlike, float(unlike.detach())
+            feature_loss = teacher.feature_loss(features, batch)
+            loss, watched["feature loss"] = loss + feature_loss, float(feature_loss.detach())
         yield loss, watched
 
 

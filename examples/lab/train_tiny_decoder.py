@@ -1,7 +1,7 @@
 """Train a small mask decoder on the attention of an embedded backbone, on two processor cores in minutes.
 
-    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR] [--data both] [--seed 0]
-        [--presence-only]
+    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR] [--data both] [--reduce last]
+        [--seed 0] [--presence-only]
 
 The backbone stays as it is. Its attention maps are computed once and kept in memory; then a U-Net learns to turn the
 maps of a phrase into its mask. At last a small head learns which phrases are in the image, and is calibrated on other
@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 # Spinning threads slow each other down beside other work; OpenMP reads this once, when torch loads it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -34,6 +35,7 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.losses import cover_cells, dice_loss, mask_loss
 from vlm_adapters.embedded import embedded_checkpoints
 
+Reduction = Literal["mean", "max", "last"]
 SCENES, STEPS = 1500, 1500
 EXTRACT_BATCH, PHRASE_BATCH = 8, 32
 BASE_WIDTH = 16
@@ -103,7 +105,13 @@ def _batches(groups: Sequence[PhraseMaps], steps: int, seed: int) -> Iterator[tu
 
 
 def train_decoder(
-    adapter: BackboneAdapter, scenes: int = SCENES, steps: int = STEPS, data: str = "easy", *, seed: int = 0
+    adapter: BackboneAdapter,
+    scenes: int = SCENES,
+    steps: int = STEPS,
+    data: str = "easy",
+    *,
+    reduce: Reduction = "mean",
+    seed: int = 0,
 ) -> GroundedVLM:
     """Give an adapter a decoder trained on its attention over synthetic scenes, without a presence head.
 
@@ -112,12 +120,11 @@ def train_decoder(
         scenes: Number of scenes of each kind, which are the same for every seed.
         steps: Number of batches.
         data: Kind of the scenes: `"easy"`, `"hard"` or `"both"`.
+        reduce: How the rows of a phrase's tokens become one map, as in `GridRequest`.
         seed: Seed of the first weights and of the batches.
     """
     torch.manual_seed(seed)
-    # The language model is causal: at its last token it has read the whole phrase.
-    request = FeatureRequest(GridRequest(reduce="last"))
-    vlm = GroundedVLM.untrained(adapter, request, base_width=BASE_WIDTH)
+    vlm = GroundedVLM.untrained(adapter, FeatureRequest(GridRequest(reduce=reduce)), base_width=BASE_WIDTH)
     fit(vlm, extract_maps(vlm, data_of(data, scenes, TRAIN_SEED)), steps, seed)
     return vlm
 
@@ -130,7 +137,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=SCENES, help="of each kind")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches")
-    parser.add_argument("--data", choices=("easy", "hard", "both"), default="both", help="kind of scenes")
+    parser.add_argument("--data", choices=("easy", "hard", "both"), default="easy", help="kind of scenes")
+    parser.add_argument("--reduce", choices=("mean", "max", "last"), default="mean", help="rows of a phrase to one map")
     parser.add_argument("--presence-only", action="store_true", help="keep the masks of the decoder that is there")
     arguments = parser.parse_args()
     out = arguments.out or embedded_checkpoints().get(arguments.model, Path(arguments.model)) / EMBEDDED_FOLDER
@@ -138,7 +146,9 @@ def main() -> None:
     if arguments.presence_only:
         vlm = GroundedVLM.from_pretrained(arguments.model, adapter=adapter)
     else:
-        vlm = train_decoder(adapter, arguments.scenes, arguments.steps, arguments.data, seed=arguments.seed)
+        vlm = train_decoder(
+            adapter, arguments.scenes, arguments.steps, arguments.data, reduce=arguments.reduce, seed=arguments.seed
+        )
     fit_presence(vlm, arguments.data, arguments.scenes).save_pretrained(out)
     print(f"Wrote {out}")
 

@@ -1,7 +1,7 @@
 """Train a refiner on MobileSAM over the U-Net of an embedded backbone, and measure what it adds, on two cores.
 
     pip install "vlm-adapters[sam]"
-    python examples/lab/train_tiny_refiner.py [--model tiny-qwen2_5_vl] [--data both] [--out DIR] [--report FILE]
+    python examples/lab/train_tiny_refiner.py [--model tiny-qwen2_5_vl] [--hard] [--out DIR] [--report FILE]
 
 Backbone, U-Net and image encoder stay as they are; the prompt encoder, the mask decoder and the text prompt are trained
 on scenes that nothing is measured on. Then the same U-Net is measured alone and refined, at the images' full size; on
@@ -68,10 +68,8 @@ def coarse_scenes(vlm: GroundedVLM, refiner: SAMRefiner, samples: Dataset) -> It
         with torch.no_grad():
             for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
                 there = sample.masks.any(axis=(1, 2))
-                image, logits = (
-                    refiner.sam.encode(sample.image),
-                    vlm.decoder.unet(features.maps)[torch.from_numpy(there)],
-                )
+                image = refiner.sam.encode(sample.image)
+                logits = vlm.decoder.unet(features.maps)[torch.from_numpy(there)]
                 hidden = tuple(states for states, kept in zip(features.hidden, there, strict=True) if kept)
                 yield Coarse(image, torch.from_numpy(sample.masks[there]), logits, features.box, hidden)
 
@@ -128,19 +126,13 @@ def measure(coarse: GroundedVLM, refined: GroundedVLM, samples: Dataset) -> dict
     return {"scenes": len(samples), "phrases": len(scores["mean IoU, coarse"]), **numbers, **by_kind}
 
 
-def data_of(kind: str, count: int, easy_seed: int, hard_seed: int) -> dict[str, Dataset]:
-    """Scenes of a kind, `"easy"` or `"hard"`, or as many of `"both"`."""
-    sets: dict[str, Dataset] = {"easy": Scenes(count, seed=easy_seed), "hard": HardScenes(count, seed=hard_seed)}
-    return sets if kind == "both" else {kind: sets[kind]}
-
-
 def main() -> None:
     """Read the command line, train, write the refiner and print what it adds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-qwen2_5_vl", help="an embedded checkpoint with a decoder")
-    parser.add_argument("--data", choices=("easy", "hard", "both"), default="both", help="kind of scenes")
+    parser.add_argument("--hard", action="store_true", help="learn from hard scenes, too, and measure on them")
     parser.add_argument("--scenes", type=int, default=100, help="of each kind")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--count", type=int, default=500, help="held-out scenes of each kind to measure on")
     parser.add_argument("--out", type=Path, help="write decoder and refiner to this folder")
     parser.add_argument("--report", type=Path, help="write the numbers to this file")
@@ -150,16 +142,15 @@ def main() -> None:
     refiner = SAMRefiner.of(load_sam(mobile_sam()), coarse.adapter.info)
     decoder = coarse.decoder
     refined = GroundedVLM(coarse.adapter, MaskDecoder(decoder.unet, decoder.request, refiner, decoder.presence))
-    learned = data_of(arguments.data, arguments.scenes, TRAIN_SEED, TRAIN_SEED)
-    fit(
-        refiner,
-        [scene for scenes in learned.values() for scene in coarse_scenes(refined, refiner, scenes)],
-        arguments.steps,
-    )
+    learned = list(coarse_scenes(refined, refiner, Scenes(arguments.scenes, seed=TRAIN_SEED)))
+    if arguments.hard:
+        learned += coarse_scenes(refined, refiner, HardScenes(arguments.scenes, seed=TRAIN_SEED))
+    fit(refiner, learned, arguments.steps)
     if arguments.out:
         refined.save_pretrained(arguments.out)
-    held_out = data_of(arguments.data, arguments.count, HELD_OUT_SEED, HARD_SEED)
-    numbers = {kind: measure(coarse, refined, scenes) for kind, scenes in held_out.items()}
+    numbers = measure(coarse, refined, Scenes(arguments.count, seed=HELD_OUT_SEED))
+    if arguments.hard:
+        numbers["hard scenes"] = measure(coarse, refined, HardScenes(arguments.count, seed=HARD_SEED))
     print(json.dumps(numbers, indent=2))
     if arguments.report:
         write_report(arguments.report, {"model": arguments.model, **numbers})

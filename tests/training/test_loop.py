@@ -301,9 +301,10 @@ def test_a_decoder_of_the_best_heads_of_a_profile_reads_them_alone(recipe: Recip
     ranked = [(head.layer, head.head) for head in (*profile.heads, *profile.others)]
     assert len(profile.heads) == 1
     assert len(ranked) > 3
-    train(recipe(head_profile=str(tmp_path / "heads.json"), top_heads=3, epochs=1), tmp_path / "run")
+    train(recipe(head_profile=str(tmp_path / "heads.json"), top_heads=3, reduce="last", epochs=1), tmp_path / "run")
     vlm = GroundedVLM.from_pretrained(tmp_path / "run" / "best", adapter=FakeAdapter())
     assert vlm.decoder.request.heads == tuple(ranked[:3])
+    assert vlm.decoder.request.grids.reduce == "last"
     assert vlm.decoder.unet.config.channels == 3
 
 
