@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from packed_scenes import PackedScene
+from packed_scenes import PackedScene, by_grid
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
+from torch.utils.data import IterableDataset
 
 from vlm_adapters.data.formats.scenes import COLOURS, DOTS, SHAPES
 from vlm_adapters.data.formats.things import TEXTURES, Thing
@@ -29,29 +31,68 @@ OWNED = 0.5
 """Share of a cell that one thing, or the ground, must cover for the cell to be its."""
 
 
+@dataclass(frozen=True)
+class VisionBatch:
+    """Scenes of one size, and what the tower is to say at every image token.
+
+    Attributes:
+        pixels: `(B, 3, H, W)` uint8, before it is normalised.
+        grid: Rows and columns of the image's tokens.
+        classes: `(B, 4, h * w)` of colour, shape, dot and texture, or `IGNORED`; the last class of each is "none".
+        around: `(B, h * w, AROUND)` how much of the cells around a cell its thing covers; `IGNORED` on the ground.
+        sizes: `(B, h * w)` logarithm of the thing's radius.
+    """
+
+    pixels: Tensor
+    grid: tuple[int, int]
+    classes: Tensor
+    around: Tensor
+    sizes: Tensor
+
+
+class VisionBatches(IterableDataset[VisionBatch]):
+    """Endless batches of scenes of one grid.
+
+    Args:
+        scenes: To see.
+        images: How many make a batch.
+        seed: Of the choices; every worker has its own.
+    """
+
+    def __init__(self, scenes: Sequence[PackedScene], images: int, seed: int) -> None:
+        self._scenes, self._images, self._seed = scenes, images, seed
+
+    def __iter__(self) -> Iterator[VisionBatch]:
+        """Draw a grid by how many scenes have it, then scenes."""
+        for _, numbers in by_grid(self._scenes, self._images, self._seed):
+            scenes = [self._scenes[number] for number in numbers]
+            labels = (torch.stack(column) for column in zip(*map(dense_labels, scenes), strict=True))
+            yield VisionBatch(torch.stack([scene.pixels for scene in scenes]), scenes[0].grid, *labels)
+
+
 class DenseHead(nn.Linear):
     """Reads colour, shape, dot, texture, the cells around, the size and the place at every image token, in training."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, sum(CLASSES) + AROUND + 1 + 2 * BINS)
 
-    def losses(self, features: Tensor, scenes: Sequence[PackedScene]) -> tuple[Tensor, float]:
+    def losses(self, features: Tensor, batch: VisionBatch) -> tuple[Tensor, Tensor]:
         """The loss over a batch of features `(B, h * w, D)`, and the share of shapes that are named rightly."""
         logits = self(features).float()
         *names, around, size, place = logits.split((*CLASSES, AROUND, 1, 2 * BINS), -1)
-        classes, owners, sizes = (torch.stack(column) for column in zip(*map(dense_labels, scenes), strict=True))
+        classes = batch.classes
         loss = logits.new_zeros(())
         for weight, kind, found in zip((1, 2, 1, 1), range(len(names)), names, strict=True):
             loss = loss + weight * F.cross_entropy(
                 found.flatten(0, 1), classes[:, kind].flatten(), ignore_index=IGNORED
             )
-        owned = owners[..., 0] != IGNORED
-        loss = loss + 2 * F.binary_cross_entropy_with_logits(around[owned], owners[owned])
-        loss = loss + place_loss(place, scenes[0].cover.shape[1:])
-        loss = loss + F.smooth_l1_loss(size[owned][:, 0], sizes[owned])
+        owned = batch.around[..., 0] != IGNORED
+        loss = loss + 2 * F.binary_cross_entropy_with_logits(around[owned], batch.around[owned])
+        loss = loss + place_loss(place, batch.grid)
+        loss = loss + F.smooth_l1_loss(size[owned][:, 0], batch.sizes[owned])
         shaped = (classes[:, 1] >= 0) & (classes[:, 1] < len(SHAPES))
         right = (names[1].argmax(-1) == classes[:, 1])[shaped].float().mean()
-        return loss, float(right)
+        return loss, right
 
 
 def dense_labels(scene: PackedScene) -> tuple[Tensor, Tensor, Tensor]:

@@ -68,7 +68,7 @@ def attend_text(
     # Keys and values are shared by groups of heads: fold each group's queries into rows.
     shared = key.shape[1]
     query, key, value = (x.reshape(B * shared, -1, N, d) for x in (query * attention.scaling, key, value))
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         answers = _answer_rows(query[:, :, Q:], key[:, 0], value[:, 0], Q, K)
         parts = [answers] if start else [_question_rows(query[:, :, :Q], key[:, 0, :Q], value[:, 0, :Q]), answers]
     mixed = torch.cat(parts, 2).view(B, -1, N - start, d)
@@ -107,7 +107,7 @@ def _folded(attention: nn.Module, hidden: Tensor, tables: tuple[Tensor, Tensor])
 
 
 def _mixed(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         mixed = torch.matmul((torch.matmul(query, key.transpose(2, 3)) + mask).softmax(-1), value)
     B, groups, _, d = mixed.shape
     rows = mask.shape[0] * d * groups // attention.o_proj.in_features
@@ -146,5 +146,5 @@ def _mix_long(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 
 def _mix_short(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Plain products: on short sequences they beat the fused kernel of the processor."""
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         return torch.bmm(torch.bmm(query * scale, key.transpose(1, 2)).softmax(-1), value)

@@ -58,7 +58,8 @@ def collect(vlm: GroundedVLM, sets: Sequence[Dataset]) -> Iterator[Evidence]:
             for sample, of_sample, logits in zip(samples, features, vlm.decoder(features), strict=True):
                 hidden = tuple(states.half() for states in of_sample.hidden)
                 half = replace(of_sample, maps=of_sample.maps.half(), hidden=hidden)
-                yield Evidence(half, logits.coarse.half(), torch.from_numpy(sample.masks.any(axis=(1, 2))))
+                there = torch.from_numpy(sample.masks.any(axis=(1, 2))).to(logits.coarse.device)
+                yield Evidence(half, logits.coarse.half(), there)
 
 
 def fit_presence(vlm: GroundedVLM, kind: str, scenes: int, epochs: int = EPOCHS) -> GroundedVLM:
@@ -66,13 +67,16 @@ def fit_presence(vlm: GroundedVLM, kind: str, scenes: int, epochs: int = EPOCHS)
     torch.manual_seed(0)
     head = PresenceHead.of(vlm.adapter.info, vlm.decoder.unet.config.channels)
     vlm = GroundedVLM(vlm.adapter, MaskDecoder(vlm.decoder.unet, vlm.decoder.request, None, head)).eval()
+    vlm.decoder.to(vlm.adapter.info.device)
     learned = list(collect(vlm, data_of(kind, scenes, TRAIN_SEED)))
     _fit(head, learned, epochs)
     del learned
     judged = list(collect(vlm, data_of(kind, CALIBRATION_SCENES, CALIBRATION_SEED)))
     with torch.no_grad():
         logits = torch.cat([head(scene.features, scene.coarse) for scene in judged])
-    head.calibration = Calibration.of(logits.numpy(), torch.cat([scene.present for scene in judged]).numpy())
+    head.calibration = Calibration.of(
+        logits.cpu().numpy(), torch.cat([scene.present for scene in judged]).cpu().numpy()
+    )
     print(head.calibration, flush=True)
     return vlm
 

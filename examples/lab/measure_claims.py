@@ -16,13 +16,14 @@ import argparse
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from measure_tiny import randomise
 from report import write_report
-from train_tiny_decoder import SCENES, STEPS, train_decoder
+from train_tiny_decoder import Training, train_decoder
 
 from vlm_adapters import evaluate, load_adapter, load_grounder
 from vlm_adapters.data.formats import hard_scenes, scenes
@@ -109,8 +110,8 @@ def arguments_of_command() -> argparse.Namespace:
     parser.add_argument("--train", help="the backbone of decoders that are trained by several seeds")
     parser.add_argument("--training-seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--random", nargs="*", default=[], help="backbones that are measured with random weights, too")
-    parser.add_argument("--scenes", type=int, default=SCENES, help="to train on")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of training")
+    parser.add_argument("--scenes", type=int, default=Training.scenes, help="to train on")
+    parser.add_argument("--steps", type=int, default=Training.steps, help="of training")
     parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     return parser.parse_args()
 
@@ -120,7 +121,7 @@ def main() -> None:
     arguments = arguments_of_command()
     seeds = arguments.seeds or [FIRST_SEEDS[arguments.data] + more for more in FURTHER]
     data = {f"seed {seed}": f"{arguments.data}:count={arguments.count},seed={seed}" for seed in seeds}
-    training = (arguments.scenes, arguments.steps)
+    training = Training(arguments.scenes, arguments.steps)
     trained: dict[str, Claims] = {}
     control: dict[str, Claims] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -133,14 +134,14 @@ def main() -> None:
         models = {model: measured(model, load_grounder(model)) for model in arguments.models}
         for seed in arguments.training_seeds if arguments.train else ():
             title = f"{arguments.train}, decoder trained with seed {seed}"
-            decoder = train_decoder(load_adapter(arguments.train), *training, seed=seed)
+            decoder = train_decoder(load_adapter(arguments.train), replace(training, seed=seed))
             trained[str(seed)] = measured(title, decoder)
         for model in arguments.random:
-            decoder = train_decoder(randomise(load_adapter(model)), *training)
+            decoder = train_decoder(randomise(load_adapter(model)), training)
             control[model] = measured(f"{model}, random weights", decoder)
     if arguments.report:
         about = {"data": arguments.data, "count": arguments.count, "seeds": seeds, "models": models}
-        by_seed = {"model": arguments.train, "scenes": training[0], "steps": training[1], "seeds": trained}
+        by_seed = {"model": arguments.train, "scenes": training.scenes, "steps": training.steps, "seeds": trained}
         write_report(arguments.report, {**about, "trained by seed": by_seed if trained else None, "random": control})
 
 

@@ -209,7 +209,8 @@ def main() -> None:
             rows.append(row)
             print(line(row), flush=True)
             if chosen.report:
-                write_report(chosen.report, {"device": chosen.device, "rows": rows})
+                card = {"machine": f"one {torch.cuda.get_device_name()}"} if chosen.device == "cuda" else {}
+                write_report(chosen.report, {**card, "device": chosen.device, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from report import write_report
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
-from train_tiny_decoder import train_decoder
+from train_tiny_decoder import Training, train_decoder
 
 from vlm_adapters import GroundedVLM, TransformersBackbone, load_adapter, place_map
 from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
@@ -171,7 +171,7 @@ def main() -> None:
         "shape words right, drawn evenly": guess_rate(samples),
     }
     if not arguments.without_random:
-        control = train_decoder(randomise(load_adapter(arguments.model)))
+        control = train_decoder(randomise(load_adapter(arguments.model)), Training())
         numbers["mean IoU, random weights"] = coarse_ious(control, samples).mean()
     rounded = {name: round(float(value), 4) for name, value in numbers.items()}
     print(json.dumps(rounded, indent=2))

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from tiny_family import TinyFamily
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
+from torch.utils.data import get_worker_info
 
 from vlm_adapters.data.formats.hard_scenes import HardScenes
 from vlm_adapters.data.formats.scenes import Scenes, place_words
 from vlm_adapters.data.formats.things import Thing
 from vlm_adapters.data.sample import Sample
 
+TRAIN_SEED = 21
 SHARD = 500
+SHARDS = tuple((kind, first) for kind, count in (("hard", 12_000), ("easy", 4_000)) for first in range(0, count, SHARD))
+"""Kind and first number of every file of scenes."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,25 @@ class PackedScene:
     things: tuple[Thing, ...]
     places: tuple[str, ...]
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the image's tokens."""
+        _, rows, columns = self.cover.shape
+        return rows, columns
+
+
+def by_grid(scenes: Sequence[PackedScene], count: int, seed: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Endless batches of numbers of scenes of one grid, which comes as often as it is found; for a worker, its own."""
+    worker = get_worker_info()
+    rng = np.random.default_rng((seed, worker.id if worker else 0))
+    grids = defaultdict(list)
+    for number, scene in enumerate(scenes):
+        grids[scene.grid].append(number)
+    shares = np.array([len(numbers) for numbers in grids.values()]) / len(scenes)
+    while True:
+        grid = list(grids)[int(rng.choice(len(grids), p=shares))]
+        yield grid, rng.choice(grids[grid], count).tolist()
+
 
 def things_of(sample: Sample) -> tuple[Thing, ...]:
     """The shapes of an easy scene, read from its phrases and masks."""
@@ -52,7 +77,17 @@ def things_of(sample: Sample) -> tuple[Thing, ...]:
     return tuple(found)
 
 
-def pack(family: TinyFamily, kind: str, seed: int, number: int) -> PackedScene:
+@dataclass(frozen=True)
+class Drawn:
+    """A scene before any model sees it."""
+
+    image: Image.Image
+    masks: Tensor
+    things: tuple[Thing, ...]
+    places: tuple[str, ...]
+
+
+def draw(kind: str, seed: int, number: int) -> Drawn:
     """Draw one scene, `"easy"` or `"hard"`."""
     if kind == "hard":
         scene = HardScenes(1, seed=seed, first=number).scene(0)
@@ -60,28 +95,45 @@ def pack(family: TinyFamily, kind: str, seed: int, number: int) -> PackedScene:
     else:
         sample = Scenes(1, seed=seed, first=number)[0]
         image, masks, things = sample.image, sample.masks, things_of(sample)
-    pixels = family.resize(image)
-    framed = family.frame(torch.from_numpy(masks).float())
-    cover = F.adaptive_avg_pool2d(framed, family.grid(pixels))
-    places = tuple(place_words(mask) for mask in masks)
-    return PackedScene(pixels, (cover * 255).round().byte(), things, places)
+    return Drawn(image, torch.from_numpy(masks).float(), things, tuple(place_words(mask) for mask in masks))
 
 
-def _write_shard(family: type[TinyFamily], kind: str, seed: int, first: int, path: Path) -> None:
+def pack(family: TinyFamily, drawn: Drawn) -> PackedScene:
+    """A scene as the model of a family sees it."""
+    pixels = family.resize(drawn.image)
+    cover = F.adaptive_avg_pool2d(family.frame(drawn.masks), family.grid(pixels))
+    return PackedScene(pixels, (cover * 255).round().byte(), drawn.things, drawn.places)
+
+
+def _write_shards(kind: str, first: int, paths: Mapping[type[TinyFamily], Path]) -> None:
     torch.set_num_threads(1)
-    made = family()
-    scenes = [pack(made, kind, seed, first + index) for index in range(SHARD)]
-    torch.save(scenes, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
+    families = [family() for family in paths]
+    scenes = [draw(kind, TRAIN_SEED, first + index) for index in range(SHARD)]
+    for family, path in zip(families, paths.values(), strict=True):
+        torch.save([pack(family, drawn) for drawn in scenes], path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
 
 
-def packed(family: type[TinyFamily], kind: str, seed: int, count: int, folder: Path) -> Sequence[PackedScene]:
-    """Scenes from a folder; those that are not there yet are drawn by all processors."""
+def write_scenes(families: Sequence[type[TinyFamily]], folder: Path) -> None:
+    """Draw the scenes of the training that are not in a folder yet, by all processors."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {first: folder / f"{family.name}-{kind}-{seed}-{first}.pt" for first in range(0, count, SHARD)}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        missing = [(first, path) for first, path in paths.items() if not path.exists()]
-        for done in [pool.submit(_write_shard, family, kind, seed, *item) for item in missing]:
+        waiting = []
+        for kind, first in SHARDS:
+            paths = {family: _path(family, kind, first, folder) for family in families}
+            if missing := {family: path for family, path in paths.items() if not path.exists()}:
+                waiting.append(pool.submit(_write_shards, kind, first, missing))
+        for done in waiting:
             done.result()
+
+
+def packed(family: type[TinyFamily], folder: Path) -> Sequence[PackedScene]:
+    """The scenes of the training, read from a folder."""
     # The shards are this script's own files, which hold more than tensors.
-    return [scene for path in paths.values() for scene in torch.load(path, weights_only=False)][:count]
+    return [
+        scene for kind, first in SHARDS for scene in torch.load(_path(family, kind, first, folder), weights_only=False)
+    ]
+
+
+def _path(family: type[TinyFamily], kind: str, first: int, folder: Path) -> Path:
+    return folder / f"{family.name}-{kind}-{TRAIN_SEED}-{first}.pt"

@@ -47,28 +47,31 @@ LLaVA-Next 7B and an image of 480 x 640 pixels: {report["channels"]:,} channels,
 
 def plan() -> str:
     """What `adapters info --device-memory` predicts, against what models of full size take."""
-    report = read_report("plan")
+    names = ("plan", "plan_gpu_qwen3_vl", "plan_gpu_qwen2_5_vl")
+    found = [(report["device"].upper(), row) for report in map(read_report, names) for row in report["rows"]]
     rows = [
         (
             row["model"].split("/")[1] + (f" + SAM {row['sam']}" if row["sam"] else ""),
+            device,
             *(row[name] for name in ("dtype", "image", "phrases", "tokens")),
             *(f"{row[name]:.2f}" for name in ("predicted", "measured")),
             f"{row['predicted / measured']:.3f}",
             *(f"{row[name]:.3f}" for name in ("predicted beyond", "measured beyond")),
             f"{row['predicted / measured beyond']:.2f}",
         )
-        for row in report["rows"]
+        for device, row in found
     ]
-    totals = [row["predicted / measured"] for row in report["rows"]]
-    beyond = [row["predicted / measured beyond"] for row in report["rows"]]
-    head = ("model", "precision", "image", "phrases", "tokens", "predicted", "measured", "predicted / measured")
+    totals, beyond = (
+        [row[name] for _, row in found] for name in ("predicted / measured", "predicted / measured beyond")
+    )
+    head = ("model", "on", "precision", "image", "phrases", "tokens", "predicted", "measured", "predicted / measured")
     return f"""## The plan against measured memory
 
-Models of full size with random weights, with a decoder of the usual size, on the {report["device"].upper()}; GiB. The
+Models of full size with random weights, with a decoder of the usual size; GiB. The
 prediction is that of `adapters info --image --phrases` without its estimates for a driver and an allocator. Of all, it
 is {min(totals):.3f} to {max(totals):.3f} of what was measured; of what is taken beyond the weights,
 {min(beyond):.2f} to {max(beyond):.2f}.
 
 {table((*head, "beyond the weights, predicted", "measured", "predicted / measured"), rows)}
 
-{sources("plan")}"""
+{sources(*names)}"""

@@ -114,8 +114,31 @@ def _fact(value: float) -> str:
 
 
 def costs() -> str:
-    """What a training would cost at the rates of a bench."""
-    report = read_report("costs")
+    """What a training would cost at the rates of the benches."""
+    names = ("costs", "costs_gpu")
+    found = read_report(names[0])["data"]
+    counts = [
+        (name, *(f"{of[what]:,}" for what in ("images", "sentences", "phrases")), of["source"])
+        for name, of in found.items()
+    ]
+    return f"""## Costs on paper
+
+The backbone's part of a training, from the rates of the benches above. With the bench of another model and machine the
+same command gives their hours. Eight epochs through the backbone, all sentences of an image in one sequence, are the
+recipe of F-LMM (arXiv 2406.05821); a cache runs the backbone once, over every sentence, and its bytes are those of the
+maps.
+
+{_costs_of(names[0])}
+
+{_costs_of(names[1])}
+
+{table(("counted", "images", "sentences", "phrases", "source"), counts)}
+
+{sources(*names)}"""
+
+
+def _costs_of(name: str) -> str:
+    report = read_report(name)
     measured, found = report["measured"], report["data"]
     ways = {kind: list(next(iter(found.values()))[kind]) for kind in ("hours", "bytes")}
     rows = [
@@ -123,22 +146,9 @@ def costs() -> str:
         for kind, show in (("hours", "{:,.1f} h".format), ("bytes", _gibibytes))
         for way in ways[kind]
     ]
-    counts = [
-        (name, *(f"{of[what]:,}" for what in ("images", "sentences", "phrases")), of["source"])
-        for name, of in found.items()
-    ]
-    return f"""## Costs on paper
+    return f"""`{measured["model"]}` on {measured["machine"]}:
 
-The backbone's part of a training, from the rates of the bench above: `{measured["model"]}` on
-{measured["machine"]}. With the bench of another model and machine the same command gives their hours. Eight epochs
-through the backbone, all sentences of an image in one sequence, are the recipe of F-LMM (arXiv 2406.05821); a cache
-runs the backbone once, over every sentence, and its bytes are those of the maps.
-
-{table(("", *found), rows)}
-
-{table(("counted", "images", "sentences", "phrases", "source"), counts)}
-
-{sources("costs")}"""
+{table(("", *found), rows)}"""
 
 
 def _gibibytes(count: int) -> str:

@@ -126,11 +126,13 @@ def referring(rng: Rng, things: Things, places: Sequence[str]) -> Turn:
 def relating(rng: Rng, things: Things, places: Sequence[str]) -> Turn | None:
     """A sentence of references by relation alone, the hardest to learn."""
     del places
-    drawn = (by_relation(rng, things) for _ in range(40))
-    found = {reference.words: reference for reference in drawn if reference}
+    wanted, found = int(rng.integers(1, 4)), dict[str, Reference]()
+    for _ in range(40):
+        if len(found) < wanted and (reference := by_relation(rng, things)):
+            found[reference.words] = reference
     if not found:
         return None
-    text, looks = sentence(list(found.values())[: int(rng.integers(1, 4))], things)
+    text, looks = sentence(list(found.values()), things)
     return Turn(DESCRIBE_QUESTION, text, in_answer=looks)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from packed_scenes import PackedScene
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from trainee import Trainee
@@ -36,10 +33,14 @@ class Teacher:
         tables = (trainee.model.get_input_embeddings().weight for trainee in (student, self._trainee))
         copy_words(*tables, old.get_vocab(), new)
 
-    def feature_loss(self, features: Tensor, scenes: Sequence[PackedScene]) -> Tensor:
-        """Mean squared difference of features `(B, h * w, D)` from the teacher's, in units of their variance."""
-        pixels = torch.stack([scene.pixels for scene in scenes])
-        grid = (int(scenes[0].cover.shape[1]), int(scenes[0].cover.shape[2]))
+    def feature_loss(self, features: Tensor, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Mean squared difference of features `(B, h * w, D)` from the teacher's, in units of their variance.
+
+        Args:
+            features: Of images.
+            pixels: The images `(B, 3, H, W)` uint8.
+            grid: Rows `h` and columns `w` of their image tokens.
+        """
         wanted = self._features(pixels, grid)
         return WEIGHT * F.mse_loss(features.float(), wanted) / wanted.var()
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
 from dense_labels import IGNORED, WORDS, class_indices
-from packed_scenes import PackedScene
+from packed_scenes import PackedScene, by_grid
 from scene_texts import Look, Turn, say
 from tiny_family import TinyFamily
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
-GROUP = 28
-"""How many texts of like length are padded together."""
 UNKNOWN = (IGNORED,) * len(WORDS)
 
 
@@ -43,12 +41,10 @@ class TextGroup:
     Attributes:
         images: `(g,)` which of the batch's images each is on.
         ids: `(g, S)`, padded on the right.
-        targets: `(g, S)` the next token, or `IGNORED`.
     """
 
     images: Tensor
     ids: Tensor
-    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,13 @@ class TextBatch:
     """Texts on `B` images.
 
     Attributes:
-        scenes: `(B,)` numbers of the scenes.
+        scenes: Numbers of the `B` scenes.
+        grid: Rows and columns of their image tokens.
         groups: The texts, the shortest first; tokens count through all of them.
-        at: `(M,)` the token of everything that refers.
-        images: `(M,)` which image it refers to.
+        answers: `(A,)` the tokens after which the model writes.
+        targets: `(A,)` what it writes.
+        at: `(M,)` the token of everything that refers, those to the first image first.
+        counts: How many refer to each image.
         cells: `(M, h * w)` how much of every cell it refers to, 0 to 1.
         anchors: `(M, h * w)` the same of the thing a relation starts from; `IGNORED` without one.
         attributes: `(M, 4)` the classes of `dense_labels.WORDS` of the one thing it refers to, or `IGNORED`.
@@ -67,10 +66,13 @@ class TextBatch:
         present: `(M,)` bool, whether what it refers to is there.
     """
 
-    scenes: Tensor
+    scenes: tuple[int, ...]
+    grid: tuple[int, int]
     groups: tuple[TextGroup, ...]
+    answers: Tensor
+    targets: Tensor
     at: Tensor
-    images: Tensor
+    counts: tuple[int, ...]
     cells: Tensor
     anchors: Tensor
     attributes: Tensor
@@ -86,11 +88,10 @@ class TextEncoder:
         self._image = family.processor.image_token_id
         self._templates = {count: family.chat_template(count) for count in (1, 2)}
 
-    def question(self, cells: int) -> Tensor:
-        """Ids up to the last token of an image of so many cells."""
+    def before_image(self) -> Tensor:
+        """Ids up to the image."""
         ids = self.tokenizer(self._templates[1])["input_ids"]
-        before = torch.tensor(ids[: ids.index(self._image)], dtype=torch.long)
-        return torch.cat([before, torch.full((cells,), self._image)])
+        return torch.tensor(ids[: ids.index(self._image)], dtype=torch.long)
 
     def encode(self, turns: Sequence[Turn]) -> EncodedText:
         """The tokens of a conversation after the image."""
@@ -122,27 +123,25 @@ class TextBatches(IterableDataset[TextBatch]):
         scenes: To talk about.
         images: How many make a batch.
         texts: How many on each image.
-        seed: Of the choices.
+        group: How many texts of like length are padded together.
+        seed: Of the choices; every worker has its own.
     """
 
-    def __init__(self, family: TinyFamily, scenes: Sequence[PackedScene], images: int, texts: int, seed: int) -> None:
+    def __init__(
+        self, family: TinyFamily, scenes: Sequence[PackedScene], images: int, texts: int, group: int, seed: int
+    ) -> None:
         self._encoder, self._scenes = TextEncoder(family), scenes
-        self._images, self._texts, self._seed = images, texts, seed
-        self._grids: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for number, scene in enumerate(scenes):
-            self._grids[tuple(scene.cover.shape[1:])].append(number)
+        self._images, self._texts, self._group, self._seed = images, texts, group, seed
 
     def __iter__(self) -> Iterator[TextBatch]:
         """Draw a grid by how many scenes have it, then scenes."""
-        rng = np.random.default_rng(self._seed)
-        grids = list(self._grids.values())
-        shares = np.array([len(grid) for grid in grids]) / len(self._scenes)
-        while True:
-            grid = grids[int(rng.choice(len(grids), p=shares))]
-            yield self.batch(rng, rng.choice(grid, self._images).tolist())
+        worker = get_worker_info()
+        rng = np.random.default_rng((self._seed, worker.id if worker else 0, 1))
+        for grid, numbers in by_grid(self._scenes, self._images, self._seed):
+            yield self.batch(rng, grid, numbers)
 
-    def batch(self, rng: np.random.Generator, numbers: Sequence[int]) -> TextBatch:
-        """Talk about some scenes."""
+    def batch(self, rng: np.random.Generator, grid: tuple[int, int], numbers: Sequence[int]) -> TextBatch:
+        """Talk about some scenes of one grid."""
         texts = sorted(
             (
                 (image, self._encoder.encode(say(rng, self._scenes[number].things, self._scenes[number].places)))
@@ -151,27 +150,34 @@ class TextBatches(IterableDataset[TextBatch]):
             ),
             key=lambda item: len(item[1].ids),
         )
-        groups, looks, tokens = [], [], 0
-        for start in range(0, len(texts), GROUP):
-            images, encoded = zip(*texts[start : start + GROUP], strict=True)
+        groups, every_target, looks, tokens = [], [], [], 0
+        for start in range(0, len(texts), self._group):
+            images, encoded = zip(*texts[start : start + self._group], strict=True)
             ids = pad_sequence([text.ids for text in encoded], batch_first=True)
             targets = pad_sequence([text.targets for text in encoded], batch_first=True, padding_value=IGNORED)
-            groups.append(TextGroup(torch.tensor(images), ids, targets))
+            groups.append(TextGroup(torch.tensor(images), ids))
+            every_target.append(targets.flatten())
             for row, (image, text) in enumerate(zip(images, encoded, strict=True)):
-                looks += [(tokens + row * ids.shape[1] + at, image, look) for at, look in text.looks]
+                looks += [(image, tokens + row * ids.shape[1] + at, look) for at, look in text.looks]
             tokens += ids.numel()
+        looks.sort(key=itemgetter(0))
         covers = [self._scenes[number].cover.flatten(1).float() / 255 for number in numbers]
         classes = [[class_indices(thing) for thing in self._scenes[number].things] for number in numbers]
         none = torch.full_like(covers[0][0], IGNORED)
+        targets = torch.cat(every_target)
+        answers = (targets != IGNORED).nonzero()[:, 0]
         return TextBatch(
-            torch.tensor(numbers),
+            tuple(numbers),
+            grid,
             tuple(groups),
-            torch.tensor([at for at, _, _ in looks]),
-            torch.tensor([image for _, image, _ in looks]),
-            torch.stack([covers[image][list(look.things)].sum(0).clamp(max=1) for _, image, look in looks]),
-            torch.stack([none if look.anchor is None else covers[image][look.anchor] for _, image, look in looks]),
+            answers,
+            targets[answers],
+            torch.tensor([at for _, at, _ in looks]),
+            tuple(np.bincount([image for image, _, _ in looks], minlength=len(numbers)).tolist()),
+            torch.stack([covers[image][list(look.things)].sum(0).clamp(max=1) for image, _, look in looks]),
+            torch.stack([none if look.anchor is None else covers[image][look.anchor] for image, _, look in looks]),
             torch.tensor(
-                [classes[image][look.things[0]] if len(look.things) == 1 else UNKNOWN for _, image, look in looks]
+                [classes[image][look.things[0]] if len(look.things) == 1 else UNKNOWN for image, _, look in looks]
             ),
             torch.tensor([look.final for _, _, look in looks]),
             torch.tensor([bool(look.things) for _, _, look in looks]),

@@ -15,7 +15,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -35,13 +35,31 @@ from vlm_adapters.decoder.features import FeatureRequest
 from vlm_adapters.decoder.losses import cover_cells, dice_loss, mask_loss
 from vlm_adapters.embedded import embedded_checkpoints
 
-Reduction = Literal["mean", "max", "last"]
-SCENES, STEPS = 1500, 1500
 EXTRACT_BATCH, PHRASE_BATCH = 8, 32
-BASE_WIDTH = 16
 LEARNING_RATE = 2e-3
 WARM_UP = 50
 REPORT_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a decoder is trained.
+
+    Attributes:
+        scenes: Number of scenes of each kind, which are the same for every seed.
+        steps: Number of batches.
+        data: Kind of the scenes: `"easy"`, `"hard"` or `"both"`.
+        reduce: How the rows of a phrase's tokens become one map, as in `GridRequest`.
+        width: Channels of the U-Net's first stage.
+        seed: Of the first weights and of the batches.
+    """
+
+    scenes: int = 1500
+    steps: int = 1500
+    data: str = "easy"
+    reduce: Literal["mean", "max", "last"] = "mean"
+    width: int = 16
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,10 +83,10 @@ def extract_maps(vlm: GroundedVLM, sets: Sequence[Dataset]) -> list[PhraseMaps]:
             batch = list(samples[start : start + EXTRACT_BATCH])
             for sample, features in zip(batch, vlm.features([sample.prompt for sample in batch]), strict=True):
                 there = sample.masks.any(axis=(1, 2))
-                maps, box = features.maps[torch.from_numpy(there)], features.box
+                maps, box = features.maps[torch.from_numpy(there).to(features.maps.device)], features.box
                 size = vlm.decoder.unet.config.output_size(maps.shape[2], maps.shape[3])
                 masks = cover_cells(sample.masks[there], box, size)
-                groups[tuple(maps.shape[2:])].append((maps.half(), (masks * 255).round().byte()))
+                groups[tuple(maps.shape[2:])].append((maps.half(), (masks * 255).round().byte().to(maps.device)))
     return [PhraseMaps(*(torch.cat(parts) for parts in zip(*group, strict=True))) for group in groups.values()]
 
 
@@ -81,7 +99,7 @@ def fit(vlm: GroundedVLM, groups: Sequence[PhraseMaps], steps: int, seed: int = 
         rate = LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(maps.device.type, torch.bfloat16):
             logits = unet(maps)
         loss = mask_loss(logits, masks) + dice_loss(logits, masks)
         optimizer.zero_grad()
@@ -99,33 +117,18 @@ def _batches(groups: Sequence[PhraseMaps], steps: int, seed: int) -> Iterator[tu
     sizes = np.array([len(group.maps) for group in groups])
     for _ in range(steps):
         group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
-        chosen = torch.from_numpy(rng.integers(0, len(group.maps), PHRASE_BATCH))
+        chosen = torch.from_numpy(rng.integers(0, len(group.maps), PHRASE_BATCH)).to(group.maps.device)
         sides = [side for side in (-1, -2) if rng.random() < 0.5]
         yield group.maps[chosen].float().flip(sides), group.masks[chosen].float().div(255).flip(sides)
 
 
-def train_decoder(
-    adapter: BackboneAdapter,
-    scenes: int = SCENES,
-    steps: int = STEPS,
-    data: str = "easy",
-    *,
-    reduce: Reduction = "mean",
-    seed: int = 0,
-) -> GroundedVLM:
-    """Give an adapter a decoder trained on its attention over synthetic scenes, without a presence head.
-
-    Args:
-        adapter: The backbone, which stays as it is.
-        scenes: Number of scenes of each kind, which are the same for every seed.
-        steps: Number of batches.
-        data: Kind of the scenes: `"easy"`, `"hard"` or `"both"`.
-        reduce: How the rows of a phrase's tokens become one map, as in `GridRequest`.
-        seed: Seed of the first weights and of the batches.
-    """
-    torch.manual_seed(seed)
-    vlm = GroundedVLM.untrained(adapter, FeatureRequest(GridRequest(reduce=reduce)), base_width=BASE_WIDTH)
-    fit(vlm, extract_maps(vlm, data_of(data, scenes, TRAIN_SEED)), steps, seed)
+def train_decoder(adapter: BackboneAdapter, chosen: Training) -> GroundedVLM:
+    """Give an adapter, which stays as it is, a decoder trained on its attention, without a presence head."""
+    torch.manual_seed(chosen.seed)
+    request = FeatureRequest(GridRequest(reduce=chosen.reduce))
+    vlm = GroundedVLM.untrained(adapter, request, base_width=chosen.width)
+    vlm.decoder.to(adapter.info.device)
+    fit(vlm, extract_maps(vlm, data_of(chosen.data, chosen.scenes, TRAIN_SEED)), chosen.steps, chosen.seed)
     return vlm
 
 
@@ -134,21 +137,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny-qwen2_5_vl", help="an embedded checkpoint, or a directory")
     parser.add_argument("--out", type=Path, help="by default, beside the embedded checkpoint")
-    parser.add_argument("--scenes", type=int, default=SCENES, help="of each kind")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches")
-    parser.add_argument("--data", choices=("easy", "hard", "both"), default="easy", help="kind of scenes")
-    parser.add_argument("--reduce", choices=("mean", "max", "last"), default="mean", help="rows of a phrase to one map")
+    parser.add_argument("--scenes", type=int, default=Training.scenes, help="of each kind")
+    parser.add_argument("--steps", type=int, default=Training.steps)
+    parser.add_argument("--seed", type=int, default=Training.seed, help="of the first weights and of the batches")
+    parser.add_argument("--data", choices=("easy", "hard", "both"), default=Training.data, help="kind of scenes")
+    parser.add_argument("--reduce", choices=("mean", "max", "last"), default=Training.reduce, help="rows to one map")
+    parser.add_argument("--width", type=int, default=Training.width, help="channels of the U-Net's first stage")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--presence-only", action="store_true", help="keep the masks of the decoder that is there")
     arguments = parser.parse_args()
     out = arguments.out or embedded_checkpoints().get(arguments.model, Path(arguments.model)) / EMBEDDED_FOLDER
-    adapter = load_adapter(arguments.model)
+    adapter = load_adapter(arguments.model, device=arguments.device)
     if arguments.presence_only:
         vlm = GroundedVLM.from_pretrained(arguments.model, adapter=adapter)
     else:
-        vlm = train_decoder(
-            adapter, arguments.scenes, arguments.steps, arguments.data, reduce=arguments.reduce, seed=arguments.seed
-        )
+        chosen = Training(**{field.name: getattr(arguments, field.name) for field in fields(Training)})
+        vlm = train_decoder(adapter, chosen)
     fit_presence(vlm, arguments.data, arguments.scenes).save_pretrained(out)
     print(f"Wrote {out}")
 

@@ -31,6 +31,7 @@ def warm_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
                 _patches(new, weight.float())
 
 
+@torch.no_grad()
 def copy_words(new: Tensor, old: Tensor, words: dict[str, int], tokenizer: PreTrainedTokenizerFast) -> None:
     """Give every word that an older tokenizer has its old row of a table."""
     for word, index in tokenizer.get_vocab().items():

@@ -265,6 +265,8 @@ def gpu() -> str:
         (part, *(sum(f["part"] == part and f["good"] is good for f in findings) for good in verdict)) for part in parts
     ]
     shown = [(f["what"], f["found"], f["bar"], verdict[f["good"]]) for f in findings if _is_shown(f)]
+    kernels = read_report("gpu_kernels_h200")["findings"]
+    again = [(f["what"], f["found"], f["bar"], verdict[f["good"]]) for f in kernels if _is_shown(f)]
     versions = report["versions"]
     return f"""## On a GPU
 
@@ -277,7 +279,11 @@ Kernels, memory, and for each embedded model what differs most from the CPU in f
 
 {table(("", "found", "bar", "met"), shown)}
 
-{sources("gpu_check_h200")}"""
+The kernels once more, compared in float32:
+
+{table(("", "found", "bar", "met"), again)}
+
+{sources("gpu_check_h200", "gpu_kernels_h200")}"""
 
 
 def hostile_models() -> str:

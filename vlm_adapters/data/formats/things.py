@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -108,6 +109,12 @@ class Reference:
 
 def unique_name(rng: np.random.Generator, things: Sequence[Thing], index: int) -> Name | None:
     """Choose attributes of a thing that no other has together; None if another has all of them."""
+    unique = _unique_names(tuple(things), index)
+    return unique[int(rng.integers(len(unique)))] if unique else None
+
+
+@lru_cache(maxsize=256)
+def _unique_names(things: tuple[Thing, ...], index: int) -> list[Name]:
     thing = things[index]
     optional = [attribute for attribute in ("colour", "texture", "dot") if getattr(thing, attribute)]
     names = [
@@ -116,8 +123,7 @@ def unique_name(rng: np.random.Generator, things: Sequence[Thing], index: int) -
         for some in combinations(optional, count)
         for shape in ((["shape"],) if count == 0 else (["shape"], ["shape"], []))
     ]
-    unique = [name for name in names if [other for other in things if name.matches(other)] == [thing]]
-    return unique[int(rng.integers(len(unique)))] if unique else None
+    return [name for name in names if [other for other in things if name.matches(other)] == [thing]]
 
 
 def related(things: Sequence[Thing], candidates: Sequence[int], anchor: int, relation: str) -> list[int] | None:
