@@ -77,3 +77,20 @@ def test_tensors_on_the_device_count_and_copies_on_the_host_do_not(counter: Meta
     assert counter.next_peak() == 8000 + 2 * 16_000
     del states
     assert counter.live == 8000
+
+
+@pytest.mark.usefixtures("counter")
+def test_what_is_not_known_differs_from_anything() -> None:
+    """Idefics3 counts the images of a batch that are not all padding."""
+    pixels = torch.empty(2, 3, 4, 4, device="meta")
+    images = (pixels == 0.0).sum(dim=(-1, -2, -3)) != 48
+    assert pixels[images].shape == (2, 3, 4, 4)
+    assert images.view(1, 2).sum(1).tolist() == [2]
+
+
+@pytest.mark.usefixtures("counter")
+def test_large_tables_of_known_numbers_are_known() -> None:
+    """Gemma 4 finds the tokens that are no padding in a table of patches by tokens."""
+    tokens = torch.arange(2394, device="meta") // 9
+    shares = nn.functional.one_hot(tokens, 280).float() / 9
+    assert torch.empty(280, 8, device="meta")[~(shares == 0).all(dim=0)].shape == (266, 8)

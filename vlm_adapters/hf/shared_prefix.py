@@ -1,7 +1,8 @@
 """Prompts that begin with the same images and words: their beginning runs once, and their texts beside each other.
 
-The beginning runs as any sequence does, and leaves its keys and values in a cache. The texts follow one another in one
-sequence after it, under masks in which each sees the beginning and itself.
+The texts follow one another in one sequence after the beginning, under masks in which each sees the beginning and
+itself. A long beginning, and one whose images see each other both ways, runs by itself as any sequence does, and leaves
+its keys and values in a cache; with any other, all of the sequence is one pass.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
@@ -37,6 +39,8 @@ CACHE_NAMES = ("cache", "past_key_values")
 """What the forward of a model may call its cache."""
 _KERNELS = ("sdpa", "eager")
 """The kernels that take any mask over queries and keys."""
+_MOST_IN_ONE_PASS = 4096
+"""Tokens of a pass under a mask of its own: it has a value for every pair of them, which a causal pass has not."""
 
 
 class UnknownFormError(BackboneError):
@@ -173,7 +177,7 @@ def divide(
         if groups := [group for group in batch.groups() if len(group) > 1]:
             together = {index for group in groups for index in group}
             alone = [index for index in range(len(inputs.prompts)) if index not in together]
-            shared = [_packed(model, batch, group, position_ids) for group in groups]
+            shared = [_packed(model, batch, group, position_ids, in_one=pattern == "causal") for group in groups]
             return [*shared, batch.separate(alone)] if alone else shared
     count, length = tensors.of_tokens["input_ids"].shape
     places = dict.fromkeys(range(count), torch.arange(length))
@@ -267,8 +271,10 @@ class _Batch:
         return ForwardPass((tensors | of_images,), images, tuple((index,) for index in prompts), places)
 
 
-def _packed(model: PreTrainedModel, batch: _Batch, group: Sequence[int], position_ids: PositionIds) -> ForwardPass:
-    """The common beginning of some prompts, and after it one sequence of all that follows it."""
+def _packed(
+    model: PreTrainedModel, batch: _Batch, group: Sequence[int], position_ids: PositionIds, *, in_one: bool
+) -> ForwardPass:
+    """The common beginning of some prompts and all that follows it, in one call if that may be, else in two."""
     ids = [batch.ids[index] for index in group]
     common = _common_length(ids)
     of_images, images = batch.images(group[:1])
@@ -283,14 +289,22 @@ def _packed(model: PreTrainedModel, batch: _Batch, group: Sequence[int], positio
         owners.append(torch.full_like(text, index))
         orders.append(text)
         length += len(text)
-    beginning = {name: tensor[..., :common] for name, tensor in tokens[0].items()} | of_images
-    calls: list[Mapping[str, Any]] = [beginning | {"position_ids": positions[0][..., :common]}]
-    if length > common:
-        texts = torch.cat([of_prompt["input_ids"][:, common:] for of_prompt in tokens], dim=1)
-        masks = _masks(torch.cat(owners), torch.cat(orders), common, model, texts.device)
-        of_texts = torch.cat([of_prompt[..., common:] for of_prompt in positions], dim=-1)
-        calls.append({"input_ids": texts, "attention_mask": masks, "position_ids": of_texts})
-    return ForwardPass(tuple(calls), images, (tuple(group),), places)
+    beginning = {name: tensor[..., :common] for name, tensor in tokens[0].items()}
+    beginning["position_ids"] = positions[0][..., :common]
+    if length == common:
+        return ForwardPass((beginning | of_images,), images, (tuple(group),), places)
+    texts = {
+        name: torch.cat([of_prompt[name][..., common:] for of_prompt in tokens], dim=-1) for name in batch.of_tokens
+    }
+    texts["position_ids"] = torch.cat([of_prompt[..., common:] for of_prompt in positions], dim=-1)
+    masks = partial(_masks, torch.cat(owners), torch.cat(orders), model=model, device=texts["input_ids"].device)
+    if in_one and length <= _MOST_IN_ONE_PASS:
+        whole = {name: torch.cat([tensor, texts[name]], dim=-1) for name, tensor in beginning.items()}
+        calls: tuple[Mapping[str, Any], ...] = (whole | of_images | {"attention_mask": masks(0)},)
+    else:
+        after = {name: texts[name] for name in ("input_ids", "position_ids")}
+        calls = beginning | of_images, after | {"attention_mask": masks(common)}
+    return ForwardPass(calls, images, (tuple(group),), places)
 
 
 def _common_length(sequences: Sequence[Tensor]) -> int:
@@ -301,14 +315,14 @@ def _common_length(sequences: Sequence[Tensor]) -> int:
 
 
 def _masks(
-    owners: Tensor, orders: Tensor, common: int, model: PreTrainedModel, device: torch.device
+    owners: Tensor, orders: Tensor, first: int, model: PreTrainedModel, device: torch.device
 ) -> Tensor | dict[str, Tensor]:
-    """Masks `(1, 1, T, S)` of the T tokens after the beginning: each sees itself and what is before it in its prompt.
+    """Masks `(1, 1, T, S)` of the last T tokens: each sees itself and what is before it in its prompt.
 
     Args:
         owners: `(S,)`: the prompt of every token; -1 for the common beginning.
         orders: `(S,)`: its position in its prompt.
-        common: Length of the beginning.
+        first: The first of the T tokens.
         model: The model.
         device: Device of the masks.
 
@@ -316,8 +330,8 @@ def _masks(
         One mask, or one per kind of layer where there are several, as the model takes them.
     """
     window: Any = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
-    distance = orders[common:, None] - orders
-    seen = (distance >= 0) & ((owners == -1) | (owners[common:, None] == owners))
+    distance = orders[first:, None] - orders
+    seen = (distance >= 0) & ((owners == -1) | (owners[first:, None] == owners))
     masks = {}
     for kind in _layer_kinds(model):
         of_kind = seen & (distance < window) if kind == "sliding_attention" else seen

@@ -20,9 +20,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from vlm_adapters.inspection.memory import LiveBytes
 
-_MOST_FLOATS, _MOST_OTHERS = 2**16, 2**24
-"""Largest tensors whose values are kept: of numbers, and of indices and masks."""
+_MOST_KNOWN = 2**24
+"""Numbers of the largest tensor whose values are kept."""
 _INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
+_UNEQUAL = (torch.ops.aten.ne.Scalar, torch.ops.aten.ne.Tensor)
 _UNDEFINED = re.compile("empty|rand|normal|uniform|bernoulli|multinomial")
 """Names of operations whose result has no value that follows from its arguments."""
 _HOST = torch.device("cpu")
@@ -70,9 +71,9 @@ class MetaPass(LiveBytes):
         self.count_made(func, args, made)
         if values is None:
             self._forget(func, args)
-            return made
+            values = _true(func, made)
         for tensor, value in zip(tree_leaves(made), tree_leaves(values), strict=False):
-            if isinstance(tensor, Tensor) and tensor.is_meta:
+            if isinstance(tensor, Tensor) and tensor.is_meta and value is not None:
                 self._values[tensor] = value
         return made
 
@@ -134,12 +135,13 @@ def _like_on_meta(value: Any) -> Any:
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
 
+def _true(func: Any, made: Any) -> Tensor | None:
+    """What is unknown is taken to differ from anything, such as from padding; all else stays unknown."""
+    return torch.ones(made.shape, dtype=torch.bool, device=_HOST) if func in _UNEQUAL and _is_small(made) else None
+
+
 def _is_small(made: Any) -> bool:
-    return all(
-        prod(tensor.shape) <= (_MOST_FLOATS if tensor.is_floating_point() else _MOST_OTHERS)
-        for tensor in tree_leaves(made)
-        if isinstance(tensor, Tensor)
-    )
+    return all(prod(tensor.shape) <= _MOST_KNOWN for tensor in tree_leaves(made) if isinstance(tensor, Tensor))
 
 
 class ValuesOfPython(TorchFunctionMode):
