@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from vlm_adapters import GridRequest, MaskDecoder, TransformersBackbone, load_adapter
+from vlm_adapters import GridRequest, MaskDecoder, TransformersBackbone, list_adapters, load_adapter
 from vlm_adapters.cli import main
 from vlm_adapters.decoder.features import PhraseFeatures
 from vlm_adapters.inspection.fit import Wish, fit
 from vlm_adapters.inspection.grounding_memory import GroundingMemory, Scene, grounding_memory, on_meta
 from vlm_adapters.inspection.weights import weight_bytes
 from vlm_adapters.registry.loading import load_published
+from vlm_adapters.testing.lookup import find_case
 
 QWEN, LLAVA, DEEPSEEK = "tiny-qwen2_5_vl", "tiny-llava", "tiny-deepseek_vl"
 FULL_SIZE = "Qwen/Qwen3-VL-2B-Instruct"
@@ -60,6 +61,14 @@ def test_extraction_takes_what_torch_allocates_for_it(name: str, options: dict[s
 
 @pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
 @pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
+@pytest.mark.parametrize("name", [entry.name for entry in list_adapters()])
+def test_every_family_can_be_planned(name: str) -> None:
+    adapter = find_case(name).load()
+    scene = Scene((96, 128), 1)
+    expected = adapter.preprocess([scene.prompt(adapter)]).tensors["input_ids"].shape[1]
+    assert grounding_memory(on_meta(adapter, torch.float32), scene, GridRequest()).tokens == expected
+
+
 def test_the_decoder_takes_what_torch_allocates_for_it() -> None:
     adapter = loaded(LLAVA)
     decoder = MaskDecoder.untrained(adapter.info).eval()

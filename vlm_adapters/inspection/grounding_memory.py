@@ -8,7 +8,7 @@ copies in another memory layout that they work on.
 
 from __future__ import annotations
 
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -90,11 +90,9 @@ def on_meta(adapter: TransformersBackbone, dtype: torch.dtype) -> TransformersBa
     kernel = adapter.model.config._attn_implementation  # noqa: SLF001 - transformers has no public reader
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(
-            deepcopy(adapter.model.config), dtype=dtype, attn_implementation="eager" if kernel == "eager" else "sdpa"
+            deepcopy(adapter.model.config), dtype=dtype, attn_implementation="eager" if kernel == "eager" else None
         )
-    twin = copy(adapter)
-    twin.model = model.eval()
-    return twin
+    return type(adapter)(model.eval(), adapter.processor, checkpoint=adapter.info.checkpoint)
 
 
 @images_of_our_own()

@@ -60,7 +60,7 @@ class MetaPass(LiveBytes):
             (lambda: func(*tree_map(self._value, args), **_on_host(tree_map(self._value, kwargs)))) if known else None
         )
         try:
-            made = func(*tree_map(_to_meta, self._without_masks(func, args)), **tree_map(_to_meta, kwargs))
+            made = _on_meta(func, tree_map(_to_meta, self._without_masks(func, args)), tree_map(_to_meta, kwargs))
         except RuntimeError:  # `NotImplementedError` is one
             if on_values is None:
                 raise
@@ -119,6 +119,18 @@ class MetaPass(LiveBytes):
 
 def _is_meta(device: Any) -> bool:
     return device is not None and torch.device(device).type == "meta"
+
+
+def _on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if func is not torch.ops.aten._grouped_mm.default:  # noqa: SLF001
+        return func(*args, **kwargs)
+    # The products of experts have a form on the meta device for bfloat16 alone.
+    halved = [argument.bfloat16() if _is_float(argument) else argument for argument in args]
+    return func(*halved, **kwargs).to(args[0].dtype)
+
+
+def _is_float(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and argument.is_floating_point()
 
 
 def _to_meta(argument: Any) -> Any:

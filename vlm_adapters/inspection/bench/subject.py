@@ -63,9 +63,7 @@ def with_random_weights(adapter: TransformersBackbone, device: str, dtype: str) 
     torch.manual_seed(0)
     config = deepcopy(adapter.model.config)
     with torch.device(device):
-        model = getattr(transformers, adapter.auto_model).from_config(
-            config, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-        )
+        model = getattr(transformers, adapter.auto_model).from_config(config, dtype=getattr(torch, dtype))
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
