@@ -21,7 +21,7 @@ says, and the language model begins with the teacher's weights: the text stage i
 teacher and no more vision steps, it is trained further.
 
 Scenes and the state of both stages are kept in FOLDER: the same command resumes an interrupted run. When it is done,
-FOLDER/finished.safetensors has the model and its temporary heads.
+FOLDER/finished.safetensors has the model and its temporary heads. `trained/README.md` says how far the models are.
 """
 
 from __future__ import annotations
