@@ -1,7 +1,7 @@
 """Train an embedded backbone further, on hard scenes, in other words, and on questions.
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 examples/lab/train_on_hard_scenes.py tiny-llava --state FOLDER
-        [--vision-steps 2000] [--text-steps 4400] [--teacher FILE] [--out DIR]
+        [--vision-steps 2000] [--text-steps 4400] [--teacher FILE] [--weights FILE] [--out DIR]
 
 on two processor cores, or in minutes on a GPU, where processes beside write the texts:
 
@@ -17,8 +17,8 @@ the smaller one did. Then:
    where a relation starts from, whether the thing is there, and what it is like. No loss touches its attention.
 
 With `--teacher`, the weights of a finished training of tiny-llava, the tower also learns to say what the teacher's
-says, and the language model begins with the teacher's weights: the text stage is then short. With a model as its own
-teacher and no more vision steps, it is trained further.
+says, and the language model begins with the teacher's weights: the text stage is then short. With `--weights`, those of
+an earlier training of the same model, it is trained further.
 
 Scenes and the state of both stages are kept in FOLDER: the same command resumes an interrupted run. When it is done,
 FOLDER/finished.safetensors has the model and its temporary heads. `trained/README.md` says how far the models are.
@@ -41,6 +41,7 @@ from larger_families import FAMILIES, LargerLlava
 from packed_scenes import PackedScene, packed, write_scenes
 from teacher import Teacher
 from text_batches import TextBatch, TextBatches, TextEncoder
+from tiny_family import TinyFamily
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from trainee import Trainee
@@ -79,6 +80,21 @@ def all_features(trainee: Trainee, scenes: Sequence[PackedScene], device: str) -
     return [found[number].clone() for number in range(len(scenes))]
 
 
+def begun(family: TinyFamily, chosen: argparse.Namespace) -> tuple[Trainee, Teacher | None]:
+    """What is trained, with its first weights, and its teacher, if it has one."""
+    torch.manual_seed(0)
+    teacher = None
+    if chosen.teacher:
+        teacher = Teacher(Trainee.finished(LargerLlava(), chosen.teacher).to(chosen.device))
+    if chosen.weights:
+        return Trainee.finished(family, chosen.weights).to(chosen.device), teacher
+    trainee = Trainee(family, family.build_model())
+    warm_start(trainee.model, family.processor.tokenizer, embedded_checkpoints()[family.name])
+    if teacher:
+        teacher.pass_on(trainee)
+    return trainee.to(chosen.device), teacher
+
+
 def main() -> None:
     """Read the command line, train, and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,6 +105,7 @@ def main() -> None:
     parser.add_argument("--vision-minutes", type=float, help="as many steps as fit, instead of a number")
     parser.add_argument("--text-minutes", type=float, help="as many steps as fit, instead of a number")
     parser.add_argument("--teacher", type=Path, help="FOLDER/finished.safetensors of tiny-llava")
+    parser.add_argument("--weights", type=Path, help="FOLDER/finished.safetensors of an earlier training")
     parser.add_argument("--device", choices=GROUP, default="cpu")
     parser.add_argument("--workers", type=int, default=0, help="processes beside each that trains")
     parser.add_argument("--out", type=Path, help="where the checkpoint is written")
@@ -102,14 +119,7 @@ def main() -> None:
     dist.barrier()
     scenes = packed(family_class, arguments.state / "scenes")[dist.get_rank() :: processes]
     family = family_class()
-    torch.manual_seed(0)
-    trainee = Trainee(family, family.build_model())
-    warm_start(trainee.model, family.processor.tokenizer, embedded_checkpoints()[arguments.name])
-    teacher = None
-    if arguments.teacher:
-        teacher = Teacher(Trainee.finished(LargerLlava(), arguments.teacher).to(device))
-        teacher.pass_on(trainee)
-    trainee.to(device)
+    trainee, teacher = begun(family, arguments)
     vision = Stage(
         trainee,
         list(trainee.parameters()),
