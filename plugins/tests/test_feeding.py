@@ -75,7 +75,7 @@ def live(adapter: TransformersBackbone, workers: int = 1) -> LiveSamples:
     return LiveSamples(adapter, data, CacheFingerprint.of(adapter, data.source, request), workers=workers)
 
 
-def test_sentences_about_one_image_run_after_one_beginning_and_give_what_they_give_alone(
+def test_sentences_about_one_image_run_in_one_pass_and_give_what_they_give_alone(
     adapter: TransformersBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = live(adapter)
@@ -85,7 +85,7 @@ def test_sentences_about_one_image_run_after_one_beginning_and_give_what_they_gi
     )
     together = source.read(range(len(source)))
     hook.remove()
-    assert [batch for batch, _ in shapes] == [1] * 8  # a beginning and a sequence of texts for every image
+    assert [batch for batch, _ in shapes] == [1] * 4  # for every image a sequence of the beginning and the texts
     monkeypatch.setattr(source, "composition", Composition(shares=False, pads=False))
     alone = source.read(range(len(source)))
     assert len(alone) > 2 * 4

@@ -59,8 +59,6 @@ def test_extraction_takes_what_torch_allocates_for_it(name: str, options: dict[s
     assert memory.peak - memory.inputs == pytest.approx(allocated(lambda: adapter.extract(inputs)), rel=0.1)
 
 
-@pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
-@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
 @pytest.mark.parametrize("name", [entry.name for entry in list_adapters()])
 def test_every_family_can_be_planned(name: str) -> None:
     adapter = find_case(name).load()
@@ -69,6 +67,8 @@ def test_every_family_can_be_planned(name: str) -> None:
     assert grounding_memory(on_meta(adapter, torch.float32), scene, GridRequest()).tokens == expected
 
 
+@pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")
+@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
 def test_the_decoder_takes_what_torch_allocates_for_it() -> None:
     adapter = loaded(LLAVA)
     decoder = MaskDecoder.untrained(adapter.info).eval()

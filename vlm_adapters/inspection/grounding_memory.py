@@ -8,13 +8,13 @@ copies in another memory layout that they work on.
 
 from __future__ import annotations
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoModelForImageTextToText
 
 from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.request import GridRequest
@@ -87,12 +87,17 @@ class Scene:
 
 def on_meta(adapter: TransformersBackbone, dtype: torch.dtype) -> TransformersBackbone:
     """The same adapter over the same model on the meta device, in a dtype."""
-    kernel = adapter.model.config._attn_implementation  # noqa: SLF001 - transformers has no public reader
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(
-            deepcopy(adapter.model.config), dtype=dtype, attn_implementation="eager" if kernel == "eager" else None
-        )
-    return type(adapter)(model.eval(), adapter.processor, checkpoint=adapter.info.checkpoint)
+    model, sized = adapter.model, dict[int, Any]()
+    for weight in model.parameters():
+        kind = dtype if weight.is_floating_point() else weight.dtype
+        sized[id(weight)] = nn.Parameter(torch.empty_like(weight, dtype=kind, device="meta"), requires_grad=False)
+    for buffer in model.buffers():
+        sized[id(buffer)] = torch.empty_like(buffer, device="meta")
+    twin = copy(adapter)
+    twin.model = deepcopy(model, sized)  # with the hooks of the adapter
+    if model.config._attn_implementation not in ("eager", "sdpa"):  # noqa: SLF001 - transformers has no public reader
+        twin.model.set_attn_implementation("sdpa")
+    return twin
 
 
 @images_of_our_own()
