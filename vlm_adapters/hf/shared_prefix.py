@@ -24,6 +24,7 @@ from vlm_adapters.backbone.grids import BackboneInputs
 from vlm_adapters.backbone.protocol import SharedWork
 from vlm_adapters.errors import BackboneError
 from vlm_adapters.geometry import Size
+from vlm_adapters.hf.text_masks import kernel_of, layer_kinds, masks_apart
 
 AttentionPattern = Literal["undeclared", "causal", "bidirectional images", "bidirectional prefix"]
 """How the tokens of a family see each other; which layers see a sliding window only is in the config of the model.
@@ -69,8 +70,8 @@ def can_share(model: PreTrainedModel, pattern: AttentionPattern) -> bool:
     accepted = signature(type(model.base_model).forward).parameters
     return (
         pattern in ("causal", "bidirectional images")
-        and _layer_kinds(model) <= {"full_attention", "sliding_attention"}
-        and _kernel(model) in _KERNELS
+        and layer_kinds(model) <= {"full_attention", "sliding_attention"}
+        and kernel_of(model) in _KERNELS
         and "position_ids" in accepted
         and any(name in accepted for name in CACHE_NAMES)
     )
@@ -81,18 +82,6 @@ def shared_work(model: PreTrainedModel, pattern: AttentionPattern) -> SharedWork
     if can_share(model, pattern):
         return "beginning"
     return "image features" if hasattr(model.base_model, "get_image_features") else "nothing"
-
-
-def _layer_kinds(model: PreTrainedModel) -> set[str]:
-    """The kinds of the language model's layers, as transformers names them."""
-    config = model.config.get_text_config(decoder=True)
-    window = getattr(config, "sliding_window", None)
-    return set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-
-
-def _kernel(model: PreTrainedModel) -> str | None:
-    kernel: str | None = model.config.get_text_config(decoder=True)._attn_implementation  # noqa: SLF001 - no public one
-    return kernel
 
 
 def process_distinct(
@@ -297,7 +286,7 @@ def _packed(
         name: torch.cat([of_prompt[name][..., common:] for of_prompt in tokens], dim=-1) for name in batch.of_tokens
     }
     texts["position_ids"] = torch.cat([of_prompt[..., common:] for of_prompt in positions], dim=-1)
-    masks = partial(_masks, torch.cat(owners), torch.cat(orders), model=model, device=texts["input_ids"].device)
+    masks = partial(masks_apart, torch.cat(owners), torch.cat(orders), model=model, device=texts["input_ids"].device)
     if in_one and length <= _MOST_IN_ONE_PASS:
         whole = {name: torch.cat([tensor, texts[name]], dim=-1) for name, tensor in beginning.items()}
         calls: tuple[Mapping[str, Any], ...] = (whole | of_images | {"attention_mask": masks(0)},)
@@ -312,33 +301,3 @@ def _common_length(sequences: Sequence[Tensor]) -> int:
     shortest = min(len(ids) for ids in sequences)
     same = torch.stack([ids[:shortest] == sequences[0][:shortest] for ids in sequences]).all(dim=0)
     return int(same.long().cumprod(0).sum())
-
-
-def _masks(
-    owners: Tensor, orders: Tensor, first: int, model: PreTrainedModel, device: torch.device
-) -> Tensor | dict[str, Tensor]:
-    """Masks `(1, 1, T, S)` of the last T tokens: each sees itself and what is before it in its prompt.
-
-    Args:
-        owners: `(S,)`: the prompt of every token; -1 for the common beginning.
-        orders: `(S,)`: its position in its prompt.
-        first: The first of the T tokens.
-        model: The model.
-        device: Device of the masks.
-
-    Returns:
-        One mask, or one per kind of layer where there are several, as the model takes them.
-    """
-    window: Any = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
-    distance = orders[first:, None] - orders
-    seen = (distance >= 0) & ((owners == -1) | (owners[first:, None] == owners))
-    masks = {}
-    for kind in _layer_kinds(model):
-        of_kind = seen & (distance < window) if kind == "sliding_attention" else seen
-        mask = of_kind[None, None].to(device)
-        if _kernel(model) == "eager":
-            mask = torch.zeros(mask.shape, dtype=model.dtype, device=device).masked_fill_(
-                ~mask, torch.finfo(model.dtype).min
-            )
-        masks[kind] = mask
-    return masks if len(masks) > 1 else next(iter(masks.values()))
