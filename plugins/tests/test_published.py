@@ -145,8 +145,8 @@ def test_control_tokens_have_the_ids_that_the_config_says() -> None:
         )  # that of the processor may be a placeholder
         for role, token in {
             "video": getattr(processor, "video_token", "<|video_pad|>"),
-            "vision_start": "<|vision_start|>",
-            "vision_end": "<|vision_end|>",
+            "vision_start": getattr(processor, "vision_bos_token", "<|vision_start|>"),
+            "vision_end": getattr(processor, "vision_eos_token", "<|vision_end|>"),
         }.items():
             expected = getattr(config, f"{role}_token_id", None)
             if expected and (role != "video" or expected != config.image_token_id):  # Molmo 2's videos are of those
