@@ -64,10 +64,10 @@ class VisionBatches(IterableDataset[VisionBatch]):
 
     def __iter__(self) -> Iterator[VisionBatch]:
         """Draw a grid by how many scenes have it, then scenes."""
-        for _, numbers in by_grid(self._scenes, self._images, self._seed):
+        for grid, numbers in by_grid(self._scenes, self._images, self._seed):
             scenes = [self._scenes[number] for number in numbers]
             labels = (torch.stack(column) for column in zip(*map(dense_labels, scenes), strict=True))
-            yield VisionBatch(torch.stack([scene.pixels for scene in scenes]), scenes[0].grid, *labels)
+            yield VisionBatch(torch.stack([scene.pixels for scene in scenes]), grid, *labels)
 
 
 class DenseHead(nn.Linear):

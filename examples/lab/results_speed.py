@@ -166,8 +166,8 @@ def tower() -> str:
 {report["layers"]} layers of the vision tower of `{report["model"]}` (width {report["width"]:,}) with random weights in
 {report["dtype"]}, an image of {width} x {height} pixels, {report["patches"]:,} patches,
 on {_threads(report["threads"])}. Together, the windows take {report["ratio"]:.3f} ({low:.3f} to {high:.3f},
-{report["confidence"]:.0%}) of the time, the median of {report["turns"]} interleaved turns. On a GPU, where each call
-has to be launched, it has not been measured.
+{report["confidence"]:.0%}) of the time, the median of {report["turns"]} interleaved turns. On a GPU each call
+has to be launched: above.
 
 {table(("", "time", "calls of the kernel"), rows)}
 

@@ -61,10 +61,10 @@ class MetaPass(LiveBytes):
         )
         try:
             made = _on_meta(func, tree_map(_to_meta, self._without_masks(func, args)), tree_map(_to_meta, kwargs))
-        except RuntimeError:  # `NotImplementedError` is one
+        except RuntimeError:  # `NotImplementedError` is one: the shape of the result may depend on values
             if on_values is None:
                 raise
-            values = on_values()  # the shape of the result depends on values
+            values = on_values()  # raises again what has another cause
             made = tree_map(_like_on_meta, values)
         else:
             values = on_values() if on_values and _is_small(made) else None
