@@ -26,11 +26,13 @@ class EncodedText:
     Attributes:
         ids: `(S,)` from the first token after the image.
         targets: `(S,)` the next token where a model answers, else `IGNORED`.
+        asked: `(S,)` bool, whether that is in the answer to a question about something.
         looks: Position of a token in `ids`, and what it refers to.
     """
 
     ids: Tensor
     targets: Tensor
+    asked: Tensor
     looks: tuple[tuple[int, Look], ...]
 
 
@@ -57,6 +59,7 @@ class TextBatch:
         groups: The texts, the shortest first; tokens count through all of them.
         answers: `(A,)` the tokens after which the model writes.
         targets: `(A,)` what it writes.
+        asked: `(A,)` bool, whether that answers a question about something.
         at: `(M,)` the token of everything that refers, those to the first image first.
         counts: How many refer to each image.
         cells: `(M, h * w)` how much of every cell it refers to, 0 to 1.
@@ -71,6 +74,7 @@ class TextBatch:
     groups: tuple[TextGroup, ...]
     answers: Tensor
     targets: Tensor
+    asked: Tensor
     at: Tensor
     counts: tuple[int, ...]
     cells: Tensor
@@ -101,18 +105,24 @@ class TextEncoder:
                 start = text.index(f"{marker}<{number}>")
                 text = text.replace(f"{marker}<{number}>", words, 1)
                 looks += [(start + look.end, look) for look in of_words]
-            spans.append((start, start + len(turn.answer)))
+            spans.append((turn, start, start + len(turn.answer)))
         encoded = self.tokenizer(text, return_offsets_mapping=True)
         ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
         first = ids.index(self._image) + 1
-        targets = [IGNORED] * len(ids)
-        for start, end in spans:
+        targets, asked = [IGNORED] * len(ids), [False] * len(ids)
+        at = [(ends.index(end, first) - first, look) for end, look in looks]
+        for turn, start, end in spans:
             begin = next(index for index, value in enumerate(ends) if index >= first and value > start)
             last = next(index for index, value in enumerate(ends) if index >= first and value >= end)
             # What ends an answer is predicted, too.
             targets[begin - 1 : last + 1] = ids[begin : last + 2]
-        at = tuple((ends.index(end, first) - first, look) for end, look in looks)
-        return EncodedText(torch.tensor(ids[first:]), torch.tensor(targets[first:]), at)
+            if turn.in_question:
+                # Where an answer begins, what was asked about is looked at.
+                at.append((begin - 1 - first, turn.in_question[-1]))
+                asked[begin - 1 : last + 1] = [True] * (last + 2 - begin)
+        return EncodedText(
+            torch.tensor(ids[first:]), torch.tensor(targets[first:]), torch.tensor(asked[first:]), tuple(at)
+        )
 
 
 class TextBatches(IterableDataset[TextBatch]):
@@ -150,13 +160,14 @@ class TextBatches(IterableDataset[TextBatch]):
             ),
             key=lambda item: len(item[1].ids),
         )
-        groups, every_target, looks, tokens = [], [], [], 0
+        groups, every_target, every_asked, looks, tokens = [], [], [], [], 0
         for start in range(0, len(texts), self._group):
             images, encoded = zip(*texts[start : start + self._group], strict=True)
             ids = pad_sequence([text.ids for text in encoded], batch_first=True)
             targets = pad_sequence([text.targets for text in encoded], batch_first=True, padding_value=IGNORED)
             groups.append(TextGroup(torch.tensor(images), ids))
             every_target.append(targets.flatten())
+            every_asked.append(pad_sequence([text.asked for text in encoded], batch_first=True).flatten())
             for row, (image, text) in enumerate(zip(images, encoded, strict=True)):
                 looks += [(image, tokens + row * ids.shape[1] + at, look) for at, look in text.looks]
             tokens += ids.numel()
@@ -172,6 +183,7 @@ class TextBatches(IterableDataset[TextBatch]):
             tuple(groups),
             answers,
             targets[answers],
+            torch.cat(every_asked)[answers],
             torch.tensor([at for _, at, _ in looks]),
             tuple(np.bincount([image for image, _, _ in looks], minlength=len(numbers)).tolist()),
             torch.stack([covers[image][list(look.things)].sum(0).clamp(max=1) for image, _, look in looks]),

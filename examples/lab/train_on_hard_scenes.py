@@ -1,15 +1,15 @@
 """Train an embedded backbone further, on hard scenes, in other words, and on questions.
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 examples/lab/train_on_hard_scenes.py tiny-llava --state FOLDER
-        [--vision-steps 2000] [--text-steps 4400] [--teacher FILE] [--weights FILE] [--out DIR]
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 examples/lab/train_on_hard_scenes.py tiny-llava --small SMALL
+        --state FOLDER [--vision-steps 2000] [--text-steps 4400] [--teacher FILE] [--out DIR]
 
 on two processor cores, or in minutes on a GPU, where processes beside write the texts:
 
-    python examples/lab/train_on_hard_scenes.py tiny-llava --state FOLDER --device cuda --workers 5
-        [--vision-minutes 1] [--text-minutes 4]
+    python examples/lab/train_on_hard_scenes.py tiny-llava --small SMALL --state FOLDER --device cuda
+        --workers 5 [--vision-minutes 1] [--text-minutes 4]
 
-It begins with the weights of the embedded model, in one with more layers and a finer image, which at first does what
-the smaller one did. Then:
+It begins with the weights of what `train_tiny_backbone.py` wrote to SMALL, in a model with more layers and a finer
+image, which at first does what the smaller one did. Then:
 
 1. **Vision stage.** The tower names colour, shape, dot, texture and size at every image token, from the truth masks.
 2. **Text stage.** The tower stands still, so its features are computed once. The language model learns to write
@@ -17,11 +17,11 @@ the smaller one did. Then:
    where a relation starts from, whether the thing is there, and what it is like. No loss touches its attention.
 
 With `--teacher`, the weights of a finished training of tiny-llava, the tower also learns to say what the teacher's
-says, and the language model begins with the teacher's weights: the text stage is then short. With `--weights`, those of
-an earlier training of the same model, it is trained further.
+says, and the language model begins with the teacher's weights: the text stage is then short. With `--weights FILE`
+instead of `--small`, those of an earlier training of the same model, it is trained further.
 
 Scenes and the state of both stages are kept in FOLDER: the same command resumes an interrupted run. When it is done,
-FOLDER/finished.safetensors has the model and its temporary heads. `trained/README.md` says how far the models are.
+FOLDER/finished.safetensors has the model and its temporary heads.
 """
 
 from __future__ import annotations
@@ -47,8 +47,6 @@ from torch.utils.data import DataLoader, IterableDataset
 from trainee import Trainee
 from training_stage import Stage
 from warm_start import warm_start
-
-from vlm_adapters.embedded import embedded_checkpoints
 
 VISION_BATCH, TEXT_BATCH, TEXTS = 32, 16, 14
 GROUP = {"cpu": 28, "cuda": 112}
@@ -89,7 +87,7 @@ def begun(family: TinyFamily, chosen: argparse.Namespace) -> tuple[Trainee, Teac
     if chosen.weights:
         return Trainee.finished(family, chosen.weights).to(chosen.device), teacher
     trainee = Trainee(family, family.build_model())
-    warm_start(trainee.model, family.processor.tokenizer, embedded_checkpoints()[family.name])
+    warm_start(trainee.model, family.processor.tokenizer, chosen.small)
     if teacher:
         teacher.pass_on(trainee)
     return trainee.to(chosen.device), teacher
@@ -99,13 +97,15 @@ def main() -> None:
     """Read the command line, train, and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=FAMILIES)
+    begin = parser.add_mutually_exclusive_group(required=True)
+    begin.add_argument("--small", type=Path, help="the checkpoint that train_tiny_backbone.py wrote")
+    begin.add_argument("--weights", type=Path, help="FOLDER/finished.safetensors of an earlier training")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--vision-steps", type=int, default=2000)
     parser.add_argument("--text-steps", type=int, default=4400)
     parser.add_argument("--vision-minutes", type=float, help="as many steps as fit, instead of a number")
     parser.add_argument("--text-minutes", type=float, help="as many steps as fit, instead of a number")
     parser.add_argument("--teacher", type=Path, help="FOLDER/finished.safetensors of tiny-llava")
-    parser.add_argument("--weights", type=Path, help="FOLDER/finished.safetensors of an earlier training")
     parser.add_argument("--device", choices=GROUP, default="cpu")
     parser.add_argument("--workers", type=int, default=0, help="processes beside each that trains")
     parser.add_argument("--out", type=Path, help="where the checkpoint is written")

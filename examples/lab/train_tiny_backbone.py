@@ -1,6 +1,6 @@
 """Train an embedded tiny backbone from scratch on synthetic scenes, on two processor cores in under an hour.
 
-    python examples/lab/train_tiny_backbone.py tiny-qwen2_5_vl [--out DIR] [--resume]
+    python examples/lab/train_tiny_backbone.py tiny-qwen2_5_vl --out SMALL [--resume]
 
 First the vision tower learns, from the truth masks, to name colour, shape and dot at every image token. Then all
 weights learn to write the captions. No loss ever touches the attention of the language model: where its words look
@@ -37,7 +37,6 @@ from transformers import PreTrainedModel
 
 from vlm_adapters.data.formats.scenes import SHAPES, Scenes
 
-PACKAGE = Path(__file__).resolve().parents[2] / "vlm_adapters"
 FAMILIES: dict[str, type[TinyFamily]] = {family.name: family for family in (TinyQwen, TinyLlava, TinyDeepseek)}
 TRAIN_SEED, WATCH_SEED = 1, 2
 LEARNING_RATE = 2e-3
@@ -221,7 +220,7 @@ def main() -> None:
     """Read the command line, train, and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=FAMILIES)
-    parser.add_argument("--out", type=Path, help="by default, the embedded checkpoint's folder")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state")
     parser.add_argument("--state", type=Path, help="where the state is saved; by default, a temporary file")
     parser.add_argument("--threads", type=int, help="processor threads, fewer where two train beside each other")
@@ -237,9 +236,8 @@ def main() -> None:
         resume=arguments.resume,
     )
     assert_equal_to_stock(trainee)
-    out = arguments.out or PACKAGE / "embedded" / family.name
-    family.save(trainee.model, out)
-    print(f"Wrote {out}")
+    family.save(trainee.model, arguments.out)
+    print(f"Wrote {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ LONGEST = 160
 """Tokens of a text, at most."""
 EARLY = (2, 4)
 """After how many layers of the language model a phrase already looks where it refers to: the others can use it."""
+ANSWERING = 2.0
+"""Weight of what answers questions: far less can be learned from descriptions, whose next word is often open."""
 OF_THINGS = [len(words) for words in WORDS.values()]
 
 
@@ -151,7 +153,9 @@ class Trainee(nn.Module):
             losses |= {f"{name} {layers}": loss for name, loss in of_layer.items()}
         losses["own place"] = 0.3 * place_loss(self.own_place(read[0][1]), batch.grid)
         written = self.model.lm_head(hidden.index_select(0, batch.answers))
-        losses["writing"] = F.cross_entropy(written.float(), batch.targets)
+        of_tokens = F.cross_entropy(written.float(), batch.targets, reduction="none")
+        losses["describing"] = (of_tokens * ~batch.asked).sum() / (~batch.asked).sum().clamp(min=1)
+        losses["answering"] = ANSWERING * (of_tokens * batch.asked).sum() / batch.asked.sum().clamp(min=1)
         referring = hidden.index_select(0, batch.at)
         losses["presence"] = 0.3 * F.binary_cross_entropy_with_logits(
             self.presence(referring)[:, 0].float(), batch.present.float()
@@ -165,6 +169,8 @@ class Trainee(nn.Module):
         overlap = both.sum(1) / either.sum(1).clamp(min=1)
         whole, anchored = batch.final & batch.present, batch.anchors[:, 0] != IGNORED
         watched = dict(losses)
+        right = (written.argmax(-1) == batch.targets) & batch.asked
+        watched["tokens of answers right"] = right.sum() / batch.asked.sum().clamp(min=1)
         for name, chosen in (("IoU of names", whole & ~anchored), ("IoU of relations", whole & anchored)):
             watched[name] = (overlap * chosen).sum() / chosen.sum().clamp(min=1)
         return torch.stack(list(losses.values())).sum(), watched
