@@ -47,6 +47,7 @@ class LargerLlava(TinyLlava):
         "`--vision-steps 2600 --text-steps 2600` on 2 cores",
         "`--vision-steps 0 --text-steps 2600` on 2 cores",
         "`--vision-steps 0 --text-steps 600` on 2 cores, with half of the texts questions",
+        "`--vision-steps 0 --text-steps 250` on 2 cores, with more captions: they alone teach how to describe",
     )
 
 
@@ -58,6 +59,7 @@ class LargerDeepseek(TinyDeepseek):
     how_made = with_runs(
         "`--teacher` tiny-llava, `--device cuda --workers 5 --vision-minutes 1 --text-minutes 3.1` on an H200",
         "`--vision-steps 0 --text-steps 600` on 2 cores, with half of the texts questions",
+        "`--vision-steps 0 --text-steps 250` on 2 cores, with more captions: they alone teach how to describe",
     )
 
 
@@ -71,6 +73,7 @@ class LargerQwen(TinyQwen):
         "`--teacher` tiny-llava, `--device cuda --workers 5 --vision-steps 700 --text-minutes 1.2` on an H200",
         "`--teacher` tiny-llava, `--vision-steps 1500 --text-steps 1000` on 2 cores",
         "`--vision-steps 0 --text-steps 700` on 2 cores, with half of the texts questions",
+        "`--vision-steps 0 --text-steps 400` on 2 cores, with more captions: they alone teach how to describe",
     )
 
 

@@ -44,22 +44,30 @@ class Look:
         things: Indices of the things; empty if they are not there.
         anchor: The thing that a relation starts from, or None.
         final: Whether the phrase ends here.
+        begin: Where the phrase begins.
     """
 
     end: int
     things: tuple[int, ...]
     anchor: int | None = None
     final: bool = True
+    begin: int = 0
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer, with what their phrases refer to."""
+    """A question and its answer, with what their phrases refer to.
+
+    Attributes:
+        names_freely: Whether it is not to be learned how phrases begin in the answer and what follows them: a
+            description is of everything in plain words, although sentences of all kinds are read as one.
+    """
 
     question: str
     answer: str
     in_question: tuple[Look, ...] = ()
     in_answer: tuple[Look, ...] = ()
+    names_freely: bool = False
 
 
 def name_in(words: str) -> Name:
@@ -85,12 +93,12 @@ def looks_of(reference: Reference, things: Things, start: int) -> list[Look]:
         name = name_in(match[2])
         anchors = [index for index, thing in enumerate(things) if name.matches(thing)]
         anchor = anchors[0] if len(anchors) == 1 else None
-    found = [Look(end, reference.things, anchor)]
+    found = [Look(end, reference.things, anchor, begin=start)]
     cut = min(match.start() if match else len(words), words.index(" that ") if " that " in words else len(words))
     if cut < len(words):
         noun = name_in(words[:cut])
         of_noun = tuple(index for index, thing in enumerate(things) if noun.matches(thing))
-        found.insert(0, Look(start + cut, of_noun, final=False))
+        found.insert(0, Look(start + cut, of_noun, final=False, begin=start))
     return found
 
 
@@ -110,7 +118,7 @@ def sentence(
 def say(rng: Rng, things: Things, places: Sequence[str]) -> list[Turn]:
     """One way of talking about a scene: one turn, or two of a conversation."""
     ways: tuple[Callable[..., Turn | None], ...] = (referring, relating, naming, caption, asking)
-    way = _drawn(rng, ways, (0.2, 0.18, 0.08, 0.06, 0.48))
+    way = _drawn(rng, ways, (0.2, 0.18, 0.08, 0.12, 0.42))
     turns = [way(rng, things, places)]
     if way is asking and rng.random() < 0.4:
         turns.append(asking(rng, things, places))
@@ -122,7 +130,7 @@ def referring(rng: Rng, things: Things, places: Sequence[str]) -> Turn:
     """A sentence of references like those of hard scenes, more often by relation than there."""
     del places
     text, looks = sentence(refer(rng, things, int(rng.integers(1, 4))), things)
-    return Turn(DESCRIBE_QUESTION, text, in_answer=looks)
+    return Turn(DESCRIBE_QUESTION, text, in_answer=looks, names_freely=True)
 
 
 def relating(rng: Rng, things: Things, places: Sequence[str]) -> Turn | None:
@@ -135,7 +143,7 @@ def relating(rng: Rng, things: Things, places: Sequence[str]) -> Turn | None:
     if not found:
         return None
     text, looks = sentence(list(found.values()), things)
-    return Turn(DESCRIBE_QUESTION, text, in_answer=looks)
+    return Turn(DESCRIBE_QUESTION, text, in_answer=looks, names_freely=True)
 
 
 def naming(rng: Rng, things: Things, places: Sequence[str]) -> Turn:
@@ -154,7 +162,7 @@ def naming(rng: Rng, things: Things, places: Sequence[str]) -> Turn:
         found = tuple(index for index, thing in enumerate(things) if name.matches(thing))
         references.append(Reference(article + name.words(), found, ()))
     text, looks = sentence(references, things)
-    return Turn(DESCRIBE_QUESTION, text, in_answer=looks)
+    return Turn(DESCRIBE_QUESTION, text, in_answer=looks, names_freely=True)
 
 
 def caption(rng: Rng, things: Things, places: Sequence[str]) -> Turn:

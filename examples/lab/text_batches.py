@@ -116,6 +116,11 @@ class TextEncoder:
             last = next(index for index, value in enumerate(ends) if index >= first and value >= end)
             # What ends an answer is predicted, too.
             targets[begin - 1 : last + 1] = ids[begin : last + 2]
+            for look in turn.in_answer if turn.names_freely else ():
+                word = next(index for index, value in enumerate(ends) if index >= first and value > start + look.begin)
+                targets[word - 1] = IGNORED
+                if look.final:
+                    targets[ends.index(start + look.end, first)] = IGNORED
             if turn.in_question:
                 # Where an answer begins, what was asked about is looked at.
                 at.append((begin - 1 - first, turn.in_question[-1]))
