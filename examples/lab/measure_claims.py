@@ -1,13 +1,13 @@
-"""Measure embedded models over several held-out seeds of one data set, so that a number comes with what it rests on.
+"""Measure embedded models over several held-out seeds, so that a number comes with what it rests on.
 
-    python examples/lab/measure_claims.py [--data hard_scenes] [--count 500] [--models tiny-llava ...]
-    python examples/lab/measure_claims.py --count 20                              # a trial of a minute
+    python examples/lab/measure_claims.py [--data scenes hard_scenes] [--count 500] [--models tiny-llava ...]
+    python examples/lab/measure_claims.py --count 20                              # a trial of minutes
     python examples/lab/measure_claims.py --train tiny-llava --training-seeds 0 1 2 --random tiny-llava
 
-For every model, or folder of a decoder: the numbers over all seeds together, with a bootstrap interval over all of
-their images, and those of every seed. With `--train`, the same for decoders of one backbone that differ in the seed of
-their training; with `--random`, for a decoder of the backbone with random weights. Both train as
-`train_tiny_decoder.py` does.
+For every data set and model, or folder of a decoder: the numbers over all seeds together, with a bootstrap interval
+over all of their images, and those of every seed. With `--train`, the same for decoders of one backbone that differ in
+the seed of their training; with `--random`, for a decoder of the backbone with random weights. Both train as
+`train_tiny_decoder.py` does, without a presence head: for them a phrase that is not there counts as found.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -25,7 +26,7 @@ from measure_tiny import randomise
 from report import write_report
 from train_tiny_decoder import Training, train_decoder
 
-from vlm_adapters import evaluate, load_adapter, load_grounder
+from vlm_adapters import GroundedVLM, evaluate, load_adapter, load_grounder
 from vlm_adapters.data.formats import hard_scenes, scenes
 from vlm_adapters.evaluation import (
     EvaluationSettings,
@@ -90,6 +91,16 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
+def trained(model: str, training: Training) -> GroundedVLM:
+    """A decoder that is trained on an embedded backbone."""
+    return train_decoder(load_adapter(model), training)
+
+
+def trained_on_random(model: str, training: Training) -> GroundedVLM:
+    """The same where the backbone has random weights."""
+    return train_decoder(randomise(load_adapter(model)), training)
+
+
 def show(title: str, found: Claims) -> None:
     """Print the numbers of a model."""
     print(f"\n{title}")
@@ -103,14 +114,13 @@ def show(title: str, found: Claims) -> None:
 def arguments_of_command() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=FIRST_SEEDS, default="scenes")
+    parser.add_argument("--data", nargs="+", choices=FIRST_SEEDS, default=tuple(FIRST_SEEDS))
     parser.add_argument("--count", type=int, default=500, help="scenes of every seed")
-    parser.add_argument("--seeds", type=int, nargs="+", help="by default, the held-out seed, and 100 and 200 more")
     parser.add_argument("--models", nargs="*", default=MODELS, help="embedded models, or folders of decoders")
     parser.add_argument("--train", help="the backbone of decoders that are trained by several seeds")
     parser.add_argument("--training-seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--random", nargs="*", default=[], help="backbones that are measured with random weights, too")
-    parser.add_argument("--scenes", type=int, default=Training.scenes, help="to train on")
+    parser.add_argument("--scenes", type=int, default=Training.scenes, help="of each kind, to train on")
     parser.add_argument("--steps", type=int, default=Training.steps, help="of training")
     parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     return parser.parse_args()
@@ -119,30 +129,28 @@ def arguments_of_command() -> argparse.Namespace:
 def main() -> None:
     """Measure and train what was asked for, and print the numbers."""
     arguments = arguments_of_command()
-    seeds = arguments.seeds or [FIRST_SEEDS[arguments.data] + more for more in FURTHER]
-    data = {f"seed {seed}": f"{arguments.data}:count={arguments.count},seed={seed}" for seed in seeds}
     training = Training(arguments.scenes, arguments.steps)
-    trained: dict[str, Claims] = {}
-    control: dict[str, Claims] = {}
+    grounders: dict[str, Callable[[], Grounder]] = {model: partial(load_grounder, model) for model in arguments.models}
+    for seed in arguments.training_seeds if arguments.train else ():
+        title = f"{arguments.train}, decoder trained with seed {seed}"
+        grounders[title] = partial(trained, arguments.train, replace(training, seed=seed))
+    for model in arguments.random:
+        grounders[f"{model}, random weights"] = partial(trained_on_random, model, training)
+    found: dict[str, dict[str, Claims]] = {data: {} for data in arguments.data}
     with tempfile.TemporaryDirectory() as folder:
-
-        def measured(title: str, grounder: Grounder) -> Claims:
-            found = claims(records_of(grounder, data, Path(folder) / title.replace(os.sep, "_")))
-            show(title, found)
-            return found
-
-        models = {model: measured(model, load_grounder(model)) for model in arguments.models}
-        for seed in arguments.training_seeds if arguments.train else ():
-            title = f"{arguments.train}, decoder trained with seed {seed}"
-            decoder = train_decoder(load_adapter(arguments.train), replace(training, seed=seed))
-            trained[str(seed)] = measured(title, decoder)
-        for model in arguments.random:
-            decoder = train_decoder(randomise(load_adapter(model)), training)
-            control[model] = measured(f"{model}, random weights", decoder)
+        for title, load in grounders.items():
+            grounder = load()
+            for data in arguments.data:
+                sources = {
+                    f"seed {seed}": f"{data}:count={arguments.count},seed={seed}"
+                    for seed in (FIRST_SEEDS[data] + more for more in FURTHER)
+                }
+                records = records_of(grounder, sources, Path(folder) / data / title.replace(os.sep, "_"))
+                found[data][title] = claims(records)
+                show(f"{title}, {data}", found[data][title])
     if arguments.report:
-        about = {"data": arguments.data, "count": arguments.count, "seeds": seeds, "models": models}
-        by_seed = {"model": arguments.train, "scenes": training.scenes, "steps": training.steps, "seeds": trained}
-        write_report(arguments.report, {**about, "trained by seed": by_seed if trained else None, "random": control})
+        about = {"count": arguments.count, "scenes of each kind to train on": training.scenes, "steps": training.steps}
+        write_report(arguments.report, {**about, "data": found})
 
 
 if __name__ == "__main__":

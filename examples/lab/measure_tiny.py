@@ -2,6 +2,8 @@
 
     python examples/lab/measure_tiny.py [--model tiny-qwen2_5_vl] [--count 500] [--without-random]
 
+On hard scenes only things that are there count: an empty mask would be right for the others, whatever the image shows.
+
 The control with random weights trains a decoder as `train_tiny_decoder.py` does, which takes most of the time.
 """
 
@@ -25,6 +27,8 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone knows
 from train_tiny_decoder import Training, train_decoder
 
 from vlm_adapters import GroundedVLM, TransformersBackbone, load_adapter, place_map
+from vlm_adapters.data.formats.hard_scenes import HELD_OUT_SEED as HARD_SEED
+from vlm_adapters.data.formats.hard_scenes import HardScenes
 from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.data.sample import Sample
 from vlm_adapters.decoder.losses import cover_cells
@@ -42,6 +46,12 @@ def coarse_ious(vlm: GroundedVLM, samples: Sequence[Sample]) -> NDArray[np.float
         for sample, grounding in zip(batch, vlm.ground_all([sample.prompt for sample in batch]), strict=True):
             found += [mask_iou(p.mask, mask) for p, mask in zip(grounding.phrases, sample.masks, strict=True)]
     return np.array(found)
+
+
+def iou_of_present(vlm: GroundedVLM, samples: Sequence[Sample]) -> float:
+    """Mean IoU over the phrases that have a mask."""
+    there = np.concatenate([sample.masks.any(axis=(1, 2)) for sample in samples])
+    return float(coarse_ious(vlm, samples)[there].mean())
 
 
 def swapped(samples: Sequence[Sample]) -> list[Sample]:
@@ -148,7 +158,7 @@ def main() -> None:
     parser.add_argument("--without-random", action="store_true", help="leave out the control with random weights")
     parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     arguments = parser.parse_args()
-    samples = list(Scenes(arguments.count, seed=HELD_OUT_SEED))
+    samples, hard = list(Scenes(arguments.count, seed=HELD_OUT_SEED)), list(HardScenes(arguments.count, seed=HARD_SEED))
     adapter = load_adapter(arguments.model)
     vlm = GroundedVLM.from_pretrained(arguments.decoder or arguments.model, adapter=adapter)
     ious, shared = coarse_ious(vlm, samples), shares_colour(samples)
@@ -169,10 +179,14 @@ def main() -> None:
         "shape words right, best of the five": right_of_shapes,
         "shape words right, best of the five, blank image": blind_of_shapes,
         "shape words right, drawn evenly": guess_rate(samples),
+        "hard scenes, mean IoU of present things": iou_of_present(vlm, hard),
+        "hard scenes, images swapped": iou_of_present(vlm, swapped(hard)),
+        "hard scenes, blank images": iou_of_present(vlm, blank(hard)),
     }
     if not arguments.without_random:
         control = train_decoder(randomise(load_adapter(arguments.model)), Training())
         numbers["mean IoU, random weights"] = coarse_ious(control, samples).mean()
+        numbers["hard scenes, random weights"] = iou_of_present(control, hard)
     rounded = {name: round(float(value), 4) for name, value in numbers.items()}
     print(json.dumps(rounded, indent=2))
     if arguments.report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report import RESULTS, read_report, sources, table
+from report import read_report, sources, table
 
 NUMBERS = (
     "present phrases",
@@ -23,11 +23,9 @@ NUMBERS = (
 )
 
 
-def presence(models: Sequence[str]) -> list[str]:
-    """The section, where all models were measured."""
+def presence(models: Sequence[str]) -> str:
+    """Whether the decoders know that a phrase is not in the image."""
     names = [f"{model}_presence" for model in models]
-    if not all((RESULTS / f"{name}.json").is_file() for name in names):
-        return []
     reports = [read_report(name) for name in names]
     rows = [(name, *(report[name] for report in reports)) for name in NUMBERS]
     rows += [
@@ -35,8 +33,7 @@ def presence(models: Sequence[str]) -> list[str]:
         for kind in reports[0]["by kind"]
         for number in ("AUROC", "no-target accuracy")
     ]
-    return [
-        f"""## Whether it is there
+    return f"""## Whether it is there
 
 Held-out hard scenes, whose sentences also name what is not there. *Before*: the same masks without the presence head.
 *Without training*: the least probability that the backbone gives to a token of the phrase after its first. *No-target
@@ -49,4 +46,3 @@ captions is not in it. *No scene has*: seven phrases such as "the moon", each as
 `python examples/lab/train_tiny_decoder.py --model NAME` makes decoder and head anew, with `--presence-only` the head.
 
 {sources(*names)}"""
-    ]

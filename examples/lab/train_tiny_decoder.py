@@ -1,7 +1,6 @@
 """Train a small mask decoder on the attention of an embedded backbone, on two processor cores in minutes.
 
-    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR] [--data both] [--reduce last]
-        [--seed 0] [--presence-only]
+    python examples/lab/train_tiny_decoder.py [--model tiny-qwen2_5_vl] [--out DIR] [--seed 0] [--presence-only]
 
 The backbone stays as it is. Its attention maps are computed once and kept in memory; then a U-Net learns to turn the
 maps of a phrase into its mask. At last a small head learns which phrases are in the image, and is calibrated on other
@@ -55,9 +54,9 @@ class Training:
     """
 
     scenes: int = 1500
-    steps: int = 1500
-    data: str = "easy"
-    reduce: Literal["mean", "max", "last"] = "mean"
+    steps: int = 2500
+    data: str = "both"
+    reduce: Literal["mean", "max", "last"] = "last"
     width: int = 16
     seed: int = 0
 

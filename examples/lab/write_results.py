@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from report import RESULTS, read_report, sources, table
 from results_bulk import bulk
 from results_claims import claims
+from results_hard_scenes import conversation, hard_scenes
 from results_look_again import look_again
 from results_memory import full_size, large_images, plan
 from results_presence import presence
@@ -55,12 +57,11 @@ Measured on {merged[0]["scenes"]} scenes on which nothing was trained, chosen or
 
 *Ceiling of the grid*: the true masks, pooled on the grid. *Images swapped*: every image replaced by that of another
 scene. *Random weights*: the same decoder trained on the same backbone, untrained. *Refined*: by a refiner on MobileSAM,
-trained over the same U-Net for about 5 minutes and measured at the images' full size. The vision towers were trained
-with labels from the masks; no loss touched the attention of the language models
-(`vlm_adapters/embedded/tiny-qwen2_5_vl/README.md`).
+trained over the same U-Net and measured at the images' full size. The vision towers were trained with labels from the
+masks; no loss touched the attention of the language models (`vlm_adapters/embedded/tiny-qwen2_5_vl/README.md`).
 
-`python examples/lab/train_tiny_backbone.py NAME` and then `python examples/lab/train_tiny_decoder.py --model NAME` make
-a model and its decoder anew.
+`python examples/lab/train_tiny_backbone.py NAME`, `train_on_hard_scenes.py NAME` and
+`train_tiny_decoder.py --model NAME` make a model and its decoder anew.
 
 {sources(*reports)}"""
 
@@ -376,8 +377,11 @@ Without a grid: {"; ".join(refused)}
 
 SECTIONS = (
     embedded_models,
+    partial(hard_scenes, MODELS),
+    partial(presence, MODELS),
     unlike_scenes,
     claims,
+    conversation,
     heads,
     cache,
     recipe,
@@ -408,7 +412,7 @@ SECTIONS = (
 
 def page() -> str:
     """The whole page."""
-    return "\n\n".join([HEAD, *(section() for section in SECTIONS), *presence(MODELS)]) + "\n"
+    return "\n\n".join([HEAD, *(section() for section in SECTIONS)]) + "\n"
 
 
 def copy_plots() -> None:

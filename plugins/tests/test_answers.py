@@ -205,7 +205,7 @@ def test_an_answer_that_cannot_be_read_is_an_error() -> None:
     image, (word, *_) = min(adapter.image_token_ids), answer_of("tiny-llava").ids or ()
     for answer, message in (
         (Answer("a", [word, image]), "stands for a part of an image"),
-        (Answer("a", [word, 10**6]), "the token id 1000000, and llava has 427 tokens"),
+        (Answer("a", [word, 10**6]), "the token id 1000000, and llava has 495 tokens"),
         (Answer("a", []), "spell '', and its text is 'a'"),
         (Answer("something else", [word]), "spell ' a', and its text is 'something else'"),
     ):
