@@ -2,8 +2,9 @@
 
     python examples/frozen_vlm.py
 
-Samples are those of any data set here. The backbone is frozen; parameters are those of the decoder and, if there is
-one, of the refiner, whose masks are trained beside the coarse ones. Logits and masks are at the image's size.
+Samples are those of any data set here. The backbone is frozen, as is a presence head; what is trained is the decoder
+and, if there is one, the refiner, whose masks are trained beside the coarse ones. Logits and masks are at the size of
+the image.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class FrozenVLM(nn.Module):
     def __init__(self, vlm: GroundedVLM) -> None:
         super().__init__()
         self.vlm = vlm
+        if vlm.decoder.presence is not None:
+            vlm.decoder.presence.requires_grad_(requires_grad=False)
 
     def forward(self, sample: Sample) -> list[Tensor]:
         """Logits `(P, H, W)`: coarse, then refined if there is a refiner."""
@@ -35,8 +38,7 @@ class FrozenVLM(nn.Module):
         """Losses and agreement, samples weighted by their number of phrases. The first, `loss`, is to be minimised."""
         rows, count = [], sum(len(sample.phrases) for sample in samples)
         for sample in samples:
-            logits = self(sample)
-            masks = torch.from_numpy(sample.masks).to(logits[-1].device)
+            logits, masks = self(sample), torch.from_numpy(sample.masks).to(self.vlm.adapter.info.device)
             losses = [sum(measure(one, masks) for one in logits) for measure in (mask_loss, dice_loss)]
             agreement = accuracy(logits[-1], masks), mean_iou(logits[-1], masks)
             rows.append(torch.stack([sum(losses), *losses, *agreement]) * len(masks) / count)

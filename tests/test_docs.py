@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,23 @@ DOCS = sorted({path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.m
 PAGES = ("README.md", *DOCS, *PLUGIN_PAGES, "vlm_adapters/testing/__init__.py")
 
 
-@pytest.mark.parametrize("code", dict.fromkeys(code for page in PAGES for code in blocks(page, "python")))
-def test_the_python_of_the_documentation_runs(code: str, photos: Path) -> None:
+PYTHON = dict.fromkeys(code for page in PAGES for code in blocks(page, "python"))
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if "logging" not in code])
+def test_the_python_of_the_documentation_runs(
+    code: str, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos)
+    (photos / "block.py").write_text(runnable(code), encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a photograph, the tiny models say that it is no scene
+        runpy.run_path("block.py", run_name="__main__")  # a process of its own would import torch every time
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if "logging" in code])
+def test_python_of_the_documentation_that_configures_its_process_runs(code: str, photos: Path) -> None:
     assert run([sys.executable, "-c", runnable(code)], photos)
 
 

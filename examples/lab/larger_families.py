@@ -73,6 +73,7 @@ class LargerQwen(TinyQwen):
         "`--teacher` tiny-llava, `--device cuda --workers 5 --vision-steps 700 --text-minutes 1.2` on an H200",
         "`--teacher` tiny-llava, `--vision-steps 1500 --text-steps 1000` on 2 cores",
         "`--vision-steps 0 --text-steps 700` on 2 cores, with half of the texts questions",
+        "`--vision-steps 0 --text-steps 400` on 2 cores, with more captions: they alone teach how to describe",
     )
 
 

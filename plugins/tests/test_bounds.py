@@ -77,9 +77,9 @@ def test_more_layers_than_the_limit_are_refused(folder: Path, part: str) -> None
 
 
 def test_the_limit_of_layers_is_the_callers(folder: Path) -> None:
-    load_adapter(folder, device="cpu", limits=Limits(max_layers=4))
-    with pytest.raises(CheckpointError, match="at most 3 layers"):
-        load_adapter(folder, device="cpu", limits=Limits(max_layers=3))
+    load_adapter(folder, device="cpu", limits=Limits(max_layers=6))
+    with pytest.raises(CheckpointError, match="at most 5 layers"):
+        load_adapter(folder, device="cpu", limits=Limits(max_layers=5))
 
 
 def test_a_model_larger_than_its_weights_is_not_built(folder: Path) -> None:

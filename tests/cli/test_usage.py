@@ -209,11 +209,12 @@ class Piped(io.TextIOWrapper):
 def test_an_image_may_come_from_stdin(
     adapters: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Scenes(1)[0].image.save(tmp_path / "scene.png")
+    scene = Scenes(1)[0]
+    scene.image.save(tmp_path / "scene.png")
     found = []
     for image in (str(tmp_path / "scene.png"), "-"):
         monkeypatch.setattr(sys, "stdin", Piped((tmp_path / "scene.png").read_bytes()))
-        assert adapters("ground", image, "a red circle", "-o", str(tmp_path / "out"), "--json") == 0
+        assert adapters("ground", image, scene.text, "-o", str(tmp_path / "out"), "--json") == 0
         found.append(json.loads(capsys.readouterr().out))
     assert found[0] == found[1]
     assert json.loads((tmp_path / "out" / "coco.json").read_text())[0]["image_id"] == "stdin"

@@ -45,6 +45,14 @@ def test_the_folder_of_a_decoder_has_one_and_that_of_a_checkpoint_has_none(undec
     assert not has_decoder(tmp_path)
 
 
+def test_a_decoder_in_the_folder_of_a_backbone_reads_that_backbone_whatever_it_was_trained_on(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(embedded_checkpoints()["tiny-llava"], copy)
+    config = copy / "decoder" / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"tiny-llava"', '"acme/elsewhere"'), encoding="utf-8")
+    assert load_grounder(copy).adapter.info.checkpoint == str(copy)
+
+
 def test_heads_are_chosen_on_the_spot_where_there_is_no_profile(undecoded: Path) -> None:
     grounder = load_grounder(undecoded, method="heads")
     assert isinstance(grounder, HeadGrounder)

@@ -87,7 +87,7 @@ def run_bulk(
         ...     index = run_bulk(Extract("tiny-llava"), open_prompts("scenes:count=3,seed=4"), folder)
         ...     found = {item.id: row["fine.attention"].shape for item, row in read_results(folder)}
         >>> index.items, len(index.failed), found["scene-4-0"]  # phrases, layers, heads, h, w
-        (3, 0, (3, 4, 8, 16, 16))
+        (3, 0, (3, 6, 8, 16, 16))
     """
     run = BulkRun.of(task, source, folder, settings)
     with run.held() if process.is_first else nullcontext():

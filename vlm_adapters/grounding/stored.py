@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vlm_adapters.backbone.protocol import BackboneAdapter
-from vlm_adapters.decoder.checkpoint import DecoderCheckpoint, DecoderConfig, decoder_folder
+from vlm_adapters.decoder.checkpoint import EMBEDDED_FOLDER, DecoderCheckpoint, DecoderConfig, decoder_folder
 from vlm_adapters.decoder.download import HUB_KEYWORDS, download_decoder, is_on_hub
 from vlm_adapters.decoder.model import MaskDecoder, check_sam
 from vlm_adapters.decoder.push import push_decoder
@@ -72,6 +72,8 @@ class StoredVLM(nn.Module):
     ) -> Self:
         """Load a decoder and, unless it is given, the backbone that it was trained on.
 
+        That is the one in whose folder the decoder lies, else the one that its config names.
+
         Args:
             name_or_path: An embedded backbone or a backbone's folder with a folder `decoder` in it, a folder written by
                 `save_pretrained`, or the hub id of a decoder, tried in this order.
@@ -105,16 +107,19 @@ class StoredVLM(nn.Module):
         check_sam(folder, config, sam)
         if sam is not None and not isinstance(sam, SegmentAnything):
             check_sam_file(sam)
-        adapter = adapter or _backbone(config, options)
+        is_within = folder == Path(name) / EMBEDDED_FOLDER and (Path(name) / "config.json").is_file()
+        around = Path(name) if is_within else None
+        adapter = adapter or _backbone(config, around, options)
         decoder = MaskDecoder.load(folder, adapter.info, sam, limits)
         return cls(adapter, decoder.to(adapter.info.device)).eval()
 
 
-def _backbone(config: DecoderConfig, options: dict[str, Any]) -> BackboneAdapter:
-    """The backbone that a decoder's config names; how it is loaded, the caller alone says."""
+def _backbone(config: DecoderConfig, around: Path | None, options: dict[str, Any]) -> BackboneAdapter:
+    """The backbone around a decoder, or the one that its config names; how it is loaded, the caller alone says."""
     backbone = config.backbone
+    checkpoint, revision = (around, None) if around else (backbone.checkpoint, backbone.revision)
     try:
-        return load_adapter(backbone.checkpoint, **{"revision": backbone.revision, **backbone.options, **options})
+        return load_adapter(checkpoint, **{"revision": revision, **backbone.options, **options})
     except UnknownAdapterError as error:
         if config.plugin is None:
             raise
