@@ -48,7 +48,7 @@ def sources(*names: str) -> str:
     lines = []
     for name in names:
         report = read_report(name)
-        command = report["command"].split(" --report ")[0]
+        command = re.sub(r" --(report|out) \S+", "", report["command"])
         machine, note = report.get("machine") or report["device"], report.get("note", "")
         file = f"examples/lab/results/{name}.json"
         lines.append(f"* `{command}`: `{file}`, {report['date']}, {machine}.{' ' * bool(note)}{note}")

@@ -52,8 +52,8 @@ def embedded_models() -> str:
     scenes, refined = (read_report(f"{MODELS[0]}_{what}")["scenes"] for what in ("scenes", "refiner"))
     return f"""## Embedded models
 
-Measured on {scenes} scenes on which nothing was trained, chosen or monitored; refined masks and boundaries on the first
-{refined} of them.
+Measured on {scenes:.0f} scenes on which nothing was trained, chosen or monitored; refined masks and boundaries on the
+first {refined} of them.
 
 {table(("", *(f"`{model}`" for model in MODELS)), rows)}
 

@@ -1,30 +1,12 @@
 """Every mode of an image file becomes RGB by its own rule: transparency, palettes, deep grey, floats."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.images.conftest import BLACK, BLUE, GREEN, RED, WHITE, corner_image, encoded, rows
 from vlm_adapters.errors import ImageError
 from vlm_adapters.images import load_image
-
-RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
-
-
-def corner_image() -> Image.Image:
-    """3 wide, 2 high: red, green, blue / white, black, red. No turn or flip leaves it as it is."""
-    return Image.fromarray(np.array([[RED, GREEN, BLUE], [WHITE, BLACK, RED]], np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def rows(image: Image.Image) -> list[list[tuple[int, ...]]]:
-    return [[tuple(pixel) for pixel in row] for row in np.asarray(image).tolist()]
 
 
 def test_a_mode_without_transparency_is_converted() -> None:

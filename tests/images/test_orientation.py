@@ -7,32 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.images.conftest import BLACK, BLUE, GREEN, RED, WHITE, corner_image, encoded, rows, with_orientation
 from vlm_adapters.errors import ImageError
 from vlm_adapters.images import ImageHeader, load_image, read_header
-
-RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
-
-
-def corner_image() -> Image.Image:
-    """3 wide, 2 high: red, green, blue / white, black, red. No turn or flip leaves it as it is."""
-    return Image.fromarray(np.array([[RED, GREEN, BLUE], [WHITE, BLACK, RED]], np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def with_orientation(value: float) -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
-
-
-def rows(image: Image.Image) -> list[list[tuple[int, ...]]]:
-    return [[tuple(pixel) for pixel in row] for row in np.asarray(image).tolist()]
-
 
 TURNED = {
     1: [[RED, GREEN, BLUE], [WHITE, BLACK, RED]],

@@ -1,6 +1,5 @@
 """What is no image is an `ImageError` that says what to do."""
 
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -9,25 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.images.conftest import corner_image, encoded, noise
 from vlm_adapters.errors import AdapterError, ImageError
 from vlm_adapters.images import ImageSource, load_image
-
-RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
-
-
-def corner_image() -> Image.Image:
-    """3 wide, 2 high: red, green, blue / white, black, red. No turn or flip leaves it as it is."""
-    return Image.fromarray(np.array([[RED, GREEN, BLUE], [WHITE, BLACK, RED]], np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def noise(width: int = 60, height: int = 40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def test_an_image_error_is_an_adapter_error() -> None:

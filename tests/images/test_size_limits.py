@@ -1,6 +1,5 @@
 """What is too large is refused before it is decoded, and any bytes are an image or an `ImageError`."""
 
-import io
 import time
 import zlib
 from pathlib import Path
@@ -14,31 +13,12 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.images.conftest import encoded, noise, rows, with_orientation
 from vlm_adapters.errors import ImageError
 from vlm_adapters.images import FORMATS, ImageSource, load_image
 from vlm_adapters.limits import Limits
 
 SMALL = Limits(max_pixels=100_000, max_aspect=200)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def with_orientation(value: float) -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
-
-
-def rows(image: Image.Image) -> list[list[tuple[int, ...]]]:
-    return [[tuple(pixel) for pixel in row] for row in np.asarray(image).tolist()]
-
-
-def noise(width: int = 60, height: int = 40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def bmp_header(width: int, height: int) -> bytes:

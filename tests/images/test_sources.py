@@ -12,35 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.images.conftest import BLACK, BLUE, GREEN, RED, WHITE, corner_image, encoded, noise, rows, with_orientation
 from vlm_adapters.errors import ImageError
 from vlm_adapters.images import FORMATS, load_image
-
-RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
-
-
-def corner_image() -> Image.Image:
-    """3 wide, 2 high: red, green, blue / white, black, red. No turn or flip leaves it as it is."""
-    return Image.fromarray(np.array([[RED, GREEN, BLUE], [WHITE, BLACK, RED]], np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def with_orientation(value: float) -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
-
-
-def rows(image: Image.Image) -> list[list[tuple[int, ...]]]:
-    return [[tuple(pixel) for pixel in row] for row in np.asarray(image).tolist()]
-
-
-def noise(width: int = 60, height: int = 40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def test_a_path_as_string_or_object_and_bytes_and_pil_and_array_give_the_same_image(tmp_path: Path) -> None:

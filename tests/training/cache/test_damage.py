@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,19 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm_adapters.data.dataset import Dataset
-from vlm_adapters.data.sample import Sample
-from vlm_adapters.errors import CacheError, ImageError
+from tests.training.cache.conftest import Changed, digests
+from vlm_adapters.errors import CacheError
 from vlm_adapters.training.cache.build import CachedSamples, build_cache, is_intact
 from vlm_adapters.training.cache.shard import Manifest
 from vlm_adapters.training.samples import LiveSamples
 
 Live = Callable[..., LiveSamples]
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Every file of a folder, by its content."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 def test_only_the_shard_of_another_image_is_computed_again(live: Live, tmp_path: Path) -> None:
@@ -194,25 +187,3 @@ def test_a_shard_is_compared_with_its_digest_once_and_only_if_it_is_read(
     for _ in range(3):
         cached.at_epoch(1).read([3, 0, 2])
     assert checked == ["shard-000000.safetensors", "shard-000001.safetensors"]
-
-
-class Changed(Dataset):
-    """A set one of whose images is another, or is gone."""
-
-    def __init__(self, whole: Dataset, index: int, *, broken: bool = False) -> None:
-        self.whole, self.index, self.broken = whole, index, broken
-
-    @property
-    def source(self) -> str:
-        return self.whole.source
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def sample(self, index: int) -> Sample:
-        sample = self.whole[index]
-        if index == self.index:
-            if self.broken:
-                raise ImageError("the image is gone")
-            sample.image.putpixel((0, 0), (1, 2, 3))
-        return sample
