@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,11 +132,3 @@ def test_only_a_grounding_model_is_taken() -> None:
         VisualGroundingPipeline(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"stays on cpu\. Load it on meta"):
         VisualGroundingPipeline(GroundingModel.from_pretrained("tiny-llava", method="heads"), device="meta")
-
-
-def test_the_example_of_the_docstring_runs() -> None:
-    (example,) = doctest.DocTestFinder(recurse=False).find(GroundingModel, "GroundingModel", globs={})
-    report: list[str] = []
-    doctest.DocTestRunner().run(example, out=report.append)
-    assert example.examples
-    assert not report, "".join(report)

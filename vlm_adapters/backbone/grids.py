@@ -145,7 +145,7 @@ class Grids:
         >>> prompt = Prompt.describe(scene.image, scene.text, [scene.phrases[0].text])
         >>> (grids,) = adapter.extract(adapter.preprocess([prompt]), GridRequest(layers=[-1]))[0]
         >>> tuple(grids.attention.shape), grids.layers  # phrases, layers, heads, h, w
-        ((1, 1, 8, 16, 16), (3,))
+        ((1, 1, 8, 16, 16), (5,))
     """
 
     grid: ImageGrid

@@ -53,7 +53,7 @@ class BackboneInfo:
         >>> from vlm_adapters import load_adapter
         >>> info = load_adapter("tiny-llava").info
         >>> info.model_type, info.num_layers, info.num_heads, info.hidden_size, info.cell
-        ('llava', 4, 8, 128, (8, 8))
+        ('llava', 6, 8, 128, (12, 12))
     """
 
     model_type: str

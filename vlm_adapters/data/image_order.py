@@ -31,6 +31,7 @@ def divide_by_runs(keys: Sequence[Hashable], most: int) -> list[range]:
     """Divide positions into parts of at most `most`; neighbours with equal keys stay together where they fit.
 
     Examples:
+        >>> from vlm_adapters.data.image_order import divide_by_runs
         >>> divide_by_runs(["a", "b", "b", "b", "c"], most=3)
         [range(0, 1), range(1, 4), range(4, 5)]
     """

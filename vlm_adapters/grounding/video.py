@@ -24,12 +24,12 @@ class VideoGrounding(Displayed):
         frames: The grounding of every frame, in order; those that the model saw together share their maps.
 
     Examples:
-        >>> from PIL import Image
-        >>> from vlm_adapters import GroundedVLM, Video
-        >>> video = Video([Image.new("RGB", (160, 120)) for _ in range(4)], seconds=[0, 1, 2, 3])
+        >>> from vlm_adapters import GroundedVLM, Video, open_dataset
+        >>> frame = open_dataset("scenes:count=1,seed=4")[0].image
+        >>> video = Video([frame] * 4, seconds=[0, 1, 2, 3])
         >>> vlm = GroundedVLM.from_pretrained("tiny-qwen2_5_vl")
-        >>> vlm.ground_video(video, "a red circle", ["a red circle"]).masks(0).shape
-        (4, 120, 160)
+        >>> vlm.ground_video(video, "a pink cross", ["a pink cross"]).masks(0).shape
+        (4, 312, 282)
     """
 
     video: Video

@@ -147,7 +147,7 @@ def attention_maps(
         >>> adapter, scene = load_adapter("tiny-llava"), open_dataset("scenes:count=1,seed=4")[0]
         >>> ((maps,),) = attention_maps(adapter, [scene.prompt])
         >>> [phrase.text for phrase in maps.phrases], tuple(maps.maps.shape)  # phrases, layers, heads, h, w
-        (['a pink cross', 'a pink triangle', 'a pink star'], (3, 4, 8, 16, 16))
+        (['a pink cross', 'a pink triangle', 'a pink star'], (3, 6, 8, 16, 16))
     """
     asked = [
         *prompts,
