@@ -53,6 +53,11 @@ def test_a_decoder_in_the_folder_of_a_backbone_reads_that_backbone_whatever_it_w
     assert load_grounder(copy).adapter.info.checkpoint == str(copy)
 
 
+def test_a_decoder_in_a_folder_that_is_no_backbone_reads_the_one_that_its_config_names(tmp_path: Path) -> None:
+    shutil.copytree(embedded_checkpoints()["tiny-llava"] / "decoder", tmp_path / "decoder")
+    assert load_grounder(tmp_path).adapter.info.checkpoint == str(embedded_checkpoints()["tiny-llava"])
+
+
 def test_heads_are_chosen_on_the_spot_where_there_is_no_profile(undecoded: Path) -> None:
     grounder = load_grounder(undecoded, method="heads")
     assert isinstance(grounder, HeadGrounder)

@@ -8,6 +8,17 @@ import numpy as np
 from PIL import Image
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+TURNED = {
+    1: [[RED, GREEN, BLUE], [WHITE, BLACK, RED]],
+    2: [[BLUE, GREEN, RED], [RED, BLACK, WHITE]],
+    3: [[RED, BLACK, WHITE], [BLUE, GREEN, RED]],
+    4: [[WHITE, BLACK, RED], [RED, GREEN, BLUE]],
+    5: [[RED, WHITE], [GREEN, BLACK], [BLUE, RED]],
+    6: [[WHITE, RED], [BLACK, GREEN], [RED, BLUE]],
+    7: [[RED, BLUE], [BLACK, GREEN], [WHITE, RED]],
+    8: [[BLUE, RED], [GREEN, BLACK], [RED, WHITE]],
+}
+"""Pixels of `corner_image` turned upright, by its orientation in EXIF."""
 
 
 def corner_image() -> Image.Image:

@@ -7,20 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.images.conftest import BLACK, BLUE, GREEN, RED, WHITE, corner_image, encoded, rows, with_orientation
+from tests.images.conftest import BLACK, BLUE, GREEN, RED, TURNED, corner_image, encoded, rows, with_orientation
 from vlm_adapters.errors import ImageError
 from vlm_adapters.images import ImageHeader, load_image, read_header
-
-TURNED = {
-    1: [[RED, GREEN, BLUE], [WHITE, BLACK, RED]],
-    2: [[BLUE, GREEN, RED], [RED, BLACK, WHITE]],
-    3: [[RED, BLACK, WHITE], [BLUE, GREEN, RED]],
-    4: [[WHITE, BLACK, RED], [RED, GREEN, BLUE]],
-    5: [[RED, WHITE], [GREEN, BLACK], [BLUE, RED]],
-    6: [[WHITE, RED], [BLACK, GREEN], [RED, BLUE]],
-    7: [[RED, BLUE], [BLACK, GREEN], [WHITE, RED]],
-    8: [[BLUE, RED], [GREEN, BLACK], [RED, WHITE]],
-}
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

@@ -12,7 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.images.conftest import BLACK, BLUE, GREEN, RED, WHITE, corner_image, encoded, noise, rows, with_orientation
+from tests.images.conftest import (
+    BLACK,
+    BLUE,
+    GREEN,
+    RED,
+    TURNED,
+    WHITE,
+    corner_image,
+    encoded,
+    noise,
+    rows,
+    with_orientation,
+)
 from vlm_adapters.errors import ImageError
 from vlm_adapters.images import FORMATS, load_image
 
@@ -53,18 +65,6 @@ def test_many_threads_read_the_same_bytes_in_the_same_way() -> None:
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: load_image(data).tobytes(), range(16)))
     assert len(set(results)) == 1
-
-
-TURNED = {
-    1: [[RED, GREEN, BLUE], [WHITE, BLACK, RED]],
-    2: [[BLUE, GREEN, RED], [RED, BLACK, WHITE]],
-    3: [[RED, BLACK, WHITE], [BLUE, GREEN, RED]],
-    4: [[WHITE, BLACK, RED], [RED, GREEN, BLUE]],
-    5: [[RED, WHITE], [GREEN, BLACK], [BLUE, RED]],
-    6: [[WHITE, RED], [BLACK, GREEN], [RED, BLUE]],
-    7: [[RED, BLUE], [BLACK, GREEN], [WHITE, RED]],
-    8: [[BLUE, RED], [GREEN, BLACK], [RED, WHITE]],
-}
 
 
 def test_an_array_becomes_an_image() -> None:
