@@ -91,6 +91,7 @@ def test_the_python_of_the_documentation_runs(
     code: str, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(photos)
+    monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
     (photos / "block.py").write_text(runnable(code), encoding="utf-8")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a photograph, the tiny models say that it is no scene
