@@ -202,7 +202,7 @@ def test_rows_in_blocks_are_those_of_one_piece(build: Any, reduce: Any, monkeypa
     for blocks in maps.values():
         for layer in range(3):
             for found, expected in zip(blocks[layer], maps[2**25][layer], strict=True):
-                torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+                torch.testing.assert_close(found, expected, atol=3e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("heads", [[2], [3, 1], [0, 1, 3], [2, 2, 0], []], ids=str)
@@ -463,10 +463,10 @@ def operations(layers: int, lengths: list[int], *, captured: bool) -> Counter[st
 def test_a_layer_does_no_more_than_the_arithmetic_of_its_rows(lengths: list[int]) -> None:
     extra = [operations(n, lengths, captured=True) - operations(n, lengths, captured=False) for n in (2, 3)]
     of_a_layer = extra[1] - extra[0]
-    assert of_a_layer["bmm"] == 2  # all scores, and the means over phrases
+    assert (of_a_layer["baddbmm"], of_a_layer["bmm"]) == (1, 1)  # all scores, and the means over phrases
     assert of_a_layer["add_"] == len(lengths)  # the maps of every sequence, into their place
-    allowed = {"bmm", "mul", "index", "masked_fill_", "add", "_softmax", "index_select", "gather", "clone", "sum"}
-    assert set(of_a_layer) <= allowed | {"_unsafe_view", "add_"}
+    allowed = {"baddbmm", "bmm", "index", "masked_fill_", "_softmax", "index_select", "gather", "clone", "sum"}
+    assert set(of_a_layer) <= allowed | {"_unsafe_view", "add_", "new_empty"}
     assert all(of_a_layer[name] <= 2 for name in allowed - {"clone"})
 
 

@@ -32,13 +32,7 @@ from vlm_adapters.hf.inputs import inputs_of, process_images, warn_about_images
 from vlm_adapters.hf.lengths import check_before_pixels
 from vlm_adapters.hf.placement import input_device
 from vlm_adapters.hf.pretrained import load_pretrained
-from vlm_adapters.hf.shared_prefix import (
-    AttentionPattern,
-    divide,
-    select_lines,
-    shared_work,
-    tensors_of,
-)
+from vlm_adapters.hf.shared_prefix import AttentionPattern, divide, select_lines, shared_work, tensors_of
 from vlm_adapters.hf.sizes import check_layouts
 from vlm_adapters.hf.videos import process_videos
 from vlm_adapters.hf.windows import batched_windows
@@ -217,7 +211,7 @@ class TransformersBackbone(AnsweringBackbone, ABC):
 
     def position_ids(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Positions `(..., 1, S)` of one sequence without padding, as the model counts them by itself."""
-        return torch.arange(tensors["input_ids"].shape[1], device=self.device)[None]
+        return torch.arange(tensors["input_ids"].shape[1], device=tensors["input_ids"].device)[None]
 
     def process_images(self, images: Sequence[Sequence[Image.Image]], **options: Any) -> BatchFeature:
         """Run the processor over images without text: a line of tokens for each image, and the model's tensors.
@@ -264,7 +258,7 @@ class TransformersBackbone(AnsweringBackbone, ABC):
             CaptureError: Rows, or the requested gradient, cannot be computed exactly.
             BackboneError: The model raised an error.
         """
-        chosen = ResolvedRequest.of(request := request or GridRequest(), self.info)
+        chosen = ResolvedRequest.of(request := request or GridRequest(), self._info(fingerprint=""))
         grids = self.locate_image_tokens(inputs)
         mask = inputs.tensors["attention_mask"].cpu()
         plans = [
@@ -294,6 +288,10 @@ class TransformersBackbone(AnsweringBackbone, ABC):
     @property
     def info(self) -> BackboneInfo:
         """What a consumer must know of the backbone."""
+        return self._info(self._fingerprint.of(self.model))
+
+    def _info(self, fingerprint: str) -> BackboneInfo:
+        """The same with this fingerprint, so that `extract`, which needs none, has not to look at all weights."""
         with typed_errors(f"The config of {self.name}", BackboneError):
             config = self.model.config.get_text_config(decoder=True)
             finest = max(self.layouts([_ANY_SIZE])[0], key=lambda layout: self.grid_names.index(layout.name))
@@ -313,7 +311,7 @@ class TransformersBackbone(AnsweringBackbone, ABC):
                 options=tuple((name, getattr(self, name)) for name in self.options),
                 device=str(self.device),
                 dtype=str(self.model.dtype).removeprefix("torch."),
-                fingerprint=self._fingerprint.of(self.model),
+                fingerprint=fingerprint,
             )
 
     def _layouts(self, prompt: Prompt) -> Sequence[Sequence[ImageLayout]]:

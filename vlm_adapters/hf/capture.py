@@ -281,9 +281,9 @@ def _recomputes(model: nn.Module) -> bool:
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # the meta device has none
         return torch.autocast(device, enabled=False)
-    return nullcontext()  # the meta device has none
+    return nullcontext()
 
 
 def _score_options(

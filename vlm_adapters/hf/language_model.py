@@ -31,7 +31,8 @@ class LanguageModel:
         """Layer index and module of every module that names its layer in `layer_idx` and its kernel in `config`."""
         for index, layer in enumerate(self.layers):
             for module in layer.modules():
-                if getattr(module, "layer_idx", None) == index and hasattr(module, "config"):
+                # A module looks in many places for what it has not.
+                if vars(module).get("layer_idx") == index and hasattr(module, "config"):
                     yield index, module
 
 

@@ -108,8 +108,11 @@ class RowBlock:
         self, query: Tensor, key: Tensor, mask: Any, options: ScoreOptions, heads: HeadChoice | None = None
     ) -> Tensor:
         """Softmax weights `(b, n, R, C)` of one layer; see `RowRecorder.record`."""
-        queries = query[self.sequences[:, None], :, self.rows].transpose(1, 2)  # copies only the requested rows
-        keys = key if len(self.sequences) == self.batch else key[self.sequences]
+        if self.batch == 1:
+            queries, keys = query.index_select(2, self.rows[0]), key
+        else:
+            queries = query[self.sequences[:, None], :, self.rows].transpose(1, 2)  # copies only the requested rows
+            keys = key if len(self.sequences) == self.batch else key[self.sequences]
         of_rows = self._mask(mask, key.shape[2], options)
         if heads is None:
             scores, sinks = row_scores(queries, keys, options), options.sinks

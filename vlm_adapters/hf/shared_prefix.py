@@ -157,7 +157,8 @@ def divide(
         inputs: The batch.
         tensors: Its tensors; see `tensors_of`.
         pattern: How tokens see each other.
-        position_ids: Positions `(..., 1, S)` of a sequence without padding, as the model counts them.
+        position_ids: Positions `(..., 1, S)` of a sequence without padding, as the model counts them, from tensors of
+            its tokens and sizes of its images on the CPU.
     """
     images = _same_images([prompt.images for prompt in inputs.prompts])
     repeated = len(inputs.prompts) > 1 and len(set(images)) < len(images)
@@ -204,7 +205,8 @@ class _Batch:
     """A batch, taken apart.
 
     Attributes:
-        of_tokens: The tensors with a value per token of the padded batch.
+        device: Device of the model's inputs.
+        of_tokens: The tensors with a value per token of the padded batch, on the CPU.
         length: Length of its sequences.
         kept: For every prompt the positions that are not padding.
         ids: For every prompt its tokens without padding.
@@ -213,10 +215,12 @@ class _Batch:
 
     def __init__(self, inputs: BackboneInputs, same: Sequence[int], tensors: BatchTensors) -> None:
         self._same, self._tensors = same, tensors
-        self.of_tokens = tensors.of_tokens
+        self.device = tensors.of_tokens["input_ids"].device
+        # Taken apart on the CPU, in many small steps that an accelerator would be waited for.
+        self.of_tokens = {name: tensor.cpu() for name, tensor in tensors.of_tokens.items()}
         self.length = self.of_tokens["input_ids"].shape[1]
-        self.kept = [mask.nonzero().flatten() for mask in self.of_tokens["attention_mask"].cpu()]
-        self.ids = [row[kept] for row, kept in zip(self.of_tokens["input_ids"].cpu(), self.kept, strict=True)]
+        self.kept = [mask.nonzero().flatten() for mask in self.of_tokens["attention_mask"]]
+        self.ids = [row[kept] for row, kept in zip(self.of_tokens["input_ids"], self.kept, strict=True)]
         counts = [len(prompt.images) for prompt in inputs.prompts]
         self._images = [range(sum(counts[:b]), sum(counts[: b + 1])) for b in range(len(counts))]
         self.image_tokens = [
@@ -254,7 +258,7 @@ class _Batch:
 
     def separate(self, prompts: Sequence[int]) -> ForwardPass:
         """The pass of some prompts, each a sequence."""
-        tensors = {name: tensor[list(prompts)] for name, tensor in self.of_tokens.items()}
+        tensors = {name: tensor[list(prompts)] for name, tensor in self._tensors.of_tokens.items()}
         of_images, images = self.images(prompts)
         places = dict.fromkeys(prompts, torch.arange(self.length))
         return ForwardPass((tensors | of_images,), images, tuple((index,) for index in prompts), places)
@@ -267,8 +271,9 @@ def _packed(
     ids = [batch.ids[index] for index in group]
     common = _common_length(ids)
     of_images, images = batch.images(group[:1])
+    sizes = {name: tensor.cpu() for name, tensor in of_images.items() if not tensor.is_floating_point()}
     tokens = [batch.tokens(index) for index in group]
-    positions = [position_ids(of_prompt | of_images) for of_prompt in tokens]
+    positions = [position_ids(of_prompt | sizes) for of_prompt in tokens]
     owners, orders, places, length = [torch.full((common,), -1)], [torch.arange(common)], {}, common
     for index, of_prompt in zip(group, ids, strict=True):
         text = torch.arange(common, len(of_prompt))
@@ -280,20 +285,25 @@ def _packed(
         length += len(text)
     beginning = {name: tensor[..., :common] for name, tensor in tokens[0].items()}
     beginning["position_ids"] = positions[0][..., :common]
+    moved = partial(_moved, batch.device)
     if length == common:
-        return ForwardPass((beginning | of_images,), images, (tuple(group),), places)
+        return ForwardPass((moved(beginning) | of_images,), images, (tuple(group),), places)
     texts = {
         name: torch.cat([of_prompt[name][..., common:] for of_prompt in tokens], dim=-1) for name in batch.of_tokens
     }
     texts["position_ids"] = torch.cat([of_prompt[..., common:] for of_prompt in positions], dim=-1)
-    masks = partial(masks_apart, torch.cat(owners), torch.cat(orders), model=model, device=texts["input_ids"].device)
+    masks = partial(masks_apart, torch.cat(owners), torch.cat(orders), model=model, device=batch.device)
     if in_one and length <= _MOST_IN_ONE_PASS:
         whole = {name: torch.cat([tensor, texts[name]], dim=-1) for name, tensor in beginning.items()}
-        calls: tuple[Mapping[str, Any], ...] = (whole | of_images | {"attention_mask": masks(0)},)
+        calls: tuple[Mapping[str, Any], ...] = (moved(whole) | of_images | {"attention_mask": masks(0)},)
     else:
         after = {name: texts[name] for name in ("input_ids", "position_ids")}
-        calls = beginning | of_images, after | {"attention_mask": masks(common)}
+        calls = moved(beginning) | of_images, moved(after) | {"attention_mask": masks(common)}
     return ForwardPass(calls, images, (tuple(group),), places)
+
+
+def _moved(device: torch.device, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _common_length(sequences: Sequence[Tensor]) -> int:
