@@ -27,6 +27,8 @@ QWEN = [case for case in CASES if case.name != "qwen3_vl_moe"]
 STILLS = ((1, 18, 26), (1, 18, 26), (1, 14, 14))
 """Frames, rows and columns of patches: two images of one size and a smaller one, none a multiple of a window."""
 VIDEO = ((3, 10, 12), (1, 18, 26))
+CUT = ((1, 24, 28),)
+"""Few windows of Qwen2.5-VL, of 8 x 8 patches, are cut by the border."""
 
 
 @pytest.fixture(params=QWEN, ids=lambda case: case.name)
@@ -61,7 +63,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[tuple[int, ...]
         yield calls
 
 
-@pytest.mark.parametrize("grids", [STILLS, VIDEO], ids=["images", "video"])
+@pytest.mark.parametrize("grids", [STILLS, VIDEO, CUT], ids=["images", "video", "cut windows"])
 def test_a_tower_gives_what_it_gives_alone(tower: nn.Module, grids: tuple[tuple[int, int, int], ...]) -> None:
     with torch.no_grad():
         alone = run(tower, grids)
@@ -84,6 +86,14 @@ def test_the_kernel_runs_once_for_each_length(tower: nn.Module, monkeypatch: pyt
     assert of_lengths == tokens  # the same parts
     blocks: Any = tower.blocks
     assert max(together.values()) <= len(blocks)
+
+
+def test_windows_that_the_border_cuts_go_through_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower: Any = next(case for case in QWEN if case.name == "qwen2_5_vl").load().model.model.visual
+    with torch.no_grad(), counted(monkeypatch) as together, batched_windows(tower):
+        run(tower, CUT)
+    assert together.total() == len(tower.blocks)
+    assert together[12, 64] > 0  # 3 x 4 windows
 
 
 @pytest.mark.filterwarnings("ignore::vlm_adapters.errors.UnlikeSceneWarning")

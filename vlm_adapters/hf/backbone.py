@@ -58,7 +58,7 @@ class TransformersBackbone(AnsweringBackbone, ABC):
         name: `model_type` of the checkpoint's config.
         processor: The checkpoint's processor.
         limits: What of images and templates is accepted.
-        batch_windows: Whether `extract` lets equal windows pass the vision tower together; families set the default.
+        batch_windows: Whether `extract` lets windows pass the vision tower together; families set the default.
 
     Examples:
         >>> from vlm_adapters import TransformersBackbone, load_adapter

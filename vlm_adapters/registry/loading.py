@@ -67,7 +67,7 @@ def load_adapter(  # noqa: PLR0913 - what every training script passes
         local_files_only: Whether to make no request to the hub.
         subfolder: Folder within the directory or the repository.
         limits: What of the checkpoint's files and of images is accepted; None for `DEFAULT_LIMITS`.
-        batch_windows: Whether windows of equal size pass the vision tower together; None for the family's default.
+        batch_windows: Whether windows of like size pass the vision tower together; None for the family's default.
         options: Options of the adapter, such as `min_pixels`.
 
     Raises:
