@@ -22,7 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from measure_tiny import randomise
+from measure_heads import randomise
 from report import write_report
 from train_tiny_decoder import Training, train_decoder
 

@@ -17,10 +17,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-from measure_tiny import randomise
+import torch
 from report import write_report
 
-from vlm_adapters import GridRequest, load_adapter, place_map
+from vlm_adapters import GridRequest, TransformersBackbone, load_adapter, place_map
 from vlm_adapters.backbone.protocol import BackboneAdapter
 from vlm_adapters.data.formats.scenes import COLOURS, HELD_OUT_SEED, SHAPES, Scenes
 from vlm_adapters.evaluation.metrics import mask_iou
@@ -91,6 +91,13 @@ def by_reliability(adapter: BackboneAdapter, scenes: Scenes) -> dict[str, float]
     numbers = {f"maps of {level} reliability": len(found) / total for level, found in hits.items()}
     numbers |= {f"peak on the thing, {level}": float(np.mean(found or 0)) for level, found in hits.items()}
     return {name: round(value, 4) for name, value in numbers.items()}
+
+
+def randomise(adapter: TransformersBackbone) -> TransformersBackbone:
+    """Replace all weights by random ones, drawn as the model class draws them."""
+    torch.manual_seed(0)
+    adapter.model.load_state_dict(type(adapter.model)(adapter.model.config).state_dict())
+    return adapter
 
 
 def heads_at_random(name: str, labelled: int, samples: int) -> dict[str, int]:

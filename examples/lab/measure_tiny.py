@@ -1,10 +1,9 @@
 """Measure an embedded backbone and its decoder on held-out scenes, with the controls that keep the numbers honest.
 
-    python examples/lab/measure_tiny.py [--model tiny-qwen2_5_vl] [--count 500] [--without-random]
+    python examples/lab/measure_tiny.py [--model tiny-qwen2_5_vl] [--count 500]
 
 On hard scenes only things that are there count: an empty mask would be right for the others, whatever the image shows.
-
-The control with random weights trains a decoder as `train_tiny_decoder.py` does, which takes most of the time.
+The control with random weights is in `measure_claims.py`, which trains decoders.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from report import write_report
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows
-from train_tiny_decoder import Training, train_decoder
 
 from vlm_adapters import GroundedVLM, TransformersBackbone, load_adapter, place_map
 from vlm_adapters.data.formats.hard_scenes import HELD_OUT_SEED as HARD_SEED
@@ -134,13 +132,6 @@ def _score(scores: dict[float, list[float]], soft: NDArray[np.float32], masks: N
         values += [mask_iou(found, mask) for found, mask in zip(soft >= threshold, masks, strict=True)]
 
 
-def randomise(adapter: TransformersBackbone) -> TransformersBackbone:
-    """Replace all weights by random ones, drawn as the model class draws them."""
-    torch.manual_seed(0)
-    adapter.model.load_state_dict(type(adapter.model)(adapter.model.config).state_dict())
-    return adapter
-
-
 def shares_colour(samples: Iterable[Sample]) -> NDArray[np.bool_]:
     """Per phrase, whether another object of the scene has its colour."""
     colours = [[phrase.text.split()[1] for phrase in sample.phrases] for sample in samples]
@@ -155,7 +146,6 @@ def main() -> None:
     )
     parser.add_argument("--decoder", help="its folder, if not beside the checkpoint")
     parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--without-random", action="store_true", help="leave out the control with random weights")
     parser.add_argument("--report", type=Path, help="write the numbers to this file, too")
     arguments = parser.parse_args()
     samples, hard = list(Scenes(arguments.count, seed=HELD_OUT_SEED)), list(HardScenes(arguments.count, seed=HARD_SEED))
@@ -183,10 +173,6 @@ def main() -> None:
         "hard scenes, images swapped": iou_of_present(vlm, swapped(hard)),
         "hard scenes, blank images": iou_of_present(vlm, blank(hard)),
     }
-    if not arguments.without_random:
-        control = train_decoder(randomise(load_adapter(arguments.model)), Training())
-        numbers["mean IoU, random weights"] = coarse_ious(control, samples).mean()
-        numbers["hard scenes, random weights"] = iou_of_present(control, hard)
     rounded = {name: round(float(value), 4) for name, value in numbers.items()}
     print(json.dumps(rounded, indent=2))
     if arguments.report:

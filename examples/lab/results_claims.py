@@ -6,24 +6,19 @@ from typing import Any
 
 from report import read_report, sources, table
 
-OF_TRAINING = """
-Further decoders of `tiny-llava` differ in the seed of their training, which is 0 for the embedded one, and one was
-trained over random weights: on {scenes:,} scenes of each kind, without a presence head.
-"""
-
 
 def claims() -> str:
     """Every model over several held-out seeds, with intervals, and decoders that differ in their training seed."""
     report = read_report("claims")
     parts = [part for data, found in report["data"].items() for part in _of_data(data, report["count"], found)]
-    scenes = report["scenes of each kind to train on"]
-    is_of_training = any("random" in title for found in report["data"].values() for title in found)
-    trained = OF_TRAINING.format(scenes=scenes) if is_of_training else ""
     return f"""## Over several seeds
 
 One trained checkpoint each, on three held-out seeds of a data set on which nothing was trained, chosen or calibrated.
 In brackets: 95 % of the draws of a bootstrap over the images of all seeds; then the number of every seed alone.
-{trained}
+
+Further decoders of `tiny-llava` differ in the seed of their training, and one was trained over random weights: each in
+{report["steps"]:,} steps on {report["scenes of each kind to train on"]:,} scenes of each kind, without a presence head.
+
 {chr(10).join(parts)}
 {sources("claims")}"""
 

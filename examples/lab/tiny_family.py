@@ -43,8 +43,7 @@ The decoder in `decoder/` was trained on this model's attention maps by
 ## How good it is
 The page of results (`docs/results.md` in the repository) shows what
 `python examples/lab/measure_tiny.py --model {name}` measured: mean IoU on scenes that no training saw, with its
-controls (images swapped, the same decoder on random weights, blank images, a blind guess) and the ceiling that the grid
-sets.
+controls (images swapped, blank images, a blind guess) and the ceiling that the grid sets.
 
 ## Limits
 {limits}

@@ -41,13 +41,12 @@ def embedded_models() -> str:
         "boundary F (2 px), refined",
         "mean IoU, ceiling of the grid",
         "mean IoU, images swapped",
-        "mean IoU, random weights",
         "mean IoU, best blind guess",
         "shape words right",
         "shape words right, best of the five, blank image",
         "shape words right, drawn evenly",
     )
-    rows = [(name, *(report.get(name, "not measured") for report in merged)) for name in names]
+    rows = [(name, *(report[name] for report in merged)) for name in names]
     reports = [f"{model}_{what}" for what in ("scenes", "refiner") for model in MODELS]
     scenes, refined = (read_report(f"{MODELS[0]}_{what}")["scenes"] for what in ("scenes", "refiner"))
     return f"""## Embedded models
@@ -58,12 +57,13 @@ first {refined} of them.
 {table(("", *(f"`{model}`" for model in MODELS)), rows)}
 
 *Ceiling of the grid*: the true masks, pooled on the grid. *Images swapped*: every image replaced by that of another
-scene. *Random weights*: the same decoder trained on the same backbone, untrained. *Refined*: by a refiner on MobileSAM,
-trained over the same U-Net and measured at the images' full size. The vision towers were trained with labels from the
-masks; no loss touched the attention of the language models (`vlm_adapters/embedded/tiny-qwen2_5_vl/README.md`).
+scene; a decoder over random weights is [below](#over-several-seeds). *Refined*: by a refiner on MobileSAM, trained over
+the same U-Net and measured at the images' full size. The vision towers were trained with labels from the masks; no loss
+touched the attention of the language models (`vlm_adapters/embedded/tiny-qwen2_5_vl/README.md`).
 
 `python examples/lab/train_tiny_backbone.py NAME`, `train_on_hard_scenes.py NAME` and
-`train_tiny_decoder.py --model NAME` make a model and its decoder anew.
+`train_tiny_decoder.py --model NAME` make a model and its decoder anew, `train_tiny_refiner.py --model NAME --hard
+--scenes 200 --steps 1000 --out DIR` its refiner.
 
 {sources(*reports)}"""
 

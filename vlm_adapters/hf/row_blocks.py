@@ -76,6 +76,7 @@ class RowBlock:
         sequences: `(b,)`: indices of the sequences in the batch.
         rows: `(b, R)`: positions of the rows among the queries of the call. Padding repeats a row.
         columns: `(b, C)`: positions of the columns among the keys of the call; any where there is no such key.
+        run: Where the columns begin and end if they are neighbours, in every sequence the same ones, else None.
         present: `(b, C)`: 1 where there is such a key, else 0; None if there is everywhere.
         slots: `(b, R)`: the map that each row is reduced into; padding goes to one beyond the last.
         shares: `(b, G, R)`: what a row adds to a map in the mean.
@@ -87,6 +88,7 @@ class RowBlock:
     sequences: Tensor
     rows: Tensor
     columns: Tensor
+    run: tuple[int, int] | None
     present: Tensor | None
     slots: Tensor
     shares: Tensor
@@ -119,7 +121,9 @@ class RowBlock:
         else:
             scores, sinks = heads.scores(queries, keys, options), heads.select(options.sinks, 0)
             of_rows = heads.select(of_rows, 1)
-        found = gather_columns(softmax(mask_scores(scores, of_rows), sinks), self.columns)
+        found = softmax(mask_scores(scores, of_rows), sinks)
+        # Most images are a run of tokens: a view then.
+        found = gather_columns(found, self.columns) if self.run is None else found[..., slice(*self.run)]
         return found if self.present is None else found * self.present[:, None, None]
 
     def reduced(self, weights: Tensor, reduce: Reduction) -> Tensor:
@@ -189,14 +193,17 @@ def _block(
         if reduce == "mean":
             shares[index, groups, torch.arange(count, device="cpu")] = 1 / plan.groups.bincount()[groups]
     present = (columns >= first_key) & (columns < queries.stop)
+    keys, every = columns - first_key, bool(present.all())
+    run = (int(keys[0, 0]), int(keys[0, 0]) + keys.shape[1]) if keys.shape[1] else (0, 0)
     return RowBlock(
         counts=dict(zip(sequences, map(len, parts), strict=True)),
         batch=len(plans),
         earlier_keys=queries.start - first_key,
         sequences=torch.tensor(sequences, device="cpu"),
         rows=rows,
-        columns=(columns - first_key) * present,
-        present=None if bool(present.all()) else present.float(),
+        columns=keys * present,
+        run=run if every and bool((keys == torch.arange(*run, device="cpu")).all()) else None,
+        present=None if every else present.float(),
         slots=slots,
         shares=shares,
     )

@@ -273,7 +273,8 @@ def _packed(
     of_images, images = batch.images(group[:1])
     sizes = {name: tensor.cpu() for name, tensor in of_images.items() if not tensor.is_floating_point()}
     tokens = [batch.tokens(index) for index in group]
-    positions = [position_ids(of_prompt | sizes) for of_prompt in tokens]
+    longest = max(tokens, key=lambda of_prompt: of_prompt["input_ids"].shape[1])
+    positions = position_ids(longest | sizes)  # after the images all is text, whose positions are those of its places
     owners, orders, places, length = [torch.full((common,), -1)], [torch.arange(common)], {}, common
     for index, of_prompt in zip(group, ids, strict=True):
         text = torch.arange(common, len(of_prompt))
@@ -284,15 +285,16 @@ def _packed(
         orders.append(text)
         length += len(text)
     beginning = {name: tensor[..., :common] for name, tensor in tokens[0].items()}
-    beginning["position_ids"] = positions[0][..., :common]
+    beginning["position_ids"] = positions[..., :common]
     moved = partial(_moved, batch.device)
     if length == common:
         return ForwardPass((moved(beginning) | of_images,), images, (tuple(group),), places)
     texts = {
         name: torch.cat([of_prompt[name][..., common:] for of_prompt in tokens], dim=-1) for name in batch.of_tokens
     }
-    texts["position_ids"] = torch.cat([of_prompt[..., common:] for of_prompt in positions], dim=-1)
-    masks = partial(masks_apart, torch.cat(owners), torch.cat(orders), model=model, device=batch.device)
+    texts["position_ids"] = torch.cat([positions[..., common : len(of_prompt)] for of_prompt in ids], dim=-1)
+    of_sequence = torch.cat(owners).to(batch.device), torch.cat(orders).to(batch.device)
+    masks = partial(masks_apart, *of_sequence, model=model)
     if in_one and length <= _MOST_IN_ONE_PASS:
         whole = {name: torch.cat([tensor, texts[name]], dim=-1) for name, tensor in beginning.items()}
         calls: tuple[Mapping[str, Any], ...] = (moved(whole) | of_images | {"attention_mask": masks(0)},)

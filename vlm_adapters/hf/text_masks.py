@@ -22,17 +22,14 @@ def kernel_of(model: PreTrainedModel) -> str | None:
     return kernel
 
 
-def masks_apart(
-    owners: Tensor, orders: Tensor, first: int, model: PreTrainedModel, device: torch.device
-) -> Tensor | dict[str, Tensor]:
+def masks_apart(owners: Tensor, orders: Tensor, first: int, model: PreTrainedModel) -> Tensor | dict[str, Tensor]:
     """Masks `(1, 1, T, S)` of the last T tokens: each sees itself and what is before it in its prompt.
 
     Args:
-        owners: `(S,)`: the prompt of every token; -1 for the common beginning.
+        owners: `(S,)`: the prompt of every token; -1 for the common beginning. On the device, as `orders`.
         orders: `(S,)`: its position in its prompt.
         first: The first of the T tokens.
         model: The model.
-        device: Device of the masks.
 
     Returns:
         One mask, or one per kind of layer where there are several, as the model takes them.
@@ -43,9 +40,9 @@ def masks_apart(
     masks = {}
     for kind in layer_kinds(model):
         of_kind = seen & (distance < window) if kind == "sliding_attention" else seen
-        mask = of_kind[None, None].to(device)
+        mask = of_kind[None, None]
         if kernel_of(model) == "eager":
-            mask = torch.zeros(mask.shape, dtype=model.dtype, device=device).masked_fill_(
+            mask = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill_(
                 ~mask, torch.finfo(model.dtype).min
             )
         masks[kind] = mask
