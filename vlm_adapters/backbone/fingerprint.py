@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vlm_adapters.backbone.modules import modules_of
+
 _VALUES_PER_TENSOR = 16
 _PLACES, _BYTES_PER_PLACE = 64, 4096
 
@@ -49,17 +51,13 @@ class ModuleFingerprint:
 
 
 def _changes(module: nn.Module) -> int:
-    """How often the parameters were changed in place; every pass asks, and `parameters()` takes five times as long."""
-    changes, parts, seen = 0, [module], {module}
-    while parts:
-        part = parts.pop()
-        children = [child for child in part._modules.values() if child is not None and child not in seen]  # noqa: SLF001
-        parts += children
-        seen.update(children)
-        for weight in part._parameters.values():  # noqa: SLF001
-            if weight is not None and not weight.is_inference():
-                changes += weight._version  # noqa: SLF001 - torch counts changes in place there
-    return changes
+    """How often the parameters were changed in place; `parameters()` takes five times as long."""
+    return sum(
+        weight._version  # noqa: SLF001 - torch counts changes in place there
+        for part in modules_of(module)
+        for weight in part._parameters.values()  # noqa: SLF001
+        if weight is not None and not weight.is_inference()
+    )
 
 
 def file_fingerprint(path: Path) -> tuple[str, int, str]:

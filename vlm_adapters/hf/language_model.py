@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from vlm_adapters.backbone.modules import modules_of
 from vlm_adapters.errors import CaptureError
 
 
@@ -30,7 +31,7 @@ class LanguageModel:
     def attention_modules(self) -> Iterator[tuple[int, nn.Module]]:
         """Layer index and module of every module that names its layer in `layer_idx` and its kernel in `config`."""
         for index, layer in enumerate(self.layers):
-            for module in layer.modules():
+            for module in modules_of(layer):
                 # A module looks in many places for what it has not.
                 if vars(module).get("layer_idx") == index and hasattr(module, "config"):
                     yield index, module
@@ -94,7 +95,7 @@ def stop_after(model: PreTrainedModel, layer: int) -> Iterator[None]:
 
 def without_compiled_code(model: nn.Module) -> AbstractContextManager[object]:
     """A block in which compiled modules run without `torch.compile`, since compiled code calls no hooks."""
-    if any(module._compiled_call_impl is not None for module in model.modules()):  # noqa: SLF001 (no public reader)
+    if any(module._compiled_call_impl is not None for module in modules_of(model)):  # noqa: SLF001 (no public reader)
         eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
         return eager
     return nullcontext()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlm_adapters.backbone.modules import modules_of
 from vlm_adapters.errors import BackboneError
 from vlm_adapters.hf import kernels
 from vlm_adapters.hf.kernels import Kernel, interface_of
@@ -41,7 +42,7 @@ def batched_windows(model: nn.Module) -> Iterator[None]:
     Args:
         model: A transformers model.
     """
-    modules = [module for module in model.modules() if _takes_boundaries(module)]
+    modules = [module for module in modules_of(model) if _takes_boundaries(module)]
     # Layers that are recomputed in the backward pass, outside the block, must do the same as inside it.
     modules = [module for module in modules if not (module.training and torch.is_grad_enabled())]
     windows = _Windows()
@@ -63,7 +64,7 @@ def _takes_boundaries(module: nn.Module) -> bool:
         _is_given_boundaries(type(module).forward)
         and getattr(getattr(module, "config", None), "_attn_implementation", None) in _KERNELS
         and interface_of(module) is not None
-        and not any(_is_given_boundaries(type(part).forward) for part in module.modules() if part is not module)
+        and not any(_is_given_boundaries(type(part).forward) for part in modules_of(module)[1:])
     )
 
 
