@@ -43,6 +43,9 @@ captions is not in it. *No scene has*: seven phrases such as "the moon", each as
 
 {table(("", *(f"`{model}`" for model in models)), rows)}
 
+The aims were an AUROC of 0.97, a no-target accuracy of 0.90 while at most 3 % of what is there is lost, and a
+calibration error of 0.05. What is missed are phrases that are nearly right: of a wrong relation, or a wrong shape.
+
 `python examples/lab/train_tiny_decoder.py --model NAME` makes decoder and head anew, with `--presence-only` the head.
 
 {sources(*names)}"""

@@ -32,7 +32,7 @@ class Attend(Task):
         >>> found = Attend("tiny-llava", heads=2)({"image": [scene.image], "text": ["a pink cross"]})
         >>> (phrase,) = json.loads(found["attention"][0])["phrases"]
         >>> phrase["phrase"], phrase["level"], len(phrase["heads"])
-        ('a pink cross', 'low', 2)
+        ('a pink cross', 'fair', 2)
     """
 
     name, suffix = "attend", "parquet"

@@ -51,7 +51,7 @@ def ground(
         >>> scene = open_dataset("scenes:count=1,seed=4")[0]
         >>> grounding = ground(scene.image, "a pink star and a pink cross", ["a pink star"], model="tiny-llava")
         >>> grounding["a pink star"].box
-        (38, 24, 100, 90)
+        (37, 23, 100, 88)
     """
     prompt = as_described(image, text, phrases)  # before the model: mistakes show at once
     if not isinstance(model, Grounder):

@@ -50,7 +50,7 @@ class GroundingModel(nn.Module):
         >>> scene = open_dataset("scenes:count=1,seed=4")[0]
         >>> ground = pipeline("visual-grounding", model=GroundingModel.from_pretrained("tiny-llava"))
         >>> ground(scene.image, text=scene.text, phrases=["a pink cross"])[0]["box"]
-        {'xmin': 31, 'ymin': 129, 'xmax': 184, 'ymax': 293}
+        {'xmin': 30, 'ymin': 129, 'xmax': 185, 'ymax': 292}
     """
 
     input_modalities = ("image", "text")

@@ -243,7 +243,7 @@ class Grounding(Displayed):
         >>> grounding = load_grounder("tiny-llava").ground(scene.image, scene.text, [scene.phrases[0].text])
         >>> for found in grounding.phrases:
         ...     print(found.phrase.text, found.box, found.mask.shape, found.mask.dtype)
-        a pink cross (31, 129, 184, 293) (312, 282) bool
+        a pink cross (30, 129, 185, 292) (312, 282) bool
         >>> grounding["a pink cross"].state, len(grounding)
         ('found', 1)
     """
