@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks; what tests start inherits it
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub
 
 import pytest
 import torch
