@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: tests, and what they start, run on the CPU everywhere
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub, which some machines would be waited for
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub, or waits for it
 
 from collections.abc import Sequence
 

@@ -49,6 +49,7 @@ def sources(*names: str) -> str:
     for name in names:
         report = read_report(name)
         command = re.sub(r" --(report|out) \S+", "", report["command"])
+        command = re.sub(r"--refined \S+", "--refined DIR", command)  # what train_tiny_refiner.py wrote
         machine, note = report.get("machine") or report["device"], report.get("note", "")
         file = f"examples/lab/results/{name}.json"
         lines.append(f"* `{command}`: `{file}`, {report['date']}, {machine}.{' ' * bool(note)}{note}")

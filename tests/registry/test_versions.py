@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from vlm_adapters import load_adapter
@@ -230,3 +231,14 @@ def test_a_package_is_older_by_its_numbers(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_package_that_is_not_installed_is_not_older() -> None:
     assert not is_older("no-such-package-here", "1.15")
+
+
+def test_what_is_pinned_runs_on_the_first_release_of_the_oldest_python() -> None:
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    refused = {
+        pin.name: needed
+        for pin in map(Requirement, PINS)
+        if (needed := importlib.metadata.metadata(pin.name)["Requires-Python"])
+        and Version(oldest) not in SpecifierSet(needed)
+    }
+    assert not refused  # `make demo` would fail there
